@@ -1,0 +1,129 @@
+//! Names that travel through the pipeline: nodes, probes, finding codes.
+//!
+//! A name that comes from outside (a record, a host's own name) may hold anything; [`clean`] makes it safe to show.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A node's name as its own kernel gives it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct NodeName(pub String);
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&clean(&self.0))
+    }
+}
+
+/// A probe's name, as in `--only gemm`. Free text in a record: an old record may name a probe that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct ProbeName(pub Cow<'static, str>);
+
+impl ProbeName {
+    pub const fn new(name: &'static str) -> Self {
+        ProbeName(Cow::Borrowed(name))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProbeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&clean(&self.0))
+    }
+}
+
+/// A stable finding code such as `STO-020`. Never reused.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct FindingCode(pub Cow<'static, str>);
+
+impl FindingCode {
+    pub const fn new(code: &'static str) -> Self {
+        FindingCode(Cow::Borrowed(code))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Three capitals, a dash, three digits.
+    pub fn is_well_formed(code: &str) -> bool {
+        let bytes = code.as_bytes();
+        bytes.len() == 7
+            && bytes[..3].iter().all(u8::is_ascii_uppercase)
+            && bytes[3] == b'-'
+            && bytes[4..].iter().all(u8::is_ascii_digit)
+    }
+}
+
+impl fmt::Display for FindingCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&clean(&self.0))
+    }
+}
+
+/// Longest piece of foreign text that a report shows before it cuts.
+const MAX_SHOWN: usize = 300;
+
+/// Foreign text made safe for a terminal: control characters and direction marks become `\u{..}`, length is bounded.
+pub fn clean(text: &str) -> Cow<'_, str> {
+    let bad = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    if text.len() <= MAX_SHOWN && !text.contains(bad) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::new();
+    for (i, c) in text.chars().enumerate() {
+        if i == MAX_SHOWN {
+            out.push('…');
+            break;
+        }
+        if bad(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// The candidate nearest to `typed`, if any is near enough to be what was meant.
+pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|c| (strsim::jaro_winkler(typed, c), c))
+        .filter(|(score, _)| *score > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, c)| c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_cannot_drive_a_terminal() {
+        assert_eq!(clean("node-1"), "node-1");
+        assert_eq!(clean("a\x1b[31mb"), "a\\u{1b}[31mb");
+        assert_eq!(clean("x\u{202e}y"), "x\\u{202e}y");
+        assert!(clean(&"n".repeat(10_000)).chars().count() <= MAX_SHOWN + 1);
+    }
+
+    #[test]
+    fn codes_have_one_shape() {
+        assert!(FindingCode::is_well_formed("STO-020"));
+        for bad in ["sto-020", "STO020", "STO-02", "STORE-020", "STO-0200", "ÄÄ-020"] {
+            assert!(!FindingCode::is_well_formed(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nearest_offers_only_what_is_near() {
+        assert_eq!(nearest("storge", ["gemm", "storage"]), Some("storage"));
+        assert_eq!(nearest("zzz", ["gemm", "storage"]), None);
+    }
+}

@@ -1,0 +1,14 @@
+//! The run that wants to launch (`run.toml`) and what `check` will do about it.
+//!
+//! [`RunPlan`] is what a person wrote; [`Tier`] how thorough to be; [`CheckPlan`] both resolved, total and hashed.
+//! Nothing here looks at the machine.
+
+mod parse;
+mod resolve;
+mod run;
+mod tier;
+
+pub use parse::{PlanError, parse, read};
+pub use resolve::{CheckPlan, PlanHash, ProbeTable, Selection, SelectionError, resolve};
+pub use run::{Checkpoint, Interval, Model, Nodes, Require, RunPlan, Time, Waiver};
+pub use tier::Tier;

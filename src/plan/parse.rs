@@ -1,0 +1,159 @@
+//! `run.toml` -> [`RunPlan`], with errors that point at the place and name the nearest known key.
+
+use std::path::{Path, PathBuf};
+
+use crate::id::{FindingCode, clean, nearest};
+use crate::plan::RunPlan;
+
+/// Largest plan file that is read: a plan is a page, not a data set.
+const MAX_PLAN_BYTES: u64 = 1 << 20;
+
+/// Why a plan is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error("cannot read the plan {path}: {source}; give --plan the path of a run.toml")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the plan {path} is {bytes} bytes long; a plan is at most {MAX_PLAN_BYTES}")]
+    TooLarge { path: PathBuf, bytes: u64 },
+    #[error("{path}:{line}:{column}: {message}")]
+    Parse { path: PathBuf, line: usize, column: usize, message: String },
+}
+
+/// Reads and parses a plan file.
+pub fn read(path: &Path) -> Result<RunPlan, PlanError> {
+    let fail = |source| PlanError::Read { path: path.to_owned(), source };
+    let meta = std::fs::metadata(path).map_err(fail)?;
+    if meta.is_dir() {
+        return Err(fail(std::io::ErrorKind::IsADirectory.into()));
+    }
+    if meta.len() > MAX_PLAN_BYTES {
+        return Err(PlanError::TooLarge { path: path.to_owned(), bytes: meta.len() });
+    }
+    parse(path, &std::fs::read_to_string(path).map_err(fail)?)
+}
+
+/// Parses the text of a plan; `path` is for the messages only.
+pub fn parse(path: &Path, text: &str) -> Result<RunPlan, PlanError> {
+    let plan: RunPlan = toml::from_str(text).map_err(|error| {
+        let (line, column) = place(text, error.span().map_or(0, |s| s.start));
+        PlanError::Parse { path: path.to_owned(), line, column, message: explain(error.message()) }
+    })?;
+    check_meaning(&plan).map_err(|(needle, message)| {
+        let (line, column) = place(text, text.find(&needle).unwrap_or(0));
+        PlanError::Parse { path: path.to_owned(), line, column, message }
+    })?;
+    Ok(plan)
+}
+
+/// Byte offset -> line and column, both from 1.
+fn place(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset.min(text.len())).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    (line, column)
+}
+
+/// serde names the unknown key and the known ones in back-quotes; the nearest of them is what was meant.
+fn explain(message: &str) -> String {
+    let message = message.trim();
+    if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
+        return clean(message).into_owned();
+    }
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let typed = quoted.next().unwrap_or("").to_owned();
+    let known: Vec<&str> = quoted.collect();
+    let what = if message.starts_with("unknown field") { "key" } else { "value" };
+    let shown = clean(&typed);
+    match nearest(&typed, known.iter().copied()) {
+        Some(meant) => format!("unknown {what} `{shown}`; did you mean `{meant}`?"),
+        None => format!("unknown {what} `{shown}`; known here: {}", known.join(", ")),
+    }
+}
+
+/// What the types cannot say. Returns a text to look for, for the place, and the message.
+fn check_meaning(plan: &RunPlan) -> Result<(), (String, String)> {
+    if let Some(nodes) = &plan.nodes
+        && nodes.needed == 0
+    {
+        return Err(("needed".into(), "`needed` must be at least 1 node".into()));
+    }
+    for waiver in &plan.waive {
+        let place = waiver.code.clone();
+        if !FindingCode::is_well_formed(&waiver.code) {
+            return Err((place, format!("`{}` is not a finding code; they look like STO-020", clean(&waiver.code))));
+        }
+        if waiver.reason.trim().is_empty() {
+            return Err((place, format!("the waiver of {} needs a reason", waiver.code)));
+        }
+    }
+    if let Some(c) = &plan.checkpoint {
+        if c.interval_steps.is_some() && c.interval.is_none() && c.step_time.is_none() {
+            return Err(("interval_steps".into(), "`interval_steps` needs `step_time` beside it".into()));
+        }
+        if c.interval_steps.zip(c.total_steps).is_some_and(|(every, total)| every > total) {
+            return Err(("interval_steps".into(), "`interval_steps` is larger than `total_steps`: the run would never save".into()));
+        }
+        if c.dir.as_deref().is_some_and(|d| !d.is_absolute()) {
+            return Err(("dir".into(), "`dir` must be an absolute path: every node must mean the same place".into()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse(Path::new("run.toml"), text).err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_full_plan_parses() {
+        let text = include_str!("../../tests/fixtures/plans/neox-20b.toml");
+        let plan = parse(Path::new("neox-20b.toml"), text).map_err(|e| e.to_string());
+        assert_eq!(plan.as_ref().map(|p| p.name.as_deref()), Ok(Some("gpt-neox-20b")));
+    }
+
+    #[test]
+    fn a_misspelt_key_names_the_nearest_with_its_place() {
+        assert_eq!(error("[checkpoint]\n  intervall = \"6h\"\n"), "run.toml:2:3: unknown key `intervall`; did you mean `interval`?");
+        assert!(error("[require]\nzzz = 1\n").starts_with("run.toml:2:1: unknown key `zzz`; known here: min_busbw"));
+        assert_eq!(error("tier = \"quik\"\n"), "run.toml:1:8: unknown value `quik`; did you mean `quick`?");
+    }
+
+    #[test]
+    fn impossible_values_are_refused_where_they_stand() {
+        for (text, want) in [
+            ("[checkpoint]\nsize = \"-5 GiB\"\n", "run.toml:2:8: `-5 GiB` is negative; a size cannot be"),
+            ("[checkpoint]\nsize = -5\n", "run.toml:2:8: `-5` is negative; a size cannot be"),
+            ("[model]\nparameters = -1\n", "run.toml:2:14: `-1` must be above zero"),
+            ("[model]\nparameters = nan\n", "run.toml:2:14: `NaN` must be above zero"),
+            ("budget = \"soon\"\n", "run.toml:1:10: `soon` is not a length of time; write it like `90s` or `6h 30m`"),
+            ("[nodes]\nneeded = 0\n", "run.toml:2:1: `needed` must be at least 1 node"),
+            ("[checkpoint]\nusable_fraction = 1.5\n", "run.toml:2:19: `1.5` must be a share above 0 and up to 1"),
+            ("[checkpoint]\ndir = \"ckpt\"\n", "run.toml:2:1: `dir` must be an absolute path: every node must mean the same place"),
+            ("[require]\nmin_busbw = \"40 GB\"\n", "run.toml:2:13: `40 GB` is not a rate; write it like `40 GB/s`"),
+            ("[[waive]]\ncode = \"disk\"\nreason = \"x\"\nuntil = \"2026-12-01\"\n", "run.toml:2:9: `disk` is not a finding code; they look like STO-020"),
+        ] {
+            assert_eq!(error(text), want);
+        }
+    }
+
+    #[test]
+    fn broken_toml_is_placed() {
+        assert!(error("name = \"x\"\n[nodes\n").starts_with("run.toml:2:"), "{}", error("name = \"x\"\n[nodes\n"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_plan_parser_panic(text in "\\PC{0,200}") {
+            let _ = parse(Path::new("p"), &text);
+        }
+
+        #[test]
+        fn no_value_makes_the_plan_parser_panic(key in "(size|keep|interval|dir|files|usable_fraction)", value in "\\PC{0,30}") {
+            let _ = parse(Path::new("p"), &format!("[checkpoint]\n{key} = {value}\n"));
+        }
+    }
+}

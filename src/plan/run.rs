@@ -1,0 +1,239 @@
+//! What `run.toml` says: the run that wants to launch. Every key is optional; unknown keys are errors.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use jiff::civil::Date;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::plan::Tier;
+use crate::unit::{ByteRate, Bytes};
+
+/// The run that wants to launch.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunPlan {
+    /// A name for people.
+    pub name: Option<String>,
+    /// How thorough to check when `--tier` does not say.
+    pub tier: Option<Tier>,
+    /// Time from start to verdict when `--budget` does not say.
+    pub budget: Option<Time>,
+    pub nodes: Option<Nodes>,
+    pub model: Option<Model>,
+    pub checkpoint: Option<Checkpoint>,
+    pub require: Require,
+    /// Findings that the operator accepts, each by code, with a reason and an end.
+    pub waive: Vec<Waiver>,
+}
+
+/// What the run needs to be placed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Nodes {
+    /// Nodes that the run cannot start without.
+    pub needed: u32,
+    /// Nodes beyond those needed that may be left out.
+    #[serde(default)]
+    pub spares: u32,
+    /// GPUs that every node must have.
+    #[serde(default)]
+    pub gpus_per_node: u32,
+}
+
+/// The model, as far as checkpoints and arithmetic need it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Number of parameters, such as `20.55e9`.
+    #[serde(deserialize_with = "positive")]
+    pub parameters: f64,
+    /// Tokens to train on.
+    #[serde(default, deserialize_with = "some_positive")]
+    pub tokens: Option<f64>,
+}
+
+/// How often a checkpoint is written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// Wall-clock time between two saves.
+    pub period: Duration,
+    /// Saves in the whole run, if the run's length is known.
+    pub saves: Option<u64>,
+}
+
+/// Where checkpoints go, how large they are, how many stay.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoint {
+    /// The directory that the run will save to.
+    pub dir: Option<PathBuf>,
+    /// Measured size of one checkpoint; wins over `bytes_per_parameter`.
+    pub size: Option<Bytes>,
+    /// 14 for bf16 weights with fp32 master weights and both Adam moments (the default), 2 for weights alone.
+    #[serde(deserialize_with = "some_positive")]
+    pub bytes_per_parameter: Option<f64>,
+    /// Time between saves; or give `interval_steps` with `step_time`.
+    pub interval: Option<Time>,
+    #[serde(deserialize_with = "some_positive")]
+    pub interval_steps: Option<f64>,
+    pub step_time: Option<Time>,
+    /// The run's length in steps, or as `run_time`.
+    #[serde(deserialize_with = "some_positive")]
+    pub total_steps: Option<f64>,
+    pub run_time: Option<Time>,
+    /// Checkpoints kept by the retention job. Without it every save is kept for ever.
+    pub keep: Option<u64>,
+    /// Checkpoints kept beside those, for ever.
+    pub milestones: u64,
+    /// Share of the file system that may be filled; 0.80 unless stated.
+    #[serde(deserialize_with = "some_share")]
+    pub usable_fraction: Option<f64>,
+    /// Share of the run that synchronous saving may cost, such as 0.01.
+    #[serde(deserialize_with = "some_share")]
+    pub stall_budget: Option<f64>,
+    /// Files in one checkpoint (about one a rank), for the inode arithmetic.
+    pub files: Option<u64>,
+}
+
+impl Checkpoint {
+    /// The save interval, if the plan gives enough to know it.
+    pub fn interval(&self) -> Option<Interval> {
+        let step = self.step_time.map(|t| t.0.as_secs_f64());
+        let period = match (self.interval, self.interval_steps, step) {
+            (Some(t), _, _) => t.0.as_secs_f64(),
+            (None, Some(n), Some(s)) => n * s,
+            _ => return None,
+        };
+        if period <= 0.0 {
+            return None;
+        }
+        let saves = match (self.total_steps, self.interval_steps, self.run_time, step) {
+            (Some(total), Some(every), _, _) => Some((total / every).floor() as u64),
+            (_, _, Some(run), _) => Some((run.0.as_secs_f64() / period).floor() as u64),
+            (Some(total), None, None, Some(s)) => Some((total * s / period).floor() as u64),
+            _ => None,
+        };
+        Duration::try_from_secs_f64(period).ok().map(|period| Interval { period, saves })
+    }
+}
+
+/// What the run's owner demands. A requirement that could not be measured holds the gate.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Require {
+    /// All-reduce bus bandwidth at the largest message measured, every topology.
+    pub min_busbw: Option<ByteRate>,
+    /// GEMM throughput as a share of the nominal peak.
+    #[serde(deserialize_with = "some_share")]
+    pub min_gemm_fraction: Option<f64>,
+    /// Host memory copy bandwidth, all cores.
+    pub min_memory_copy: Option<ByteRate>,
+    /// TCP bandwidth, any number of streams.
+    pub min_tcp: Option<ByteRate>,
+    /// All-reduce latency at 8 B, median.
+    pub max_allreduce_latency: Option<Time>,
+    /// Checkpoint directory: sequential write with fsync.
+    pub min_storage_write: Option<ByteRate>,
+    /// Checkpoint directory: sequential read, caches dropped.
+    pub min_storage_read: Option<ByteRate>,
+    /// Probes that must have measured something: their absence holds the gate also when `--skip` names them.
+    pub probes: Vec<String>,
+}
+
+/// An accepted finding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Waiver {
+    /// The finding's code, such as `STO-025`.
+    pub code: String,
+    /// Why this is acceptable. Shown in every report.
+    pub reason: String,
+    /// Last day on which the waiver counts, such as `2026-12-31`.
+    #[schemars(with = "String")]
+    pub until: Date,
+}
+
+/// A length of time. Text forms: `90s`, `3m`, `6h 6m`, `43.92s`; a bare number is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub Duration);
+
+impl std::str::FromStr for Time {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shown = crate::id::clean(text);
+        let days = text.trim().strip_suffix('d').and_then(|n| n.trim().parse::<f64>().ok());
+        let parsed = match days {
+            Some(d) => SignedDuration::try_from_secs_f64(d * 86_400.0).map_err(|_| ()),
+            None => text.parse::<SignedDuration>().map_err(|_| ()),
+        };
+        let signed = parsed.map_err(|()| format!("`{shown}` is not a length of time; write it like `90s` or `6h 30m`"))?;
+        Duration::try_from(signed).map(Time).map_err(|_| format!("`{shown}` is negative; a length of time cannot be"))
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = self.0.as_secs_f64();
+        let text = match s {
+            s if s < 1.0 => crate::unit::Unit::Second.show(s),
+            s if s < 120.0 => format!("{} s", crate::unit::three_digits(s)),
+            s if s < 7200.0 => format!("{} min", crate::unit::three_digits(s / 60.0)),
+            s if s < 172_800.0 => format!("{} h", crate::unit::three_digits(s / 3600.0)),
+            s => format!("{} days", crate::unit::three_digits(s / 86_400.0)),
+        };
+        f.pad(&text)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&format!("{}s", self.0.as_secs_f64()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Time {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Time".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "description": "a length of time such as 90s or 6h 30m"})
+    }
+}
+
+/// A number from TOML, whole or not.
+fn number<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    f64::deserialize(d)
+}
+
+fn positive<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    let v = number(d)?;
+    if v.is_finite() && v > 0.0 { Ok(v) } else { Err(serde::de::Error::custom(format!("`{v}` must be above zero"))) }
+}
+
+fn some_positive<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
+    optional(d, |v| v > 0.0 && v.is_finite(), "above zero")
+}
+
+fn some_share<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
+    optional(d, |v| v > 0.0 && v <= 1.0, "a share above 0 and up to 1")
+}
+
+/// An absent value stays absent (the plan inside a record writes it as null).
+fn optional<'de, D: Deserializer<'de>>(d: D, good: fn(f64) -> bool, must: &str) -> Result<Option<f64>, D::Error> {
+    match Option::<f64>::deserialize(d)? {
+        Some(v) if !good(v) => Err(serde::de::Error::custom(format!("`{v}` must be {must}"))),
+        v => Ok(v),
+    }
+}

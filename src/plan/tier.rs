@@ -1,0 +1,47 @@
+//! How thorough a check is. A tier is a promise about time before it is anything else.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The built-in tiers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// At most 20 s: before every launch.
+    #[default]
+    Quick,
+    /// A few minutes: larger sizes, more blocks, every message size.
+    Standard,
+    /// Tens of minutes: sustained loads.
+    Soak,
+}
+
+impl Tier {
+    /// The time budget when nobody states one.
+    pub const fn budget(self) -> Duration {
+        match self {
+            Tier::Quick => Duration::from_secs(20),
+            Tier::Standard => Duration::from_secs(180),
+            Tier::Soak => Duration::from_secs(1800),
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Tier::Quick => "quick",
+            Tier::Standard => "standard",
+            Tier::Soak => "soak",
+        }
+    }
+
+    /// The value of the three that belongs to this tier.
+    pub fn pick<T>(self, quick: T, standard: T, soak: T) -> T {
+        match self {
+            Tier::Quick => quick,
+            Tier::Standard => standard,
+            Tier::Soak => soak,
+        }
+    }
+}

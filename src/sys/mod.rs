@@ -1,0 +1,3 @@
+//! The only unsafe code: raw, then fallible, then safe to hold. Everything above this folder is safe Rust.
+
+pub mod gemm;

@@ -1,0 +1,15 @@
+//! What the machine is: types, and their readers over a [`SysRoot`] that may be live or recorded.
+
+mod cpu;
+mod filesystem;
+mod machine;
+mod net;
+mod os;
+mod pci;
+mod read;
+mod sysroot;
+
+pub use filesystem::{Filesystem, Mount, mount_of};
+pub use machine::*;
+pub use read::discover;
+pub use sysroot::{SysRoot, SysRootError};

@@ -1,0 +1,35 @@
+//! One look at a whole machine.
+
+use std::path::PathBuf;
+
+use crate::topology::filesystem::parse_mountinfo;
+use crate::topology::{Machine, Missing, SysRoot, cpu, net, os, pci};
+
+/// Reads the machine behind `root`. Never fails: what cannot be read is in [`Machine::missing`].
+pub fn discover(root: &SysRoot) -> Machine {
+    let mut machine = Machine {
+        hostname: root.read("/proc/sys/kernel/hostname").unwrap_or_default(),
+        cpu: cpu::read(root),
+        memory: os::memory(root),
+        nics: net::nics(root),
+        infiniband: net::infiniband(root),
+        gpus: pci::gpus(root),
+        disks: pci::disks(root),
+        mounts: root.read("/proc/self/mountinfo").map(|t| parse_mountinfo(&t)).unwrap_or_default(),
+        kernel: os::kernel(root),
+        cgroup: os::cgroup(root),
+        container: os::container(root),
+        limits: os::limits(root),
+        sysctls: os::sysctls(root),
+        modules: os::modules(root),
+        environment: root.environment(),
+        missing: Vec::new(),
+    };
+    let roots = ["/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/sys/devices/system/cpu", "/sys/class/net"];
+    let absent = roots.into_iter().filter(|p| !root.exists(p)).map(|p| Missing { path: PathBuf::from(p), denied: false });
+    let denied = root.denied().into_iter().map(|path| Missing { path, denied: true });
+    machine.missing = absent.chain(denied).collect();
+    machine.missing.sort_by(|a, b| a.path.cmp(&b.path));
+    machine.missing.dedup_by(|a, b| a.path == b.path);
+    machine
+}
