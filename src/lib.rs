@@ -16,3 +16,6 @@ pub mod sys;
 // Facts.
 pub mod plan;
 pub mod topology;
+pub mod measure;
+pub mod cluster;
+pub mod probe;

@@ -63,7 +63,7 @@ pub(super) fn read(root: &SysRoot) -> Cpu {
         max_hz: root.parse::<f64>("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq").map(|khz| khz * 1e3),
         seen_hz: first("cpu MHz").and_then(|m| m.parse::<f64>().ok()).filter(|m| *m > 0.0).map(|mhz| mhz * 1e6),
         simd: ["avx512f", "avx2", "asimd"].into_iter().find(|f| has(f)).map(str::to_owned),
-        last_level_cache: last_level_cache(root),
+        last_level_cache: last_level_cache(root, threads),
         virtualised: has("hypervisor"),
     }
 }
@@ -85,10 +85,17 @@ fn numa(root: &SysRoot) -> Vec<NumaNode> {
     nodes
 }
 
-/// The largest cache that cpu0 reaches.
-fn last_level_cache(root: &SysRoot) -> Option<Bytes> {
+/// The largest cache that cpu0 reaches, times as many as the machine has of it: a buffer that is to miss the caches
+/// must miss all of them.
+fn last_level_cache(root: &SysRoot, threads: u32) -> Option<Bytes> {
     let dir = "/sys/devices/system/cpu/cpu0/cache";
-    root.list(dir).iter().filter(|n| n.starts_with("index")).filter_map(|n| parse_kib(&root.read(format!("{dir}/{n}/size"))?)).max()
+    let sized = |n: &String| {
+        let size = parse_kib(&root.read(format!("{dir}/{n}/size"))?)?;
+        let sharing = root.read(format!("{dir}/{n}/shared_cpu_list")).map_or(0, |l| parse_list(&l).len()).max(1) as u64;
+        Some((size, sharing))
+    };
+    let (size, sharing) = root.list(dir).iter().filter(|n| n.starts_with("index")).filter_map(sized).max()?;
+    size.0.checked_mul(u64::from(threads).div_ceil(sharing).max(1)).map(Bytes)
 }
 
 #[cfg(test)]

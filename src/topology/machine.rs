@@ -64,6 +64,7 @@ pub struct Cpu {
     pub seen_hz: Option<f64>,
     /// The widest vector extension: `avx512f`, `avx2`, `asimd`.
     pub simd: Option<String>,
+    /// Of all last-level caches together.
     pub last_level_cache: Option<Bytes>,
     pub virtualised: bool,
 }

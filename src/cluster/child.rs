@@ -1,0 +1,102 @@
+//! A probe's side of a step: it runs inside a child process and talks to its parent.
+
+use std::io::{BufRead, Read, Write};
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+
+use crate::cluster::wire::{MAX_LINE, ToChild, ToParent};
+use crate::cluster::Step;
+use crate::measure::Outcome;
+
+/// Why a child gives up.
+#[derive(Debug, thiserror::Error)]
+pub enum ChildError {
+    #[error("the parent process closed the channel")]
+    Closed,
+    #[error("the parent process sent a frame that is not of gonogo's protocol: {0}")]
+    Junk(String),
+    #[error("cannot write to the parent process: {0}")]
+    Write(std::io::Error),
+    #[error("step {step} was given parameters it does not understand: {message}")]
+    Args { step: String, message: String },
+}
+
+/// One rank of a running step.
+pub struct Child {
+    pub step: Step,
+    pub rank: u32,
+    started: Instant,
+    input: Box<dyn BufRead + Send>,
+    output: Box<dyn Write + Send>,
+}
+
+impl Child {
+    /// Reads the job from the parent.
+    pub fn accept(mut input: Box<dyn BufRead + Send>, output: Box<dyn Write + Send>) -> Result<Self, ChildError> {
+        match receive(&mut *input)? {
+            ToChild::Job { step, rank } => Ok(Child { step: *step, rank, started: Instant::now(), input, output }),
+            ToChild::All { .. } => Err(ChildError::Junk("an exchange before the job".to_owned())),
+        }
+    }
+
+    /// The probe's own parameters.
+    pub fn args<T: DeserializeOwned>(&self) -> Result<T, ChildError> {
+        serde_json::from_value(self.step.args.clone())
+            .map_err(|e| ChildError::Args { step: self.step.name.clone(), message: e.to_string() })
+    }
+
+    pub fn wants(&self, case: &str) -> bool {
+        self.step.cases.iter().any(|c| c == case)
+    }
+
+    /// Measuring time for each of `parts` equal parts of the step: three quarters of its estimate, times the attempt.
+    pub fn share(&self, parts: usize) -> Duration {
+        Duration::from_millis(self.step.estimate_ms) * 3 / 4 / (parts.max(1) as u32)
+    }
+
+    /// Time left until the parent kills this process; waits inside a probe end before.
+    pub fn time_left(&self) -> Duration {
+        self.step.deadline().saturating_sub(self.started.elapsed())
+    }
+
+    /// The seed of this rank's random inputs.
+    pub fn seed(&self) -> u64 {
+        self.step.seed ^ (u64::from(self.rank) << 48)
+    }
+
+    /// Reports a case's end.
+    pub fn outcome(&mut self, case: &str, outcome: Outcome) -> Result<(), ChildError> {
+        self.send(&ToParent::Outcome { case: case.to_owned(), outcome })
+    }
+
+    /// Publishes `blob` and receives the texts of all ranks in rank order.
+    pub fn exchange(&mut self, blob: String) -> Result<Vec<String>, ChildError> {
+        self.send(&ToParent::Publish { blob })?;
+        match receive(&mut *self.input)? {
+            ToChild::All { blobs } if blobs.len() == self.step.ranks as usize => Ok(blobs),
+            ToChild::All { blobs } => Err(ChildError::Junk(format!("{} parts of an exchange among {} ranks", blobs.len(), self.step.ranks))),
+            ToChild::Job { .. } => Err(ChildError::Junk("a second job".to_owned())),
+        }
+    }
+
+    /// Tells the parent that all is said.
+    pub fn done(&mut self) -> Result<(), ChildError> {
+        self.send(&ToParent::Done)
+    }
+
+    fn send(&mut self, frame: &ToParent) -> Result<(), ChildError> {
+        let mut line = serde_json::to_vec(frame).map_err(|e| ChildError::Write(e.into()))?;
+        line.push(b'\n');
+        self.output.write_all(&line).and_then(|()| self.output.flush()).map_err(ChildError::Write)
+    }
+}
+
+fn receive(input: &mut dyn BufRead) -> Result<ToChild, ChildError> {
+    let mut line = Vec::new();
+    let n = input.take(MAX_LINE as u64).read_until(b'\n', &mut line).map_err(|_| ChildError::Closed)?;
+    if n == 0 {
+        return Err(ChildError::Closed);
+    }
+    serde_json::from_slice(&line).map_err(|e| ChildError::Junk(e.to_string()))
+}

@@ -1,0 +1,44 @@
+//! A step: one probe, its cases, its ranks, its deadline.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::ProbeName;
+
+/// One piece of work, planned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Step {
+    /// Unique in a plan: the probe's name, and more where a probe has several steps.
+    pub name: String,
+    pub probe: ProbeName,
+    /// Child processes.
+    pub ranks: u32,
+    /// What will be measured, in order. An outcome bears one of these names.
+    pub cases: Vec<String>,
+    /// The probe's own parameters.
+    pub args: serde_json::Value,
+    pub seed: u64,
+    /// How long it should take.
+    pub estimate_ms: u64,
+    /// Where the step may leave files: removed when it ends, however it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<PathBuf>,
+    /// 1 at first, 2 and more when measured again with more samples.
+    pub attempt: u32,
+}
+
+impl Step {
+    /// After this long the step's processes are killed: four times the estimate and some room for a slow start.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_millis(self.estimate_ms * 4) + Duration::from_secs(3)
+    }
+}
+
+/// Scratch directories bear the host and the process that owns them, so that a later run knows which are left over.
+pub fn scratch_prefix(host: &str) -> String {
+    let host: String = host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).take(64).collect();
+    format!(".gonogo-scratch-{host}-")
+}

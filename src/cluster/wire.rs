@@ -1,0 +1,33 @@
+//! Frames between a step's parent and its child processes: one JSON text a line, bounded.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::Step;
+use crate::measure::Outcome;
+
+/// Longest line either side accepts.
+pub const MAX_LINE: usize = 8 << 20;
+/// Most that one child may say in a step.
+pub const MAX_TOTAL: usize = 64 << 20;
+
+/// Parent to child.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToChild {
+    /// First line: the work.
+    Job { step: Box<Step>, rank: u32 },
+    /// The answer to a `Publish` of every rank, in rank order.
+    All { blobs: Vec<String> },
+}
+
+/// Child to parent.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToParent {
+    /// This rank's part of an exchange.
+    Publish { blob: String },
+    /// A case ended. Rank 0 speaks for all ranks.
+    Outcome { case: String, outcome: Outcome },
+    /// The step ended as it should.
+    Done,
+}

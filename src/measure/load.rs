@@ -1,0 +1,109 @@
+//! Who else used the machine while a measurement ran. A busy machine makes a slow result say nothing.
+
+use std::fs;
+use std::time::Instant;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What others took during a window.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Load {
+    /// Length of the window.
+    pub window_ms: u64,
+    /// Cores' worth of user time taken by processes that are not ours.
+    pub others_cores: f64,
+    /// Cores' worth of time that the hypervisor took.
+    pub steal_cores: f64,
+}
+
+/// Kernel ticks a second: USER_HZ is 100 on every Linux that gonogo runs on (kernel ABI, `man 5 proc`).
+const TICKS: f64 = 100.0;
+/// Ticks are 10 ms: a shorter window cannot tell a busy machine from rounding.
+const MIN_WINDOW_MS: u128 = 200;
+
+#[derive(Clone, Copy, Default)]
+struct Reading {
+    user: u64,
+    steal: u64,
+}
+
+/// Reads /proc/stat at the start and the end of a window and takes away what our own processes used.
+pub struct LoadMeter {
+    start: Instant,
+    machine: Option<Reading>,
+    ours: u64,
+}
+
+impl LoadMeter {
+    /// Opens a window. `ours` are the processes whose time is not somebody else's.
+    pub fn open(ours: &[u32]) -> Self {
+        LoadMeter { start: Instant::now(), machine: machine(), ours: own_ticks(ours) }
+    }
+
+    /// What others took since `open`; `None` when the window is too short to say or /proc is not there.
+    pub fn read(&self, ours: &[u32]) -> Option<Load> {
+        let elapsed = self.start.elapsed();
+        if elapsed.as_millis() < MIN_WINDOW_MS {
+            return None;
+        }
+        let (before, after) = (self.machine?, machine()?);
+        let own = own_ticks(ours).saturating_sub(self.ours);
+        let seconds = elapsed.as_secs_f64();
+        let cores = |ticks: u64| ticks as f64 / TICKS / seconds;
+        Some(Load {
+            window_ms: elapsed.as_millis() as u64,
+            others_cores: cores(after.user.saturating_sub(before.user).saturating_sub(own)),
+            steal_cores: cores(after.steal.saturating_sub(before.steal)),
+        })
+    }
+}
+
+fn machine() -> Option<Reading> {
+    parse_stat(&fs::read_to_string("/proc/stat").ok()?)
+}
+
+/// `cpu user nice system idle iowait irq softirq steal ...`
+fn parse_stat(text: &str) -> Option<Reading> {
+    let fields: Vec<u64> = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|f| f.parse().ok()).collect();
+    Some(Reading { user: fields.first()?.checked_add(*fields.get(1)?)?, steal: fields.get(7).copied().unwrap_or(0) })
+}
+
+/// User ticks of this process, of its reaped children, and of the given live ones.
+fn own_ticks(pids: &[u32]) -> u64 {
+    let of = |path: String, fields: &[usize]| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        // The command's name may hold blanks: fields are counted after its closing bracket, from `state` = 3.
+        let rest: Vec<&str> = text.rsplit_once(')').map_or("", |(_, r)| r).split_whitespace().collect();
+        fields.iter().filter_map(|f| rest.get(f - 3)?.parse::<u64>().ok()).sum::<u64>()
+    };
+    of("/proc/self/stat".to_owned(), &[14, 16]) + pids.iter().map(|p| of(format!("/proc/{p}/stat"), &[14])).sum::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_kernels_line() {
+        let r = parse_stat("cpu  10 5 7 100 1 0 2 9 0 0\ncpu0 1 2 3\n").unwrap_or_default();
+        assert_eq!((r.user, r.steal), (15, 9));
+        assert!(parse_stat("nonsense").is_none());
+        assert!(parse_stat("cpu  99999999999999999999 1").is_none());
+    }
+
+    #[test]
+    fn a_busy_neighbour_is_seen() {
+        // A process of our own that is not declared as ours is somebody else.
+        let Ok(mut other) = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn() else { return };
+        let meter = LoadMeter::open(&[]);
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        let seen = meter.read(&[]);
+        let declared = meter.read(&[other.id()]);
+        let _ = other.kill();
+        let _ = other.wait();
+        assert!(seen.is_some_and(|l| l.others_cores > 0.2), "{seen:?}");
+        assert!(declared.zip(seen).is_some_and(|(d, s)| d.others_cores < s.others_cores), "{declared:?}");
+    }
+}

@@ -1,0 +1,176 @@
+//! What a probe returns: facts. Whether they are good is somebody else's business.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::topology::{Filesystem, Machine};
+use crate::unit::Unit;
+
+/// Which direction is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Better {
+    Higher,
+    Lower,
+}
+
+/// A quantity that a probe measures, as its registry entry declares it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Metric {
+    pub name: &'static str,
+    pub unit: Unit,
+    pub better: Better,
+    pub about: &'static str,
+}
+
+impl Metric {
+    /// A series of this metric with `samples` blocks of `block` iterations each.
+    pub fn series(&self, samples: Vec<f64>, block: u64) -> Series {
+        Series { metric: self.name.to_owned(), unit: self.unit, better: self.better, block, samples, bound: None, nominal: None, slowest_rank: None }
+    }
+}
+
+/// A value that comes with the reason for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Bound {
+    pub value: f64,
+    pub why: String,
+}
+
+/// Samples of one metric. A sample is a block: the median or mean of `block` iterations; blocks are what n counts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Series {
+    pub metric: String,
+    pub unit: Unit,
+    pub better: Better,
+    /// Iterations inside one sample.
+    pub block: u64,
+    /// In the unit's base, in the order measured.
+    pub samples: Vec<f64>,
+    /// What physics allows: a rate above it, or a time below it, is a mistake of the measurement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
+    /// What the hardware nominally does, for a share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nominal: Option<Bound>,
+    /// The rank that was last most often, when ranks differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowest_rank: Option<u32>,
+}
+
+impl Series {
+    pub fn bounded(mut self, value: f64, why: impl Into<String>) -> Self {
+        self.bound = Some(Bound { value, why: why.into() });
+        self
+    }
+
+    pub fn nominally(mut self, value: f64, why: impl Into<String>) -> Self {
+        self.nominal = Some(Bound { value, why: why.into() });
+        self
+    }
+}
+
+/// An answer checked: residual, repeat, payload, sum, checksum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Check {
+    pub name: String,
+    pub ok: bool,
+    /// What was compared with what, with numbers; where it went wrong.
+    pub detail: String,
+}
+
+impl Check {
+    pub fn new(name: &str, ok: bool, detail: impl Into<String>) -> Self {
+        Check { name: name.to_owned(), ok, detail: detail.into() }
+    }
+}
+
+/// Facts that are no samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Facts {
+    Machine(Box<Machine>),
+    Filesystem(Filesystem),
+}
+
+/// Measured values, each with its checks.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Measured {
+    pub series: Vec<Series>,
+    pub checks: Vec<Check>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Facts>,
+    /// Conditions of the measurement that a reader must know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// Why a probe has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailKind {
+    /// The probe met an error it can name.
+    Error,
+    /// Its process died.
+    Crashed,
+    /// Its process wrote something that is not gonogo's protocol, or too much.
+    Junk,
+    PathMissing,
+    NotADirectory,
+    ReadOnly,
+    NoPermission,
+    DiskFull,
+}
+
+/// Why something was not measured though nothing broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WaiveKind {
+    /// What it needs is not on this machine.
+    Absent,
+    /// Nobody asked for it.
+    NotAsked,
+    /// The time budget has no room for it.
+    NoTime,
+    /// gonogo was told to end.
+    Interrupted,
+    /// Something before it in its step failed.
+    NotReached,
+}
+
+/// The fact that a case ended with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Measured(Measured),
+    /// Not measured, for a reason that is no fault: absent hardware, no time, interrupted.
+    Waived {
+        kind: WaiveKind,
+        why: String,
+    },
+    Failed {
+        kind: FailKind,
+        error: String,
+    },
+    TimedOut {
+        after_ms: u64,
+    },
+}
+
+impl Outcome {
+    pub fn error(kind: FailKind, error: impl Into<String>) -> Self {
+        Outcome::Failed { kind, error: error.into() }
+    }
+
+    pub fn waived(kind: WaiveKind, why: impl Into<String>) -> Self {
+        Outcome::Waived { kind, why: why.into() }
+    }
+
+    pub fn measured(&self) -> Option<&Measured> {
+        match self {
+            Outcome::Measured(m) => Some(m),
+            _ => None,
+        }
+    }
+}

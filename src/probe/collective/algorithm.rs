@@ -1,0 +1,310 @@
+//! How the bytes go round. Small all-reduces double recursively (latency counts: log2 n exchanges), large ones go round
+//! a ring (bandwidth counts: every rank sends 2(n-1)/n of the data, which is the least possible).
+
+use crate::measure::Collective;
+use crate::probe::ProbeError;
+use crate::probe::collective::mesh::Mesh;
+
+/// What one exchange over a link costs: `latency + bytes * per_byte`, seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Link {
+    pub latency: f64,
+    pub per_byte: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    RecursiveDoubling,
+    Ring,
+    Tree,
+    Chain,
+    Pairwise,
+}
+
+impl Algorithm {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Algorithm::RecursiveDoubling => "recursive doubling",
+            Algorithm::Ring => "ring",
+            Algorithm::Tree => "binomial tree",
+            Algorithm::Chain => "pipelined chain",
+            Algorithm::Pairwise => "pairwise",
+        }
+    }
+}
+
+/// Pieces of a pipelined broadcast.
+const CHAIN_PIECE: usize = 512 << 10;
+
+/// The algorithm for an operation of `size` bytes: the one that the link's costs say is faster.
+///
+/// Recursive doubling takes `log2 n (a + S b)`, the ring `2(n-1)(a + S b / n)`. For two ranks both move S bytes, the
+/// ring in two exchanges of a half: it adds half as many elements on each rank, which pays once S b outweighs a few a.
+pub fn choose(op: Collective, ranks: u32, size: usize, link: Link) -> Algorithm {
+    let (n, s) = (f64::from(ranks), size as f64);
+    match op {
+        Collective::AllReduce if ranks == 2 => {
+            if s * link.per_byte > 4.0 * link.latency { Algorithm::Ring } else { Algorithm::RecursiveDoubling }
+        }
+        Collective::AllReduce => {
+            // A number of ranks that is no power of two folds the surplus first and unfolds it last: two more exchanges.
+            let rounds = n.log2().floor() + if ranks.is_power_of_two() { 0.0 } else { 2.0 };
+            let doubling = rounds * (link.latency + s * link.per_byte);
+            let ring = 2.0 * (n - 1.0) * (link.latency + s * link.per_byte / n);
+            if doubling <= ring { Algorithm::RecursiveDoubling } else { Algorithm::Ring }
+        }
+        Collective::AllGather | Collective::ReduceScatter => Algorithm::Ring,
+        Collective::Broadcast if size <= CHAIN_PIECE => Algorithm::Tree,
+        Collective::Broadcast => Algorithm::Chain,
+        Collective::AllToAll => Algorithm::Pairwise,
+    }
+}
+
+/// f32 <-> bytes as the machine holds them: both ends are of one architecture, which the version check of a cluster
+/// run will hold.
+fn bytes(data: &[f32]) -> &[u8] {
+    pulp::bytemuck::cast_slice(data)
+}
+
+fn bytes_mut(data: &mut [f32]) -> &mut [u8] {
+    pulp::bytemuck::cast_slice_mut(data)
+}
+
+/// `out[i] = a[i] + b[i]`
+fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
+    pulp::Arch::new().dispatch(|| {
+        for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
+            *o = *a + *b;
+        }
+    });
+}
+
+fn add_to(out: &mut [f32], b: &[f32]) {
+    pulp::Arch::new().dispatch(|| {
+        for (o, b) in out.iter_mut().zip(b) {
+            *o += *b;
+        }
+    });
+}
+
+/// The bounds of part `i` of `n` of `len` elements; parts differ by at most one.
+pub fn part(len: usize, n: usize, i: usize) -> std::ops::Range<usize> {
+    let (base, extra) = (len / n, len % n);
+    let start = i * base + i.min(extra);
+    start..start + base + usize::from(i < extra)
+}
+
+/// Receives elements and adds them to `mine` into `out` piece by piece, while `send` goes out.
+fn exchange_add(mesh: &mut Mesh, to: usize, send: &[f32], from: usize, inbox: &mut [f32], mine: &[f32], out: &mut [f32]) -> Result<(), ProbeError> {
+    // TCP cuts pieces where it likes: only whole elements are added, the rest waits for the next piece. What has come
+    // is copied out of the inbox by the caller's range, still in the cache.
+    let mut added = 0;
+    let mut tail = [0u8; 4];
+    mesh.exchange(to, bytes(send), from, bytes_mut(inbox), |piece, at| {
+        let mut piece = piece;
+        let have = at - added * 4;
+        if have > 0 {
+            let take = (4 - have).min(piece.len());
+            tail[have..have + take].copy_from_slice(&piece[..take]);
+            piece = &piece[take..];
+            if have + take < 4 {
+                return;
+            }
+            out[added] = mine[added] + f32::from_ne_bytes(tail);
+            added += 1;
+        }
+        let whole = piece.len() / 4;
+        match pulp::bytemuck::try_cast_slice::<u8, f32>(&piece[..whole * 4]) {
+            Ok(values) => add(&mine[added..added + whole], values, &mut out[added..added + whole]),
+            // Off the alignment after a cut element: one by one.
+            Err(_) => {
+                for (i, value) in piece.chunks_exact(4).enumerate() {
+                    out[added + i] = mine[added + i] + f32::from_ne_bytes([value[0], value[1], value[2], value[3]]);
+                }
+            }
+        }
+        added += whole;
+        let rest = &piece[whole * 4..];
+        tail[..rest.len()].copy_from_slice(rest);
+    })
+}
+
+/// `out = sum over ranks of data`. Both of the same length on every rank.
+pub fn all_reduce(mesh: &mut Mesh, algorithm: Algorithm, data: &[f32], out: &mut [f32]) -> Result<(), ProbeError> {
+    match algorithm {
+        Algorithm::RecursiveDoubling => recursive_doubling(mesh, data, out),
+        _ => ring_all_reduce(mesh, data, out),
+    }
+}
+
+fn recursive_doubling(mesh: &mut Mesh, data: &[f32], out: &mut [f32]) -> Result<(), ProbeError> {
+    let (rank, ranks) = (mesh.rank, mesh.ranks);
+    let base = 1 << ranks.ilog2();
+    let surplus = ranks - base;
+    // Small messages come on the stack: an allocation would cost a noticeable part of them.
+    let mut small = [0.0f32; 256];
+    let mut large;
+    let inbox: &mut [f32] = if data.len() <= small.len() {
+        &mut small[..data.len()]
+    } else {
+        large = vec![0.0; data.len()];
+        &mut large
+    };
+    out.copy_from_slice(data);
+    let nothing = |_: &[u8], _: usize| {};
+    // Ranks from `base` on hand their data to a partner below and get the result in the end.
+    if rank >= base {
+        let partner = rank - base;
+        mesh.exchange(partner, bytes(out), partner, &mut [], nothing)?;
+        return mesh.exchange(partner, &[], partner, bytes_mut(out), nothing);
+    }
+    if rank < surplus {
+        mesh.exchange(rank + base, &[], rank + base, bytes_mut(inbox), nothing)?;
+        add_to(out, inbox);
+    }
+    let mut distance = 1;
+    while distance < base {
+        let partner = rank ^ distance;
+        mesh.exchange(partner, bytes(out), partner, bytes_mut(inbox), nothing)?;
+        add_to(out, inbox);
+        distance *= 2;
+    }
+    if rank < surplus {
+        mesh.exchange(rank + base, bytes(out), rank + base, &mut [], nothing)?;
+    }
+    Ok(())
+}
+
+fn ring_all_reduce(mesh: &mut Mesh, data: &[f32], out: &mut [f32]) -> Result<(), ProbeError> {
+    let (rank, n, len) = (mesh.rank, mesh.ranks, data.len());
+    let (next, previous) = ((rank + 1) % n, (rank + n - 1) % n);
+    let mut inbox = vec![0.0f32; len.div_ceil(n)];
+    for step in 0..n - 1 {
+        let (send, receive) = (part(len, n, (rank + n - step) % n), part(len, n, (rank + 2 * n - step - 1) % n));
+        let mine = &data[receive.clone()];
+        let inbox = &mut inbox[..receive.len()];
+        // What this rank sends on in a round is what it added up in the round before.
+        let (added, target) = two_parts(out, send.clone(), receive);
+        let outgoing = if step == 0 { &data[send] } else { added };
+        exchange_add(mesh, next, outgoing, previous, inbox, mine, target)?;
+    }
+    let own = (rank + 1) % n;
+    ring_gather(mesh, out, own)
+}
+
+/// All-gather round the ring of parts that lie in place; this rank begins with part `own`.
+fn ring_gather(mesh: &mut Mesh, out: &mut [f32], own: usize) -> Result<(), ProbeError> {
+    let (rank, n, len) = (mesh.rank, mesh.ranks, out.len());
+    let (next, previous) = ((rank + 1) % n, (rank + n - 1) % n);
+    for step in 0..n - 1 {
+        let send = part(len, n, (own + n - step) % n);
+        let receive = part(len, n, (own + 2 * n - step - 1) % n);
+        let (outgoing, incoming) = two_parts(out, send, receive);
+        mesh.exchange(next, bytes(outgoing), previous, bytes_mut(incoming), |_, _| {})?;
+    }
+    Ok(())
+}
+
+/// Two parts of one slice that do not overlap: the first to read, the second to write.
+fn two_parts(data: &mut [f32], a: std::ops::Range<usize>, b: std::ops::Range<usize>) -> (&[f32], &mut [f32]) {
+    if a.start < b.start {
+        let (low, high) = data.split_at_mut(b.start);
+        (&low[a], &mut high[..b.len()])
+    } else {
+        let (low, high) = data.split_at_mut(a.start);
+        (&high[..a.len()], &mut low[b])
+    }
+}
+
+/// `out` = the parts of all ranks in rank order; `out.len() = n * mine.len()`.
+pub fn all_gather(mesh: &mut Mesh, mine: &[f32], out: &mut [f32]) -> Result<(), ProbeError> {
+    let own = mesh.rank;
+    let range = part(out.len(), mesh.ranks, own);
+    out[range].copy_from_slice(mine);
+    ring_gather(mesh, out, own)
+}
+
+/// `out` = this rank's part of the sum over ranks of `data`; `data.len() = n * out.len()`.
+pub fn reduce_scatter(mesh: &mut Mesh, data: &[f32], out: &mut [f32]) -> Result<(), ProbeError> {
+    let (rank, n, len) = (mesh.rank, mesh.ranks, data.len());
+    let (next, previous) = ((rank + 1) % n, (rank + n - 1) % n);
+    let mut inbox = vec![0.0f32; len.div_ceil(n)];
+    let mut sum = vec![0.0f32; len.div_ceil(n)];
+    for step in 0..n - 1 {
+        // One place further on than in the all-reduce, so that the last part to be complete is this rank's own.
+        let (send, receive) = (part(len, n, (rank + 2 * n - step - 1) % n), part(len, n, (rank + 2 * n - step - 2) % n));
+        let outgoing = if step == 0 { &data[send] } else { &sum[..send.len()] };
+        exchange_add(mesh, next, outgoing, previous, &mut inbox[..receive.len()], &data[receive], out)?;
+        if step + 1 < n - 1 {
+            sum[..out.len()].copy_from_slice(out);
+        }
+    }
+    Ok(())
+}
+
+/// Rank 0's `data` on every rank.
+pub fn broadcast(mesh: &mut Mesh, algorithm: Algorithm, data: &mut [f32]) -> Result<(), ProbeError> {
+    let (rank, n) = (mesh.rank, mesh.ranks);
+    let nothing = |_: &[u8], _: usize| {};
+    if algorithm == Algorithm::Tree {
+        let mut distance = n.next_power_of_two() / 2;
+        while distance > 0 {
+            if rank % (2 * distance) == 0 && rank + distance < n {
+                mesh.exchange(rank + distance, bytes(data), rank + distance, &mut [], nothing)?;
+            } else if rank % (2 * distance) == distance {
+                mesh.exchange(rank - distance, &[], rank - distance, bytes_mut(data), nothing)?;
+            }
+            distance /= 2;
+        }
+        return Ok(());
+    }
+    let buffer = bytes_mut(data);
+    let pieces = buffer.len().div_ceil(CHAIN_PIECE);
+    // While piece i comes in, piece i - 1 goes out.
+    for i in 0..=pieces {
+        let (done, rest) = buffer.split_at_mut((i * CHAIN_PIECE).min(buffer.len()));
+        let incoming: &mut [u8] = if rank == 0 { &mut [] } else { let n = rest.len().min(CHAIN_PIECE); &mut rest[..n] };
+        let outgoing: &[u8] = if rank + 1 == n || i == 0 { &[] } else { &done[(i - 1) * CHAIN_PIECE..] };
+        let (to, from) = ((rank + 1) % n, (rank + n - 1) % n);
+        mesh.exchange(to, outgoing, from, incoming, nothing)?;
+    }
+    Ok(())
+}
+
+/// Part j of `data` goes to rank j; `out` holds part `rank` of every rank, in rank order.
+pub fn all_to_all(mesh: &mut Mesh, data: &[f32], out: &mut [f32]) -> Result<(), ProbeError> {
+    let (rank, n) = (mesh.rank, mesh.ranks);
+    let own = part(data.len(), n, rank);
+    out[own.clone()].copy_from_slice(&data[own]);
+    for step in 1..n {
+        let (to, from) = ((rank + step) % n, (rank + n - step) % n);
+        let (send, receive) = (part(data.len(), n, to), part(out.len(), n, from));
+        mesh.exchange(to, bytes(&data[send]), from, bytes_mut(&mut out[receive]), |_, _| {})?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINK: Link = Link { latency: 10e-6, per_byte: 0.5e-9 };
+
+    #[test]
+    fn small_doubles_and_large_goes_round() {
+        for n in [2, 3, 4, 8, 64] {
+            assert_eq!(choose(Collective::AllReduce, n, 8, LINK), Algorithm::RecursiveDoubling, "{n}");
+            assert_eq!(choose(Collective::AllReduce, n, 64 << 20, LINK), Algorithm::Ring, "{n}");
+        }
+    }
+
+    #[test]
+    fn parts_cover_everything_once() {
+        for (len, n) in [(10, 3), (2, 4), (0, 2), (16, 4)] {
+            let ends: Vec<_> = (0..n).map(|i| part(len, n, i)).collect();
+            assert_eq!(ends[0].start, 0);
+            assert!(ends.windows(2).all(|w| w[0].end == w[1].start));
+            assert_eq!(ends[n - 1].end, len);
+        }
+    }
+}

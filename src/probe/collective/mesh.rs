@@ -1,0 +1,157 @@
+//! A full mesh of TCP connections among ranks, non-blocking, with one primitive: send to one rank while receiving from
+//! another. Waits spin where every rank has a core of its own and sleep in `poll` where not; every wait has a deadline.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::cluster::Child;
+use crate::probe::{ProbeError, io};
+
+/// Bytes received between two looks at them: small enough that they are still in the cache when they are added.
+const PIECE: usize = 256 << 10;
+/// Longest wait for a peer inside a collective.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Empty looks before a wait sleeps.
+const SPINS: u32 = 20_000;
+
+pub struct Mesh {
+    pub rank: usize,
+    pub ranks: usize,
+    /// By rank; `None` at this rank's own place.
+    links: Vec<Option<TcpStream>>,
+    spin: bool,
+}
+
+impl Mesh {
+    /// Connects every rank with every other: each listens on loopback, publishes its address, and calls those below it.
+    pub fn connect(child: &mut Child, cores: usize) -> Result<Self, ProbeError> {
+        let (rank, ranks) = (child.rank as usize, child.step.ranks as usize);
+        let limit = child.time_left().min(Duration::from_secs(5));
+        let deadline = Instant::now() + limit;
+        let listener = io("cannot listen on loopback", TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        let address = io("cannot read the listener's address", listener.local_addr())?;
+        let addresses = child.exchange(address.to_string())?;
+        let mut links: Vec<Option<TcpStream>> = (0..ranks).map(|_| None).collect();
+        for (peer, text) in addresses.iter().enumerate().take(rank) {
+            let address: SocketAddr = text.parse().map_err(|_| ProbeError::Broken(format!("rank {peer} published no address")))?;
+            let mut stream = io(format!("cannot connect to rank {peer} at {address}"), TcpStream::connect_timeout(&address, limit))?;
+            io(format!("cannot greet rank {peer}"), stream.write_all(&greeting(child.step.seed, rank)))?;
+            links[peer] = Some(stream);
+        }
+        io("cannot set the listener non-blocking", listener.set_nonblocking(true))?;
+        while links.iter().skip(rank + 1).any(Option::is_none) {
+            match listener.accept() {
+                Ok((mut stream, _)) => {
+                    io("cannot prepare a connection", stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(limit))))?;
+                    let mut said = [0u8; 16];
+                    let known = stream.read_exact(&mut said).is_ok();
+                    if let Some(peer) = (rank + 1..ranks).find(|p| known && said == greeting(child.step.seed, *p)) {
+                        links[peer] = Some(stream);
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => thread::sleep(Duration::from_micros(200)),
+                Err(e) => return io(format!("rank {rank} was not called by every rank above it"), Err(e)),
+            }
+        }
+        for stream in links.iter().flatten() {
+            io("cannot prepare a connection", stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)))?;
+        }
+        Ok(Mesh { rank, ranks, links, spin: ranks <= cores })
+    }
+
+    /// Sends `out` to rank `to` while filling `into` from rank `from`. `taken` sees every piece of `into` right after
+    /// it came, by its range in bytes.
+    pub fn exchange(
+        &mut self,
+        to: usize,
+        out: &[u8],
+        from: usize,
+        into: &mut [u8],
+        mut taken: impl FnMut(&[u8], usize),
+    ) -> Result<(), ProbeError> {
+        let (mut sent, mut got) = (0, 0);
+        let mut idle = 0u32;
+        let mut since = None;
+        while sent < out.len() || got < into.len() {
+            let mut moved = false;
+            if sent < out.len() {
+                let end = out.len().min(sent + PIECE);
+                match self.link(to)?.write(&out[sent..end]) {
+                    Ok(n) => (sent, moved) = (sent + n, n > 0),
+                    Err(e) if is_pause(&e) => {}
+                    Err(e) => return io(format!("rank {} cannot send to rank {to}", self.rank), Err(e)),
+                }
+            }
+            if got < into.len() {
+                let end = into.len().min(got + PIECE);
+                match self.link(from)?.read(&mut into[got..end]) {
+                    Ok(0) => return Err(ProbeError::Broken(format!("rank {from} closed its connection to rank {}", self.rank))),
+                    Ok(n) => {
+                        taken(&into[got..got + n], got);
+                        (got, moved) = (got + n, true);
+                    }
+                    Err(e) if is_pause(&e) => {}
+                    Err(e) => return io(format!("rank {} cannot receive from rank {from}", self.rank), Err(e)),
+                }
+            }
+            if moved {
+                (idle, since) = (0, None);
+                continue;
+            }
+            idle += 1;
+            if self.spin && idle < SPINS {
+                std::hint::spin_loop();
+                continue;
+            }
+            let since = *since.get_or_insert_with(Instant::now);
+            if since.elapsed() > PATIENCE {
+                let (what, peer) = if got < into.len() { ("receive from", from) } else { ("send to", to) };
+                return Err(ProbeError::Broken(format!("rank {} waited {} s to {what} rank {peer}", self.rank, PATIENCE.as_secs())));
+            }
+            self.sleep((sent < out.len()).then_some(to), (got < into.len()).then_some(from))?;
+        }
+        Ok(())
+    }
+
+    /// All ranks have come here before any goes on: a dissemination barrier.
+    pub fn barrier(&mut self) -> Result<(), ProbeError> {
+        let mut distance = 1;
+        while distance < self.ranks {
+            let (to, from) = ((self.rank + distance) % self.ranks, (self.rank + self.ranks - distance) % self.ranks);
+            self.exchange(to, &[0], from, &mut [0u8], |_, _| {})?;
+            distance *= 2;
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, peer: usize) -> Result<&mut TcpStream, ProbeError> {
+        self.links.get_mut(peer).and_then(Option::as_mut).ok_or_else(|| ProbeError::Broken(format!("no link to rank {peer}")))
+    }
+
+    /// Sleeps until one of the two can go on, at most a tenth of a second.
+    fn sleep(&self, to: Option<usize>, from: Option<usize>) -> Result<(), ProbeError> {
+        let wait = |peer: Option<usize>, flags| Some(PollFd::new(self.links.get(peer?)?.as_ref()?, flags));
+        let mut fds: Vec<PollFd<'_>> = [wait(to, PollFlags::OUT), wait(from, PollFlags::IN)].into_iter().flatten().collect();
+        let limit = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        match poll(&mut fds, Some(&limit)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(e) => io("cannot wait for a connection", Err(e.into())),
+        }
+    }
+}
+
+fn is_pause(e: &std::io::Error) -> bool {
+    matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// What a caller says first: the number that all ranks of the step know, and who it is.
+fn greeting(seed: u64, rank: usize) -> [u8; 16] {
+    let mut out = [0u8; 16];
+    out[..8].copy_from_slice(&seed.to_le_bytes());
+    out[8..].copy_from_slice(&(rank as u64).to_le_bytes());
+    out
+}

@@ -1,0 +1,217 @@
+//! `collective`, the host backend: all-reduce and its relatives among ranks over TCP, every result checked.
+//!
+//! Topology `node`: 2 and 4 ranks on this machine. [`mesh`] carries bytes, [`algorithm`] arranges them, [`verify`]
+//! knows what must come out.
+
+mod algorithm;
+mod mesh;
+mod verify;
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Child, Step};
+use crate::id::ProbeName;
+use crate::measure::{Better, Check, Collective, Measured, Metric, Outcome, Sampler, bus_factor};
+use crate::plan::{CheckPlan, Tier};
+use crate::probe::{Probe, ProbeError, step};
+use crate::topology::Machine;
+use crate::unit::{Bytes, Unit};
+
+use algorithm::{Algorithm, Link};
+use mesh::Mesh;
+
+pub struct HostCollective;
+
+const LATENCY: Metric = Metric { name: "latency", unit: Unit::Second, better: Better::Lower, about: "time of one operation, the slowest rank's" };
+const ALGBW: Metric = Metric { name: "algbw", unit: Unit::BytePerSecond, better: Better::Higher, about: "size / time" };
+const BUSBW: Metric = Metric { name: "busbw", unit: Unit::BytePerSecond, better: Better::Higher, about: "algbw times the operation's bus factor" };
+
+/// Ranks on one node.
+const RANKS: [u32; 2] = [2, 4];
+
+#[derive(Serialize, Deserialize)]
+struct Args {
+    cores: usize,
+    copy_ceiling: f64,
+    sizes: Vec<(Collective, usize)>,
+}
+
+/// Message sizes by tier: both ends always; the curve between them when there is time.
+fn sizes(tier: Tier) -> Vec<(Collective, usize)> {
+    const KIB: usize = 1 << 10;
+    const MIB: usize = 1 << 20;
+    let all_reduce: &[usize] = tier.pick(
+        &[8, 4 * KIB, MIB, 64 * MIB],
+        &[8, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB],
+        &[8, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB],
+    );
+    let others: &[usize] = tier.pick(&[4 * MIB], &[KIB, 64 * KIB, 4 * MIB, 64 * MIB], &[KIB, 64 * KIB, 4 * MIB, 64 * MIB]);
+    let others = Collective::ALL.into_iter().skip(1).flat_map(|op| others.iter().map(move |s| (op, *s)));
+    all_reduce.iter().map(|s| (Collective::AllReduce, *s)).chain(others).collect()
+}
+
+fn case(op: Collective, ranks: u32, size: usize) -> String {
+    format!("{} node n={ranks} {}", op.name(), Bytes(size as u64))
+}
+
+impl Probe for HostCollective {
+    fn name(&self) -> ProbeName {
+        ProbeName::new("collective")
+    }
+
+    fn about(&self) -> &'static str {
+        "all-reduce, all-gather, reduce-scatter, broadcast, all-to-all among 2 and 4 local ranks over TCP; sums checked"
+    }
+
+    fn needs(&self) -> &'static str {
+        "a loopback interface"
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        &[LATENCY, ALGBW, BUSBW]
+    }
+
+    fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
+        let args = Args { cores: machine.usable_cores(), copy_ceiling: machine.copy_ceiling(machine.usable_cores()), sizes: sizes(plan.tier) };
+        RANKS
+            .into_iter()
+            .map(|ranks| {
+                let cases = args.sizes.iter().map(|(op, s)| case(*op, ranks, *s)).collect();
+                let mut step = step(self, plan, cases, &args, plan.tier.pick(2200, 16_000, 80_000));
+                step.name = format!("collective-node-{ranks}");
+                step.ranks = ranks;
+                step
+            })
+            .collect()
+    }
+
+    fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
+        let args: Args = child.args()?;
+        let mut mesh = Mesh::connect(child, args.cores)?;
+        let link = tune(child, &mut mesh)?;
+        let wanted: Vec<_> = args.sizes.iter().filter(|(op, s)| child.wants(&case(*op, child.step.ranks, *s))).collect();
+        let budget = child.share(wanted.len());
+        for (op, size) in wanted {
+            measure(child, &mut mesh, *op, *size, link, budget, args.copy_ceiling)?;
+        }
+        Ok(())
+    }
+}
+
+/// Measures what the link costs, for the choice of algorithm: the latency of a small exchange, and the time a byte
+/// takes in a large one. Every rank takes rank 0's figures, so that all choose the same.
+fn tune(child: &mut Child, mesh: &mut Mesh) -> Result<Link, ProbeError> {
+    let time = |mesh: &mut Mesh, bytes: usize, rounds: u32| -> Result<f64, ProbeError> {
+        let data = vec![1.0f32; bytes / 4];
+        let mut sum = vec![0.0f32; bytes / 4];
+        let mut best = f64::INFINITY;
+        for _ in 0..rounds {
+            let start = Instant::now();
+            algorithm::all_reduce(mesh, Algorithm::Ring, &data, &mut sum)?;
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        Ok(best)
+    };
+    let steps = 2.0 * f64::from(child.step.ranks - 1);
+    let small = time(mesh, 64, 100)? / steps;
+    let large = time(mesh, 1 << 20, 10)? / steps;
+    let per_byte = (large - small).max(1e-12) * f64::from(child.step.ranks) / f64::from(1 << 20);
+    let all = child.exchange(serde_json::to_string(&(small, per_byte)).unwrap_or_default())?;
+    let first = all.first().map_or("", String::as_str);
+    let (latency, per_byte) = serde_json::from_str(first).map_err(|_| ProbeError::Broken("rank 0 published no link cost".to_owned()))?;
+    Ok(Link { latency, per_byte })
+}
+
+fn measure(
+    child: &mut Child,
+    mesh: &mut Mesh,
+    op: Collective,
+    size: usize,
+    link: Link,
+    budget: Duration,
+    ceiling: f64,
+) -> Result<(), ProbeError> {
+    let ranks = child.step.ranks;
+    let mut buffers = verify::Buffers::new(op, child.rank, ranks, size, child.step.seed);
+    let algorithm = algorithm::choose(op, ranks, size, link);
+    // Every rank must run the same number of blocks: rank 0 times one operation and all take its plan.
+    let mut wrong = 0usize;
+    for _ in 0..3 {
+        buffers.run(mesh, algorithm)?;
+        wrong += buffers.wrong();
+    }
+    mesh.barrier()?;
+    let start = Instant::now();
+    buffers.run(mesh, algorithm)?;
+    let once = start.elapsed().as_secs_f64();
+    let proposals = child.exchange(once.to_string())?;
+    let once = proposals.iter().filter_map(|p| p.parse::<f64>().ok()).fold(1e-7, f64::max);
+    let blocks = Sampler::new(budget).max_blocks / 2;
+    let available = budget.as_secs_f64() * 0.6;
+    let block = ((available / once / blocks as f64) as u64).clamp(1, 2000);
+    let blocks = ((available / once) as usize / block as usize).clamp(8, blocks);
+    let mut seconds = Vec::with_capacity(blocks);
+    for _ in 0..blocks {
+        mesh.barrier()?;
+        let start = Instant::now();
+        for _ in 0..block {
+            buffers.run(mesh, algorithm)?;
+        }
+        seconds.push(start.elapsed().as_secs_f64() / block as f64);
+    }
+    wrong += buffers.wrong();
+    let all = child.exchange(serde_json::to_string(&(wrong, seconds)).unwrap_or_default())?;
+    if child.rank != 0 {
+        return Ok(());
+    }
+    let bad = |rank: usize| ProbeError::Broken(format!("rank {rank} published no samples"));
+    let all: Vec<(usize, Vec<f64>)> =
+        all.iter().enumerate().map(|(r, text)| serde_json::from_str(text).map_err(|_| bad(r))).collect::<Result<_, _>>()?;
+    let (latency, slowest) = slowest(&all, blocks);
+    let factor = bus_factor(op, ranks);
+    let rate = |f: f64| latency.iter().map(|t| size as f64 * f / t).collect::<Vec<f64>>();
+    let why = "each rank's bus bytes are copied by a core at a cache line per cycle";
+    let mut time = LATENCY.series(latency.clone(), block).bounded(100e-9, "two transfers of a cache line between cores");
+    time.slowest_rank = slowest;
+    let series = vec![time, ALGBW.series(rate(1.0), block), BUSBW.series(rate(factor), block).bounded(ceiling, why)];
+    let wrong: Vec<String> = all.iter().enumerate().filter(|(_, (w, _))| *w > 0).map(|(r, (w, _))| format!("rank {r}: {w}")).collect();
+    let detail = if wrong.is_empty() { "no element differs on any rank".to_owned() } else { format!("wrong elements on {}", wrong.join(", ")) };
+    let checks = vec![Check::new("sum", wrong.is_empty(), detail)];
+    let notes = vec![algorithm.name().to_owned()];
+    Ok(child.outcome(&case(op, ranks, size), Outcome::Measured(Measured { series, checks, notes, facts: None }))?)
+}
+
+/// The maximum over ranks of each block, and the rank that was last in most of them, when it was by a twentieth or more.
+fn slowest(all: &[(usize, Vec<f64>)], blocks: usize) -> (Vec<f64>, Option<u32>) {
+    let mut last = vec![0usize; all.len()];
+    let latency = (0..blocks)
+        .map(|b| {
+            let times: Vec<f64> = all.iter().map(|(_, t)| t.get(b).copied().unwrap_or(f64::NAN)).collect();
+            let longest = times.iter().copied().fold(0.0, f64::max);
+            let shortest = times.iter().copied().fold(f64::INFINITY, f64::min);
+            if longest > 1.05 * shortest
+                && let Some(rank) = times.iter().position(|t| *t == longest)
+            {
+                last[rank] += 1;
+            }
+            longest
+        })
+        .collect();
+    let named = last.iter().enumerate().max_by_key(|(_, n)| **n).filter(|(_, n)| **n * 2 > blocks);
+    (latency, named.map(|(r, _)| r as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_rank_is_named_when_it_is_slow() {
+        let all = vec![(0, vec![1.0; 10]), (0, vec![1.2; 10])];
+        assert_eq!(slowest(&all, 10), (vec![1.2; 10], Some(1)));
+        let even = vec![(0, vec![1.0; 10]), (0, vec![1.01; 10])];
+        assert_eq!(slowest(&even, 10).1, None);
+    }
+}

@@ -1,0 +1,45 @@
+//! `environment`: the machine turned into facts, and whether anybody else is using it.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::cluster::{Child, Step};
+use crate::id::ProbeName;
+use crate::measure::{Facts, Measured, Metric, Outcome};
+use crate::plan::CheckPlan;
+use crate::probe::{Probe, ProbeError, step};
+use crate::topology::{Machine, SysRoot, discover};
+
+pub struct Environment;
+
+/// The parent reads the load of the machine over a step: this long, nothing of ours works.
+const QUIET: Duration = Duration::from_millis(300);
+
+impl Probe for Environment {
+    fn name(&self) -> ProbeName {
+        ProbeName::new("environment")
+    }
+
+    fn about(&self) -> &'static str {
+        "CPU, memory, NICs, InfiniBand, GPUs, disks, limits, modules, container; who else is busy"
+    }
+
+    fn needs(&self) -> &'static str {
+        "/proc and /sys"
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        &[]
+    }
+
+    fn steps(&self, plan: &CheckPlan, _: &Machine) -> Vec<Step> {
+        vec![step(self, plan, vec!["machine".to_owned()], (), 400)]
+    }
+
+    fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
+        let machine = discover(&SysRoot::live());
+        thread::sleep(QUIET);
+        let facts = Some(Facts::Machine(Box::new(machine)));
+        Ok(child.outcome("machine", Outcome::Measured(Measured { facts, ..Measured::default() }))?)
+    }
+}

@@ -1,0 +1,203 @@
+//! `gemm` on the CPU: f32 and f64, one core and all of them, every answer checked.
+//!
+//! Inputs are random normal-like numbers in [-1, 1). The result of sampled rows is held against a product in higher
+//! precision (f64 for f32, double-double for f64) within the bound `n u |A||B|` that holds for every order of summation
+//! (Higham, Accuracy and Stability of Numerical Algorithms, 3.1); repeats must be identical to the bit.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Child, Step};
+use crate::id::ProbeName;
+use crate::measure::{Better, Check, Measured, Metric, Outcome, Sampler};
+use crate::plan::CheckPlan;
+use crate::probe::{Probe, ProbeError, step};
+use crate::sys::gemm::{Element, multiply};
+use crate::topology::Machine;
+use crate::unit::Unit;
+
+pub struct Gemm;
+
+const FLOPS: Metric = Metric { name: "flops", unit: Unit::FlopPerSecond, better: Better::Higher, about: "floating-point operations per second of C = A x B, 2 n^3 a product" };
+
+/// Rows that are recomputed in higher precision.
+const CHECKED_ROWS: usize = 8;
+
+#[derive(Serialize, Deserialize)]
+struct Args {
+    n: usize,
+    threads: usize,
+    /// f32 operations that one core does in a second at most, and nominally. f64 is half of both.
+    ceiling: f64,
+    nominal: f64,
+    nominal_why: String,
+}
+
+impl Probe for Gemm {
+    fn name(&self) -> ProbeName {
+        ProbeName::new("gemm")
+    }
+
+    fn about(&self) -> &'static str {
+        "CPU matrix multiplication, f32 and f64, one core and all; residual and bit-identical repeats"
+    }
+
+    fn needs(&self) -> &'static str {
+        "a CPU"
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        &[FLOPS]
+    }
+
+    fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
+        let threads = machine.usable_cores();
+        let cpu = &machine.cpu;
+        // 2 operations an FMA x f32 lanes x FMA units: two 512-bit units are the most any x86 core has, four 128-bit
+        // ones the most any Arm core. Nominal is the common width, two 256-bit units, at the clock that was seen.
+        let (most, common) = match cpu.simd.as_deref() {
+            Some("avx512f") => (64.0, 32.0),
+            Some("avx2") => (32.0, 32.0),
+            Some("asimd") => (32.0, 16.0),
+            _ => (64.0, 0.0),
+        };
+        let clock = cpu.max_hz.or(cpu.seen_hz).unwrap_or(0.0);
+        let args = Args {
+            n: plan.tier.pick(1024, 4096, 8192),
+            threads,
+            ceiling: most * machine.clock_ceiling_hz(),
+            nominal: common * clock,
+            nominal_why: format!("{common:.0} f32 operations a cycle and core at {:.2} GHz", clock / 1e9),
+        };
+        let estimate = plan.tier.pick(2600, 24_000, 120_000);
+        vec![step(self, plan, cases(threads), args, estimate)]
+    }
+
+    fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
+        let args: Args = child.args()?;
+        for threads in thread_counts(args.threads) {
+            if child.wants(&case::<f32>(threads)) {
+                measure::<f32>(child, &args, threads)?;
+            }
+            if child.wants(&case::<f64>(threads)) {
+                measure::<f64>(child, &args, threads)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn thread_counts(all: usize) -> Vec<usize> {
+    if all > 1 { vec![1, all] } else { vec![1] }
+}
+
+fn case<T: Element>(threads: usize) -> String {
+    let name = if size_of::<T>() == 4 { "f32" } else { "f64" };
+    format!("{name} {threads} core{}", if threads == 1 { "" } else { "s" })
+}
+
+fn cases(all: usize) -> Vec<String> {
+    thread_counts(all).into_iter().flat_map(|t| [case::<f32>(t), case::<f64>(t)]).collect()
+}
+
+fn measure<T: Element>(child: &mut Child, args: &Args, threads: usize) -> Result<(), ProbeError> {
+    let n = args.n;
+    let mut rng = fastrand::Rng::with_seed(child.seed());
+    // The mean of two uniform numbers: full mantissas, zero mean, no tails that would hide a small error.
+    let mut random = || (0..n * n).map(|_| T::from_f64(rng.f64() + rng.f64() - 1.0)).collect::<Vec<T>>();
+    let (a, b) = (random(), random());
+    let mut c = vec![T::ZERO; n * n];
+    multiply(n, &a, &b, &mut c, threads);
+    let first = c.clone();
+    let sampler = Sampler { max_blocks: 32, ..Sampler::new(child.share(child.step.cases.len())) };
+    let samples = sampler.run(|| {
+        multiply(n, &a, &b, &mut c, threads);
+        Ok::<(), ProbeError>(())
+    })?;
+    let flops = 2.0 * (n as f64).powi(3);
+    let share = if size_of::<T>() == 4 { 1.0 } else { 0.5 } * threads as f64;
+    let mut series = FLOPS.series(samples.rates(flops), samples.block).bounded(
+        args.ceiling * share,
+        format!("{threads} core(s) with the widest vector units built, at the highest clock possible"),
+    );
+    if args.nominal > 0.0 {
+        series = series.nominally(args.nominal * share, args.nominal_why.clone());
+    }
+    let checks = vec![repeats(&first, &c), residual(n, &a, &b, &c, &mut rng)];
+    let notes = vec![format!("n = {n}, residual of {CHECKED_ROWS} rows")];
+    Ok(child.outcome(&case::<T>(threads), Outcome::Measured(Measured { series: vec![series], checks, notes, facts: None }))?)
+}
+
+fn repeats<T: Element>(first: &[T], last: &[T]) -> Check {
+    let differing = first.iter().zip(last).filter(|(x, y)| x.bits() != y.bits()).count();
+    Check::new("repeat", differing == 0, format!("{differing} of {} elements differ between the first and the last product", first.len()))
+}
+
+/// The largest error of sampled rows in units of its bound `n u |a||b|`.
+fn residual<T: Element>(n: usize, a: &[T], b: &[T], c: &[T], rng: &mut fastrand::Rng) -> Check {
+    let mut worst = (0.0f64, 0, 0);
+    for _ in 0..CHECKED_ROWS.min(n) {
+        let row = rng.usize(..n);
+        for column in 0..n {
+            let (exact, magnitude) = dot(n, &a[row * n..], &b[column..]);
+            let bound = n as f64 * T::ROUNDOFF * magnitude;
+            let error = (c[row * n + column].to_f64() - exact).abs();
+            let ratio = if error.is_finite() { error / bound.max(f64::MIN_POSITIVE) } else { f64::INFINITY };
+            if ratio > worst.0 {
+                worst = (ratio, row, column);
+            }
+        }
+    }
+    let (ratio, row, column) = worst;
+    Check::new("residual", ratio <= 1.0, format!("largest error is {ratio:.2e} of its bound, at row {row}, column {column}"))
+}
+
+/// A row times a column in double-double arithmetic (Ogita, Rump, Oishi: Dot2), and the sum of magnitudes.
+fn dot<T: Element>(n: usize, row: &[T], column: &[T]) -> (f64, f64) {
+    let (mut sum, mut low, mut magnitude) = (0.0f64, 0.0f64, 0.0f64);
+    for k in 0..n {
+        let (x, y) = (row[k].to_f64(), column[k * n].to_f64());
+        let product = x * y;
+        let product_low = x.mul_add(y, -product);
+        let next = sum + product;
+        let part = next - sum;
+        low += (sum - (next - part)) + (product - part) + product_low;
+        sum = next;
+        magnitude += product.abs();
+    }
+    (sum + low, magnitude)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn product<T: Element>(n: usize) -> (Vec<T>, Vec<T>, Vec<T>, fastrand::Rng) {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let mut random = || (0..n * n).map(|_| T::from_f64(rng.f64() * 2.0 - 1.0)).collect::<Vec<T>>();
+        let (a, b) = (random(), random());
+        let mut c = vec![T::ZERO; n * n];
+        multiply(n, &a, &b, &mut c, 1);
+        (a, b, c, rng)
+    }
+
+    #[test]
+    fn right_products_pass_and_a_wrong_column_does_not() {
+        let (a, b, mut c, mut rng) = product::<f64>(96);
+        assert!(residual(96, &a, &b, &c, &mut rng).ok);
+        let good = c.clone();
+        for row in 0..96 {
+            c[row * 96 + 5] *= 1.0 + 1e-9;
+        }
+        assert!(!residual(96, &a, &b, &c, &mut rng).ok);
+        assert!(!repeats(&good, &c).ok);
+        assert!(repeats(&good, &good).ok);
+    }
+
+    #[test]
+    fn not_a_number_is_a_wrong_answer() {
+        let (a, b, mut c, mut rng) = product::<f32>(64);
+        assert!(residual(64, &a, &b, &c, &mut rng).ok);
+        c.fill(f32::NAN);
+        assert!(!residual(64, &a, &b, &c, &mut rng).ok);
+    }
+}

@@ -1,0 +1,120 @@
+//! The probes. Each declares what it measures and what it needs, plans its steps, and runs inside a child process.
+//!
+//! A probe returns facts; it never says whether they are good.
+
+mod collective;
+mod environment;
+mod gemm;
+mod memory;
+mod storage;
+mod tcp;
+
+use crate::cluster::{Child, ChildError, Step};
+use crate::id::ProbeName;
+use crate::measure::Metric;
+use crate::plan::CheckPlan;
+use crate::topology::Machine;
+
+pub use storage::sweep as sweep_scratch;
+
+/// Why a probe gives up. Its text goes into the record as the case's error.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    #[error("{what}: {source}")]
+    Io { what: String, source: std::io::Error },
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Names what was being done when an input or output failed.
+pub(crate) fn io<T>(what: impl Into<String>, result: std::io::Result<T>) -> Result<T, ProbeError> {
+    result.map_err(|source| ProbeError::Io { what: what.into(), source })
+}
+
+/// A probe. The registry is [`PROBES`].
+pub trait Probe: Sync {
+    fn name(&self) -> ProbeName;
+    /// One line for `gonogo list probes`.
+    fn about(&self) -> &'static str;
+    /// What must be there, in words.
+    fn needs(&self) -> &'static str;
+    fn metrics(&self) -> &'static [Metric];
+    /// What will be measured on this machine under this plan. Looks at nothing else.
+    fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step>;
+    /// Measures; called inside a child process, once a rank.
+    fn run(&self, child: &mut Child) -> Result<(), ProbeError>;
+}
+
+/// Every probe, in the order in which they run.
+pub const PROBES: &[&dyn Probe] =
+    &[&environment::Environment, &gemm::Gemm, &memory::Memory, &tcp::Tcp, &collective::HostCollective, &storage::Storage];
+
+/// The probe of that name.
+pub fn find(name: &str) -> Option<&'static dyn Probe> {
+    PROBES.iter().copied().find(|p| p.name().as_str() == name)
+}
+
+/// The names, for the plan stage.
+pub fn names() -> Vec<ProbeName> {
+    PROBES.iter().map(|p| p.name()).collect()
+}
+
+/// Every step of a plan on a machine.
+pub fn steps(plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
+    let chosen = PROBES.iter().filter(|p| plan.probes.contains(&p.name()));
+    chosen.flat_map(|p| p.steps(plan, machine)).collect()
+}
+
+/// A step of `probe` with one rank; the callers set what differs.
+fn step(probe: &dyn Probe, plan: &CheckPlan, cases: Vec<String>, args: impl serde::Serialize, estimate_ms: u64) -> Step {
+    Step {
+        name: probe.name().as_str().to_owned(),
+        probe: probe.name(),
+        ranks: 1,
+        cases,
+        // The arguments are plain structs of ours: their serialisation cannot fail.
+        args: serde_json::to_value(args).unwrap_or_default(),
+        seed: plan.seed,
+        estimate_ms,
+        scratch: None,
+        attempt: 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_registry_is_well_formed() {
+        let mut names = BTreeSet::new();
+        for probe in PROBES {
+            let name = probe.name();
+            assert!(names.insert(name.clone()), "{name} is there twice");
+            assert!(name.as_str().bytes().all(|b| b.is_ascii_lowercase()), "{name}");
+            assert!(!probe.about().is_empty() && !probe.needs().is_empty(), "{name}");
+            let metrics: BTreeSet<_> = probe.metrics().iter().map(|m| m.name).collect();
+            assert_eq!(metrics.len(), probe.metrics().len(), "{name} declares a metric twice");
+        }
+    }
+
+    #[test]
+    fn steps_have_unique_names_and_cases_on_any_machine() {
+        let plan = crate::plan::resolve(Default::default(), Default::default(), &names(), 1);
+        let Ok(plan) = plan else { panic!("{plan:?}") };
+        for machine in [Machine::default(), crate::topology::discover(&crate::topology::SysRoot::live())] {
+            let steps = steps(&plan, &machine);
+            let unique: BTreeSet<_> = steps.iter().map(|s| &s.name).collect();
+            assert_eq!(unique.len(), steps.len());
+            for s in &steps {
+                assert!(!s.cases.is_empty() && s.estimate_ms > 0 && s.ranks > 0, "{}", s.name);
+                assert_eq!(s.cases.iter().collect::<BTreeSet<_>>().len(), s.cases.len(), "{}", s.name);
+            }
+            let total: u64 = steps.iter().map(|s| s.estimate_ms).sum();
+            assert!(total <= 18_000, "the quick tier plans {total} ms");
+        }
+    }
+}

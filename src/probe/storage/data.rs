@@ -1,0 +1,158 @@
+//! Bandwidth and content: write with fsync, read back without the page cache, compare every byte.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::fs::{Advice, OFlags, fadvise};
+
+use crate::cluster::Child;
+use crate::measure::{Check, FailKind, Measured, Outcome, Sampler, WaiveKind};
+use crate::probe::storage::{Args, READ, WRITE, failure};
+use crate::topology::Filesystem;
+use crate::unit::Bytes;
+
+/// Bytes in a write or read.
+const PIECE: usize = 1 << 20;
+/// Each page bears its own number, so that no page equals another: neither compression nor deduplication helps.
+const PAGE: usize = 4096;
+/// Never fill more than this share of what is free.
+const SHARE_OF_FREE: u64 = 10;
+
+/// Both outcomes, write and read.
+pub(super) fn measure(child: &Child, args: &Args, scratch: &Path, fs: &Filesystem) -> (Outcome, Outcome) {
+    let not_reached = || Outcome::waived(WaiveKind::NotReached, "nothing was written that could be read back");
+    let block = args.block.min(fs.available.0 / SHARE_OF_FREE / 8) / PIECE as u64 * PIECE as u64;
+    if block == 0 {
+        let error = format!("{} free in {}: not enough to measure with", fs.available, fs.path.display());
+        return (Outcome::error(FailKind::DiskFull, error), not_reached());
+    }
+    let blocks = args.blocks.min((fs.available.0 / SHARE_OF_FREE / block) as usize).max(1);
+    let file = match Scratch::open(&scratch.join("data")) {
+        Ok(file) => file,
+        Err(outcome) => return (outcome, not_reached()),
+    };
+    let mut base = Base::new(child.seed(), block as usize);
+    match write(child, &file, &mut base, blocks) {
+        Err(outcome) => (outcome, not_reached()),
+        Ok(seconds) => {
+            let rates: Vec<f64> = seconds.iter().map(|s| block as f64 / s).collect();
+            let series = WRITE.series(rates, block / PIECE as u64).bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
+            let notes = vec![format!("{} in blocks of {}, fdatasync after each", Bytes(block * seconds.len() as u64), Bytes(block))];
+            let written = Outcome::Measured(Measured { series: vec![series], notes, ..Measured::default() });
+            let read = read(&file, &mut base, seconds.len(), args).map_or_else(|o| o, Outcome::Measured);
+            (written, read)
+        }
+    }
+}
+
+/// The data file: already unlinked, open for writing and, past the page cache where that is possible, for reading.
+struct Scratch {
+    writer: File,
+    reader: File,
+    direct: bool,
+}
+
+impl Scratch {
+    fn open(path: &Path) -> Result<Self, Outcome> {
+        let what = |verb: &str| format!("cannot {verb} {}", path.display());
+        let writer = OpenOptions::new().write(true).create_new(true).open(path).map_err(|e| failure(&e, &what("create")))?;
+        let direct = OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path);
+        let (reader, direct) = match direct {
+            Ok(file) => (file, true),
+            // tmpfs and some network file systems refuse O_DIRECT.
+            Err(_) => (File::open(path).map_err(|e| failure(&e, &what("open")))?, false),
+        };
+        fs::remove_file(path).map_err(|e| failure(&e, &what("unlink")))?;
+        Ok(Scratch { writer, reader, direct })
+    }
+}
+
+/// One block of random bytes, stamped anew for every block of the file; aligned to a page for O_DIRECT.
+struct Base {
+    buffer: Vec<u8>,
+    offset: usize,
+    len: usize,
+}
+
+impl Base {
+    fn new(seed: u64, len: usize) -> Self {
+        let mut buffer = vec![0u8; len + PAGE];
+        let offset = buffer.as_ptr().align_offset(PAGE).min(PAGE);
+        fastrand::Rng::with_seed(seed).fill(&mut buffer);
+        Base { buffer, offset, len }
+    }
+
+    /// The bytes of block `i`.
+    fn block(&mut self, i: usize) -> &[u8] {
+        let pages = self.len / PAGE;
+        let data = &mut self.buffer[self.offset..self.offset + self.len];
+        for (p, page) in data.chunks_exact_mut(PAGE).enumerate() {
+            page[..8].copy_from_slice(&((i * pages + p) as u64).to_le_bytes());
+        }
+        data
+    }
+}
+
+/// Seconds of each block, write and fdatasync together.
+fn write(child: &Child, file: &Scratch, base: &mut Base, blocks: usize) -> Result<Vec<f64>, Outcome> {
+    let budget = child.share(3);
+    let sampler = Sampler { max_blocks: blocks, precision: 0.0, ..Sampler::new(budget) };
+    let started = Instant::now();
+    let mut seconds = Vec::new();
+    while seconds.len() < blocks && !sampler.enough(&seconds, started) {
+        let data = base.block(seconds.len());
+        let start = Instant::now();
+        for piece in data.chunks(PIECE) {
+            (&file.writer).write_all(piece).map_err(|e| failure(&e, "writing"))?;
+        }
+        file.writer.sync_data().map_err(|e| failure(&e, "fdatasync"))?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    Ok(seconds)
+}
+
+fn read(file: &Scratch, base: &mut Base, blocks: usize, args: &Args) -> Result<Measured, Outcome> {
+    // Also with O_DIRECT: pages that are still cached would be served from there on some file systems.
+    let dropped = fadvise(&file.writer, 0, None, Advice::DontNeed).is_ok();
+    let mut reader = &file.reader;
+    reader.rewind().map_err(|e| failure(&e, "rewinding"))?;
+    let mut got = Base { buffer: vec![0u8; base.len + PAGE], offset: 0, len: base.len };
+    got.offset = got.buffer.as_ptr().align_offset(PAGE).min(PAGE);
+    let (mut rates, mut wrong) = (Vec::new(), 0usize);
+    for i in 0..blocks {
+        let into = &mut got.buffer[got.offset..got.offset + got.len];
+        let start = Instant::now();
+        for piece in into.chunks_mut(PIECE) {
+            reader.read_exact(piece).map_err(|e| failure(&e, "reading back"))?;
+        }
+        rates.push(base.len as f64 / start.elapsed().as_secs_f64());
+        let want = base.block(i);
+        wrong += into.chunks(PAGE).zip(want.chunks(PAGE)).filter(|(got, want)| got != want).count();
+    }
+    let how = match (file.direct, dropped) {
+        (true, _) => "O_DIRECT",
+        (false, true) => "page cache dropped (no O_DIRECT here)",
+        (false, false) => "the page cache could not be bypassed: this may be the speed of memory",
+    };
+    let series = READ.series(rates, (base.len / PIECE) as u64).bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
+    let checks = vec![Check::new("checksum", wrong == 0, format!("{wrong} of {} pages came back different", blocks * base.len / PAGE))];
+    Ok(Measured { series: vec![series], checks, notes: vec![how.to_owned()], facts: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_aligned_and_all_different() {
+        let mut base = Base::new(1, 16 * PAGE);
+        let first = base.block(0).to_vec();
+        assert_eq!(base.block(1).as_ptr() as usize % PAGE, 0);
+        let second = base.block(1);
+        assert!(first.chunks(PAGE).zip(second.chunks(PAGE)).all(|(a, b)| a != b));
+        assert!(first.chunks(PAGE).skip(1).all(|p| p != &first[..PAGE]));
+    }
+}
