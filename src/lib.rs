@@ -19,3 +19,8 @@ pub mod topology;
 pub mod measure;
 pub mod cluster;
 pub mod probe;
+pub mod record;
+// What is expected.
+pub mod forecast;
+pub mod baseline;
+pub mod judge;

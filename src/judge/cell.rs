@@ -1,0 +1,98 @@
+//! One metric of one case of one node, judged.
+
+use std::borrow::Cow;
+
+use crate::baseline::{Expectation, Limit, Source, Weight};
+use crate::judge::rules::Row;
+use crate::judge::verdict::{Reason, Verdict, verdict};
+use crate::measure::stats::{self, Summary};
+use crate::measure::{Better, Load, Series};
+
+/// A limit as a report shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LimitShown<'r> {
+    /// In the metric's base unit.
+    pub value: f64,
+    pub source: Source,
+    pub weight: Weight,
+    pub provenance: Cow<'r, str>,
+}
+
+/// A judged metric.
+#[derive(Debug, Clone)]
+pub struct Cell<'r> {
+    pub row: Row<'r>,
+    pub series: &'r Series,
+    /// Over the samples of all attempts that count; absent when a sample is not finite.
+    pub summary: Option<Summary>,
+    /// The limit that decided.
+    pub limit: Option<LimitShown<'r>>,
+    pub verdict: Verdict,
+    /// The worst load during the attempts that count.
+    pub load: Option<Load>,
+}
+
+/// Cores' worth of foreign time from which a slow result says nothing.
+pub(super) const BUSY_CORES: f64 = 0.25;
+
+pub(super) fn is_busy(load: &Load) -> bool {
+    load.others_cores > BUSY_CORES || load.steal_cores > BUSY_CORES
+}
+
+/// Judges the series of one metric over attempts: those measured while the machine was quiet, if there are any.
+pub(super) fn judge<'r>(row: Row<'r>, attempts: &[(&'r Series, Option<Load>)], limits: &'r [Expectation], clock_s: f64) -> Option<Cell<'r>> {
+    let busy = |load: &Option<Load>| load.as_ref().is_some_and(is_busy);
+    let quiet: Vec<&(&Series, Option<Load>)> = attempts.iter().filter(|(_, l)| !busy(l)).collect();
+    let used: Vec<&(&Series, Option<Load>)> = if quiet.is_empty() { attempts.iter().collect() } else { quiet };
+    let series = used.last()?.0;
+    let samples: Cow<'_, [f64]> = match used.as_slice() {
+        [(only, _)] => Cow::Borrowed(&only.samples),
+        many => Cow::Owned(many.iter().flat_map(|(s, _)| s.samples.iter().copied()).collect()),
+    };
+    let load = used.iter().filter_map(|(_, l)| *l).max_by(|a, b| (a.others_cores + a.steal_cores).total_cmp(&(b.others_cores + b.steal_cores)));
+    let summary = stats::summary(&samples).filter(|s| s.min > 0.0);
+    let mut cell = Cell { row, series, summary, limit: None, verdict: Verdict::NoLimit, load };
+    let Some(summary) = summary else {
+        cell.verdict = Verdict::Inconclusive(Reason::Invalid);
+        return Some(cell);
+    };
+    let matching = limits.iter().filter(|e| e.probe == row.probe && e.metric == series.metric && row.case.starts_with(&e.case));
+    for e in matching {
+        let value = match (e.limit, &series.nominal) {
+            (Limit::Value(v), _) => v,
+            (Limit::ShareOfNominal(share), Some(nominal)) if nominal.value > 0.0 => share * nominal.value,
+            (Limit::ShareOfNominal(_), _) => continue,
+        };
+        let v = verdict(&summary, value, e.margin, series.better, e.weight);
+        // The worst verdict shows its limit; among equals the highest demand.
+        let demands_more = cell.limit.as_ref().is_none_or(|l| match series.better {
+            Better::Higher => value > l.value,
+            Better::Lower => value < l.value,
+        });
+        if v > cell.verdict || (v == cell.verdict && demands_more) {
+            let provenance = match (e.limit, &series.nominal) {
+                (Limit::ShareOfNominal(s), Some(n)) => Cow::Owned(format!("{:.0} % of nominal ({}); {}", s * 100.0, n.why, e.provenance)),
+                _ => Cow::Borrowed(e.provenance.as_str()),
+            };
+            cell.limit = Some(LimitShown { value, source: e.source, weight: e.weight, provenance });
+            cell.verdict = v;
+        }
+    }
+    if matches!(cell.verdict, Verdict::Fail | Verdict::Inconclusive(_)) && busy(&cell.load) {
+        cell.verdict = Verdict::Inconclusive(Reason::Busy);
+    }
+    let impossible = series.bound.as_ref().is_some_and(|b| match series.better {
+        Better::Higher => summary.max > b.value,
+        Better::Lower => summary.min < b.value,
+    });
+    if impossible {
+        cell.verdict = Verdict::Inconclusive(Reason::Invalid);
+    } else if is_time(series) && summary.median * (series.block as f64) < 20.0 * clock_s {
+        cell.verdict = Verdict::Inconclusive(Reason::NearYardstick);
+    }
+    Some(cell)
+}
+
+fn is_time(series: &Series) -> bool {
+    series.unit == crate::unit::Unit::Second
+}

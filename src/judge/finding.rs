@@ -1,0 +1,123 @@
+//! What is wrong, with whom, by what evidence, and what to do.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::id::{FindingCode, NodeName, clean};
+use crate::judge::codes::{self, CodeDoc};
+
+/// How a finding weighs on the decision. Ordered: worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    Info,
+    Warn,
+    /// Nothing is proven: holds the gate.
+    Hold,
+    /// Proven bad.
+    Fail,
+}
+
+impl Severity {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Severity::Info => "note",
+            Severity::Warn => "warn",
+            Severity::Hold => "hold",
+            Severity::Fail => "fail",
+        }
+    }
+}
+
+/// What a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    Run,
+    Node(NodeName),
+    Path(NodeName, PathBuf),
+}
+
+impl Subject {
+    pub fn node(&self) -> Option<&NodeName> {
+        match self {
+            Subject::Run => None,
+            Subject::Node(n) | Subject::Path(n, _) => Some(n),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Run => f.write_str("this run"),
+            Subject::Node(n) => write!(f, "node {n}"),
+            Subject::Path(n, p) => write!(f, "{} on {n}", clean(&p.to_string_lossy())),
+        }
+    }
+}
+
+/// A finding. Texts are clean: nothing in them drives a terminal.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    pub code: FindingCode,
+    pub severity: Severity,
+    pub subject: Subject,
+    /// What was seen, with its numbers.
+    pub evidence: String,
+    /// The limit and where it comes from; empty where the finding needs none.
+    pub limit: String,
+    /// Who accepted it and until when; it then no longer weighs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waived: Option<String>,
+    #[serde(skip)]
+    doc: &'static CodeDoc,
+}
+
+impl Finding {
+    pub fn new(doc: &'static CodeDoc, subject: Subject, evidence: impl Into<String>) -> Self {
+        Finding {
+            code: FindingCode::new(doc.code),
+            severity: doc.severity,
+            subject,
+            evidence: clean(&evidence.into()).into_owned(),
+            limit: String::new(),
+            waived: None,
+            doc,
+        }
+    }
+
+    pub fn severity(mut self, severity: Severity) -> Self {
+        self.severity = severity;
+        self
+    }
+
+    pub fn limit(mut self, limit: impl Into<String>) -> Self {
+        self.limit = clean(&limit.into()).into_owned();
+        self
+    }
+
+    pub fn title(&self) -> &'static str {
+        self.doc.title
+    }
+
+    pub fn suspect(&self) -> &'static str {
+        self.doc.suspect
+    }
+
+    pub fn remedy(&self) -> &'static str {
+        self.doc.remedy
+    }
+
+    /// Whether it still counts.
+    pub fn weighs(&self) -> bool {
+        self.waived.is_none()
+    }
+}
+
+/// The doc of a code. Every code that a rule names is in the registry: `codes` tests it.
+pub(super) fn doc(code: &str) -> &'static CodeDoc {
+    codes::find(code).unwrap_or(&codes::CODES[0])
+}

@@ -1,0 +1,42 @@
+//! Record + expectations + plan -> verdicts, findings, a decision. Pure: no clock, no file, no environment, so that the
+//! same record gives the same answer on a laptop a year later.
+
+mod cell;
+pub mod codes;
+mod coverage;
+mod decide;
+mod finding;
+mod rules;
+mod verdict;
+
+pub use cell::{Cell, LimitShown};
+pub use codes::{CODES, CodeDoc};
+pub use coverage::Coverage;
+pub use decide::Decision;
+pub use finding::{Finding, Severity, Subject};
+pub use rules::{Facts, Row, judge};
+pub use verdict::{Reason, Verdict};
+
+use crate::record::Record;
+
+/// What was made of a record.
+#[derive(Debug)]
+pub struct Judgement<'r> {
+    pub record: &'r Record,
+    pub decision: Decision,
+    /// Worst first.
+    pub findings: Vec<Finding>,
+    /// One a metric of a case of a node, in the order of the record.
+    pub cells: Vec<Cell<'r>>,
+    pub coverage: Coverage,
+}
+
+impl Judgement<'_> {
+    /// Steps with a case that may be measured again: its verdict is open for a reason that more samples may cure.
+    pub fn open_cases(&self) -> Vec<(String, String)> {
+        let curable = |c: &&Cell<'_>| matches!(c.verdict, Verdict::Inconclusive(r) if r.curable());
+        let mut out: Vec<_> = self.cells.iter().filter(curable).map(|c| (c.row.step.to_owned(), c.row.case.to_owned())).collect();
+        out.dedup();
+        out
+    }
+}

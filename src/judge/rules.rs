@@ -1,0 +1,123 @@
+//! The rules: what in a record makes which finding.
+
+mod environment;
+mod metrics;
+mod outcomes;
+mod storage;
+mod waivers;
+
+use std::collections::HashMap;
+
+use crate::baseline::Expectation;
+use crate::id::NodeName;
+use crate::judge::decide::decide;
+use crate::judge::finding::Subject;
+use crate::judge::{Cell, Coverage, Judgement, cell};
+use crate::measure::{self, Load, Measured, Outcome};
+use crate::plan::RunPlan;
+use crate::record::{OutcomeLine, Record};
+use crate::topology::{Filesystem, Machine};
+
+/// Where an outcome belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Row<'r> {
+    pub node: &'r NodeName,
+    pub probe: &'r str,
+    pub step: &'r str,
+    pub case: &'r str,
+}
+
+impl<'r> Row<'r> {
+    fn of(line: &'r OutcomeLine) -> Self {
+        Row { node: &line.node, probe: line.probe.as_str(), step: &line.step, case: &line.case }
+    }
+
+    pub(super) fn subject(&self) -> Subject {
+        Subject::Node(self.node.clone())
+    }
+}
+
+/// The facts of a record that are no samples.
+pub struct Facts;
+
+impl Facts {
+    /// Each node's machine, as it saw itself.
+    pub fn machines(record: &Record) -> impl Iterator<Item = (&NodeName, &Machine)> {
+        facts(record).filter_map(|(line, f)| match f {
+            measure::Facts::Machine(m) => Some((&line.node, &**m)),
+            measure::Facts::Filesystem(_) => None,
+        })
+    }
+
+    /// Each node's checkpoint file system.
+    pub fn filesystems(record: &Record) -> impl Iterator<Item = (&NodeName, &Filesystem)> {
+        facts(record).filter_map(|(line, f)| match f {
+            measure::Facts::Filesystem(fs) => Some((&line.node, fs)),
+            measure::Facts::Machine(_) => None,
+        })
+    }
+}
+
+fn facts(record: &Record) -> impl Iterator<Item = (&OutcomeLine, &measure::Facts)> {
+    record.outcomes.iter().filter_map(|l| Some((l, l.outcome.measured()?.facts.as_ref()?)))
+}
+
+/// Every case with its attempts, in the order of the record.
+struct Cases<'r> {
+    rows: Vec<(Row<'r>, Vec<&'r OutcomeLine>)>,
+    /// Position in `rows`.
+    index: HashMap<Row<'r>, usize>,
+}
+
+impl<'r> Cases<'r> {
+    fn of(record: &'r Record) -> Self {
+        let mut out = Cases { rows: Vec::new(), index: HashMap::with_capacity(record.outcomes.len()) };
+        for line in &record.outcomes {
+            let row = Row::of(line);
+            let i = *out.index.entry(row).or_insert_with(|| {
+                out.rows.push((row, Vec::with_capacity(1)));
+                out.rows.len() - 1
+            });
+            out.rows[i].1.push(line);
+        }
+        out
+    }
+}
+
+/// The outcome that stands for a case: a failure in any attempt outlasts a later success.
+fn standing<'r>(attempts: &[&'r OutcomeLine]) -> Option<&'r Outcome> {
+    let broken = |l: &&&OutcomeLine| matches!(l.outcome, Outcome::Failed { .. } | Outcome::TimedOut { .. });
+    let measured = |l: &&&OutcomeLine| l.outcome.measured().is_some();
+    attempts.iter().find(broken).or_else(|| attempts.iter().find(measured)).or_else(|| attempts.first()).map(|l| &l.outcome)
+}
+
+/// Judges a record. `run` is the plan to judge by: the record's own unless another was given.
+pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -> Judgement<'r> {
+    let cases = Cases::of(record);
+    let mut findings = Vec::new();
+    let mut coverage = Coverage { skipped_probes: record.header.plan.skipped.iter().map(|p| p.to_string()).collect(), ..Coverage::default() };
+    outcomes::coverage(record, run, &cases, &mut coverage, &mut findings);
+    let clock = record.header.clock_resolution_ns * 1e-9;
+    let mut cells: Vec<Cell<'r>> = Vec::with_capacity(cases.rows.len());
+    for (row, attempts) in &cases.rows {
+        let measured: Vec<(&'r Measured, Option<Load>)> = attempts.iter().filter_map(|l| Some((l.outcome.measured()?, l.load))).collect();
+        outcomes::checks(row, &measured, &mut findings);
+        if let Some((last, _)) = measured.last() {
+            for series in &last.series {
+                let same = |m: &&'r Measured| m.series.iter().find(|s| s.metric == series.metric);
+                let attempts: Vec<_> = measured.iter().filter_map(|(m, load)| Some((same(m)?, *load))).collect();
+                cells.extend(cell::judge(*row, &attempts, limits, clock));
+            }
+        }
+    }
+    coverage.without_limit = cells.iter().filter(|c| c.limit.is_none()).count();
+    metrics::findings(&cells, &mut findings);
+    metrics::unmeasured_requirements(&cells, limits, &mut findings);
+    environment::findings(record, run, &mut findings);
+    storage::findings(record, run, &cells, &mut findings);
+    waivers::apply(run, record.header.started, &mut findings);
+    // Worst first; waived ones last; stable within a class, so the order of the record shows through.
+    findings.sort_by_key(|f| (f.waived.is_some(), std::cmp::Reverse(f.severity)));
+    let decision = decide(&findings, &record.header.nodes, run);
+    Judgement { record, decision, findings, cells, coverage }
+}

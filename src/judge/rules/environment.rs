@@ -1,0 +1,72 @@
+//! What the machine is -> findings.
+
+use crate::judge::cell::is_busy;
+use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::rules::Facts;
+use crate::plan::RunPlan;
+use crate::record::Record;
+use crate::topology::Machine;
+use crate::unit::Bytes;
+
+/// Fewer descriptors than this are used up by a few hundred ranks.
+const FEW_FILES: u64 = 4096;
+/// Docker's default for /dev/shm is 64 MiB; NCCL alone may want more.
+const SMALL_SHM: Bytes = Bytes(Bytes::GIB);
+
+pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
+    for (node, machine) in Facts::machines(record) {
+        let mut add = |code: &str, severity: Option<Severity>, evidence: String| {
+            let f = Finding::new(doc(code), Subject::Node(node.clone()), evidence);
+            findings.push(match severity {
+                Some(s) => f.severity(s),
+                None => f,
+            });
+        };
+        of_machine(machine, run, &mut add);
+    }
+    for line in record.outcomes.iter().filter(|l| l.probe.as_str() == "environment") {
+        if let Some(load) = line.load.filter(is_busy) {
+            let evidence = format!(
+                "over {} ms before measuring, others took {:.1} cores and the hypervisor {:.1}",
+                load.window_ms, load.others_cores, load.steal_cores
+            );
+            findings.push(Finding::new(doc("VAL-004"), Subject::Node(line.node.clone()), evidence));
+        }
+    }
+}
+
+fn of_machine(m: &Machine, run: &RunPlan, add: &mut dyn FnMut(&str, Option<Severity>, String)) {
+    let wanted_gpus = run.nodes.as_ref().map_or(0, |n| n.gpus_per_node) as usize;
+    if m.gpus.len() < wanted_gpus {
+        add("ENV-006", None, format!("{} GPU(s) on the PCI bus, {wanted_gpus} needed", m.gpus.len()));
+    }
+    if !m.gpus.is_empty() || !m.infiniband.is_empty() {
+        let severity = (wanted_gpus > 0 && !m.gpus.is_empty()).then_some(Severity::Hold);
+        add("COV-003", severity, format!("{} GPU(s) and {} InfiniBand device(s) seen, none measured", m.gpus.len(), m.infiniband.len()));
+    }
+    if let (false, Some(limit)) = (m.infiniband.is_empty(), m.limits.memlock) {
+        add("ENV-001", None, format!("memlock is {limit}, {} InfiniBand device(s) are there", m.infiniband.len()));
+    }
+    let nvidia = m.gpus.iter().any(|g| g.vendor == "0x10de");
+    if nvidia && !m.infiniband.is_empty() && !m.modules.iter().any(|x| x == "nvidia_peermem" || x == "nv_peer_mem") {
+        add("ENV-007", None, format!("{} GPU(s), {} InfiniBand device(s), module not loaded", m.gpus.len(), m.infiniband.len()));
+    }
+    if let Some(n) = m.limits.nofile.filter(|n| *n < FEW_FILES) {
+        add("ENV-002", None, format!("nofile is {n}, below {FEW_FILES}"));
+    }
+    if let Some(quota) = m.cgroup.cpus.filter(|q| *q < f64::from(m.cpu.threads)) {
+        add("ENV-003", None, format!("quota of {quota:.2} CPUs on {} hardware threads", m.cpu.threads));
+    }
+    if let Some(governor) = m.cpu.governor.as_deref().filter(|g| ["powersave", "ondemand", "conservative"].contains(g)) {
+        add("ENV-004", None, format!("governor is {governor}"));
+    }
+    if let Some(shm) = m.memory.shm.filter(|s| *s < SMALL_SHM) {
+        add("ENV-008", None, format!("/dev/shm holds {shm}"));
+    }
+    if !m.missing.is_empty() {
+        let shown: Vec<String> = m.missing.iter().take(4).map(|x| format!("{} ({})", x.path.display(), if x.denied { "permission denied" } else { "absent" })).collect();
+        let more = m.missing.len().saturating_sub(4);
+        let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+        add("ENV-005", None, format!("{}{tail}", shown.join(", ")));
+    }
+}

@@ -1,0 +1,92 @@
+//! Verdicts on metrics -> findings.
+
+use crate::baseline::{Expectation, Source};
+use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::{Cell, Reason, Verdict};
+
+pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
+    for cell in cells {
+        let severity = match cell.verdict {
+            Verdict::NoLimit | Verdict::Pass => continue,
+            Verdict::Warn => Severity::Warn,
+            Verdict::Inconclusive(_) => Severity::Hold,
+            Verdict::Fail => Severity::Fail,
+        };
+        let code = match cell.verdict {
+            Verdict::Inconclusive(Reason::Invalid) => "VAL-001",
+            Verdict::Inconclusive(Reason::Busy) => "VAL-002",
+            Verdict::Inconclusive(Reason::TooFewSamples | Reason::VarianceTooHigh) => "VAL-003",
+            Verdict::Inconclusive(Reason::NearYardstick) => "VAL-005",
+            _ => code_of(cell.row.probe, &cell.series.metric),
+        };
+        findings.push(Finding::new(doc(code), cell.row.subject(), evidence(cell)).severity(severity).limit(limit(cell)));
+    }
+}
+
+/// The code of a metric that missed its limit.
+fn code_of(probe: &str, metric: &str) -> &'static str {
+    match (probe, metric) {
+        ("gemm", _) => "GEM-010",
+        ("memory", _) => "MEM-010",
+        ("tcp", "bandwidth") => "NET-010",
+        ("tcp", _) => "NET-011",
+        ("collective", "latency") => "COL-011",
+        ("collective", _) => "COL-010",
+        ("storage", "write") => "STO-010",
+        ("storage", "read") => "STO-011",
+        ("storage", _) => "STO-012",
+        _ => "VAL-003",
+    }
+}
+
+fn evidence(cell: &Cell<'_>) -> String {
+    let unit = cell.series.unit;
+    let mut out = format!("{}, {} of `{}`: ", cell.row.step, cell.series.metric, cell.row.case);
+    match (&cell.summary, cell.verdict) {
+        (None, _) => out.push_str("samples that are not positive numbers"),
+        (Some(s), Verdict::Inconclusive(Reason::Invalid)) => {
+            out.push_str(&format!("up to {} measured", unit.show(if cell.series.better == crate::measure::Better::Higher { s.max } else { s.min })));
+        }
+        (Some(s), _) => {
+            out.push_str(&unit.show(s.median));
+            match s.interval {
+                Some((lo, hi)) => out.push_str(&format!(" (95 % interval {} to {}, n = {})", unit.show(lo), unit.show(hi), s.n)),
+                None => out.push_str(&format!(" (n = {}, too few for an interval)", s.n)),
+            }
+        }
+    }
+    if let (Verdict::Inconclusive(Reason::Busy), Some(load)) = (cell.verdict, cell.load) {
+        out.push_str(&format!(
+            "; meanwhile others took {:.1} cores and the hypervisor {:.1}",
+            load.others_cores, load.steal_cores
+        ));
+    }
+    if let (Verdict::Fail | Verdict::Warn, Some(rank)) = (cell.verdict, cell.series.slowest_rank) {
+        out.push_str(&format!("; slowest rank {rank}"));
+    }
+    out
+}
+
+fn limit(cell: &Cell<'_>) -> String {
+    let unit = cell.series.unit;
+    if cell.verdict == Verdict::Inconclusive(Reason::Invalid) {
+        return cell.series.bound.as_ref().map_or(String::new(), |b| format!("bound {}: {}", unit.show(b.value), b.why));
+    }
+    let side = if cell.series.better == crate::measure::Better::Higher { "at least" } else { "at most" };
+    cell.limit.as_ref().map_or(String::new(), |l| format!("{side} {}, from {}", unit.show(l.value), l.provenance))
+}
+
+/// A requirement of the plan for which nothing was measured holds the gate.
+pub(super) fn unmeasured_requirements(cells: &[Cell<'_>], limits: &[Expectation], findings: &mut Vec<Finding>) {
+    for e in limits.iter().filter(|e| e.source == Source::Plan) {
+        let judged = |c: &&Cell<'_>| {
+            let nominal_known = !matches!(e.limit, crate::baseline::Limit::ShareOfNominal(_)) || c.series.nominal.is_some();
+            c.row.probe == e.probe && c.series.metric == e.metric && c.row.case.starts_with(&e.case) && nominal_known
+        };
+        if !cells.iter().any(|c| judged(&c)) {
+            let what = if e.case.is_empty() { e.probe.clone() } else { format!("{} `{}`", e.probe, e.case) };
+            let evidence = format!("{}: no measurement of {what} could be held against it", e.provenance);
+            findings.push(Finding::new(doc("COV-002"), Subject::Run, evidence).limit(e.provenance.clone()));
+        }
+    }
+}

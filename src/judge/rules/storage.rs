@@ -1,0 +1,98 @@
+//! The checkpoint directory against the run that will save to it.
+
+use crate::forecast::{Runway, checkpoint_size, runway};
+use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::rules::Facts;
+use crate::judge::Cell;
+use crate::plan::RunPlan;
+use crate::record::Record;
+use crate::topology::Filesystem;
+use crate::unit::Unit;
+
+/// File systems that are gone with the node or the container.
+const PASSING: &[&str] = &["tmpfs", "ramfs", "overlay", "overlayfs", "aufs", "rootfs"];
+
+pub(super) fn findings(record: &Record, run: &RunPlan, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
+    let planned = run.checkpoint.as_ref();
+    if let Some(c) = planned {
+        if c.keep.is_none() && c.interval().is_some() {
+            findings.push(Finding::new(doc("STO-028"), Subject::Run, "[checkpoint] has an interval and no keep"));
+        }
+        let measured = record.header.plan.storage_path.as_ref();
+        if let (Some(dir), Some(measured)) = (&c.dir, measured)
+            && dir != measured
+        {
+            let evidence = format!("measured {}, the plan saves to {}", measured.display(), dir.display());
+            findings.push(Finding::new(doc("STO-030"), Subject::Run, evidence));
+        }
+    }
+    let mut seen = false;
+    for (node, fs) in Facts::filesystems(record) {
+        seen = true;
+        let subject = || Subject::Path(node.clone(), fs.path.clone());
+        if PASSING.contains(&fs.mount.fstype.as_str()) {
+            let severity = if planned.is_some() { Severity::Fail } else { Severity::Warn };
+            let evidence = format!("file system {}, mounted at {}", fs.mount.fstype, fs.mount.point.display());
+            findings.push(Finding::new(doc("STO-025"), subject(), evidence).severity(severity));
+        }
+        if let Some(r) = runway(run, fs.available) {
+            capacity(&r, fs, subject(), findings);
+        }
+    }
+    // The plan states a need and no capacity is known: the check that was forgotten must not be forgotten here.
+    if !seen && checkpoint_size(run).is_some() {
+        findings.push(Finding::new(doc("COV-002"), Subject::Run, "the plan states checkpoints, and no capacity of their directory was measured"));
+    }
+    stall(run, cells, findings);
+}
+
+fn capacity(r: &Runway, fs: &Filesystem, subject: Subject, findings: &mut Vec<Finding>) {
+    let kept = if r.unlimited { format!("all {} saves (no keep is set)", r.kept) } else { format!("{} kept", r.kept) };
+    let milestones = if r.milestones > 0 { format!(" + {} milestones", r.milestones) } else { String::new() };
+    let arithmetic = format!(
+        "{} x ({kept}{milestones} + 1 in flight + 1 partial) / {:.2} = {} needed",
+        r.size, r.usable_fraction, r.need
+    );
+    if !r.fits {
+        let end = match r.hours_until_failure {
+            Some(h) => format!("{} saves fit, the save at hour {h:.1} fails", r.saves_that_fit),
+            None => format!("{} saves fit", r.saves_that_fit),
+        };
+        findings.push(Finding::new(doc("STO-020"), subject.clone(), format!("{} free of {}; {end}", r.available, fs.total)).limit(arithmetic));
+    }
+    // File systems that allot inodes as they go report none.
+    if let Some(files) = r.inodes.filter(|files| fs.inodes_total > 0 && *files > fs.inodes_free) {
+        findings.push(Finding::new(doc("STO-021"), subject, format!("{} inodes free", fs.inodes_free)).limit(format!("{files} files stay")));
+    }
+}
+
+/// Seconds that a save blocks, against the share of the interval that it may take.
+fn stall(run: &RunPlan, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
+    let Some(c) = &run.checkpoint else { return };
+    let (Some(size), Some(interval), Some(budget)) = (checkpoint_size(run), c.interval(), c.stall_budget) else { return };
+    let nodes = cells.iter().filter(|c| c.row.probe == "storage" && c.series.metric == "write");
+    let rates: Vec<f64> = nodes.filter_map(|c| Some(c.summary?.median)).collect();
+    if rates.is_empty() {
+        return;
+    }
+    // Every node writes its share at the same time: the slowest decides.
+    let total = rates.iter().copied().fold(f64::INFINITY, f64::min) * rates.len() as f64;
+    let period = interval.period.as_secs_f64();
+    let need = size.as_f64() / (budget * period);
+    if total < need {
+        let takes = size.as_f64() / total;
+        let evidence = format!(
+            "{} at {} from {} node(s) take {}, {:.1} % of every interval",
+            size,
+            Unit::BytePerSecond.show(total),
+            rates.len(),
+            crate::plan::Time(std::time::Duration::try_from_secs_f64(takes).unwrap_or_default()),
+            100.0 * takes / period
+        );
+        // Fewer nodes than the run has: their sum says little about what all together reach.
+        let all = run.nodes.as_ref().is_none_or(|n| rates.len() >= n.needed as usize);
+        let severity = if all { Severity::Fail } else { Severity::Warn };
+        let limit = format!("{:.1} % of the interval: {} or more", budget * 100.0, Unit::BytePerSecond.show(need));
+        findings.push(Finding::new(doc("STO-029"), Subject::Run, evidence).severity(severity).limit(limit));
+    }
+}

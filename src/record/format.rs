@@ -1,0 +1,96 @@
+//! What a record says.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::Step;
+use crate::id::{NodeName, ProbeName};
+use crate::measure::{Load, Outcome};
+use crate::plan::CheckPlan;
+use crate::record::Damage;
+
+/// Version of the format. It grows when an old reader would misread a new record.
+pub const SCHEMA: u32 = 1;
+
+/// First line: provenance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Header {
+    pub schema: u32,
+    /// Version and commit of the gonogo that measured.
+    pub version: String,
+    pub commit: String,
+    #[schemars(with = "String")]
+    pub started: Timestamp,
+    /// The nodes that take part.
+    pub nodes: Vec<NodeName>,
+    pub plan: CheckPlan,
+    /// The smallest interval that the node's clock tells apart.
+    pub clock_resolution_ns: f64,
+}
+
+/// A case ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OutcomeLine {
+    pub node: NodeName,
+    pub step: String,
+    pub probe: ProbeName,
+    pub case: String,
+    /// 1 at first, more when measured again.
+    pub attempt: u32,
+    /// Who else used the node meanwhile, when that could be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
+    pub outcome: Outcome,
+}
+
+/// Last line. A record without it was cut off.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct End {
+    #[schemars(with = "String")]
+    pub ended: Timestamp,
+    /// True when a signal ended the run before its time.
+    pub interrupted: bool,
+}
+
+/// One line of the file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(super) enum Line {
+    Header(Box<Header>),
+    /// What was going to be measured; coverage is counted against it.
+    Steps { steps: Vec<Step> },
+    Outcome(Box<OutcomeLine>),
+    End(End),
+}
+
+/// A whole record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub header: Header,
+    pub steps: Vec<Step>,
+    pub outcomes: Vec<OutcomeLine>,
+    pub end: Option<End>,
+    /// What of the file could not be used.
+    pub damage: Option<Damage>,
+}
+
+impl Record {
+    /// A record that nothing was measured for yet.
+    pub fn new(header: Header) -> Self {
+        Record { header, steps: Vec::new(), outcomes: Vec::new(), end: None, damage: None }
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} outcomes of {} nodes from {}", self.outcomes.len(), self.header.nodes.len(), self.header.started)
+    }
+}
+
+/// The JSON schema of one line.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Line).to_value()
+}

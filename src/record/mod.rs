@@ -1,0 +1,11 @@
+//! The facts of a run on disk: JSON Lines, versioned, one line flushed after every outcome.
+//!
+//! A record that was cut off (a killed run, a full disk) yields everything before the cut and says so.
+
+mod format;
+mod reader;
+mod writer;
+
+pub use format::{End, Header, OutcomeLine, Record, SCHEMA, schema};
+pub use reader::{Damage, RecordError, parse, read};
+pub use writer::Writer;

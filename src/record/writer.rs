@@ -1,0 +1,53 @@
+//! Appends to a record, line by line.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::cluster::Step;
+use crate::record::format::Line;
+use crate::record::{End, Header, OutcomeLine};
+
+/// A record being written. Each call is one write of one whole line.
+pub struct Writer {
+    path: PathBuf,
+    file: File,
+}
+
+impl Writer {
+    /// Creates the record; refuses to write over another.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let file = OpenOptions::new().append(true).create_new(true).open(path)?;
+        Ok(Writer { path: path.to_owned(), file })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn header(&mut self, header: &Header) -> io::Result<()> {
+        self.line(&Line::Header(Box::new(header.clone())))
+    }
+
+    pub fn steps(&mut self, steps: &[Step]) -> io::Result<()> {
+        self.line(&Line::Steps { steps: steps.to_vec() })
+    }
+
+    pub fn outcome(&mut self, outcome: &OutcomeLine) -> io::Result<()> {
+        self.line(&Line::Outcome(Box::new(outcome.clone())))
+    }
+
+    pub fn end(&mut self, end: &End) -> io::Result<()> {
+        self.line(&Line::End(end.clone()))?;
+        self.file.sync_all()
+    }
+
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(line)?;
+        bytes.push(b'\n');
+        self.file.write_all(&bytes)
+    }
+}
