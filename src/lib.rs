@@ -9,6 +9,7 @@
 
 // Words that every stage uses.
 pub mod exit;
+pub mod hostlist;
 pub mod id;
 pub mod unit;
 // The machine's own library calls.
@@ -24,3 +25,24 @@ pub mod record;
 pub mod forecast;
 pub mod baseline;
 pub mod judge;
+pub mod report;
+pub mod gate;
+// The program.
+pub mod cli;
+pub mod cmd;
+
+use exit::Exit;
+
+/// Runs a parsed command line; prints the error, if any, with all its causes.
+pub fn main(cli: cli::Cli) -> Exit {
+    cmd::run(cli).unwrap_or_else(|failure| {
+        eprintln!("gonogo: {:#}", failure.error);
+        failure.exit
+    })
+}
+
+/// Prints what is wrong with the command line, or the help that was asked for.
+pub fn usage(error: &clap::Error) -> Exit {
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Go }
+}

@@ -9,6 +9,6 @@ mod run;
 mod tier;
 
 pub use parse::{PlanError, parse, read};
-pub use resolve::{CheckPlan, PlanHash, ProbeTable, Selection, SelectionError, resolve};
+pub use resolve::{CheckPlan, PlanHash, ProbeTable, Selection, SelectionError, hex, resolve};
 pub use run::{Checkpoint, Interval, Model, Nodes, Require, RunPlan, Time, Waiver};
 pub use tier::Tier;

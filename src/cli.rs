@@ -1,0 +1,162 @@
+//! What was typed. Nothing here is resolved or checked against the machine.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::plan::{Tier, Time};
+
+/// Go or no-go? Proves a machine before a large training run is launched on it.
+#[derive(Debug, Parser)]
+#[command(name = "gonogo", version, about, after_help = "Exit codes: 0 go, 1 no-go, 2 hold (nothing proven), 3 bad usage or plan, 4 gonogo failed")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure this machine, judge it, print the report.
+    Check(Check),
+    /// Judge a record again, offline.
+    Judge(Judge),
+    /// Print the report of a record.
+    Report(Report),
+    /// Start a command only if the record says go.
+    Gate(Gate),
+    /// Show what gonogo sees of the machine; record it, or replay a recording.
+    Discover(Discover),
+    /// Tell what a finding code means and what to do.
+    Explain {
+        /// A code such as STO-020.
+        code: String,
+    },
+    /// List what there is.
+    List {
+        what: Listed,
+    },
+    /// A probe's process; gonogo starts it itself.
+    #[command(hide = true)]
+    Worker,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Terminal,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Listed {
+    Probes,
+    Codes,
+    /// The JSON schema of a record's lines.
+    Schema,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// How thorough: quick takes at most 20 s, standard minutes, soak longer.
+    #[arg(long, value_enum)]
+    pub tier: Option<Tier>,
+    /// Time from start to verdict, such as 90s or 3m; the schedule is cut to fit.
+    #[arg(long, value_name = "TIME")]
+    pub budget: Option<Time>,
+    /// The run that wants to launch.
+    #[arg(long, value_name = "RUN.TOML")]
+    pub plan: Option<PathBuf>,
+    /// Measure only these probes (repeat, or separate by commas).
+    #[arg(long, value_name = "PROBE", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Leave these probes out.
+    #[arg(long, value_name = "PROBE", value_delimiter = ',')]
+    pub skip: Vec<String>,
+    /// The checkpoint directory to measure; else the plan's.
+    #[arg(long, value_name = "DIR")]
+    pub path: Option<PathBuf>,
+    /// Where to keep the record; a new folder under gonogo-out unless given.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[arg(long, value_enum, default_value = "terminal")]
+    pub format: Format,
+    /// Print what would be done, and how long each step would take.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// No progress.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Seed of the random inputs; the clock's unless given.
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct Judge {
+    /// A record, or the folder that holds it.
+    pub record: PathBuf,
+    /// Judge by this plan instead of the record's own.
+    #[arg(long, value_name = "RUN.TOML")]
+    pub plan: Option<PathBuf>,
+    #[arg(long, value_enum, default_value = "terminal")]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    /// A record, or the folder that holds it.
+    pub record: PathBuf,
+    #[arg(long, value_enum, default_value = "terminal")]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct Gate {
+    /// A record, or the folder that holds it.
+    #[arg(required_unless_present_any = ["require_ticket", "new_key"])]
+    pub record: Option<PathBuf>,
+    /// The run that wants to launch; the record must have been made for it.
+    #[arg(long, value_name = "RUN.TOML")]
+    pub plan: Option<PathBuf>,
+    /// Oldest verdict that opens the gate.
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub max_age: Time,
+    /// Nodes that the command will run on, such as node[001-064]; else Slurm's list, else this host.
+    #[arg(long, value_name = "HOSTLIST")]
+    pub nodes: Option<String>,
+    /// Digest of the image that the command will run in; goes into a ticket and is held against one.
+    #[arg(long, value_name = "DIGEST")]
+    pub image: Option<String>,
+    /// On GO, write a signed ticket here.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub ticket: Option<PathBuf>,
+    /// Secret key that signs tickets.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// How long a ticket is good for.
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub valid_for: Time,
+    /// Open the gate by this ticket instead of a record.
+    #[arg(long, value_name = "FILE", requires = "trust", conflicts_with = "record")]
+    pub require_ticket: Option<PathBuf>,
+    /// Public key that the ticket must be signed by.
+    #[arg(long, value_name = "FILE.pub")]
+    pub trust: Option<PathBuf>,
+    /// Make a key pair FILE and FILE.pub, and end.
+    #[arg(long, value_name = "FILE")]
+    pub new_key: Option<PathBuf>,
+    /// The command; {exclude} and {nodelist} in it are filled in.
+    #[arg(last = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Discover {
+    /// Also write everything that was read into this new folder.
+    #[arg(long, value_name = "DIR", conflicts_with = "replay")]
+    pub record: Option<PathBuf>,
+    /// Read a recorded folder instead of this machine.
+    #[arg(long, value_name = "DIR")]
+    pub replay: Option<PathBuf>,
+    #[arg(long, value_enum, default_value = "terminal")]
+    pub format: Format,
+}

@@ -1,0 +1,40 @@
+//! `gonogo judge` and `gonogo report`: a record, judged by today's rules.
+
+use std::path::Path;
+
+use crate::baseline::{self, Expectation};
+use crate::cli::Format;
+use crate::cmd::{Failure, shell};
+use crate::exit::Exit;
+use crate::judge::{self, Judgement};
+use crate::plan::{self, RunPlan};
+use crate::{record, report};
+
+pub(super) fn run(path: &Path, plan: Option<&Path>, format: Format) -> Result<Exit, Failure> {
+    let record = record::read(path).map_err(Failure::usage)?;
+    let run = match plan {
+        Some(p) => plan::read(p).map_err(Failure::usage)?,
+        None => record.header.plan.run.clone(),
+    };
+    let limits = limits(&run);
+    let judgement = judge::judge(&record, &run, &limits);
+    show(&judgement, path, format)?;
+    Ok(judgement.decision.exit())
+}
+
+/// What a run is held against: its own requirements and the built-in floors.
+pub(super) fn limits(run: &RunPlan) -> Vec<Expectation> {
+    let mut limits = baseline::required(run);
+    limits.extend(baseline::builtin());
+    limits
+}
+
+/// Prints a report.
+pub(super) fn show(judgement: &Judgement<'_>, path: &Path, format: Format) -> Result<(), Failure> {
+    let path = path.to_string_lossy();
+    let text = match format {
+        Format::Terminal => report::terminal(&report::view(judgement, &path), shell::style()),
+        Format::Json => report::json(judgement, &path).map_err(Failure::internal)?,
+    };
+    shell::print(&text).map_err(Failure::internal)
+}

@@ -1,0 +1,47 @@
+//! One verb a file. Here the stages meet: files, clocks and the terminal are read here and handed in.
+
+mod check;
+mod discover;
+mod explain;
+mod gate;
+mod judge;
+mod list;
+mod schedule;
+mod shell;
+mod worker;
+
+use crate::cli::{Cli, Command};
+use crate::exit::Exit;
+
+/// An error with the exit code that it ends with.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    pub error: anyhow::Error,
+}
+
+impl Failure {
+    /// The user's to mend: flags, plan, record.
+    fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Failure { exit: Exit::Usage, error: error.into() }
+    }
+
+    /// gonogo's own, or the machine's.
+    fn internal(error: impl Into<anyhow::Error>) -> Self {
+        Failure { exit: Exit::Internal, error: error.into() }
+    }
+}
+
+/// Runs a command to its exit code.
+pub fn run(cli: Cli) -> Result<Exit, Failure> {
+    match cli.command {
+        Command::Check(args) => check::run(args),
+        Command::Judge(args) => judge::run(&args.record, args.plan.as_deref(), args.format),
+        Command::Report(args) => judge::run(&args.record, None, args.format),
+        Command::Gate(args) => gate::run(args),
+        Command::Discover(args) => discover::run(args),
+        Command::Explain { code } => explain::run(&code),
+        Command::List { what } => list::run(what),
+        Command::Worker => worker::run(),
+    }
+}

@@ -1,0 +1,55 @@
+//! A probe's process. It ends with its parent, and takes its scratch directory with it.
+
+use std::io::{self, BufReader};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use anyhow::{Context, anyhow};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cluster::Child;
+use crate::cmd::Failure;
+use crate::exit::Exit;
+use crate::probe;
+
+pub(super) fn run() -> Result<Exit, Failure> {
+    let scratch: Arc<Mutex<Option<PathBuf>>> = Arc::default();
+    end_with_parent(scratch.clone()).map_err(Failure::internal)?;
+    match work(&scratch) {
+        Ok(()) => Ok(Exit::Go),
+        // The parent reads the message and status 1 as a probe that gave up in good order.
+        Err(error) => Err(Failure { exit: Exit::NoGo, error }),
+    }
+}
+
+fn work(scratch: &Mutex<Option<PathBuf>>) -> anyhow::Result<()> {
+    let mut child = Child::accept(Box::new(BufReader::new(io::stdin())), Box::new(io::stdout()))?;
+    *scratch.lock().unwrap_or_else(|e| e.into_inner()) = child.step.scratch.clone();
+    let name = child.step.probe.clone();
+    let probe = probe::find(name.as_str()).ok_or_else(|| anyhow!("no probe is called {name}"))?;
+    probe.run(&mut child)?;
+    Ok(child.done()?)
+}
+
+/// The kernel sends SIGTERM when the parent dies, however it dies.
+fn end_with_parent(scratch: Arc<Mutex<Option<PathBuf>>>) -> anyhow::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot listen for signals")?;
+    thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            // A probe that goes on creating files meanwhile loses the race within a few rounds, or the next run sweeps.
+            if let Some(dir) = scratch.lock().ok().and_then(|s| s.clone()) {
+                for _ in 0..10 {
+                    if !dir.exists() {
+                        break;
+                    }
+                    let _ = std::fs::remove_dir_all(&dir);
+                }
+            }
+            std::process::exit(1);
+        }
+    });
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM)).context("cannot bind to the parent")?;
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! The judged report as one JSON document, for scripts. The facts themselves are in the record.
+
+use serde::Serialize;
+
+use crate::baseline::Source;
+use crate::id::NodeName;
+use crate::judge::{Cell, Coverage, Decision, Finding, Judgement, Verdict};
+use crate::plan::PlanHash;
+use crate::unit::Unit;
+
+/// Version of this document's form.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize)]
+struct Document<'j> {
+    format: u32,
+    #[serde(flatten)]
+    decision: &'j Decision,
+    exit_code: u8,
+    nodes: &'j [NodeName],
+    started: String,
+    version: &'j str,
+    run_hash: &'j PlanHash,
+    record: &'j str,
+    coverage: &'j Coverage,
+    findings: Vec<FindingOut<'j>>,
+    metrics: Vec<MetricOut<'j>>,
+}
+
+#[derive(Serialize)]
+struct FindingOut<'j> {
+    #[serde(flatten)]
+    finding: &'j Finding,
+    title: &'static str,
+    suspect: &'static str,
+    remedy: &'static str,
+}
+
+#[derive(Serialize)]
+struct MetricOut<'j> {
+    node: &'j NodeName,
+    probe: &'j str,
+    case: &'j str,
+    metric: &'j str,
+    unit: Unit,
+    median: Option<f64>,
+    interval: Option<(f64, f64)>,
+    samples: usize,
+    limit: Option<f64>,
+    limit_source: Option<Source>,
+    verdict: Verdict,
+}
+
+impl<'j> MetricOut<'j> {
+    fn of(c: &'j Cell<'_>) -> Self {
+        MetricOut {
+            node: c.row.node,
+            probe: c.row.probe,
+            case: c.row.case,
+            metric: &c.series.metric,
+            unit: c.series.unit,
+            median: c.summary.map(|s| s.median),
+            interval: c.summary.and_then(|s| s.interval),
+            samples: c.summary.map_or(0, |s| s.n),
+            limit: c.limit.as_ref().map(|l| l.value),
+            limit_source: c.limit.as_ref().map(|l| l.source),
+            verdict: c.verdict,
+        }
+    }
+}
+
+/// The document, with a line feed at its end.
+pub fn render(j: &Judgement<'_>, record_path: &str) -> Result<String, serde_json::Error> {
+    let header = &j.record.header;
+    let document = Document {
+        format: FORMAT,
+        decision: &j.decision,
+        exit_code: j.decision.exit().code(),
+        nodes: &header.nodes,
+        started: header.started.to_string(),
+        version: &header.version,
+        run_hash: &header.plan.run_hash,
+        record: record_path,
+        coverage: &j.coverage,
+        findings: j.findings.iter().map(|f| FindingOut { finding: f, title: f.title(), suspect: f.suspect(), remedy: f.remedy() }).collect(),
+        metrics: j.cells.iter().map(MetricOut::of).collect(),
+    };
+    Ok(serde_json::to_string_pretty(&document)? + "\n")
+}

@@ -1,0 +1,225 @@
+//! What every renderer shows, arranged once: verdict, findings worst first, a table a probe, coverage, what comes next.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::id::clean;
+use crate::judge::{Cell, Decision, Finding, Judgement, Severity, Verdict};
+use crate::measure::{Better, Outcome};
+
+/// Findings of one code and weight.
+#[derive(Debug)]
+pub struct FindingGroup<'j> {
+    pub findings: Vec<&'j Finding>,
+}
+
+impl<'j> FindingGroup<'j> {
+    pub fn first(&self) -> &'j Finding {
+        self.findings[0]
+    }
+}
+
+/// One line of a probe's table: a metric of a case, over the nodes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    pub case: String,
+    pub metric: String,
+    pub nodes: usize,
+    /// Median over nodes of the nodes' medians, and the interval when it is one node's.
+    pub measured: String,
+    pub spread: String,
+    /// The worst node and its value; empty for one node.
+    pub worst: String,
+    pub limit: String,
+    /// Share of nominal.
+    pub share: String,
+    #[serde(skip)]
+    pub verdict: Verdict,
+    #[serde(rename = "verdict")]
+    pub verdict_text: String,
+    pub note: String,
+}
+
+/// A probe's table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Table {
+    pub probe: String,
+    pub rows: Vec<Row>,
+}
+
+/// Everything a report shows.
+#[derive(Debug)]
+pub struct View<'j> {
+    pub decision: &'j Decision,
+    pub headline: String,
+    /// Where, when, how, by what.
+    pub provenance: Vec<String>,
+    pub findings: Vec<FindingGroup<'j>>,
+    pub tables: Vec<Table>,
+    pub coverage: String,
+    /// `probe, case: why`, with how often.
+    pub waived: Vec<String>,
+    pub record_path: String,
+    /// The next command to type.
+    pub next: String,
+}
+
+/// Arranges a judgement. `record_path` is what to type to name the record.
+pub fn view<'j>(j: &'j Judgement<'_>, record_path: &str) -> View<'j> {
+    View {
+        decision: &j.decision,
+        headline: headline(j),
+        provenance: provenance(j),
+        findings: groups(&j.findings),
+        tables: tables(&j.cells),
+        coverage: format!("{}; {} metrics measured, {} of them without a limit", j.coverage.sentence(), j.cells.len(), j.coverage.without_limit),
+        waived: waived(j),
+        record_path: clean(record_path).into_owned(),
+        next: next(j, record_path),
+    }
+}
+
+fn headline(j: &Judgement<'_>) -> String {
+    let nodes = &j.record.header.nodes;
+    let who = match nodes.as_slice() {
+        [one] => format!("node {one}"),
+        many => format!("{} nodes", many.len()),
+    };
+    let count = |s: Severity| j.findings.iter().filter(|f| f.weighs() && f.severity == s).count();
+    let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let (fails, holds, warns) = (count(Severity::Fail), count(Severity::Hold), count(Severity::Warn));
+    let for_run = j.record.header.plan.run.name.as_deref().map_or(String::new(), |n| format!(" for {}", clean(n)));
+    let but = if warns > 0 { format!(", {}", plural(warns, "warning")) } else { String::new() };
+    match &j.decision {
+        Decision::Go => format!("{who} ready{for_run}{but}"),
+        Decision::GoWithout { exclude } => format!("{who} ready{for_run} without {}{but}", plural(exclude.len(), "node")),
+        Decision::NoGo => format!("{who} not ready{for_run}: {}{}", plural(fails, "failure"), if holds > 0 { format!(", {holds} open") } else { String::new() }),
+        Decision::Hold => format!("nothing proven{for_run} on {who}: {}", plural(holds, "open question")),
+    }
+}
+
+fn provenance(j: &Judgement<'_>) -> Vec<String> {
+    let h = &j.record.header;
+    let took = j.record.end.as_ref().map_or("not ended".to_owned(), |e| {
+        let seconds = e.ended.duration_since(h.started).as_secs_f64();
+        format!("{seconds:.1} s")
+    });
+    let plan = match (&h.plan.run.name, h.plan.run == Default::default()) {
+        (_, true) => "no run plan".to_owned(),
+        (name, false) => format!("plan {} ({})", clean(name.as_deref().unwrap_or("without a name")), clean(h.plan.run_hash.short())),
+    };
+    let mut out = vec![format!("{} tier, {took}, {plan}", h.plan.tier.name())];
+    let mut machines = crate::judge::Facts::machines(j.record);
+    if let (Some((_, m)), None) = (machines.next(), machines.next()) {
+        let memory = m.memory.total.map_or(String::new(), |t| format!(", {t} memory"));
+        let virtualised = if m.cpu.virtualised { ", virtual" } else { "" };
+        out.push(clean(&format!("{}, {} cores{memory}{virtualised}, Linux {}", m.cpu.model.trim(), m.cpu.cores, m.kernel.release.as_deref().unwrap_or("?"))).into_owned());
+    }
+    out.push(clean(&format!("gonogo {} ({}), {}", h.version, h.commit, h.started.strftime("%Y-%m-%d %H:%M:%S UTC"))).into_owned());
+    out
+}
+
+fn groups(findings: &[Finding]) -> Vec<FindingGroup<'_>> {
+    let mut out: Vec<FindingGroup<'_>> = Vec::new();
+    let mut index = HashMap::new();
+    for f in findings {
+        let key = (&f.code, f.severity, f.waived.is_some());
+        let i = *index.entry(key).or_insert_with(|| {
+            out.push(FindingGroup { findings: Vec::new() });
+            out.len() - 1
+        });
+        out[i].findings.push(f);
+    }
+    out
+}
+
+fn tables(cells: &[Cell<'_>]) -> Vec<Table> {
+    // Over nodes: the same case and metric of the same step, in the order of first appearance.
+    let mut order: Vec<(&str, &str, &str)> = Vec::new();
+    let mut by_key: HashMap<(&str, &str, &str), Vec<&Cell<'_>>> = HashMap::new();
+    for c in cells {
+        let key = (c.row.probe, c.row.case, c.series.metric.as_str());
+        by_key
+            .entry(key)
+            .or_insert_with(|| {
+                order.push(key);
+                Vec::new()
+            })
+            .push(c);
+    }
+    let mut out: Vec<Table> = Vec::new();
+    for key in order {
+        // The bus bandwidth says the same and is what limits are about.
+        if key.2 == "algbw" {
+            continue;
+        }
+        let row = row(&by_key[&key]);
+        match out.iter_mut().find(|t| t.probe == key.0) {
+            Some(t) => t.rows.push(row),
+            None => out.push(Table { probe: clean(key.0).into_owned(), rows: vec![row] }),
+        }
+    }
+    out
+}
+
+fn row(cells: &[&Cell<'_>]) -> Row {
+    let first = cells[0];
+    let (unit, better) = (first.series.unit, first.series.better);
+    let mut medians: Vec<f64> = cells.iter().filter_map(|c| Some(c.summary?.median)).collect();
+    medians.sort_unstable_by(f64::total_cmp);
+    let middle = medians.get(medians.len() / 2).copied();
+    let worst_first = |a: &&&Cell<'_>, b: &&&Cell<'_>| {
+        let value = |c: &Cell<'_>| c.summary.map_or(f64::NAN, |s| if better == Better::Higher { -s.median } else { s.median });
+        a.verdict.cmp(&b.verdict).then(value(a).total_cmp(&value(b)))
+    };
+    let worst = cells.iter().max_by(worst_first).unwrap_or(&first);
+    let show = |v: f64| unit.show(v);
+    let spread = match (cells.len(), first.summary.and_then(|s| Some((s.interval?, s.n)))) {
+        (1, Some(((lo, hi), n))) => format!("{} .. {} n={n}", show(lo), show(hi)),
+        (1, None) => first.summary.map_or(String::new(), |s| format!("n={}", s.n)),
+        _ => String::new(),
+    };
+    let sign = if better == Better::Higher { ">=" } else { "<=" };
+    let share = worst.series.nominal.as_ref().zip(worst.summary).map_or(String::new(), |(n, s)| format!("{:.0} %", 100.0 * s.median / n.value));
+    let slowest = worst.series.slowest_rank.map_or(String::new(), |r| format!("slowest rank {r}"));
+    Row {
+        case: clean(first.row.case).into_owned(),
+        metric: clean(&first.series.metric).into_owned(),
+        nodes: cells.len(),
+        measured: middle.map_or("not a number".to_owned(), show),
+        spread,
+        worst: if cells.len() > 1 { format!("{} {}", worst.summary.map_or("?".to_owned(), |s| show(s.median)), worst.row.node) } else { String::new() },
+        limit: worst.limit.as_ref().map_or(String::new(), |l| format!("{sign} {}", show(l.value))),
+        share,
+        verdict: worst.verdict,
+        verdict_text: worst.verdict.to_string(),
+        note: slowest,
+    }
+}
+
+fn waived(j: &Judgement<'_>) -> Vec<String> {
+    let mut out: Vec<(String, usize)> = Vec::new();
+    for line in &j.record.outcomes {
+        if let Outcome::Waived { why, .. } = &line.outcome {
+            let text = format!("{}: {}", clean(&line.step), clean(why));
+            // A line a reason, not a line a case; beyond a page nobody reads on.
+            match out.iter().position(|(t, _)| *t == text) {
+                Some(i) => out[i].1 += 1,
+                None if out.len() < 20 => out.push((text, 1)),
+                None => {}
+            }
+        }
+    }
+    out.into_iter().map(|(text, n)| if n > 1 { format!("{text} ({n} cases)") } else { text }).collect()
+}
+
+fn next(j: &Judgement<'_>, record_path: &str) -> String {
+    let record = clean(record_path);
+    let worst = j.findings.iter().find(|f| f.weighs());
+    match (&j.decision, worst) {
+        (Decision::Go | Decision::GoWithout { .. }, _) => format!("gonogo gate {record} -- CMD ARGS..."),
+        (_, Some(f)) => format!("gonogo explain {}", f.code),
+        (_, None) => format!("gonogo judge {record}"),
+    }
+}
