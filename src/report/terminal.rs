@@ -127,45 +127,89 @@ fn finding(group: &FindingGroup<'_>, style: Style, out: &mut String) {
     }
 }
 
+/// A column: its title, what stands in it, how it is aligned.
+struct Column {
+    title: String,
+    cells: Vec<String>,
+    align: CellAlignment,
+}
+
+impl Column {
+    fn width(&self) -> usize {
+        self.cells.iter().map(|c| c.chars().count()).max().unwrap_or(0).max(self.title.chars().count()) + 2
+    }
+}
+
+/// Rows of one case, when every case has the same several metrics: they share a line then, a column a metric.
+fn pivot(table: &Table) -> Option<Vec<&[Row]>> {
+    let cases: Vec<&[Row]> = table.rows.chunk_by(|a, b| a.case == b.case).collect();
+    let metrics = |rows: &[Row]| rows.iter().map(|r| r.metric.clone()).collect::<Vec<_>>();
+    let first = metrics(cases.first()?);
+    (first.len() > 1 && cases.len() > 1 && cases.iter().all(|c| metrics(c) == first)).then_some(cases)
+}
+
 /// Columns that are empty in every row are left out; when the table is too wide, the least needed go first.
 fn draw(table: &Table, style: Style, out: &mut String) {
-    let one_metric = table.rows.iter().all(|r| r.metric == table.rows[0].metric);
-    type Column = (&'static str, fn(&Row) -> &str, CellAlignment);
-    let columns: [Column; 8] = [
-        ("case", |r| &r.case, CellAlignment::Left),
-        ("metric", |r| &r.metric, CellAlignment::Left),
-        ("measured", |r| &r.measured, CellAlignment::Right),
-        ("95 % interval", |r| &r.spread, CellAlignment::Left),
-        ("worst", |r| &r.worst, CellAlignment::Left),
-        ("expected", |r| &r.limit, CellAlignment::Right),
-        ("share", |r| &r.share, CellAlignment::Right),
-        ("verdict", |r| &r.verdict_text, CellAlignment::Left),
-    ];
-    let width_of = |c: &Column| table.rows.iter().map(|r| c.1(r).chars().count()).max().unwrap_or(0).max(c.0.len()) + 2;
-    let mut kept: Vec<&Column> =
-        columns.iter().filter(|c| table.rows.iter().any(|r| !c.1(r).is_empty()) && !(c.0 == "metric" && one_metric)).collect();
-    for dispensable in ["95 % interval", "share"] {
-        if kept.iter().map(|c| width_of(c)).sum::<usize>() > style.width {
-            kept.retain(|c| c.0 != dispensable);
+    let column = |title: &str, align, rows: &[&Row], get: fn(&Row) -> &str| Column {
+        title: title.to_owned(),
+        cells: rows.iter().map(|r| get(r).to_owned()).collect(),
+        align,
+    };
+    // The row that decides a line: the worst verdict, then the one with a limit.
+    let deciding = |rows: &'_ [Row]| rows.iter().max_by_key(|r| (r.verdict, !r.limit.is_empty())).cloned();
+    let (lines, measured): (Vec<Row>, Vec<Column>) = match pivot(table) {
+        Some(cases) => {
+            let metric = |m: usize| Column {
+                title: cases[0][m].metric.clone(),
+                cells: cases.iter().map(|c| c[m].measured.clone()).collect(),
+                align: CellAlignment::Right,
+            };
+            (cases.iter().filter_map(|c| deciding(c)).collect(), (0..cases[0].len()).map(metric).collect())
+        }
+        None => {
+            let rows: Vec<&Row> = table.rows.iter().collect();
+            let mut columns = vec![column("measured", CellAlignment::Right, &rows, |r| &r.measured)];
+            if table.rows.iter().any(|r| r.metric != table.rows[0].metric) {
+                columns.insert(0, column("metric", CellAlignment::Left, &rows, |r| &r.metric));
+            }
+            columns.push(column("95 % interval", CellAlignment::Left, &rows, |r| &r.spread));
+            (table.rows.clone(), columns)
+        }
+    };
+    let rows: Vec<&Row> = lines.iter().collect();
+    let one_metric = measured.first().is_some_and(|c| c.title == "measured");
+    let title = if one_metric { format!("{}: {}", table.probe, table.rows[0].metric) } else { table.probe.clone() };
+    let mut kept = vec![column(&title, CellAlignment::Left, &rows, |r| &r.case)];
+    kept.extend(measured);
+    kept.extend([
+        column("worst", CellAlignment::Left, &rows, |r| &r.worst),
+        column("expected", CellAlignment::Right, &rows, |r| &r.limit),
+        column("share", CellAlignment::Right, &rows, |r| &r.share),
+        column("note", CellAlignment::Left, &rows, |r| &r.note),
+        column("verdict", CellAlignment::Left, &rows, |r| &r.verdict_text),
+    ]);
+    kept.retain(|c| c.cells.iter().any(|cell| !cell.is_empty()));
+    for dispensable in ["95 % interval", "share", "note"] {
+        if kept.iter().map(Column::width).sum::<usize>() > style.width + 2 {
+            kept.retain(|c| c.title != dispensable);
         }
     }
     let mut grid = Grid::new();
     grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    let title = if one_metric { format!("{}: {}", table.probe, table.rows[0].metric) } else { table.probe.clone() };
-    grid.set_header(kept.iter().map(|c| if c.0 == "case" { title.as_str() } else { c.0 }));
-    for row in &table.rows {
-        grid.add_row(kept.iter().map(|c| c.1(row)));
+    grid.set_header(kept.iter().map(|c| c.title.as_str()));
+    for i in 0..lines.len() {
+        grid.add_row(kept.iter().map(|c| c.cells[i].as_str()));
     }
     for (i, c) in kept.iter().enumerate() {
         if let Some(column) = grid.column_mut(i) {
             column.set_padding((0, 2));
-            column.set_cell_alignment(c.2);
+            column.set_cell_alignment(c.align);
         }
     }
     let text = grid.to_string();
     for (i, line) in text.lines().enumerate() {
         let line = line.trim_end();
-        let verdict = i.checked_sub(1).and_then(|i| table.rows.get(i)).map(|r| (r.verdict, r.verdict_text.as_str()));
+        let verdict = i.checked_sub(1).and_then(|i| lines.get(i)).map(|r| (r.verdict, r.verdict_text.as_str()));
         match verdict.and_then(|(v, text)| Some((v, line.strip_suffix(text)?, text))) {
             Some((v, head, text)) => {
                 let colour = match v {

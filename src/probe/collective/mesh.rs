@@ -15,8 +15,9 @@ use crate::probe::{ProbeError, io};
 const PIECE: usize = 256 << 10;
 /// Longest wait for a peer inside a collective.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Empty looks before a wait sleeps.
-const SPINS: u32 = 20_000;
+/// Empty looks before a wait sleeps: about a hundred microseconds, ten times what a small exchange takes. Longer would
+/// burn a core that the peer needs as soon as anybody else is on the machine.
+const SPINS: u32 = 300;
 
 pub struct Mesh {
     pub rank: usize,
