@@ -8,7 +8,8 @@ use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
 use crate::judge::{self, Judgement};
 use crate::plan::{self, RunPlan};
-use crate::{record, report};
+use crate::record;
+use crate::report;
 
 pub(super) fn run(path: &Path, plan: Option<&Path>, format: Format) -> Result<Exit, Failure> {
     let record = record::read(path).map_err(Failure::usage)?;

@@ -1,0 +1,130 @@
+//! Records made by hand, for tests of what is made of them.
+#![expect(dead_code, reason = "each test crate uses its own part of this")]
+
+use gonogo::cluster::Step;
+use gonogo::id::{NodeName, ProbeName};
+use gonogo::measure::{Check, Facts, Load, Measured, Outcome, Series};
+use gonogo::plan::{self, CheckPlan, RunPlan};
+use gonogo::record::{End, Header, OutcomeLine, Record, SCHEMA};
+use gonogo::topology::{Filesystem, Machine, Mount};
+use gonogo::unit::Bytes;
+use gonogo::{baseline, judge, probe};
+use jiff::Timestamp;
+
+/// 2026-11-24 12:00:00 UTC.
+pub fn noon() -> Timestamp {
+    Timestamp::from_second(1_795_521_600).unwrap_or_default()
+}
+
+pub fn run_plan(text: &str) -> RunPlan {
+    plan::parse(std::path::Path::new("run.toml"), text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+pub fn check_plan(run: RunPlan) -> CheckPlan {
+    plan::resolve(Default::default(), run, &probe::names(), 7).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A record of one node `n1` that ended well, with nothing in it.
+pub fn empty(run: RunPlan) -> Record {
+    let header = Header {
+        schema: SCHEMA,
+        version: "0.0.0".into(),
+        commit: "test".into(),
+        started: noon(),
+        nodes: vec![NodeName("n1".into())],
+        plan: check_plan(run),
+        clock_resolution_ns: 30.0,
+    };
+    let mut record = Record::new(header);
+    record.end = Some(End { ended: noon(), interrupted: false });
+    record
+}
+
+/// Adds a planned case with its outcome, each in a step of its own.
+pub fn add(record: &mut Record, probe: &'static str, case: &str, outcome: Outcome) -> usize {
+    add_loaded(record, probe, case, outcome, None)
+}
+
+pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome: Outcome, load: Option<Load>) -> usize {
+    let name = format!("{probe}-{}", record.steps.len());
+    record.steps.push(Step {
+        name: name.clone(),
+        probe: ProbeName::new(probe),
+        ranks: 1,
+        cases: vec![case.into()],
+        args: serde_json::Value::Null,
+        seed: 1,
+        estimate_ms: 1000,
+        scratch: None,
+        attempt: 1,
+    });
+    let node = record.header.nodes[0].clone();
+    record.outcomes.push(OutcomeLine { node, step: name, probe: ProbeName::new(probe), case: case.into(), attempt: 1, load, outcome });
+    record.outcomes.len() - 1
+}
+
+/// Samples close to `value` of a probe's metric.
+pub fn series(probe: &str, metric: &str, value: f64) -> Series {
+    let found = probe::find(probe).and_then(|p| p.metrics().iter().find(|m| m.name == metric));
+    let metric = found.unwrap_or_else(|| panic!("{probe} has no metric {metric}"));
+    metric.series((0..12).map(|i| value * (1.0 + 0.001 * f64::from(i % 5 - 2))).collect(), 10)
+}
+
+pub fn measured(series: Series) -> Outcome {
+    Outcome::Measured(Measured { series: vec![series], ..Measured::default() })
+}
+
+pub fn checked(series: Series, check: &str, ok: bool) -> Outcome {
+    Outcome::Measured(Measured { series: vec![series], checks: vec![Check::new(check, ok, "as the test has it")], ..Measured::default() })
+}
+
+/// A good GEMM on any machine: 90 % of nominal.
+pub fn good_gemm() -> Outcome {
+    checked(series("gemm", "flops", 90e9).nominally(100e9, "the test's CPU").bounded(400e9, "the test's CPU"), "repeat", true)
+}
+
+pub fn machine(m: Machine) -> Outcome {
+    Outcome::Measured(Measured { facts: Some(Facts::Machine(Box::new(m))), ..Measured::default() })
+}
+
+/// A server of which nothing is wrong.
+pub fn good_machine() -> Machine {
+    let mut m = Machine { hostname: "n1".into(), ..Machine::default() };
+    m.cpu.threads = 64;
+    m.cpu.cores = 64;
+    m.limits.known = true;
+    m.limits.nofile = Some(1 << 20);
+    m
+}
+
+pub fn filesystem(fstype: &str, available: u64) -> Outcome {
+    let mount = Mount { point: "/ckpt".into(), fstype: fstype.into(), source: "srv:/x".into(), options: "rw".into() };
+    let fs = Filesystem {
+        path: "/ckpt".into(),
+        mount,
+        total: Bytes(available * 2),
+        available: Bytes(available),
+        inodes_total: 1_000_000,
+        inodes_free: 900_000,
+    };
+    Outcome::Measured(Measured { facts: Some(Facts::Filesystem(fs)), ..Measured::default() })
+}
+
+/// A record that is a GO.
+pub fn healthy(run: RunPlan) -> Record {
+    let mut record = empty(run);
+    add(&mut record, "environment", "machine", machine(good_machine()));
+    add(&mut record, "gemm", "f32 1 core", good_gemm());
+    add(&mut record, "storage", "capacity", filesystem("ext4", 1 << 50));
+    record
+}
+
+/// Decision and `CODE severity` of every finding that weighs, as the record's own plan judges it.
+pub fn verdict(record: &Record) -> (String, Vec<String>) {
+    let run = record.header.plan.run.clone();
+    let mut limits = baseline::required(&run);
+    limits.extend(baseline::builtin());
+    let j = judge::judge(record, &run, &limits);
+    let findings = j.findings.iter().filter(|f| f.weighs()).map(|f| format!("{} {}", f.code, f.severity.name())).collect();
+    (j.decision.to_string(), findings)
+}
