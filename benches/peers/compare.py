@@ -7,7 +7,8 @@
   storage    write with fdatasync         against fio
 
 The sides alternate (gonogo, peer, gonogo, peer, ...), so that what else the machine does hits both alike. The table
-shows the median over rounds of each side, the ratio of these medians, and the range of the ratios round by round.
+shows the median over rounds of each side, the ratio of these medians, and the range of the ratios round by round: a
+wide range says that the machine was busy, and that the ratio says little.
 Exit code: 0 when every comparison that ran meets its target, 1 when one misses it or fails.
 """
 
@@ -30,38 +31,50 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).resolve().parent
 MIB = 1 << 20
+ALLREDUCE_SOURCE = Path(__file__).resolve().with_name("allreduce.c")
 
 Samples = dict[str, list[float]]
-"""Samples of one round by case."""
+"""Samples of one round by gonogo's name of the case."""
 
 
 class Failure(Exception):
-    """A side of a comparison gave no answer."""
+    """A side of a comparison gave no answer: the command, and why."""
+
+    def __init__(self, command: Sequence[str | Path], why: str, said: str = "") -> None:
+        lines = said.strip().splitlines()[-12:]
+        super().__init__("\n".join([shlex.join(map(str, command)), f"  {why}", *(f"  | {line}" for line in lines)]))
 
 
 def run(command: Sequence[str | Path], timeout: float, ok: Sequence[int] = (0,), env: Mapping[str, str] | None = None) -> str:
     """Runs a command in a session of its own, so that a timeout also ends its children; returns its stdout."""
-    words = [str(word) for word in command]
-    environment = {**os.environ, **(env or {})}
+    pipe = subprocess.PIPE
     try:
         process = subprocess.Popen(
-            words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, start_new_session=True
         )
     except OSError as error:
-        raise Failure(f"{shlex.join(words)}\n  {error}") from error
+        raise Failure(command, str(error)) from error
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        raise Failure(f"{shlex.join(words)}\n  no end after {timeout:.0f} s\n{tail(stop(process))}") from None
+        raise Failure(command, f"no end after {timeout:.0f} s", stop(process)) from None
     except BaseException:
         stop(process)
         raise
     if process.returncode not in ok:
-        raise Failure(f"{shlex.join(words)}\n  exit code {process.returncode}\n{tail(err) or tail(out)}")
+        raise Failure(command, f"exit code {process.returncode}", err.strip() or out)
     return out
+
+
+def run_json(command: Sequence[str | Path], timeout: float, ok: Sequence[int] = (0,), env: Mapping[str, str] | None = None) -> Any:
+    out = run(command, timeout, ok, env)
+    try:
+        return json.loads(out)
+    except ValueError as error:
+        raise Failure(command, f"printed no JSON: {error}", out) from error
 
 
 def stop(process: subprocess.Popen[str]) -> str:
@@ -77,113 +90,86 @@ def stop(process: subprocess.Popen[str]) -> str:
     return ""
 
 
-def tail(text: str, lines: int = 12) -> str:
-    return "\n".join(f"  | {line}" for line in text.strip().splitlines()[-lines:])
-
-
-def mean_rate(rates: Sequence[float]) -> float:
-    """All bytes by all time, when each sample moved the same number of bytes: what iperf3 and fio report."""
-    return statistics.harmonic_mean(rates)
-
-
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One line of the table, or one for each of gonogo's cases that match."""
 
-    pattern: str
-    """Which of gonogo's cases."""
+    cases: str
     metric: str
     unit: str
     scale: float
     target: float
     lower_is_better: bool = False
     centre: Callable[[Sequence[float]], float] = statistics.median
-    """How the samples of one round become one number, on both sides."""
+    """How the samples of one round become one number, on both sides. For rates of blocks of equal size, the harmonic
+    mean is all bytes by all time: what iperf3 and fio report."""
+
+    def matches(self, case: str) -> bool:
+        return re.fullmatch(self.cases, case) is not None
 
     def met(self, ratio: float) -> bool:
         return ratio <= self.target if self.lower_is_better else ratio >= self.target
 
 
-@dataclass(frozen=True)
-class Settings:
-    gonogo: Path
-    directory: Path
-    scratch: Path
-    """For what is built and recorded."""
-
-
 class Peer:
-    """A peer: what it needs, what it is, and how it answers for cases that gonogo has just measured."""
+    """What to hold gonogo against: what it needs, what it is, and how it answers for the cases of one round."""
 
     probe: str
     rows: tuple[Row, ...]
-    arguments: tuple[str, ...] = ()
+    programs: tuple[tuple[str, str], ...] = ()
+    """Programs, each with its Debian package."""
+    about: tuple[str, ...]
+    """The command whose first line says which version it is."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, directory: Path, scratch: Path) -> None:
+        self.directory, self.scratch = directory, scratch
 
     def missing(self) -> str | None:
-        raise NotImplementedError
-
-    def version(self) -> str:
-        raise NotImplementedError
+        lacking = [(program, package) for program, package in self.programs if not shutil.which(program)]
+        return f"no {lacking[0][0]} here: apt-get install {' '.join(package for _, package in lacking)}" if lacking else None
 
     def measure(self, gonogo: Samples) -> Samples:
         raise NotImplementedError
 
 
-def needs(program: str, package: str) -> str | None:
-    return None if shutil.which(program) else f"no `{program}` here: apt-get install {package}"
-
-
 class Gemm(Peer):
     probe = "gemm"
     rows = (Row(r"f32 \d+ cores?", "flops", "GFLOP/s", 1e9, 0.97),)
-
-    # One product each for the libraries to load and start threads, then warm up until the clock and the scheduler have
-    # settled: for up to a second after its start a second thread was seen to share the first one's core.
-    SCRIPT = """
+    about = (
+        sys.executable, "-c",
+        "import numpy as n; b = n.show_config(mode='dicts')['Build Dependencies']['blas']; print('numpy', n.__version__, 'with', b['name'], b['version'])",
+    )  # fmt: skip
+    PRODUCT = """
 import json, time
 import numpy as np
 n, random = 4096, np.random.default_rng(1)
 a, b = (random.random((n, n), dtype=np.float32) * 2 - 1 for _ in range(2))
 c = np.empty((n, n), dtype=np.float32)
 begin = time.perf_counter()
-while time.perf_counter() - begin < 3:
+while time.perf_counter() - begin < 2:
     np.matmul(a, b, out=c)
 flops = []
 for _ in range(10):
     start = time.perf_counter()
     np.matmul(a, b, out=c)
     flops.append(2 * n**3 / (time.perf_counter() - start))
-row = a[7].astype(np.float64) @ b.astype(np.float64)
-assert np.allclose(c[7], row, atol=1e-3), "wrong product"
+assert np.allclose(c[7], a[7].astype(np.float64) @ b.astype(np.float64), atol=1e-3), "wrong product"
 print(json.dumps(flops))
 """
 
     def missing(self) -> str | None:
         return None if importlib.util.find_spec("numpy") else f"no numpy here: {sys.executable} -m pip install numpy"
 
-    def version(self) -> str:
-        script = "import numpy as n; b = n.show_config(mode='dicts')['Build Dependencies']['blas']; print('numpy', n.__version__, b['name'], b['version'])"
-        return run([sys.executable, "-c", script], 60).strip()
-
     def measure(self, gonogo: Samples) -> Samples:
-        return {case: self.product(case.split()[1]) for case in gonogo}
-
-    def product(self, threads: str) -> list[float]:
-        return json.loads(run([sys.executable, "-c", self.SCRIPT], 300, env={"OPENBLAS_NUM_THREADS": threads}))
+        # As many threads as gonogo used: `f32 2 cores`.
+        return {case: run_json([sys.executable, "-c", self.PRODUCT], 300, env={"OPENBLAS_NUM_THREADS": case.split()[1]}) for case in gonogo}
 
 
 class Tcp(Peer):
     probe = "tcp"
-    rows = (Row(r"loopback [14] streams?", "bandwidth", "GB/s", 1e9, 0.95, centre=mean_rate),)
-
-    def missing(self) -> str | None:
-        return needs("iperf3", "iperf3")
-
-    def version(self) -> str:
-        return run(["iperf3", "--version"], 10).splitlines()[0]
+    rows = (Row(r"loopback \d+ streams?", "bandwidth", "GB/s", 1e9, 0.95, centre=statistics.harmonic_mean),)
+    programs = (("iperf3", "iperf3"),)
+    about = ("iperf3", "--version")
 
     def measure(self, gonogo: Samples) -> Samples:
         return {case: [self.bandwidth(case.split()[1])] for case in gonogo}
@@ -192,20 +178,22 @@ class Tcp(Peer):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
+        address = ["-p", port, "-B", "127.0.0.1"]
+        # The first second is left out: gonogo's first block is not counted, either.
+        client = ["iperf3", "-c", "127.0.0.1", "-p", port, "-P", streams, "-O", "1", "-t", "3", "-J"]
+        quiet = subprocess.DEVNULL
         server = subprocess.Popen(
-            ["iperf3", "-s", "-1", "-B", "127.0.0.1", "-p", port],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            ["iperf3", "-s", "-1", *address], stdin=quiet, stdout=quiet, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         try:
-            # The first second is not counted: gonogo's first block is not, either.
-            client = ["iperf3", "-c", "127.0.0.1", "-p", port, "-P", streams, "-O", "1", "-t", "3", "-J"]
+            answer: dict[str, Any] = {"error": "the server did not start"}
             for _ in range(30):
                 time.sleep(0.1)
-                answer = json.loads(run(client, 30, ok=(0, 1)))
+                answer = run_json(client, 30, ok=(0, 1))
                 if "refused" not in answer.get("error", ""):
                     break
             if "error" in answer:
-                raise Failure(f"{shlex.join(client)}\n  {answer['error']}")
+                raise Failure(client, answer["error"], stop(server))
             return answer["end"]["sum_received"]["bits_per_second"] / 8
         finally:
             stop(server)
@@ -213,189 +201,175 @@ class Tcp(Peer):
 
 class AllReduce(Peer):
     probe = "collective"
-    rows = (
-        Row(r"all-reduce node n=2 8 B", "latency", "us", 1e-6, 1.0, lower_is_better=True),
-        Row(r"all-reduce node n=2 64 MiB", "busbw", "GB/s", 1e9, 1.0),
-    )
-
-    def missing(self) -> str | None:
-        return needs("mpirun", "openmpi-bin") or needs("mpicc", "libopenmpi-dev")
-
-    def version(self) -> str:
-        return run(["mpirun", "--version"], 10).splitlines()[0]
+    SMALL, LARGE = "all-reduce node n=2 8 B", "all-reduce node n=2 64 MiB"
+    rows = (Row(SMALL, "latency", "us", 1e-6, 1.0, lower_is_better=True), Row(LARGE, "busbw", "GB/s", 1e9, 1.0))
+    programs = (("mpirun", "openmpi-bin"), ("mpicc", "libopenmpi-dev"))
+    about = ("mpirun", "--version")
+    # No shared memory: what the ranks exchange goes through TCP, as with gonogo.
+    TRANSPORT = ("--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "lo", "--mca", "coll", "^sm")
 
     def measure(self, gonogo: Samples) -> Samples:
-        program = self.settings.scratch / "allreduce"
+        program = self.scratch / "allreduce"
         if not program.exists():
-            run(["mpicc", "-O2", "-o", program, HERE / "allreduce.c"], 60)
-        # No shared memory: bytes between ranks go through TCP, as gonogo's do.
-        transport = ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "lo", "--mca", "coll", "^sm"]
-        seconds = json.loads(run(["mpirun", "--allow-run-as-root", "-np", "2", *transport, program], 120))
-        small, large = seconds["8"], seconds[str(64 * MIB)]
-        # The bus factor of an all-reduce between 2 is 1.
-        return {"all-reduce node n=2 8 B": small, "all-reduce node n=2 64 MiB": [64 * MIB / s for s in large]}
+            run(["mpicc", "-O2", "-o", program, ALLREDUCE_SOURCE], 60)
+        seconds = run_json(["mpirun", "--allow-run-as-root", "-np", "2", *self.TRANSPORT, program], 120)
+        # Between 2 ranks the bus factor of an all-reduce is 1.
+        return {self.SMALL: seconds["8"], self.LARGE: [64 * MIB / s for s in seconds[str(64 * MIB)]]}
 
 
 class Storage(Peer):
     probe = "storage"
-    rows = (Row("write", "write", "MB/s", 1e6, 0.95, centre=mean_rate),)
+    rows = (Row("write", "write", "MB/s", 1e6, 0.95, centre=statistics.harmonic_mean),)
+    programs = (("fio", "fio"),)
+    about = ("fio", "--version")
     BLOCK = 128
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.arguments = ("--path", str(settings.directory))
-
-    def missing(self) -> str | None:
-        return needs("fio", "fio")
-
-    def version(self) -> str:
-        return run(["fio", "--version"], 10).strip()
 
     def measure(self, gonogo: Samples) -> Samples:
         # fdatasync=N counts writes: 128 of 1 MiB are gonogo's block of 128 MiB. fio syncs before the write that follows
-        # a block, so one write more than the blocks makes it sync the last one, too.
-        writes = len(gonogo["write"]) * self.BLOCK + 1
+        # a block, so it takes one write more than the blocks hold to have the last one synced, too.
+        syncs = len(gonogo["write"])
+        writes = syncs * self.BLOCK + 1
         command = [
-            "fio", "--name=write", f"--directory={self.settings.directory}", "--rw=write", "--bs=1M", f"--size={writes}M", "--ioengine=psync",
+            "fio", "--name=write", f"--directory={self.directory}", "--rw=write", "--bs=1M", f"--size={writes}M", "--ioengine=psync",
             "--direct=0", f"--fdatasync={self.BLOCK}", "--fallocate=none", "--unlink=1", "--output-format=json",
         ]  # fmt: skip
-        job = json.loads(run(command, 300))["jobs"][0]
+        job = run_json(command, 300)["jobs"][0]
         write, sync = job["write"]["clat_ns"], job["sync"]["lat_ns"]
-        if (write["N"], sync["N"]) != (writes, writes // self.BLOCK):
-            raise Failure(f"{shlex.join(command)}\n  {write['N']} writes and {sync['N']} syncs, not {writes} and {writes // self.BLOCK}")
-        # What gonogo's clock sees, too: the calls. fio's own bandwidth also counts the time in which it makes its data
-        # (a quarter of it with --refill_buffers), which would flatter gonogo.
-        return {"write": [writes * MIB * 1e9 / (write["mean"] * write["N"] + sync["mean"] * sync["N"])]}
+        if (write["N"], sync["N"]) != (writes, syncs):
+            raise Failure(command, f"{write['N']} writes and {sync['N']} syncs, not {writes} and {syncs}")
+        # The time inside the calls: what gonogo times. fio's own bw_bytes also counts the time in which it makes its
+        # data (with --refill_buffers a quarter of all time on a fast disk), which would flatter gonogo.
+        return {"write": [writes * MIB * 1e9 / (write["mean"] * writes + sync["mean"] * syncs)]}
 
 
 PEERS: dict[str, type[Peer]] = {"gemm": Gemm, "tcp": Tcp, "allreduce": AllReduce, "storage": Storage}
 
 
-def gonogo(peer: Peer, settings: Settings) -> Samples:
+def gonogo(binary: Path, peer: Peer) -> Samples:
     """gonogo's samples of the cases that the peer's rows name; a case measured twice has the samples of both."""
-    with tempfile.TemporaryDirectory(dir=settings.scratch) as out:
-        record = Path(out, "record")
-        command = [settings.gonogo, "check", "--tier", "standard", "--only", peer.probe, *peer.arguments]
-        command += ["--budget", "120s", "--quiet", "--format", "json", "--out", record]
+    with tempfile.TemporaryDirectory(dir=peer.scratch) as out:
+        command: list[str | Path] = [binary, "check", "--tier", "standard", "--only", peer.probe, "--budget", "120s", "--quiet"]
+        command += ["--format", "json", "--out", out]
+        if peer.probe == "storage":
+            command += ["--path", peer.directory]
         # 0, 1 and 2 are verdicts: go, no-go, hold.
         run(command, 300, ok=(0, 1, 2))
-        path = record / "record.jsonl"
-        if not path.is_file():
-            raise Failure(f"{shlex.join(map(str, command))}\n  wrote no record.jsonl")
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        try:
+            lines = [json.loads(line) for line in Path(out, "record.jsonl").read_text().splitlines()]
+        except (OSError, ValueError) as error:
+            raise Failure(command, f"left no record: {error}") from error
     found: Samples = {}
-    unmeasured: dict[str, object] = {}
+    unmeasured: dict[str, Any] = {row.cases: "no such case" for row in peer.rows}
     for line in lines:
-        row = next((r for r in peer.rows if re.fullmatch(r.pattern, line.get("case", ""))), None)
-        if line.get("kind") != "outcome" or line.get("probe") != peer.probe or row is None:
+        row = next((row for row in peer.rows if row.matches(line.get("case", ""))), None)
+        if line["kind"] != "outcome" or line["probe"] != peer.probe or row is None:
             continue
-        series = line["outcome"].get("measured", {}).get("series", []) if isinstance(line["outcome"], dict) else []
-        samples = [s for one in series if one["metric"] == row.metric for s in one["samples"]]
+        unmeasured.pop(row.cases, None)
+        series = line["outcome"].get("measured", {}).get("series", [])
+        samples = [sample for one in series if one["metric"] == row.metric for sample in one["samples"]]
         if samples:
             found.setdefault(line["case"], []).extend(samples)
         else:
             unmeasured[line["case"]] = line["outcome"]
-    for row in peer.rows:
-        if not any(re.fullmatch(row.pattern, case) for case in found):
-            raise Failure(f"{shlex.join(map(str, command))}\n  no {row.metric} of `{row.pattern}` in the record: {unmeasured or 'no such case'}")
+    if bad := {case: why for case, why in unmeasured.items() if case not in found}:
+        raise Failure(command, "measured no " + "; no ".join(f"`{case}`: {json.dumps(why)}" for case, why in bad.items()))
     return found
 
 
 @dataclass
 class Comparison:
-    """What was measured for one row, or why it was not."""
+    """What was measured for one line of the table."""
 
     name: str
-    row: Row | None = None
-    peer: str = ""
-    problem: str = ""
-    rounds: list[tuple[list[float], list[float]]] = field(default_factory=list)
-
-    def cells(self) -> list[str]:
-        if self.row is None:
-            return [self.name, self.problem]
-        ours, theirs = self.centres()
-        ratio, sign = self.ratio(), "<=" if self.row.lower_is_better else ">="
-        each = [a / b for a, b in zip(ours, theirs)]
-        values = [f"{statistics.median(side) / self.row.scale:.4g} {self.row.unit}" for side in (ours, theirs)]
-        verdict = "yes" if self.row.met(ratio) else "no"
-        return [self.name, *values, f"{ratio:.3f}", f"{min(each):.2f}..{max(each):.2f}", f"{sign} {self.row.target:.2f}", verdict]
+    row: Row
+    peer: str
+    ours: list[list[float]] = field(default_factory=list)
+    theirs: list[list[float]] = field(default_factory=list)
+    """Samples by round."""
 
     def centres(self) -> tuple[list[float], list[float]]:
-        assert self.row is not None
-        return [self.row.centre(a) for a, _ in self.rounds], [self.row.centre(b) for _, b in self.rounds]
+        return [self.row.centre(s) for s in self.ours], [self.row.centre(s) for s in self.theirs]
 
     def ratio(self) -> float:
         ours, theirs = self.centres()
         return statistics.median(ours) / statistics.median(theirs)
 
-    def good(self) -> bool:
-        return self.row.met(self.ratio()) if self.row else self.problem.startswith("skipped")
+    def cells(self) -> list[str]:
+        sides = self.centres()
+        values = [f"{statistics.median(side) / self.row.scale:.4g} {self.row.unit}" for side in sides]
+        rounds = [a / b for a, b in zip(*sides, strict=True)]
+        target = f"{'<=' if self.row.lower_is_better else '>='} {self.row.target:.2f}"
+        met = "yes" if self.row.met(self.ratio()) else "no"
+        return [self.name, *values, f"{self.ratio():.3f}", f"{min(rounds):.2f}..{max(rounds):.2f}", target, met]
 
-    def raw(self) -> dict[str, object]:
-        if self.row is None:
-            return {"comparison": self.name, "problem": self.problem}
-        sides = {side: [r[i] for r in self.rounds] for i, side in enumerate(("gonogo", "peer"))}
-        about = {"metric": self.row.metric, "target": self.row.target, "lower_is_better": self.row.lower_is_better, "with": self.peer}
-        return {"comparison": self.name, **about, "ratio": self.ratio(), **sides}
-
-
-def compare(name: str, peer: Peer, settings: Settings, rounds: int) -> list[Comparison]:
-    """All rows of one peer."""
-    if why := peer.missing():
-        return [Comparison(name, problem=f"skipped: {why}")]
-    rows: dict[str, Comparison] = {}
-    try:
-        version = peer.version()
-        for number in range(1, rounds + 1):
-            print(f"{name}: round {number} of {rounds}", file=sys.stderr)
-            # What the side before left to be written is not this one's work.
-            os.sync()
-            ours = gonogo(peer, settings)
-            os.sync()
-            theirs = peer.measure(ours)
-            for case, samples in ours.items():
-                row = next(r for r in peer.rows if re.fullmatch(r.pattern, case))
-                rows.setdefault(case, Comparison(f"{name}: {case}", row, version)).rounds.append((samples, theirs[case]))
-    except Failure as failure:
-        print(f"{name}: {failure}", file=sys.stderr)
-        return [Comparison(name, problem="failed: see above")]
-    return list(rows.values())
+    def raw(self) -> dict[str, Any]:
+        facts = {"comparison": self.name, "metric": self.row.metric, "peer": self.peer, "ratio": self.ratio(), "target": self.row.target}
+        return {**facts, "lower_is_better": self.row.lower_is_better, "samples": {"gonogo": self.ours, "peer": self.theirs}}
 
 
-def table(comparisons: Sequence[Comparison]) -> str:
-    head = ["comparison", "gonogo median", "peer median", "ratio", "by round", "target", "met"]
-    lines = [head, *(c.cells() for c in comparisons)]
-    widths = [max(len(line[i]) for line in lines if len(line) == len(head) or i == 0) for i in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+def compare(name: str, binary: Path, peer: Peer, rounds: int) -> list[Comparison]:
+    """All lines of one peer."""
+    about = run(peer.about, 60).splitlines()[0]
+    lines: dict[str, Comparison] = {}
+    for number in range(1, rounds + 1):
+        print(f"{name}: round {number} of {rounds}", file=sys.stderr)
+        # What others left to be written is not the work of the next.
+        os.sync()
+        ours = gonogo(binary, peer)
+        os.sync()
+        theirs = peer.measure(ours)
+        for case, samples in ours.items():
+            row = next(row for row in peer.rows if row.matches(case))
+            line = lines.setdefault(case, Comparison(f"{name}: {case}", row, about))
+            line.ours.append(samples)
+            line.theirs.append(theirs[case])
+    return list(lines.values())
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """Aligned. A line of two cells, a name and a remark, widens the first column only."""
+    widths = [max(len(line[i]) for line in lines if i == 0 or len(line) > 2) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip() for line in lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gonogo", type=Path, default=Path("target/release/gonogo"), metavar="PATH", help="the binary (default: %(default)s)")
+    parser.add_argument("--gonogo", type=Path, default="target/release/gonogo", metavar="PATH", help="the binary (default: %(default)s)")
     parser.add_argument("--only", action="append", choices=list(PEERS), help="compare only this; may be given more than once")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="times that each side runs (default: %(default)s)")
-    parser.add_argument("--dir", type=Path, metavar="DIR", help="where storage writes (default: a new directory under the current one)")
+    parser.add_argument("--dir", type=Path, metavar="DIR", help="where storage writes (default: a new directory in the current one)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples to FILE")
     args = parser.parse_args()
-    if args.rounds < 1:
-        parser.error("--rounds must be 1 or more")
     binary = shutil.which(args.gonogo)
     if binary is None:
-        parser.error(f"{args.gonogo} is no program: build it (cargo build --release) or name it with --gonogo")
+        parser.error(f"{args.gonogo} is no program: build it (cargo build --release), or name it with --gonogo")
+    if args.rounds < 1:
+        parser.error("--rounds must be 1 or more")
     if args.dir and not args.dir.is_dir():
         parser.error(f"{args.dir} is no directory")
 
-    comparisons: list[Comparison] = []
-    with tempfile.TemporaryDirectory(prefix="peers-") as scratch, tempfile.TemporaryDirectory(prefix="peers-", dir=args.dir or Path.cwd()) as data:
-        settings = Settings(Path(binary).resolve(), Path(data).resolve(), Path(scratch))
-        for name in args.only or PEERS:
-            comparisons += compare(name, PEERS[name](settings), settings, args.rounds)
-    print(table(comparisons))
-    print("\npeers: " + ", ".join(dict.fromkeys(c.peer for c in comparisons if c.peer)))
+    done: list[Comparison] = []
+    remarks: list[list[str]] = []
+    failed = False
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory(prefix="peers-", dir=args.dir or Path.cwd()) as directory:
+        for name in dict.fromkeys(args.only or PEERS):
+            peer = PEERS[name](Path(directory), Path(scratch))
+            if why := peer.missing():
+                remarks.append([name, f"skipped: {why}"])
+                continue
+            try:
+                done += compare(name, Path(binary).resolve(), peer, args.rounds)
+            except Failure as failure:
+                print(f"{name}: {failure}", file=sys.stderr)
+                remarks.append([name, "failed: see above"])
+                failed = True
+    head = ["comparison", "gonogo median", "peer median", "ratio", "by round", "target", "met"]
+    print(table([head, *(line.cells() for line in done), *remarks]))
+    if done:
+        print("\npeers: " + ", ".join(dict.fromkeys(line.peer for line in done)))
     if args.json:
-        args.json.write_text(json.dumps([c.raw() for c in comparisons], indent=1) + "\n")
-    return 0 if all(c.good() for c in comparisons) else 1
+        args.json.write_text(json.dumps({"comparisons": [line.raw() for line in done], "not_compared": dict(remarks)}, indent=1) + "\n")
+    return 1 if failed or not all(line.row.met(line.ratio()) for line in done) else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,432 @@
+//! The real binary, end to end.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// A directory of one test and gonogo run in it.
+struct Dir(tempfile::TempDir);
+
+struct Done {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Dir {
+    fn new() -> Result<Self> {
+        Ok(Dir(tempfile::tempdir()?))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_gonogo"));
+        c.args(args).current_dir(self.0.path()).env_remove("SLURM_JOB_NODELIST").env("COLUMNS", "100").stdin(Stdio::null());
+        c
+    }
+
+    fn run(&self, args: &[&str]) -> Result<Done> {
+        Ok(done(self.command(args).output()?))
+    }
+
+    /// A record of a short real run; no floors of this machine matter to the tests that use it.
+    fn record(&self, extra: &[&str]) -> Result<Done> {
+        let mut args = vec!["check", "--only", "environment,storage", "--path", ".", "--quiet", "--out", "rec"];
+        args.extend(extra);
+        self.run(&args)
+    }
+}
+
+fn done(o: Output) -> Done {
+    Done {
+        code: o.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&o.stdout).into_owned(),
+        err: String::from_utf8_lossy(&o.stderr).into_owned(),
+    }
+}
+
+fn leftovers(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    names.filter(|n| n.starts_with(".gonogo-scratch")).collect()
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}
+
+#[test]
+fn a_whole_check_measures_records_reports_and_gates() -> Result {
+    let dir = Dir::new()?;
+    let started = Instant::now();
+    let check = dir.run(&["check", "--path", ".", "--quiet"])?;
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(22), "the quick tier took {took:?}");
+    assert!([0, 1, 2].contains(&check.code), "{}\n{}", check.code, check.err);
+    let word = check.out.split_whitespace().next().unwrap_or("").to_owned();
+    assert_eq!(word, ["GO", "NO-GO", "HOLD"][check.code as usize]);
+    for part in ["gemm", "memory", "tcp", "collective", "storage", "coverage  38 cases planned", "next      gonogo "] {
+        assert!(check.out.contains(part), "{part} is not in\n{}", check.out);
+    }
+    assert!(leftovers(dir.0.path()).is_empty());
+    // No answer of this machine may be wrong, whatever its speed.
+    for code in ["GEM-00", "MEM-00", "NET-00", "COL-00", "STO-00", "RUN-00", "VAL-001"] {
+        assert!(!check.out.contains(code), "{}", check.out);
+    }
+    // Judged again offline: the same report, the same code.
+    let judged = dir.run(&["judge", "gonogo-out/latest"])?;
+    assert_eq!(judged.code, check.code);
+    let findings = |text: &str| text.split("coverage").next().unwrap_or("").to_owned();
+    assert_eq!(findings(&judged.out), findings(&check.out));
+    let json: serde_json::Value = serde_json::from_str(&dir.run(&["report", "gonogo-out/latest", "--format", "json"])?.out)?;
+    assert_eq!(json["exit_code"], check.code);
+    assert_eq!(json["coverage"]["planned"], 38);
+    assert!(json["metrics"].as_array().is_some_and(|m| m.len() > 50));
+    Ok(())
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_measures_nothing() -> Result {
+    let dir = Dir::new()?;
+    let d = dir.run(&["check", "--dry-run", "--skip", "memory", "--seed", "5", "--path", "."])?;
+    assert_eq!(d.code, 0, "{}", d.err);
+    for part in ["quick tier", "seed 5", "collective-node-2", "memory               left out on request", "Nothing was measured"] {
+        assert!(d.out.contains(part), "{part} is not in\n{}", d.out);
+    }
+    assert!(!dir.path("gonogo-out").exists());
+    Ok(())
+}
+
+#[test]
+fn a_budget_is_kept_and_what_it_cut_is_told() -> Result {
+    let dir = Dir::new()?;
+    let started = Instant::now();
+    let d = dir.run(&["check", "--budget", "3s", "--path", ".", "--quiet", "--out", "rec"])?;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert_eq!(d.code, 2, "{}", d.out);
+    assert!(d.out.contains("cut for time") && d.out.contains("cut to fit the budget of 3.00 s"), "{}", d.out);
+    Ok(())
+}
+
+#[test]
+fn bad_usage_is_refused_with_3_and_what_was_meant() -> Result {
+    let dir = Dir::new()?;
+    fs::write(dir.path("bad.toml"), "[checkpoint]\nintervall = \"6h\"\n")?;
+    fs::write(dir.path("not-utf8.toml"), [0xff, 0xfe, 0x00])?;
+    for (args, want) in [
+        (&["check", "--only", "gem"][..], "did you mean `gemm`?"),
+        (&["check", "--tier", "quik"], "quick"),
+        (&["check", "--budget", "soon"], "write it like `90s`"),
+        (&["check", "--budget", "1ms"], "too short"),
+        (&["check", "--plan", "bad.toml"], "bad.toml:2:1: unknown key `intervall`; did you mean `interval`?"),
+        (&["check", "--plan", "none.toml"], "cannot read the plan none.toml"),
+        (&["check", "--plan", "not-utf8.toml"], "cannot read the plan not-utf8.toml"),
+        (&["check", "--plan", "."], "cannot read the plan ."),
+        (&["explain", "STO-999"], "did you mean STO-"),
+        (&["judge", "none"], "cannot read the record none"),
+        (&["discover", "--replay", "."], "not a recorded machine"),
+        (&["frobnicate"], "unrecognized subcommand"),
+    ] {
+        let d = dir.run(args)?;
+        assert_eq!(d.code, 3, "{args:?}: {}{}", d.out, d.err);
+        assert!(d.err.contains(want), "{args:?}: {}", d.err);
+    }
+    Ok(())
+}
+
+#[test]
+fn bad_records_are_refused_or_used_as_far_as_they_go() -> Result {
+    let dir = Dir::new()?;
+    let made = dir.record(&[])?;
+    assert!([0, 1, 2].contains(&made.code), "{}", made.err);
+    let text = fs::read_to_string(dir.path("rec/record.jsonl"))?;
+    let header = text.lines().next().unwrap_or("");
+    for (name, content, want) in [
+        ("empty", String::new(), "is empty"),
+        ("junk", "hello\n".to_owned(), "is not a gonogo record"),
+        ("other", "{\"kind\":\"end\",\"ended\":\"2026-01-01T00:00:00Z\",\"interrupted\":false}\n".to_owned(), "is not a gonogo record"),
+        ("newer", header.replace("\"schema\":1", "\"schema\":99") + "\n", "is a record of schema 99"),
+        ("newer2", "{\"kind\":\"header\",\"schema\":7,\"unheard\":1}\n".to_owned(), "is a record of schema 7"),
+        ("middle", format!("{header}\n{{\"kind\":\"outcome\"\n{header}\n"), "middle:2:"),
+        ("twice", format!("{header}\n{header}\n"), "twice:2: a second header"),
+    ] {
+        fs::write(dir.path(name), content)?;
+        let d = dir.run(&["judge", name])?;
+        assert_eq!(d.code, 3, "{name}: {}{}", d.out, d.err);
+        assert!(d.err.contains(want), "{name}: {}", d.err);
+    }
+    // Cut off in the middle of the last line: everything before it counts, and the cut is told.
+    fs::write(dir.path("cut"), &text[..text.len() - 20])?;
+    let cut = dir.run(&["judge", "cut"])?;
+    assert_eq!(cut.code, 2, "{}", cut.out);
+    assert!(cut.out.contains("COV-005") && cut.out.contains("STO") | cut.out.contains("storage"), "{}", cut.out);
+    // Cut off anywhere else: never a panic, never a GO.
+    for share in [3, 5, 7] {
+        fs::write(dir.path("cut"), &text[..text.len() * share / 10])?;
+        assert!([1, 2, 3].contains(&dir.run(&["judge", "cut"])?.code), "{share}/10");
+    }
+    Ok(())
+}
+
+#[test]
+fn unusable_checkpoint_paths_have_their_codes() -> Result {
+    let dir = Dir::new()?;
+    fs::write(dir.path("file"), "x")?;
+    for (path, code) in [("no/such/dir", "STO-022"), ("file", "STO-023"), ("/proc", "STO-02")] {
+        let d = dir.run(&["check", "--only", "storage", "--path", path, "--quiet", "--out", &path.replace('/', "_")])?;
+        assert_eq!(d.code, 1, "{path}: {}{}", d.out, d.err);
+        assert!(d.out.contains(code), "{path}: {}", d.out);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_read_only_directory_is_named() -> Result {
+    if is_root() {
+        // Root writes where modes forbid it: a read-only mount shows the same.
+        let dir = Dir::new()?;
+        let Some(mount) = Mounted::tmpfs(&dir.path("ro"), "size=8m,ro")? else { return Ok(()) };
+        let d = dir.run(&["check", "--only", "storage", "--path", "ro", "--quiet", "--out", "rec"])?;
+        drop(mount);
+        assert!(d.code == 1 && d.out.contains("STO-024"), "{}", d.out);
+        return Ok(());
+    }
+    let dir = Dir::new()?;
+    fs::create_dir(dir.path("ro"))?;
+    fs::set_permissions(dir.path("ro"), fs::Permissions::from_mode(0o555))?;
+    let d = dir.run(&["check", "--only", "storage", "--path", "ro", "--quiet", "--out", "rec"])?;
+    assert!(d.code == 1 && d.out.contains("STO-024"), "{}", d.out);
+    Ok(())
+}
+
+/// A mount of this test, gone with it.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// `None`, with the reason on stderr, where mounting is not permitted.
+    fn tmpfs(at: &Path, options: &str) -> Result<Option<Self>> {
+        fs::create_dir_all(at)?;
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(at).output();
+        match mounted {
+            Ok(o) if o.status.success() => Ok(Some(Mounted(at.to_owned()))),
+            other => {
+                eprintln!("skipped: cannot mount a tmpfs here ({other:?})");
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_while_it_is_measured_is_named() -> Result {
+    let dir = Dir::new()?;
+    let Some(_mount) = Mounted::tmpfs(&dir.path("small"), "size=200m,nr_inodes=20")? else { return Ok(()) };
+    // The storm of names needs more inodes than there are.
+    let d = dir.run(&["check", "--only", "storage", "--path", "small", "--quiet", "--out", "rec"])?;
+    assert_eq!(d.code, 1, "{}", d.out);
+    assert!(d.out.contains("STO-026") && d.out.contains("STO-025"), "{}", d.out);
+    assert!(leftovers(&dir.path("small")).is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_under_the_record_loses_no_report() -> Result {
+    let dir = Dir::new()?;
+    let Some(_mount) = Mounted::tmpfs(&dir.path("tiny"), "size=8k")? else { return Ok(()) };
+    let d = dir.run(&["check", "--only", "environment,tcp", "--quiet", "--out", "tiny/rec"])?;
+    assert_eq!(d.code, 4, "{}{}", d.out, d.err);
+    assert!(d.out.contains("loopback 1 stream") && d.err.contains("is not complete"), "{}{}", d.out, d.err);
+    Ok(())
+}
+
+#[test]
+fn signals_end_in_a_report_and_leave_nothing_behind() -> Result {
+    for (signal, after) in [("-INT", 900), ("-TERM", 1800), ("-INT", 3000)] {
+        let dir = Dir::new()?;
+        let child = dir.command(&["check", "--path", ".", "--quiet", "--out", "rec"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        std::thread::sleep(Duration::from_millis(after));
+        Command::new("kill").args([signal, &child.id().to_string()]).status()?;
+        let asked = Instant::now();
+        let d = done(child.wait_with_output()?);
+        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+        assert!([1, 2].contains(&d.code), "{} {}", d.code, d.err);
+        assert!(d.out.contains("COV-004") && d.out.contains("interrupted"), "{}", d.out);
+        assert!(leftovers(dir.0.path()).is_empty());
+        assert_eq!(dir.run(&["judge", "rec"])?.code, d.code);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_killed_run_keeps_every_outcome_and_cleans_up_after_itself() -> Result {
+    let dir = Dir::new()?;
+    let mut child = dir.command(&["check", "--only", "environment,storage", "--tier", "standard", "--path", ".", "--quiet", "--out", "rec"]).stdout(Stdio::null()).spawn()?;
+    let started = Instant::now();
+    while leftovers(dir.0.path()).is_empty() && started.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!leftovers(dir.0.path()).is_empty(), "no scratch directory was made");
+    child.kill()?;
+    child.wait()?;
+    let started = Instant::now();
+    while !leftovers(dir.0.path()).is_empty() && started.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(leftovers(dir.0.path()), Vec::<String>::new(), "the worker did not clean up");
+    let d = dir.run(&["judge", "rec"])?;
+    assert_eq!(d.code, 2, "{}", d.out);
+    assert!(d.out.contains("the record has no end") && d.out.contains("not in the record"), "{}", d.out);
+    Ok(())
+}
+
+/// Makes the record of a real run a GO by giving every limit and reason to hold away: what is tested is the gate.
+fn go_record(dir: &Dir) -> Result<String> {
+    let plan = "name = \"t\"\n[nodes]\nneeded = 1\n";
+    fs::write(dir.path("run.toml"), plan)?;
+    let d = dir.record(&["--plan", "run.toml"])?;
+    if d.code != 0 {
+        return Err(format!("this machine is no GO for the gate's test:\n{}", d.out).into());
+    }
+    Ok("rec".to_owned())
+}
+
+#[test]
+fn the_gate_starts_the_command_or_holds_it() -> Result {
+    let dir = Dir::new()?;
+    let rec = go_record(&dir)?;
+    let host = fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned();
+    let show = ["--", "sh", "-c", "echo $GONOGO_DECISION $GONOGO_NODELIST [$GONOGO_EXCLUDE] {nodelist} [{exclude}]; exit 7"];
+    let with = |args: &[&str]| {
+        let mut all = vec!["gate", rec.as_str()];
+        all.extend(args);
+        dir.run(&all)
+    };
+    let go = with(&show)?;
+    assert_eq!((go.code, go.out.trim()), (7, format!("GO {host} [] {host} []").as_str()), "{}", go.err);
+    assert_eq!(with(&["--plan", "run.toml", "--", "true"])?.code, 0);
+    // Not accepted silently: age, plan, nodes.
+    fs::write(dir.path("other.toml"), "name = \"other\"\n")?;
+    for (args, want) in [
+        (&["--max-age", "1ms", "--", "touch", "started"][..], "more than --max-age"),
+        (&["--plan", "other.toml", "--", "touch", "started"], "made for another plan"),
+        (&["--nodes", "x[1-2]", "--", "touch", "started"], "says nothing about x[1-2]"),
+    ] {
+        let d = with(args)?;
+        assert_eq!(d.code, 2, "{args:?}: {}", d.err);
+        assert!(d.err.contains(want), "{args:?}: {}", d.err);
+    }
+    assert_eq!(with(&["--nodes", "x[1-", "--", "touch", "started"])?.code, 3);
+    assert_eq!(with(&["--", "/no/such/command"])?.code, 3);
+    // A NO-GO says why, and nothing starts.
+    fs::write(dir.path("big.toml"), "[checkpoint]\nsize = \"1 PB\"\nkeep = 9\n")?;
+    let no = dir.run(&["check", "--only", "environment,storage", "--path", ".", "--plan", "big.toml", "--quiet", "--out", "no"])?;
+    assert_eq!(no.code, 1, "{}", no.out);
+    let held = dir.run(&["gate", "no", "--", "touch", "started"])?;
+    assert_eq!(held.code, 1);
+    assert!(held.err.contains("STO-020") && held.err.contains("the gate stays closed: NO-GO"), "{}", held.err);
+    assert!(!dir.path("started").exists(), "the gate let a command through");
+    Ok(())
+}
+
+#[test]
+fn tickets_carry_a_go_and_cannot_be_forged() -> Result {
+    let dir = Dir::new()?;
+    let rec = go_record(&dir)?;
+    assert_eq!(dir.run(&["gate", "--new-key", "key"])?.code, 0);
+    assert_eq!(dir.run(&["gate", "--new-key", "other"])?.code, 0);
+    assert_eq!(dir.run(&["gate", &rec, "--ticket", "t", "--key", "key", "--image", "sha256:1"])?.code, 0);
+    let use_ticket = |extra: &[&str]| {
+        let mut all = vec!["gate", "--require-ticket", "t", "--trust", "key.pub", "--image", "sha256:1"];
+        all.extend(extra);
+        all.extend(["--", "sh", "-c", "exit 7"]);
+        dir.run(&all)
+    };
+    let ok = use_ticket(&[])?;
+    assert_eq!(ok.code, 7, "{}", ok.err);
+    assert_eq!(use_ticket(&["--plan", "run.toml"])?.code, 7);
+    assert_eq!(use_ticket(&["--nodes", "elsewhere"])?.code, 2);
+    let image = dir.run(&["gate", "--require-ticket", "t", "--trust", "key.pub", "--image", "sha256:2", "--", "true"])?;
+    assert!(image.code == 2 && image.err.contains("sha256:1"), "{}", image.err);
+    let other = dir.run(&["gate", "--require-ticket", "t", "--trust", "other.pub", "--", "true"])?;
+    assert!(other.code == 2 && other.err.contains("does not fit the trusted key"), "{}", other.err);
+    let forged = fs::read_to_string(dir.path("t"))?.replace("sha256:1", "sha256:2");
+    fs::write(dir.path("t"), forged)?;
+    assert_eq!(use_ticket(&[])?.code, 2);
+    assert_eq!(dir.run(&["gate", "--require-ticket", "t", "--", "true"])?.code, 3, "a ticket without a trusted key");
+    // The secret key is for its owner alone.
+    fs::set_permissions(dir.path("key"), fs::Permissions::from_mode(0o644))?;
+    assert_eq!(dir.run(&["gate", &rec, "--ticket", "t2", "--key", "key"])?.code, 3);
+    Ok(())
+}
+
+#[test]
+fn a_recorded_machine_replays_the_same() -> Result {
+    let dir = Dir::new()?;
+    let recorded = dir.run(&["discover", "--record", "machine", "--format", "json"])?;
+    assert_eq!(recorded.code, 0, "{}", recorded.err);
+    let replayed = dir.run(&["discover", "--replay", "machine", "--format", "json"])?;
+    let (mut a, mut b): (serde_json::Value, serde_json::Value) = (serde_json::from_str(&recorded.out)?, serde_json::from_str(&replayed.out)?);
+    for v in [&mut a, &mut b] {
+        assert!(v["cpu"]["threads"].as_u64().is_some_and(|t| t > 0));
+        // Read live from the moment; everything else is a file.
+        v["memory"]["available"] = serde_json::Value::Null;
+    }
+    assert_eq!(a, b);
+    assert_eq!(dir.run(&["discover", "--record", "machine"])?.code, 3, "a recording was written over");
+    Ok(())
+}
+
+#[test]
+fn a_machine_without_proc_and_sys_is_unknown_and_not_a_crash() -> Result {
+    let dir = Dir::new()?;
+    fs::create_dir(dir.path("proc"))?;
+    let d = dir.run(&["discover", "--replay", "."])?;
+    assert_eq!(d.code, 0, "{}", d.err);
+    assert!(d.out.contains("/proc/cpuinfo (absent)") && d.out.contains("/sys/class/net (absent)"), "{}", d.out);
+    Ok(())
+}
+
+#[test]
+fn no_secret_of_the_environment_reaches_a_record() -> Result {
+    let dir = Dir::new()?;
+    let run = |c: &mut Command| c.env("GONOGO_TOKEN", "hunter2").env("NCCL_SECRET_KEY", "hunter2").env("NCCL_DEBUG", "INFO").output();
+    run(&mut dir.command(&["check", "--only", "environment,tcp", "--quiet", "--out", "rec"]))?;
+    let text = fs::read_to_string(dir.path("rec/record.jsonl"))?;
+    assert!(text.contains("NCCL_DEBUG") && !text.contains("hunter2"));
+    Ok(())
+}
+
+#[test]
+fn the_schema_that_is_committed_is_the_one_that_is_generated() -> Result {
+    let dir = Dir::new()?;
+    let generated = dir.run(&["list", "schema"])?.out;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/record.schema.json");
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(path, &generated)?;
+    }
+    assert_eq!(fs::read_to_string(path).unwrap_or_default(), generated, "run BLESS=1 cargo test and look at the difference");
+    Ok(())
+}
+
+#[test]
+fn it_starts_at_once_and_lists_what_there_is() -> Result {
+    let dir = Dir::new()?;
+    assert!(dir.run(&["list", "probes"])?.out.contains("all-reduce"));
+    assert!(dir.run(&["list", "codes"])?.out.lines().count() > 40);
+    assert!(dir.run(&["explain", "sto-020"])?.out.contains("[[waive]]"));
+    assert_eq!(dir.run(&["--version"])?.code, 0);
+    assert_eq!(dir.run(&["--help"])?.code, 0);
+    Ok(())
+}
