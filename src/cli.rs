@@ -8,7 +8,12 @@ use crate::plan::{Tier, Time};
 
 /// Go or no-go? Proves a machine before a large training run is launched on it.
 #[derive(Debug, Parser)]
-#[command(name = "gonogo", version, about, after_help = "Exit codes: 0 go, 1 no-go, 2 hold (nothing proven), 3 bad usage or plan, 4 gonogo failed")]
+#[command(
+    name = "gonogo",
+    version,
+    about,
+    after_help = "Exit codes: 0 go, 1 no-go, 2 hold (nothing proven), 3 bad usage or plan, 4 gonogo failed"
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -32,9 +37,7 @@ pub enum Command {
         code: String,
     },
     /// List what there is.
-    List {
-        what: Listed,
-    },
+    List { what: Listed },
     /// A probe's process; gonogo starts it itself.
     #[command(hide = true)]
     Worker,

@@ -61,7 +61,9 @@ fn numbers(ranges: &str) -> Option<Vec<String>> {
     let mut out = Vec::new();
     for range in ranges.split(',') {
         let (a, b) = range.split_once('-').unwrap_or((range, range));
-        let digits = |t: &str| (!t.is_empty() && t.bytes().all(|c| c.is_ascii_digit())).then(|| t.parse::<usize>().ok()).flatten();
+        let digits = |t: &str| {
+            (!t.is_empty() && t.bytes().all(|c| c.is_ascii_digit())).then(|| t.parse::<usize>().ok()).flatten()
+        };
         let (from, to) = (digits(a)?, digits(b)?);
         if to < from || to - from >= MAX_HOSTS || out.len() > MAX_HOSTS {
             return None;
@@ -77,7 +79,11 @@ pub fn compress(names: &[String]) -> String {
     let mut plain = Vec::new();
     for name in names {
         let end = name.rfind(|c: char| c.is_ascii_digit()).map(|i| i + 1);
-        let start = end.map(|e| name[..e].rfind(|c: char| !c.is_ascii_digit()).map_or(0, |i| i + name[i..].chars().next().map_or(1, char::len_utf8)));
+        let start = end.map(|e| {
+            name[..e]
+                .rfind(|c: char| !c.is_ascii_digit())
+                .map_or(0, |i| i + name[i..].chars().next().map_or(1, char::len_utf8))
+        });
         match start.zip(end).and_then(|(s, e)| Some((s, e, name.get(s..e)?.parse::<usize>().ok()?))) {
             Some((s, e, n)) => groups.entry((name[..s].to_owned(), e - s, name[e..].to_owned())).or_default().push(n),
             None => plain.push(name.clone()),
@@ -95,8 +101,10 @@ pub fn compress(names: &[String]) -> String {
                 _ => ranges.push((n, n)),
             }
         }
-        let text: Vec<String> =
-            ranges.iter().map(|(a, b)| if a == b { format!("{a:0width$}") } else { format!("{a:0width$}-{b:0width$}") }).collect();
+        let text: Vec<String> = ranges
+            .iter()
+            .map(|(a, b)| if a == b { format!("{a:0width$}") } else { format!("{a:0width$}-{b:0width$}") })
+            .collect();
         let single = ranges.len() == 1 && ranges[0].0 == ranges[0].1;
         out.push(if single { format!("{head}{}{tail}", text[0]) } else { format!("{head}[{}]{tail}", text.join(",")) });
     }

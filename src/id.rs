@@ -72,7 +72,10 @@ const MAX_SHOWN: usize = 300;
 
 /// Foreign text made safe for a terminal: control characters and direction marks become `\u{..}`, length is bounded.
 pub fn clean(text: &str) -> Cow<'_, str> {
-    let bad = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let bad = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
     if text.len() <= MAX_SHOWN && !text.contains(bad) {
         return Cow::Borrowed(text);
     }

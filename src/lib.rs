@@ -15,18 +15,18 @@ pub mod unit;
 // The machine's own library calls.
 pub mod sys;
 // Facts.
-pub mod plan;
-pub mod topology;
-pub mod measure;
 pub mod cluster;
+pub mod measure;
+pub mod plan;
 pub mod probe;
 pub mod record;
+pub mod topology;
 // What is expected.
-pub mod forecast;
 pub mod baseline;
+pub mod forecast;
+pub mod gate;
 pub mod judge;
 pub mod report;
-pub mod gate;
 // The program.
 pub mod cli;
 pub mod cmd;

@@ -27,7 +27,9 @@ impl Unit {
             return "not a number".to_owned();
         }
         match self {
-            Unit::FlopPerSecond => scaled(value, 1000.0, &["FLOP/s", "kFLOP/s", "MFLOP/s", "GFLOP/s", "TFLOP/s", "PFLOP/s"]),
+            Unit::FlopPerSecond => {
+                scaled(value, 1000.0, &["FLOP/s", "kFLOP/s", "MFLOP/s", "GFLOP/s", "TFLOP/s", "PFLOP/s"])
+            }
             Unit::BytePerSecond => scaled(value, 1000.0, &["B/s", "kB/s", "MB/s", "GB/s", "TB/s"]),
             Unit::OperationPerSecond => scaled(value, 1000.0, &["/s", "k/s", "M/s", "G/s"]),
             Unit::Byte => Bytes::from_f64(value).to_string(),
@@ -127,7 +129,8 @@ impl FromStr for Bytes {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        let bad = || QuantityError::Malformed { text: crate::id::clean(text).into_owned(), what: "size", example: "268 GiB" };
+        let bad =
+            || QuantityError::Malformed { text: crate::id::clean(text).into_owned(), what: "size", example: "268 GiB" };
         let (number, suffix) = number_and_suffix(text).ok_or_else(bad)?;
         if number < 0.0 {
             return Err(QuantityError::Negative(text.to_owned()));
@@ -202,7 +205,8 @@ impl FromStr for ByteRate {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        let bad = || QuantityError::Malformed { text: crate::id::clean(text).into_owned(), what: "rate", example: "40 GB/s" };
+        let bad =
+            || QuantityError::Malformed { text: crate::id::clean(text).into_owned(), what: "rate", example: "40 GB/s" };
         let (number, suffix) = number_and_suffix(text).ok_or_else(bad)?;
         if number < 0.0 {
             return Err(QuantityError::Negative(text.to_owned()));
@@ -230,7 +234,11 @@ impl<'de> Deserialize<'de> for ByteRate {
                 f.write_str("a rate with its unit such as \"40 GB/s\"")
             }
             fn visit_f64<E: serde::de::Error>(self, v: f64) -> Result<ByteRate, E> {
-                if v.is_finite() && v >= 0.0 { Ok(ByteRate(v)) } else { Err(E::custom(QuantityError::Negative(v.to_string()))) }
+                if v.is_finite() && v >= 0.0 {
+                    Ok(ByteRate(v))
+                } else {
+                    Err(E::custom(QuantityError::Negative(v.to_string())))
+                }
             }
             fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<ByteRate, E> {
                 Ok(ByteRate(v as f64))

@@ -20,7 +20,9 @@ fn provoke(code: &str) -> Option<Record> {
         edit(&mut record);
         Some(record)
     };
-    let case = |probe: &'static str, case: &'static str, outcome: Outcome| with("", &|r| drop(add(r, probe, case, outcome.clone())));
+    let case = |probe: &'static str, case: &'static str, outcome: Outcome| {
+        with("", &|r| drop(add(r, probe, case, outcome.clone())))
+    };
     let node = |edit: &dyn Fn(&mut Machine)| {
         let mut m = good_machine();
         edit(&mut m);
@@ -30,8 +32,12 @@ fn provoke(code: &str) -> Option<Record> {
         Some(record)
     };
     let failed = |kind| case("storage", "write", Outcome::error(kind, "as the test has it"));
-    let wrong = |probe: &'static str, metric: &str, check: &str| case(probe, "x", checked(series(probe, metric, 1e12), check, false));
-    let slow = |probe: &'static str, name: &'static str, metric: &str, value| case(probe, name, measured(series(probe, metric, value)));
+    let wrong = |probe: &'static str, metric: &str, check: &str| {
+        case(probe, "x", checked(series(probe, metric, 1e12), check, false))
+    };
+    let slow = |probe: &'static str, name: &'static str, metric: &str, value| {
+        case(probe, name, measured(series(probe, metric, value)))
+    };
     let load = Some(Load { window_ms: 500, others_cores: 1.5, steal_cores: 0.0 });
     let gpu = PciGpu { vendor: "0x10de".into(), ..PciGpu::default() };
     let plan = "[model]\nparameters = 20.55e9\n[checkpoint]\ndir = \"/ckpt\"\n";
@@ -84,7 +90,9 @@ fn provoke(code: &str) -> Option<Record> {
         "ENV-008" => node(&|m| m.memory.shm = Some(Bytes(64 << 20))),
         "GEM-001" => wrong("gemm", "flops", "residual"),
         "GEM-002" => wrong("gemm", "flops", "repeat"),
-        "GEM-010" => case("gemm", "f32 9 cores", measured(series("gemm", "flops", 10e9).nominally(100e9, "the test's CPU"))),
+        "GEM-010" => {
+            case("gemm", "f32 9 cores", measured(series("gemm", "flops", 10e9).nominally(100e9, "the test's CPU")))
+        }
         "MEM-001" => wrong("memory", "bandwidth", "pattern"),
         "MEM-010" => slow("memory", "read 1 core", "bandwidth", 1e9),
         "NET-001" => wrong("tcp", "bandwidth", "payload"),
@@ -131,15 +139,25 @@ fn every_code_has_its_texts_and_a_record_that_provokes_it() {
     for doc in CODES {
         assert!(seen.insert(doc.code), "{} is there twice", doc.code);
         assert!(FindingCode::is_well_formed(doc.code), "{}", doc.code);
-        for (name, text) in [("title", doc.title), ("cause", doc.cause), ("suspect", doc.suspect), ("remedy", doc.remedy)] {
+        for (name, text) in
+            [("title", doc.title), ("cause", doc.cause), ("suspect", doc.suspect), ("remedy", doc.remedy)]
+        {
             assert!(text.len() > 4 && text.is_ascii(), "{} has no good {name}", doc.code);
         }
         assert!(doc.cause.ends_with('.'), "{}", doc.code);
         let Some(record) = provoke(doc.code) else { panic!("no test provokes {}", doc.code) };
         let (decision, findings) = verdict(&record);
-        assert!(findings.iter().any(|f| f.starts_with(doc.code)), "{} was provoked and not found: {decision} {findings:?}", doc.code);
+        assert!(
+            findings.iter().any(|f| f.starts_with(doc.code)),
+            "{} was provoked and not found: {decision} {findings:?}",
+            doc.code
+        );
         let holds = matches!(doc.severity, Severity::Hold | Severity::Fail);
-        assert!(!holds || decision != "GO", "{} holds the gate by its registry and the decision was {decision}", doc.code);
+        assert!(
+            !holds || decision != "GO",
+            "{} holds the gate by its registry and the decision was {decision}",
+            doc.code
+        );
     }
 }
 

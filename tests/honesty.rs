@@ -23,7 +23,11 @@ fn what_was_not_measured_and_what_is_zero_are_never_healthy() {
 /// Meta GCM: UNKNOWN ranks below OK; OCI: a crash of the SDC check counts as passed; soperator: set-up failure exits 0.
 #[test]
 fn a_probe_that_broke_holds_the_gate() {
-    for outcome in [Outcome::error(FailKind::Crashed, "x"), Outcome::TimedOut { after_ms: 1 }, Outcome::error(FailKind::Error, "x")] {
+    for outcome in [
+        Outcome::error(FailKind::Crashed, "x"),
+        Outcome::TimedOut { after_ms: 1 },
+        Outcome::error(FailKind::Error, "x"),
+    ] {
         let mut record = healthy(RunPlan::default());
         add(&mut record, "tcp", "loopback 1 stream", outcome);
         assert_eq!(verdict(&record).0, "HOLD");
@@ -59,11 +63,21 @@ fn a_later_success_does_not_hide_a_failure() {
 #[test]
 fn a_unit_slip_is_invalid_and_not_excellent() {
     let mut record = healthy(RunPlan::default());
-    add(&mut record, "gemm", "f64 1 core", measured(series("gemm", "flops", 90e12).bounded(400e9, "64 FLOP x 6.25 GHz")));
+    add(
+        &mut record,
+        "gemm",
+        "f64 1 core",
+        measured(series("gemm", "flops", 90e12).bounded(400e9, "64 FLOP x 6.25 GHz")),
+    );
     assert_eq!(verdict(&record), ("HOLD".into(), vec!["VAL-001 hold".into()]));
     // A time below what light and silicon allow, likewise.
     let mut record = healthy(RunPlan::default());
-    add(&mut record, "tcp", "loopback ping 1 B", measured(series("tcp", "rtt_p50", 5e-9).bounded(100e-9, "two cache lines")));
+    add(
+        &mut record,
+        "tcp",
+        "loopback ping 1 B",
+        measured(series("tcp", "rtt_p50", 5e-9).bounded(100e-9, "two cache lines")),
+    );
     assert!(verdict(&record).1.contains(&"VAL-001 hold".to_owned()));
 }
 
@@ -120,7 +134,8 @@ fn every_limit_that_decides_says_where_it_is_from() {
     let mut limits = gonogo::baseline::required(&run);
     limits.extend(gonogo::baseline::builtin());
     let j = judge::judge(&record, &run, &limits);
-    let limit = |code: &str| j.findings.iter().find(|f| f.code.as_str() == code).map(|f| f.limit.clone()).unwrap_or_default();
+    let limit =
+        |code: &str| j.findings.iter().find(|f| f.code.as_str() == code).map(|f| f.limit.clone()).unwrap_or_default();
     assert_eq!(limit("NET-010"), "at least 9.00 GB/s, from [require] min_tcp");
     assert!(limit("MEM-010").contains("JESD79-4") && limit("MEM-010").contains("2026-11-24"), "{}", limit("MEM-010"));
 }
@@ -147,7 +162,10 @@ fn the_mount_of_gpt_neox_20b_is_refused_with_the_numbers() {
     let f = j.findings.iter().find(|f| f.code.as_str() == "STO-020");
     let Some(f) = f else { panic!("{:?}", j.findings) };
     assert_eq!(f.evidence, "1 TiB free of 2 TiB; 3 saves fit, the save at hour 24.4 fails");
-    assert_eq!(f.limit, "268 GiB x (all 300 saves (no keep is set) + 1 in flight + 1 partial) / 0.80 = 98.8 TiB needed");
+    assert_eq!(
+        f.limit,
+        "268 GiB x (all 300 saves (no keep is set) + 1 in flight + 1 partial) / 0.80 = 98.8 TiB needed"
+    );
     assert_eq!(j.decision.to_string(), "NO-GO");
 }
 
@@ -155,7 +173,8 @@ fn the_mount_of_gpt_neox_20b_is_refused_with_the_numbers() {
 #[test]
 fn waivers_count_until_their_day() {
     let with = |until: &str| {
-        let mut record = healthy(run_plan(&format!("[[waive]]\ncode = \"COV-002\"\nreason = \"known\"\nuntil = \"{until}\"\n")));
+        let mut record =
+            healthy(run_plan(&format!("[[waive]]\ncode = \"COV-002\"\nreason = \"known\"\nuntil = \"{until}\"\n")));
         add(&mut record, "tcp", "x", Outcome::waived(WaiveKind::NoTime, "cut"));
         verdict(&record)
     };

@@ -5,8 +5,8 @@ use std::path::Path;
 
 /// The modules in flow order. `cli` parses into words of `plan`, so it stands beside `cmd`.
 const ORDER: &[&str] = &[
-    "exit", "id", "hostlist", "unit", "sys", "plan", "topology", "measure", "cluster", "probe", "record", "forecast", "baseline",
-    "judge", "report", "gate", "cli", "cmd",
+    "exit", "id", "hostlist", "unit", "sys", "plan", "topology", "measure", "cluster", "probe", "record", "forecast",
+    "baseline", "judge", "report", "gate", "cli", "cmd",
 ];
 
 /// Stages that get no clock, no file, no environment.
@@ -49,7 +49,9 @@ fn every_stage_imports_from_its_left_only() {
         if matches!(own, "lib" | "main") {
             continue;
         }
-        let Some(at) = rank(own) else { panic!("{file} belongs to no stage: add `{own}` to ORDER and to the map in lib.rs") };
+        let Some(at) = rank(own) else {
+            panic!("{file} belongs to no stage: add `{own}` to ORDER and to the map in lib.rs")
+        };
         for (i, _) in without_tests(&text).match_indices("crate::") {
             let target: String = text[i + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             match rank(&target) {
@@ -66,7 +68,15 @@ fn every_stage_imports_from_its_left_only() {
 #[test]
 fn opinions_have_no_clock_no_file_no_environment() {
     for (file, text) in all().into_iter().filter(|(f, _)| PURE.contains(&stage(f))) {
-        for word in ["std::fs", "std::env::", "std::time::Instant", "SystemTime", "Timestamp::now", "std::net", "std::process::Command"] {
+        for word in [
+            "std::fs",
+            "std::env::",
+            "std::time::Instant",
+            "SystemTime",
+            "Timestamp::now",
+            "std::net",
+            "std::process::Command",
+        ] {
             assert!(!without_tests(&text).contains(word), "{file} uses {word}");
         }
     }
@@ -75,7 +85,10 @@ fn opinions_have_no_clock_no_file_no_environment() {
 #[test]
 fn unsafe_lives_in_sys_only() {
     for (file, text) in all().into_iter().filter(|(f, _)| stage(f) != "sys") {
-        assert!(!text.contains(concat!("unsafe", " {")) && !text.contains(concat!("unsafe", " fn")), "{file} has unsafe code");
+        assert!(
+            !text.contains(concat!("unsafe", " {")) && !text.contains(concat!("unsafe", " fn")),
+            "{file} has unsafe code"
+        );
     }
 }
 

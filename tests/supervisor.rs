@@ -20,7 +20,8 @@ fn run(script: &str, interrupt: Option<Duration>) -> (Vec<(String, Outcome)>, Du
             flag.store(true, Ordering::Relaxed);
         });
     }
-    let supervisor = Supervisor { program: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()], interrupt: flag };
+    let supervisor =
+        Supervisor { program: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()], interrupt: flag };
     let step = Step {
         name: "s".into(),
         probe: ProbeName::new("gemm"),
@@ -110,7 +111,10 @@ fn a_case_that_the_probe_forgot_is_told() {
 
 #[test]
 fn a_case_that_nobody_planned_is_not_taken() {
-    let (out, _) = run(&format!(r#"echo '{{"outcome":{{"case":"z","outcome":{{"measured":{{"series":[],"checks":[]}}}}}}}}'; {DONE}"#), None);
+    let (out, _) = run(
+        &format!(r#"echo '{{"outcome":{{"case":"z","outcome":{{"measured":{{"series":[],"checks":[]}}}}}}}}'; {DONE}"#),
+        None,
+    );
     assert_eq!(out.iter().map(|o| o.0.as_str()).collect::<Vec<_>>(), ["a", "b"]);
 }
 

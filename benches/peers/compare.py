@@ -48,15 +48,18 @@ class Failure(Exception):
         super().__init__("\n".join([shlex.join(map(str, command)), f"  {why}", *(f"  | {line}" for line in lines)]))
 
 
-def run(command: Sequence[str | Path], timeout: float, ok: Sequence[int] = (0,), env: Mapping[str, str] | None = None) -> str:
-    """Runs a command in a session of its own, so that a timeout also ends its children; returns its stdout."""
-    pipe = subprocess.PIPE
+def start(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Starts a command in a session of its own, so that its children can be ended with it."""
+    pipe, nothing, environment = subprocess.PIPE, subprocess.DEVNULL, {**os.environ, **(env or {})}
     try:
-        process = subprocess.Popen(
-            command, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-        )
+        return subprocess.Popen(command, env=environment, stdin=nothing, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     except OSError as error:
         raise Failure(command, str(error)) from error
+
+
+def run(command: Sequence[str | Path], timeout: float, ok: Sequence[int] = (0,), env: Mapping[str, str] | None = None) -> str:
+    """Runs a command to its end; returns its stdout."""
+    process = start(command, env)
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -178,20 +181,15 @@ class Tcp(Peer):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
-        address = ["-p", port, "-B", "127.0.0.1"]
         # The first second is left out: gonogo's first block is not counted, either.
         client = ["iperf3", "-c", "127.0.0.1", "-p", port, "-P", streams, "-O", "1", "-t", "3", "-J"]
-        quiet = subprocess.DEVNULL
-        server = subprocess.Popen(
-            ["iperf3", "-s", "-1", *address], stdin=quiet, stdout=quiet, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+        server = start(["iperf3", "-s", "-1", "-B", "127.0.0.1", "-p", port])
         try:
-            answer: dict[str, Any] = {"error": "the server did not start"}
-            for _ in range(30):
+            answer = {"error": "refused"}
+            deadline = time.monotonic() + 5
+            while "refused" in answer.get("error", "") and time.monotonic() < deadline:
                 time.sleep(0.1)
                 answer = run_json(client, 30, ok=(0, 1))
-                if "refused" not in answer.get("error", ""):
-                    break
             if "error" in answer:
                 raise Failure(client, answer["error"], stop(server))
             return answer["end"]["sum_received"]["bits_per_second"] / 8
@@ -248,14 +246,13 @@ PEERS: dict[str, type[Peer]] = {"gemm": Gemm, "tcp": Tcp, "allreduce": AllReduce
 def gonogo(binary: Path, peer: Peer) -> Samples:
     """gonogo's samples of the cases that the peer's rows name; a case measured twice has the samples of both."""
     with tempfile.TemporaryDirectory(dir=peer.scratch) as out:
-        command: list[str | Path] = [binary, "check", "--tier", "standard", "--only", peer.probe, "--budget", "120s", "--quiet"]
-        command += ["--format", "json", "--out", out]
-        if peer.probe == "storage":
-            command += ["--path", peer.directory]
+        record = Path(out, "record")
+        command = [binary, "check", "--tier", "standard", "--only", peer.probe, "--path", peer.directory]
+        command += ["--budget", "120s", "--quiet", "--format", "json", "--out", record]
         # 0, 1 and 2 are verdicts: go, no-go, hold.
         run(command, 300, ok=(0, 1, 2))
         try:
-            lines = [json.loads(line) for line in Path(out, "record.jsonl").read_text().splitlines()]
+            lines = [json.loads(line) for line in (record / "record.jsonl").read_text().splitlines()]
         except (OSError, ValueError) as error:
             raise Failure(command, f"left no record: {error}") from error
     found: Samples = {}
@@ -340,8 +337,7 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where storage writes (default: a new directory in the current one)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples to FILE")
     args = parser.parse_args()
-    binary = shutil.which(args.gonogo)
-    if binary is None:
+    if not os.access(args.gonogo, os.X_OK):
         parser.error(f"{args.gonogo} is no program: build it (cargo build --release), or name it with --gonogo")
     if args.rounds < 1:
         parser.error("--rounds must be 1 or more")
@@ -358,7 +354,7 @@ def main() -> int:
                 remarks.append([name, f"skipped: {why}"])
                 continue
             try:
-                done += compare(name, Path(binary).resolve(), peer, args.rounds)
+                done += compare(name, args.gonogo.resolve(), peer, args.rounds)
             except Failure as failure:
                 print(f"{name}: {failure}", file=sys.stderr)
                 remarks.append([name, "failed: see above"])

@@ -120,7 +120,13 @@ pub fn required(run: &RunPlan) -> Vec<Expectation> {
         demand("min_gemm_fraction", "gemm", "", "flops", r.min_gemm_fraction.map(Limit::ShareOfNominal)),
         demand("min_memory_copy", "memory", "copy", "bandwidth", rate(r.min_memory_copy)),
         demand("min_tcp", "tcp", "loopback", "bandwidth", rate(r.min_tcp)),
-        demand("max_allreduce_latency", "collective", "all-reduce node n=2 8 B", "latency", r.max_allreduce_latency.map(|t| Limit::Value(t.0.as_secs_f64()))),
+        demand(
+            "max_allreduce_latency",
+            "collective",
+            "all-reduce node n=2 8 B",
+            "latency",
+            r.max_allreduce_latency.map(|t| Limit::Value(t.0.as_secs_f64())),
+        ),
         demand("min_storage_write", "storage", "write", "write", rate(r.min_storage_write)),
         demand("min_storage_read", "storage", "read", "read", rate(r.min_storage_read)),
     ]
@@ -138,7 +144,13 @@ mod tests {
         let file: Result<File, _> = toml::from_str(HOST);
         assert!(file.as_ref().is_ok_and(|f| f.expect.len() > 5), "{:?}", file.err());
         for e in builtin() {
-            assert!(e.provenance.len() > 30 && e.provenance.contains("20"), "{} {} has no dated source: {}", e.probe, e.metric, e.provenance);
+            assert!(
+                e.provenance.len() > 30 && e.provenance.contains("20"),
+                "{} {} has no dated source: {}",
+                e.probe,
+                e.metric,
+                e.provenance
+            );
             assert!(e.margin > 0.0 && e.margin < 0.5);
         }
     }
@@ -152,7 +164,12 @@ mod tests {
         }
         for floor in floors {
             let probe = crate::probe::find(&floor.probe);
-            assert!(probe.is_some_and(|p| p.metrics().iter().any(|m| m.name == floor.metric)), "{} {}", floor.probe, floor.metric);
+            assert!(
+                probe.is_some_and(|p| p.metrics().iter().any(|m| m.name == floor.metric)),
+                "{} {}",
+                floor.probe,
+                floor.metric
+            );
         }
     }
 }

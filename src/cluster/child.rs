@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-use crate::cluster::wire::{MAX_LINE, ToChild, ToParent};
 use crate::cluster::Step;
+use crate::cluster::wire::{MAX_LINE, ToChild, ToParent};
 use crate::measure::Outcome;
 
 /// Why a child gives up.
@@ -75,7 +75,9 @@ impl Child {
         self.send(&ToParent::Publish { blob })?;
         match receive(&mut *self.input)? {
             ToChild::All { blobs } if blobs.len() == self.step.ranks as usize => Ok(blobs),
-            ToChild::All { blobs } => Err(ChildError::Junk(format!("{} parts of an exchange among {} ranks", blobs.len(), self.step.ranks))),
+            ToChild::All { blobs } => {
+                Err(ChildError::Junk(format!("{} parts of an exchange among {} ranks", blobs.len(), self.step.ranks)))
+            }
             ToChild::Job { .. } => Err(ChildError::Junk("a second job".to_owned())),
         }
     }

@@ -39,6 +39,7 @@ impl Step {
 
 /// Scratch directories bear the host and the process that owns them, so that a later run knows which are left over.
 pub fn scratch_prefix(host: &str) -> String {
-    let host: String = host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).take(64).collect();
+    let host: String =
+        host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).take(64).collect();
     format!(".gonogo-scratch-{host}-")
 }

@@ -78,11 +78,13 @@ impl Supervisor {
         let (mut reached, (kind, why)) = match end {
             End::Done => (None, (WaiveKind::NotReached, "the probe ended without it")),
             End::Interrupted => (None, (WaiveKind::Interrupted, "interrupted")),
-            End::Deadline => {
-                (Some(Outcome::TimedOut { after_ms: started.elapsed().as_millis() as u64 }), (WaiveKind::NotReached, "the step ran out of time before it"))
-            }
+            End::Deadline => (
+                Some(Outcome::TimedOut { after_ms: started.elapsed().as_millis() as u64 }),
+                (WaiveKind::NotReached, "the step ran out of time before it"),
+            ),
             End::Failed(kind, error) => {
-                let error = if last_words.is_empty() { error } else { format!("{error}; its last words: {last_words}") };
+                let error =
+                    if last_words.is_empty() { error } else { format!("{error}; its last words: {last_words}") };
                 (Some(Outcome::error(kind, error)), (WaiveKind::NotReached, "the step failed before it"))
             }
         };
@@ -101,7 +103,9 @@ impl Supervisor {
                 // Its own group: an interrupt from the terminal comes to the parent alone, and a kill takes all of it.
                 .process_group(0)
                 .spawn()
-                .map_err(|e| format!("cannot start {} for rank {rank} of step {}: {e}", self.program.display(), step.name))?;
+                .map_err(|e| {
+                    format!("cannot start {} for rank {rank} of step {}: {e}", self.program.display(), step.name)
+                })?;
             let (input, output, stderr) = (process.stdin.take(), process.stdout.take(), process.stderr.take());
             if let Some(output) = output {
                 let sender = sender.clone();
@@ -148,7 +152,9 @@ fn serve(
         let event = match events.recv_timeout((deadline - now).min(Duration::from_millis(50))) {
             Ok(event) => event,
             Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => return End::Failed(FailKind::Crashed, "every rank closed its channel".to_owned()),
+            Err(RecvTimeoutError::Disconnected) => {
+                return End::Failed(FailKind::Crashed, "every rank closed its channel".to_owned());
+            }
         };
         match event {
             Event::Frame(_, ToParent::Outcome { case, outcome }) => {
@@ -173,7 +179,9 @@ fn serve(
                     return End::Done;
                 }
             }
-            Event::Junk(rank, what) => return End::Failed(FailKind::Junk, format!("rank {rank} of step {} {what}", step.name)),
+            Event::Junk(rank, what) => {
+                return End::Failed(FailKind::Junk, format!("rank {rank} of step {} {what}", step.name));
+            }
             Event::Closed(rank) => {
                 let r = &mut ranks[rank as usize];
                 if !r.done {
@@ -205,7 +213,9 @@ fn how_it_died(process: &mut std::process::Child) -> (FailKind, String) {
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended early with exit status {code}"),
-        (None, Some(9)) => "was killed by signal 9 (the kernel's out-of-memory killer sends it, `dmesg` tells)".to_owned(),
+        (None, Some(9)) => {
+            "was killed by signal 9 (the kernel's out-of-memory killer sends it, `dmesg` tells)".to_owned()
+        }
         (None, Some(signal)) => format!("was killed by signal {signal}"),
         (None, None) => "ended for an unknown reason".to_owned(),
     }
@@ -264,7 +274,13 @@ fn read_frames(rank: u32, output: ChildStdout, sender: &Sender<Event>) {
                 Ok(frame) => Event::Frame(rank, frame),
                 // Cut off in the middle: the process died while it wrote, which the closed channel says better.
                 Err(_) if line.last() != Some(&b'\n') => Event::Closed(rank),
-                Err(_) => Event::Junk(rank, format!("wrote what is not gonogo's protocol: `{}`", crate::id::clean(&String::from_utf8_lossy(&line[..n.min(80)])).trim_end())),
+                Err(_) => Event::Junk(
+                    rank,
+                    format!(
+                        "wrote what is not gonogo's protocol: `{}`",
+                        crate::id::clean(&String::from_utf8_lossy(&line[..n.min(80)])).trim_end()
+                    ),
+                ),
             }
         };
         let last = !matches!(event, Event::Frame(..));

@@ -47,7 +47,9 @@ pub(super) fn run(args: cli::Check) -> Result<Exit, Failure> {
         return dry_run(header, &supervisor);
     }
     let path = record_path(args.out.as_deref(), &header);
-    let writer = Writer::create(&path).with_context(|| format!("cannot create the record {}; give another --out", path.display())).map_err(Failure::usage)?;
+    let writer = Writer::create(&path)
+        .with_context(|| format!("cannot create the record {}; give another --out", path.display()))
+        .map_err(Failure::usage)?;
     let progress = progress(!args.quiet && std::io::stderr().is_terminal());
     let mut run = Run { record: Record::new(header), writer, lost: None, progress, supervisor, started };
     run.measure();
@@ -73,7 +75,8 @@ fn listen() -> anyhow::Result<Interrupt> {
     let interrupt: Interrupt = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         let code = i32::from(Exit::Hold.code());
-        signal_hook::flag::register_conditional_shutdown(signal, code, interrupt.clone()).context("cannot listen for signals")?;
+        signal_hook::flag::register_conditional_shutdown(signal, code, interrupt.clone())
+            .context("cannot listen for signals")?;
         signal_hook::flag::register(signal, interrupt.clone()).context("cannot listen for signals")?;
     }
     Ok(interrupt)
@@ -86,7 +89,14 @@ fn resolve(args: &cli::Check) -> Result<CheckPlan, Failure> {
     };
     // A relative --path would mean another place to whoever reads the record.
     let path = args.path.as_ref().map(std::path::absolute).transpose().context("--path").map_err(Failure::usage)?;
-    let asked = Selection { tier: args.tier, budget: args.budget, only: args.only.clone(), skip: args.skip.clone(), path, seed: args.seed };
+    let asked = Selection {
+        tier: args.tier,
+        budget: args.budget,
+        only: args.only.clone(),
+        skip: args.skip.clone(),
+        path,
+        seed: args.seed,
+    };
     let fresh = Timestamp::now().as_nanosecond() as u64 ^ u64::from(std::process::id());
     plan::resolve(asked, run, &probe::names(), fresh).map_err(Failure::usage)
 }
@@ -99,7 +109,11 @@ fn supervisor(interrupt: Interrupt) -> anyhow::Result<Supervisor> {
 fn record_path(out: Option<&Path>, header: &Header) -> PathBuf {
     let dir = out.map_or_else(
         || {
-            let host: String = header.nodes[0].0.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+            let host: String = header.nodes[0]
+                .0
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+                .collect();
             PathBuf::from("gonogo-out").join(format!("{}-{host}", header.started.strftime("%Y%m%d-%H%M%S")))
         },
         Path::to_owned,
@@ -131,7 +145,8 @@ fn dry_run(header: Header, supervisor: &Supervisor) -> Result<Exit, Failure> {
     let plan = &header.plan;
     let mut machine = Machine::default();
     for step in probe::find("environment").map(|p| p.steps(plan, &machine)).unwrap_or_default() {
-        supervisor.run(&step, Duration::from_secs(10), |_, outcome, _| machine = machine_of(&outcome).unwrap_or_default());
+        supervisor
+            .run(&step, Duration::from_secs(10), |_, outcome, _| machine = machine_of(&outcome).unwrap_or_default());
     }
     let (kept, cut) = schedule::fit(probe::steps(plan, &machine), plan.budget.0.saturating_sub(RESERVE));
     let named = |t: &Option<PathBuf>| t.as_ref().map_or("none".to_owned(), |p| p.display().to_string());
@@ -152,9 +167,22 @@ fn dry_run(header: Header, supervisor: &Supervisor) -> Result<Exit, Failure> {
     let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
     for s in &kept {
         let deadline = format!("{:.1} s", s.deadline().as_secs_f64());
-        out.push_str(&format!("{:<20} {:>5} {:>6} {:>9} {:>9}\n", s.name, s.ranks, s.cases.len(), seconds(s.estimate_ms), deadline));
+        out.push_str(&format!(
+            "{:<20} {:>5} {:>6} {:>9} {:>9}\n",
+            s.name,
+            s.ranks,
+            s.cases.len(),
+            seconds(s.estimate_ms),
+            deadline
+        ));
     }
-    out.push_str(&format!("{:<20} {:>5} {:>6} {:>9}\n", "together", "", kept.iter().map(|s| s.cases.len()).sum::<usize>(), seconds(kept.iter().map(|s| s.estimate_ms).sum())));
+    out.push_str(&format!(
+        "{:<20} {:>5} {:>6} {:>9}\n",
+        "together",
+        "",
+        kept.iter().map(|s| s.cases.len()).sum::<usize>(),
+        seconds(kept.iter().map(|s| s.estimate_ms).sum())
+    ));
     for s in &cut {
         out.push_str(&format!("{:<20} cut: the budget has no room for it\n", s.name));
     }
@@ -243,7 +271,8 @@ impl Run {
                 .steps
                 .iter()
                 .filter_map(|s| {
-                    let cases: Vec<String> = open.iter().filter(|(step, _)| *step == s.name).map(|(_, case)| case.clone()).collect();
+                    let cases: Vec<String> =
+                        open.iter().filter(|(step, _)| *step == s.name).map(|(_, case)| case.clone()).collect();
                     (!cases.is_empty()).then(|| Step { attempt: round + 1, ..schedule::again(s, cases, 2) })
                 })
                 .collect();
@@ -301,5 +330,13 @@ impl Run {
 }
 
 fn line(node: &NodeName, step: &Step, case: &str, outcome: Outcome, load: Option<Load>) -> OutcomeLine {
-    OutcomeLine { node: node.clone(), step: step.name.clone(), probe: step.probe.clone(), case: case.to_owned(), attempt: step.attempt, load, outcome }
+    OutcomeLine {
+        node: node.clone(),
+        step: step.name.clone(),
+        probe: step.probe.clone(),
+        case: case.to_owned(),
+        attempt: step.attempt,
+        load,
+        outcome,
+    }
 }

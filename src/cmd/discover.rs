@@ -30,7 +30,13 @@ fn describe(m: &Machine) -> String {
     let size = |v: Option<crate::unit::Bytes>| v.map_or("unknown".to_owned(), |b| b.to_string());
     line("host", m.hostname.clone());
     let smt = if m.cpu.smt { "SMT on" } else { "no SMT" };
-    line("cpu", format!("{}, {} socket(s), {} cores, {} threads, {smt}", m.cpu.model, m.cpu.sockets, m.cpu.cores, m.cpu.threads));
+    line(
+        "cpu",
+        format!(
+            "{}, {} socket(s), {} cores, {} threads, {smt}",
+            m.cpu.model, m.cpu.sockets, m.cpu.cores, m.cpu.threads
+        ),
+    );
     line(
         "",
         format!(
@@ -41,10 +47,29 @@ fn describe(m: &Machine) -> String {
             or(&m.cpu.governor)
         ),
     );
-    line("memory", format!("{} ({} available), {} huge pages of {}, THP {}", size(m.memory.total), size(m.memory.available), m.memory.huge_pages, size(m.memory.huge_page_size), or(&m.memory.transparent_huge_pages)));
+    line(
+        "memory",
+        format!(
+            "{} ({} available), {} huge pages of {}, THP {}",
+            size(m.memory.total),
+            size(m.memory.available),
+            m.memory.huge_pages,
+            size(m.memory.huge_page_size),
+            or(&m.memory.transparent_huge_pages)
+        ),
+    );
     for n in &m.nics {
         let speed = n.speed_mbps.map_or("no rate".to_owned(), |s| format!("{} Gb/s", s as f64 / 1000.0));
-        line("nic", format!("{}: {}, {}, {speed}, MTU {}", n.name, or(&n.driver), or(&n.state), n.mtu.map_or("?".to_owned(), |m| m.to_string())));
+        line(
+            "nic",
+            format!(
+                "{}: {}, {}, {speed}, MTU {}",
+                n.name,
+                or(&n.driver),
+                or(&n.state),
+                n.mtu.map_or("?".to_owned(), |m| m.to_string())
+            ),
+        );
     }
     for d in &m.infiniband {
         line("infiniband", format!("{}: firmware {}, {} port(s)", d.name, or(&d.firmware), d.ports.len()));
@@ -59,7 +84,9 @@ fn describe(m: &Machine) -> String {
     if let Some(c) = &m.container {
         line("container", c.clone());
     }
-    let limit = |v: Option<String>| v.unwrap_or_else(|| if m.limits.known { "unlimited".to_owned() } else { "unknown".to_owned() });
+    let limit = |v: Option<String>| {
+        v.unwrap_or_else(|| if m.limits.known { "unlimited".to_owned() } else { "unknown".to_owned() })
+    };
     line(
         "limits",
         format!(

@@ -33,7 +33,8 @@ struct Verdict {
 pub(super) fn run(args: cli::Gate) -> Result<Exit, Failure> {
     if let Some(path) = &args.new_key {
         let public = gate::new_key(path).map_err(Failure::usage)?;
-        shell::print(&format!("secret key {}\npublic key {}\n", path.display(), public.display())).map_err(Failure::internal)?;
+        shell::print(&format!("secret key {}\npublic key {}\n", path.display(), public.display()))
+            .map_err(Failure::internal)?;
         return Ok(Exit::Go);
     }
     let given = match &args.plan {
@@ -136,13 +137,20 @@ fn refusals(verdict: &Verdict, args: &cli::Gate, given: Option<&PlanHash>, nodes
         gate::admit(&claim, Timestamp::now(), args.max_age.0, given, nodes).iter().map(ToString::to_string).collect();
     if let Some(claimed) = verdict.image.as_ref().filter(|i| Some(*i) != args.image.as_ref()) {
         let given = args.image.as_deref().unwrap_or("none given");
-        out.push(format!("it was made for the image {}, not for {}; give --image, or check again", crate::id::clean(claimed), crate::id::clean(given)));
+        out.push(format!(
+            "it was made for the image {}, not for {}; give --image, or check again",
+            crate::id::clean(claimed),
+            crate::id::clean(given)
+        ));
     }
     // A ticket is used on a node of the run: its software must be what was measured.
     if let (Some(claimed), true) = (&verdict.software, args.require_ticket.is_some()) {
         let here = gate::software_digest(&discover(&SysRoot::live()));
         if here != *claimed {
-            out.push("kernel, distribution, container or modules of this node changed since it was measured; check again".to_owned());
+            out.push(
+                "kernel, distribution, container or modules of this node changed since it was measured; check again"
+                    .to_owned(),
+            );
         }
     }
     out
@@ -150,7 +158,8 @@ fn refusals(verdict: &Verdict, args: &cli::Gate, given: Option<&PlanHash>, nodes
 
 fn write_ticket(path: &Path, key: &Path, args: &cli::Gate, verdict: &Verdict) -> Result<(), Failure> {
     let key = gate::read_secret(key).map_err(Failure::usage)?;
-    let valid = SignedDuration::try_from(args.valid_for.0.min(Duration::from_secs(366 * 86_400))).map_err(Failure::usage)?;
+    let valid =
+        SignedDuration::try_from(args.valid_for.0.min(Duration::from_secs(366 * 86_400))).map_err(Failure::usage)?;
     let ticket = Ticket {
         format: gate::TICKET_FORMAT,
         decision: verdict.decision.name().to_owned(),
@@ -163,5 +172,7 @@ fn write_ticket(path: &Path, key: &Path, args: &cli::Gate, verdict: &Verdict) ->
         expires: verdict.measured.checked_add(valid).map_err(Failure::usage)?,
     };
     let text = ticket.sign(&key).map_err(Failure::internal)?;
-    std::fs::write(path, text).with_context(|| format!("cannot write the ticket {}", path.display())).map_err(Failure::internal)
+    std::fs::write(path, text)
+        .with_context(|| format!("cannot write the ticket {}", path.display()))
+        .map_err(Failure::internal)
 }

@@ -42,7 +42,17 @@ mod tests {
 
     fn step(probe: &'static str, estimate_ms: u64) -> Step {
         let cases = vec!["a".into(), "b".into()];
-        Step { name: probe.into(), probe: ProbeName::new(probe), ranks: 1, cases, args: serde_json::Value::Null, seed: 1, estimate_ms, scratch: None, attempt: 1 }
+        Step {
+            name: probe.into(),
+            probe: ProbeName::new(probe),
+            ranks: 1,
+            cases,
+            args: serde_json::Value::Null,
+            seed: 1,
+            estimate_ms,
+            scratch: None,
+            attempt: 1,
+        }
     }
 
     #[test]

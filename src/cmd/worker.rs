@@ -50,6 +50,7 @@ fn end_with_parent(scratch: Arc<Mutex<Option<PathBuf>>>) -> anyhow::Result<()> {
             std::process::exit(1);
         }
     });
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM)).context("cannot bind to the parent")?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .context("cannot bind to the parent")?;
     Ok(())
 }

@@ -110,7 +110,11 @@ mod tests {
     #[test]
     fn fourteen_bytes_a_parameter_reproduce_published_sizes() {
         for (parameters, gib) in [(20.55e9, 267.9), (176.247e9, 2298.0), (8.03e9, 104.7), (405.85e9, 5291.7)] {
-            let run = RunPlan { model: Some(Model { parameters, tokens: None }), checkpoint: Some(Checkpoint::default()), ..RunPlan::default() };
+            let run = RunPlan {
+                model: Some(Model { parameters, tokens: None }),
+                checkpoint: Some(Checkpoint::default()),
+                ..RunPlan::default()
+            };
             let got = checkpoint_size(&run).unwrap_or_default().as_f64() / (1u64 << 30) as f64;
             assert!((got / gib - 1.0).abs() < 5e-4, "{got} GiB for {parameters}, published {gib}");
         }
@@ -133,7 +137,10 @@ mod tests {
     #[test]
     fn without_a_size_or_a_number_there_is_no_arithmetic() {
         assert_eq!(runway(&RunPlan::default(), Bytes(1)), None);
-        let size_only = RunPlan { checkpoint: Some(Checkpoint { size: Some(Bytes(5)), ..Checkpoint::default() }), ..RunPlan::default() };
+        let size_only = RunPlan {
+            checkpoint: Some(Checkpoint { size: Some(Bytes(5)), ..Checkpoint::default() }),
+            ..RunPlan::default()
+        };
         assert_eq!(runway(&size_only, Bytes(1)), None);
     }
 }

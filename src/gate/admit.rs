@@ -32,7 +32,13 @@ pub enum Refusal {
 const SKEW: Duration = Duration::from_secs(60);
 
 /// Every reason not to use the claim.
-pub fn admit(claim: &Claim<'_>, now: Timestamp, max_age: Duration, plan: Option<&PlanHash>, nodes: &[String]) -> Vec<Refusal> {
+pub fn admit(
+    claim: &Claim<'_>,
+    now: Timestamp,
+    max_age: Duration,
+    plan: Option<&PlanHash>,
+    nodes: &[String],
+) -> Vec<Refusal> {
     let mut out = Vec::new();
     let age = now.duration_since(claim.measured);
     match Duration::try_from(age) {
@@ -43,7 +49,8 @@ pub fn admit(claim: &Claim<'_>, now: Timestamp, max_age: Duration, plan: Option<
     if let Some(given) = plan.filter(|given| *given != claim.run_hash) {
         out.push(Refusal::OtherPlan { made_for: claim.run_hash.short().to_owned(), given: given.short().to_owned() });
     }
-    let strangers: Vec<String> = nodes.iter().filter(|n| !claim.nodes.iter().any(|c| same_host(c, n))).cloned().collect();
+    let strangers: Vec<String> =
+        nodes.iter().filter(|n| !claim.nodes.iter().any(|c| same_host(c, n))).cloned().collect();
     if !strangers.is_empty() {
         out.push(Refusal::OtherNodes(crate::id::clean(&hostlist::compress(&strangers)).into_owned()));
     }

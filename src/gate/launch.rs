@@ -56,7 +56,12 @@ mod tests {
     #[test]
     fn placeholders_are_filled_and_excluded_nodes_leave_the_list() {
         let own = |v: &[&str]| v.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        let l = Launch::new("GO-WITHOUT", &own(&["n1", "n2", "n3"]), &own(&["n2"]), &own(&["srun", "--exclude={exclude}", "-w", "{nodelist}", "x"]));
+        let l = Launch::new(
+            "GO-WITHOUT",
+            &own(&["n1", "n2", "n3"]),
+            &own(&["n2"]),
+            &own(&["srun", "--exclude={exclude}", "-w", "{nodelist}", "x"]),
+        );
         assert_eq!(l.command, ["srun", "--exclude=n2", "-w", "n[1,3]", "x"]);
     }
 }

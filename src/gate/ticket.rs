@@ -174,7 +174,10 @@ mod tests {
         assert_eq!(open(&text, &key, now).map_err(|e| e.to_string()), Ok(ticket()));
         assert!(matches!(open(&text, &other, now), Err(TicketError::Signature(_))));
         assert!(matches!(open(&text.replace("n1", "n2"), &key, now), Err(TicketError::Signature(_))));
-        assert!(matches!(open(&text, &key, Timestamp::from_second(100).unwrap_or_default()), Err(TicketError::Expired { .. })));
+        assert!(matches!(
+            open(&text, &key, Timestamp::from_second(100).unwrap_or_default()),
+            Err(TicketError::Expired { .. })
+        ));
         assert!(matches!(open("{}", &key, now), Err(TicketError::Malformed(_))));
     }
 

@@ -40,7 +40,12 @@ pub(super) fn is_busy(load: &Load) -> bool {
 }
 
 /// Judges the series of one metric over attempts: those measured while the machine was quiet, if there are any.
-pub(super) fn judge<'r>(row: Row<'r>, attempts: &[(&'r Series, Option<Load>)], limits: &'r [Expectation], clock_s: f64) -> Option<Cell<'r>> {
+pub(super) fn judge<'r>(
+    row: Row<'r>,
+    attempts: &[(&'r Series, Option<Load>)],
+    limits: &'r [Expectation],
+    clock_s: f64,
+) -> Option<Cell<'r>> {
     let busy = |load: &Option<Load>| load.as_ref().is_some_and(is_busy);
     let quiet: Vec<&(&Series, Option<Load>)> = attempts.iter().filter(|(_, l)| !busy(l)).collect();
     let used: Vec<&(&Series, Option<Load>)> = if quiet.is_empty() { attempts.iter().collect() } else { quiet };
@@ -49,14 +54,18 @@ pub(super) fn judge<'r>(row: Row<'r>, attempts: &[(&'r Series, Option<Load>)], l
         [(only, _)] => Cow::Borrowed(&only.samples),
         many => Cow::Owned(many.iter().flat_map(|(s, _)| s.samples.iter().copied()).collect()),
     };
-    let load = used.iter().filter_map(|(_, l)| *l).max_by(|a, b| (a.others_cores + a.steal_cores).total_cmp(&(b.others_cores + b.steal_cores)));
+    let load = used
+        .iter()
+        .filter_map(|(_, l)| *l)
+        .max_by(|a, b| (a.others_cores + a.steal_cores).total_cmp(&(b.others_cores + b.steal_cores)));
     let summary = stats::summary(&samples).filter(|s| s.min > 0.0);
     let mut cell = Cell { row, series, summary, limit: None, verdict: Verdict::NoLimit, load };
     let Some(summary) = summary else {
         cell.verdict = Verdict::Inconclusive(Reason::Invalid);
         return Some(cell);
     };
-    let matching = limits.iter().filter(|e| e.probe == row.probe && e.metric == series.metric && row.case.starts_with(&e.case));
+    let matching =
+        limits.iter().filter(|e| e.probe == row.probe && e.metric == series.metric && row.case.starts_with(&e.case));
     for e in matching {
         let value = match (e.limit, &series.nominal) {
             (Limit::Value(v), _) => v,
@@ -71,7 +80,9 @@ pub(super) fn judge<'r>(row: Row<'r>, attempts: &[(&'r Series, Option<Load>)], l
         });
         if v > cell.verdict || (v == cell.verdict && demands_more) {
             let provenance = match (e.limit, &series.nominal) {
-                (Limit::ShareOfNominal(s), Some(n)) => Cow::Owned(format!("{:.0} % of nominal ({}); {}", s * 100.0, n.why, e.provenance)),
+                (Limit::ShareOfNominal(s), Some(n)) => {
+                    Cow::Owned(format!("{:.0} % of nominal ({}); {}", s * 100.0, n.why, e.provenance))
+                }
                 _ => Cow::Borrowed(e.provenance.as_str()),
             };
             cell.limit = Some(LimitShown { value, source: e.source, weight: e.weight, provenance });

@@ -24,7 +24,14 @@ pub fn find(code: &str) -> Option<&'static CodeDoc> {
 
 macro_rules! code {
     ($code:literal, $severity:ident, $title:literal, cause: $cause:literal, suspect: $suspect:literal, remedy: $remedy:literal) => {
-        CodeDoc { code: $code, severity: Severity::$severity, title: $title, cause: $cause, suspect: $suspect, remedy: $remedy }
+        CodeDoc {
+            code: $code,
+            severity: Severity::$severity,
+            title: $title,
+            cause: $cause,
+            suspect: $suspect,
+            remedy: $remedy,
+        }
     };
 }
 

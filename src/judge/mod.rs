@@ -35,7 +35,8 @@ impl Judgement<'_> {
     /// Steps with a case that may be measured again: its verdict is open for a reason that more samples may cure.
     pub fn open_cases(&self) -> Vec<(String, String)> {
         let curable = |c: &&Cell<'_>| matches!(c.verdict, Verdict::Inconclusive(r) if r.curable());
-        let mut out: Vec<_> = self.cells.iter().filter(curable).map(|c| (c.row.step.to_owned(), c.row.case.to_owned())).collect();
+        let mut out: Vec<_> =
+            self.cells.iter().filter(curable).map(|c| (c.row.step.to_owned(), c.row.case.to_owned())).collect();
         out.dedup();
         out
     }

@@ -52,7 +52,7 @@ impl Facts {
     /// Each node's checkpoint file system.
     pub fn filesystems(record: &Record) -> impl Iterator<Item = (&NodeName, &Filesystem)> {
         facts(record).filter_map(|(line, f)| match f {
-            measure::Facts::Filesystem(fs) => Some((&line.node, fs)),
+            measure::Facts::Filesystem(fs) => Some((&line.node, &**fs)),
             measure::Facts::Machine(_) => None,
         })
     }
@@ -88,19 +88,28 @@ impl<'r> Cases<'r> {
 fn standing<'r>(attempts: &[&'r OutcomeLine]) -> Option<&'r Outcome> {
     let broken = |l: &&&OutcomeLine| matches!(l.outcome, Outcome::Failed { .. } | Outcome::TimedOut { .. });
     let measured = |l: &&&OutcomeLine| l.outcome.measured().is_some();
-    attempts.iter().find(broken).or_else(|| attempts.iter().find(measured)).or_else(|| attempts.first()).map(|l| &l.outcome)
+    attempts
+        .iter()
+        .find(broken)
+        .or_else(|| attempts.iter().find(measured))
+        .or_else(|| attempts.first())
+        .map(|l| &l.outcome)
 }
 
 /// Judges a record. `run` is the plan to judge by: the record's own unless another was given.
 pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -> Judgement<'r> {
     let cases = Cases::of(record);
     let mut findings = Vec::new();
-    let mut coverage = Coverage { skipped_probes: record.header.plan.skipped.iter().map(|p| p.to_string()).collect(), ..Coverage::default() };
+    let mut coverage = Coverage {
+        skipped_probes: record.header.plan.skipped.iter().map(|p| p.to_string()).collect(),
+        ..Coverage::default()
+    };
     outcomes::coverage(record, run, &cases, &mut coverage, &mut findings);
     let clock = record.header.clock_resolution_ns * 1e-9;
     let mut cells: Vec<Cell<'r>> = Vec::with_capacity(cases.rows.len());
     for (row, attempts) in &cases.rows {
-        let measured: Vec<(&'r Measured, Option<Load>)> = attempts.iter().filter_map(|l| Some((l.outcome.measured()?, l.load))).collect();
+        let measured: Vec<(&'r Measured, Option<Load>)> =
+            attempts.iter().filter_map(|l| Some((l.outcome.measured()?, l.load))).collect();
         outcomes::checks(row, &measured, &mut findings);
         if let Some((last, _)) = measured.last() {
             for series in &last.series {

@@ -93,7 +93,11 @@ pub fn verdict(summary: &Summary, limit: f64, margin: f64, better: Better, weigh
         Verdict::Pass
     } else {
         let spread = 1.4826 * summary.mad / summary.median.abs();
-        open.unwrap_or(Verdict::Inconclusive(if spread > WILD { Reason::VarianceTooHigh } else { Reason::TooFewSamples }))
+        open.unwrap_or(Verdict::Inconclusive(if spread > WILD {
+            Reason::VarianceTooHigh
+        } else {
+            Reason::TooFewSamples
+        }))
     }
 }
 
@@ -103,7 +107,14 @@ mod tests {
     use crate::measure::stats;
 
     fn slow(interval: (f64, f64)) -> Verdict {
-        let summary = Summary { n: 20, median: 100.0, min: 0.0, max: 0.0, mad: 0.1, interval: Some((100.0 - interval.1, 100.0 - interval.0)) };
+        let summary = Summary {
+            n: 20,
+            median: 100.0,
+            min: 0.0,
+            max: 0.0,
+            mad: 0.1,
+            interval: Some((100.0 - interval.1, 100.0 - interval.0)),
+        };
         verdict(&summary, 100.0, 0.03, Better::Higher, Weight::Fail)
     }
 
@@ -126,7 +137,8 @@ mod tests {
     fn few_samples_are_no_verdict_and_wild_ones_say_so() {
         let few = stats::summary(&[101.0, 99.0, 100.0]).map(|s| verdict(&s, 100.0, 0.03, Better::Higher, Weight::Fail));
         assert_eq!(few, Some(Verdict::Inconclusive(Reason::TooFewSamples)));
-        let wild = stats::summary(&[50.0, 60.0, 70.0, 130.0, 140.0, 150.0, 160.0, 40.0]).map(|s| verdict(&s, 100.0, 0.03, Better::Higher, Weight::Fail));
+        let wild = stats::summary(&[50.0, 60.0, 70.0, 130.0, 140.0, 150.0, 160.0, 40.0])
+            .map(|s| verdict(&s, 100.0, 0.03, Better::Higher, Weight::Fail));
         assert_eq!(wild, Some(Verdict::Inconclusive(Reason::VarianceTooHigh)));
     }
 

@@ -17,8 +17,13 @@ pub enum Collective {
 }
 
 impl Collective {
-    pub const ALL: [Collective; 5] =
-        [Collective::AllReduce, Collective::AllGather, Collective::ReduceScatter, Collective::Broadcast, Collective::AllToAll];
+    pub const ALL: [Collective; 5] = [
+        Collective::AllReduce,
+        Collective::AllGather,
+        Collective::ReduceScatter,
+        Collective::Broadcast,
+        Collective::AllToAll,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {

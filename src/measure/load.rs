@@ -66,7 +66,8 @@ fn machine() -> Option<Reading> {
 
 /// `cpu user nice system idle iowait irq softirq steal ...`
 fn parse_stat(text: &str) -> Option<Reading> {
-    let fields: Vec<u64> = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|f| f.parse().ok()).collect();
+    let fields: Vec<u64> =
+        text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|f| f.parse().ok()).collect();
     Some(Reading { user: fields.first()?.checked_add(*fields.get(1)?)?, steal: fields.get(7).copied().unwrap_or(0) })
 }
 
@@ -96,7 +97,9 @@ mod tests {
     #[test]
     fn a_busy_neighbour_is_seen() {
         // A process of our own that is not declared as ours is somebody else.
-        let Ok(mut other) = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn() else { return };
+        let Ok(mut other) = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn() else {
+            return;
+        };
         let meter = LoadMeter::open(&[]);
         std::thread::sleep(std::time::Duration::from_millis(600));
         let seen = meter.read(&[]);

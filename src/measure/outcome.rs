@@ -26,7 +26,16 @@ pub struct Metric {
 impl Metric {
     /// A series of this metric with `samples` blocks of `block` iterations each.
     pub fn series(&self, samples: Vec<f64>, block: u64) -> Series {
-        Series { metric: self.name.to_owned(), unit: self.unit, better: self.better, block, samples, bound: None, nominal: None, slowest_rank: None }
+        Series {
+            metric: self.name.to_owned(),
+            unit: self.unit,
+            better: self.better,
+            block,
+            samples,
+            bound: None,
+            nominal: None,
+            slowest_rank: None,
+        }
     }
 }
 
@@ -90,7 +99,7 @@ impl Check {
 #[serde(rename_all = "snake_case")]
 pub enum Facts {
     Machine(Box<Machine>),
-    Filesystem(Filesystem),
+    Filesystem(Box<Filesystem>),
 }
 
 /// Measured values, each with its checks.

@@ -29,7 +29,14 @@ pub fn summary(samples: &[f64]) -> Option<Summary> {
     let mut deviations: Vec<f64> = sorted.iter().map(|s| (s - median).abs()).collect();
     deviations.sort_unstable_by(f64::total_cmp);
     let interval = median_ranks(sorted.len(), CONFIDENCE).map(|(lo, hi)| (sorted[lo - 1], sorted[hi - 1]));
-    Some(Summary { n: sorted.len(), median, min: sorted[0], max: sorted[sorted.len() - 1], mad: median_sorted(&deviations), interval })
+    Some(Summary {
+        n: sorted.len(),
+        median,
+        min: sorted[0],
+        max: sorted[sorted.len() - 1],
+        mad: median_sorted(&deviations),
+        interval,
+    })
 }
 
 fn median_sorted(sorted: &[f64]) -> f64 {
@@ -83,7 +90,9 @@ mod tests {
     /// Known answers: exact binomial ranks.
     #[test]
     fn median_ranks_match_the_tables() {
-        for (n, want) in [(8, (1, 8)), (10, (1, 10)), (15, (3, 13)), (20, (4, 17)), (30, (8, 23)), (50, (16, 35)), (100, (37, 64))] {
+        for (n, want) in
+            [(8, (1, 8)), (10, (1, 10)), (15, (3, 13)), (20, (4, 17)), (30, (8, 23)), (50, (16, 35)), (100, (37, 64))]
+        {
             assert_eq!(median_ranks(n, 0.99), Some(want), "n={n} at 99 %");
         }
         assert_eq!(median_ranks(7, 0.99), None);

@@ -91,7 +91,10 @@ fn check_meaning(plan: &RunPlan) -> Result<(), (String, String)> {
             return Err(("interval_steps".into(), "`interval_steps` needs `step_time` beside it".into()));
         }
         if c.interval_steps.zip(c.total_steps).is_some_and(|(every, total)| every > total) {
-            return Err(("interval_steps".into(), "`interval_steps` is larger than `total_steps`: the run would never save".into()));
+            return Err((
+                "interval_steps".into(),
+                "`interval_steps` is larger than `total_steps`: the run would never save".into(),
+            ));
         }
         if c.dir.as_deref().is_some_and(|d| !d.is_absolute()) {
             return Err(("dir".into(), "`dir` must be an absolute path: every node must mean the same place".into()));
@@ -117,7 +120,10 @@ mod tests {
 
     #[test]
     fn a_misspelt_key_names_the_nearest_with_its_place() {
-        assert_eq!(error("[checkpoint]\n  intervall = \"6h\"\n"), "run.toml:2:3: unknown key `intervall`; did you mean `interval`?");
+        assert_eq!(
+            error("[checkpoint]\n  intervall = \"6h\"\n"),
+            "run.toml:2:3: unknown key `intervall`; did you mean `interval`?"
+        );
         assert!(error("[require]\nzzz = 1\n").starts_with("run.toml:2:1: unknown key `zzz`; known here: min_busbw"));
         assert_eq!(error("tier = \"quik\"\n"), "run.toml:1:8: unknown value `quik`; did you mean `quick`?");
     }
@@ -132,9 +138,15 @@ mod tests {
             ("budget = \"soon\"\n", "run.toml:1:10: `soon` is not a length of time; write it like `90s` or `6h 30m`"),
             ("[nodes]\nneeded = 0\n", "run.toml:2:1: `needed` must be at least 1 node"),
             ("[checkpoint]\nusable_fraction = 1.5\n", "run.toml:2:19: `1.5` must be a share above 0 and up to 1"),
-            ("[checkpoint]\ndir = \"ckpt\"\n", "run.toml:2:1: `dir` must be an absolute path: every node must mean the same place"),
+            (
+                "[checkpoint]\ndir = \"ckpt\"\n",
+                "run.toml:2:1: `dir` must be an absolute path: every node must mean the same place",
+            ),
             ("[require]\nmin_busbw = \"40 GB\"\n", "run.toml:2:13: `40 GB` is not a rate; write it like `40 GB/s`"),
-            ("[[waive]]\ncode = \"disk\"\nreason = \"x\"\nuntil = \"2026-12-01\"\n", "run.toml:2:9: `disk` is not a finding code; they look like STO-020"),
+            (
+                "[[waive]]\ncode = \"disk\"\nreason = \"x\"\nuntil = \"2026-12-01\"\n",
+                "run.toml:2:9: `disk` is not a finding code; they look like STO-020",
+            ),
         ] {
             assert_eq!(error(text), want);
         }

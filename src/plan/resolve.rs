@@ -91,7 +91,12 @@ fn did_you_mean(meant: &Option<String>) -> String {
 }
 
 /// Resolves flags over plan over tier. `fresh_seed` is used when nobody gave one.
-pub fn resolve(asked: Selection, run: RunPlan, known: ProbeTable<'_>, fresh_seed: u64) -> Result<CheckPlan, SelectionError> {
+pub fn resolve(
+    asked: Selection,
+    run: RunPlan,
+    known: ProbeTable<'_>,
+    fresh_seed: u64,
+) -> Result<CheckPlan, SelectionError> {
     for typed in asked.only.iter().chain(&asked.skip).chain(&run.require.probes) {
         if !known.iter().any(|k| k.as_str() == typed) {
             let meant = nearest(typed, known.iter().map(ProbeName::as_str)).map(str::to_owned);
@@ -146,7 +151,9 @@ mod tests {
 
     #[test]
     fn the_hash_follows_the_meaning_and_not_the_spelling() {
-        let parse = |t: &str| crate::plan::parse(std::path::Path::new("p"), t).map(|p| PlanHash::of(&p)).map_err(|e| e.to_string());
+        let parse = |t: &str| {
+            crate::plan::parse(std::path::Path::new("p"), t).map(|p| PlanHash::of(&p)).map_err(|e| e.to_string())
+        };
         let a = parse("[checkpoint]\nsize = \"1 KiB\"\nkeep = 3\n");
         assert_eq!(a, parse("# comment\n[checkpoint]\nkeep = 3\nsize = 1024\n"));
         assert_ne!(a, parse("[checkpoint]\nkeep = 4\nsize = 1024\n"));

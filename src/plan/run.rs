@@ -171,7 +171,8 @@ impl std::str::FromStr for Time {
             Some(d) => SignedDuration::try_from_secs_f64(d * 86_400.0).map_err(|_| ()),
             None => text.parse::<SignedDuration>().map_err(|_| ()),
         };
-        let signed = parsed.map_err(|()| format!("`{shown}` is not a length of time; write it like `90s` or `6h 30m`"))?;
+        let signed =
+            parsed.map_err(|()| format!("`{shown}` is not a length of time; write it like `90s` or `6h 30m`"))?;
         Duration::try_from(signed).map(Time).map_err(|_| format!("`{shown}` is negative; a length of time cannot be"))
     }
 }

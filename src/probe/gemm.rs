@@ -17,7 +17,12 @@ use crate::unit::Unit;
 
 pub struct Gemm;
 
-const FLOPS: Metric = Metric { name: "flops", unit: Unit::FlopPerSecond, better: Better::Higher, about: "floating-point operations per second of C = A x B, 2 n^3 a product" };
+const FLOPS: Metric = Metric {
+    name: "flops",
+    unit: Unit::FlopPerSecond,
+    better: Better::Higher,
+    about: "floating-point operations per second of C = A x B, 2 n^3 a product",
+};
 
 /// Rows that are recomputed in higher precision.
 const CHECKED_ROWS: usize = 8;
@@ -124,12 +129,19 @@ fn measure<T: Element>(child: &mut Child, args: &Args, threads: usize) -> Result
     }
     let checks = vec![repeats(&first, &c), residual(n, &a, &b, &c, &mut rng)];
     let notes = vec![format!("n = {n}, residual of {CHECKED_ROWS} rows")];
-    Ok(child.outcome(&case::<T>(threads), Outcome::Measured(Measured { series: vec![series], checks, notes, facts: None }))?)
+    Ok(child.outcome(
+        &case::<T>(threads),
+        Outcome::Measured(Measured { series: vec![series], checks, notes, facts: None }),
+    )?)
 }
 
 fn repeats<T: Element>(first: &[T], last: &[T]) -> Check {
     let differing = first.iter().zip(last).filter(|(x, y)| x.bits() != y.bits()).count();
-    Check::new("repeat", differing == 0, format!("{differing} of {} elements differ between the first and the last product", first.len()))
+    Check::new(
+        "repeat",
+        differing == 0,
+        format!("{differing} of {} elements differ between the first and the last product", first.len()),
+    )
 }
 
 /// The largest error of sampled rows in units of its bound `n u |a||b|`.
@@ -148,7 +160,11 @@ fn residual<T: Element>(n: usize, a: &[T], b: &[T], c: &[T], rng: &mut fastrand:
         }
     }
     let (ratio, row, column) = worst;
-    Check::new("residual", ratio <= 1.0, format!("largest error is {ratio:.2e} of its bound, at row {row}, column {column}"))
+    Check::new(
+        "residual",
+        ratio <= 1.0,
+        format!("largest error is {ratio:.2e} of its bound, at row {row}, column {column}"),
+    )
 }
 
 /// A row times a column in double-double arithmetic (Ogita, Rump, Oishi: Dot2), and the sum of magnitudes.

@@ -22,7 +22,12 @@ use crate::unit::{Bytes, Unit};
 
 pub struct Memory;
 
-const BANDWIDTH: Metric = Metric { name: "bandwidth", unit: Unit::BytePerSecond, better: Better::Higher, about: "bytes read and written per second, as STREAM counts them" };
+const BANDWIDTH: Metric = Metric {
+    name: "bandwidth",
+    unit: Unit::BytePerSecond,
+    better: Better::Higher,
+    about: "bytes read and written per second, as STREAM counts them",
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kernel {
@@ -87,10 +92,19 @@ impl Probe for Memory {
         let cache = machine.cpu.last_level_cache.unwrap_or(Bytes(64 * Bytes::MIB)).0;
         let wanted = (4 * cache).clamp(64 * Bytes::MIB, 16 * Bytes::GIB);
         // A quarter of what is free, for the three arrays together.
-        let free = [machine.memory.available, machine.cgroup.memory].into_iter().flatten().min().unwrap_or(Bytes(Bytes::GIB)).0;
+        let free = [machine.memory.available, machine.cgroup.memory]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Bytes(Bytes::GIB))
+            .0;
         let bytes = wanted.min(free / 12);
         let notes = if bytes < wanted {
-            vec![format!("arrays of {} instead of {}: memory is short, and caches may help", Bytes(bytes), Bytes(wanted))]
+            vec![format!(
+                "arrays of {} instead of {}: memory is short, and caches may help",
+                Bytes(bytes),
+                Bytes(wanted)
+            )]
         } else {
             vec![format!("three arrays of {}", Bytes(bytes))]
         };
@@ -186,10 +200,12 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
         let bytes = kernel.bytes() * (elements * cores) as f64;
         let rates: Vec<f64> = results[0][i].0.iter().map(|s| bytes / s).collect();
         let wrong = results.iter().filter(|r| !r[i].1).count();
-        let series = BANDWIDTH
-            .series(rates, 1)
-            .bounded(args.ceiling_per_core * cores as f64 * 2.0, "a cache line read and one written per cycle and core");
-        let checks = vec![Check::new("pattern", wrong == 0, format!("{wrong} of {cores} threads found a wrong element or sum"))];
+        let series = BANDWIDTH.series(rates, 1).bounded(
+            args.ceiling_per_core * cores as f64 * 2.0,
+            "a cache line read and one written per cycle and core",
+        );
+        let checks =
+            vec![Check::new("pattern", wrong == 0, format!("{wrong} of {cores} threads found a wrong element or sum"))];
         let measured = Measured { series: vec![series], checks, notes: args.notes.clone(), facts: None };
         child.outcome(&case(*kernel, cores), Outcome::Measured(measured))?;
     }

@@ -48,8 +48,14 @@ pub trait Probe: Sync {
 }
 
 /// Every probe, in the order in which they run.
-pub const PROBES: &[&dyn Probe] =
-    &[&environment::Environment, &gemm::Gemm, &memory::Memory, &tcp::Tcp, &collective::HostCollective, &storage::Storage];
+pub const PROBES: &[&dyn Probe] = &[
+    &environment::Environment,
+    &gemm::Gemm,
+    &memory::Memory,
+    &tcp::Tcp,
+    &collective::HostCollective,
+    &storage::Storage,
+];
 
 /// The probe of that name.
 pub fn find(name: &str) -> Option<&'static dyn Probe> {
@@ -68,7 +74,13 @@ pub fn steps(plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
 }
 
 /// A step of `probe` with one rank; the callers set what differs.
-fn step(probe: &dyn Probe, plan: &CheckPlan, cases: Vec<String>, args: impl serde::Serialize, estimate_ms: u64) -> Step {
+fn step(
+    probe: &dyn Probe,
+    plan: &CheckPlan,
+    cases: Vec<String>,
+    args: impl serde::Serialize,
+    estimate_ms: u64,
+) -> Step {
     Step {
         name: probe.name().as_str().to_owned(),
         probe: probe.name(),

@@ -19,9 +19,24 @@ use crate::unit::Unit;
 
 pub struct Tcp;
 
-const BANDWIDTH: Metric = Metric { name: "bandwidth", unit: Unit::BytePerSecond, better: Better::Higher, about: "payload bytes per second, one direction" };
-const RTT_P50: Metric = Metric { name: "rtt_p50", unit: Unit::Second, better: Better::Lower, about: "median full round trip of a blocking ping-pong" };
-const RTT_P99: Metric = Metric { name: "rtt_p99", unit: Unit::Second, better: Better::Lower, about: "99th percentile of the full round trip" };
+const BANDWIDTH: Metric = Metric {
+    name: "bandwidth",
+    unit: Unit::BytePerSecond,
+    better: Better::Higher,
+    about: "payload bytes per second, one direction",
+};
+const RTT_P50: Metric = Metric {
+    name: "rtt_p50",
+    unit: Unit::Second,
+    better: Better::Lower,
+    about: "median full round trip of a blocking ping-pong",
+};
+const RTT_P99: Metric = Metric {
+    name: "rtt_p99",
+    unit: Unit::Second,
+    better: Better::Lower,
+    about: "99th percentile of the full round trip",
+};
 
 const STREAMS: [usize; 2] = [1, 4];
 const PINGS: [usize; 2] = [1, 4096];
@@ -107,14 +122,18 @@ fn connect(child: &mut Child, count: usize) -> Result<Vec<TcpStream>, ProbeError
                         out.push(stream);
                     }
                 }
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < deadline => thread::sleep(Duration::from_micros(200)),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_micros(200))
+                }
                 Err(e) => return io("no connection came from rank 0 over loopback", Err(e)),
             }
         }
     } else {
         let addresses = child.exchange(String::new())?;
         let text = addresses.get(1).map_or("", String::as_str);
-        let address: SocketAddr = text.parse().map_err(|_| ProbeError::Broken(format!("rank 1 published `{}`, not an address", crate::id::clean(text))))?;
+        let address: SocketAddr = text.parse().map_err(|_| {
+            ProbeError::Broken(format!("rank 1 published `{}`, not an address", crate::id::clean(text)))
+        })?;
         for _ in 0..count {
             let mut stream = io(format!("cannot connect to {address}"), TcpStream::connect_timeout(&address, limit))?;
             prepare(&stream, limit)?;
@@ -168,8 +187,14 @@ fn bandwidth(child: &mut Child, streams: usize, args: &Args) -> Result<(), Probe
     })?;
     let rates = blocks[0].iter().map(|(t, chunks)| (chunks * CHUNK * streams) as f64 / t).collect();
     let wrong = child.exchange(String::new())?.pop().unwrap_or_default();
-    let series = BANDWIDTH.series(rates, 1).bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
-    let checks = vec![Check::new("payload", wrong == "0", format!("{wrong} of {} compared bytes differ", compared_chunks(streams) * streams * CHUNK))];
+    let series = BANDWIDTH
+        .series(rates, 1)
+        .bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
+    let checks = vec![Check::new(
+        "payload",
+        wrong == "0",
+        format!("{wrong} of {} compared bytes differ", compared_chunks(streams) * streams * CHUNK),
+    )];
     let measured = Measured { series: vec![series], checks, ..Measured::default() };
     Ok(child.outcome(&bandwidth_case(streams), Outcome::Measured(measured))?)
 }
@@ -184,7 +209,13 @@ struct Pace {
 
 /// Sends: first what is compared, then blocks of chunks, each announced by its number of chunks and ended by the
 /// receiver's one byte. Returns seconds and chunks of every block.
-fn source(mut s: TcpStream, seed: u64, first: bool, streams: usize, pace: &Pace) -> Result<Vec<(f64, usize)>, ProbeError> {
+fn source(
+    mut s: TcpStream,
+    seed: u64,
+    first: bool,
+    streams: usize,
+    pace: &Pace,
+) -> Result<Vec<(f64, usize)>, ProbeError> {
     let mut chunk = vec![0u8; CHUNK];
     let mut compared = || {
         for i in 0..compared_chunks(streams) {

@@ -61,7 +61,9 @@ pub struct End {
 pub(super) enum Line {
     Header(Box<Header>),
     /// What was going to be measured; coverage is counted against it.
-    Steps { steps: Vec<Step> },
+    Steps {
+        steps: Vec<Step>,
+    },
     Outcome(Box<OutcomeLine>),
     End(End),
 }

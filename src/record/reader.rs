@@ -70,17 +70,28 @@ pub fn parse(path: &Path, mut input: impl BufRead) -> Result<Record, RecordError
             (Ok(Line::Outcome(outcome)), Some(r)) => r.outcomes.push(*outcome),
             (Ok(Line::End(end)), Some(r)) => r.end = Some(end),
             (Ok(Line::Header(_)), Some(_)) => {
-                return Err(RecordError::Line { path: path.to_owned(), line: number, why: "a second header".to_owned() });
+                return Err(RecordError::Line {
+                    path: path.to_owned(),
+                    line: number,
+                    why: "a second header".to_owned(),
+                });
             }
             (Ok(_), None) => {
-                return Err(RecordError::NotARecord { path: path.to_owned(), why: "it is another kind of line".to_owned() });
+                return Err(RecordError::NotARecord {
+                    path: path.to_owned(),
+                    why: "it is another kind of line".to_owned(),
+                });
             }
             (Err(_), Some(r)) if !whole => {
                 r.damage = Some(Damage { line: number, bytes: n });
                 break;
             }
             (Err(error), Some(_)) => {
-                return Err(RecordError::Line { path: path.to_owned(), line: number, why: clean(&error.to_string()).into_owned() });
+                return Err(RecordError::Line {
+                    path: path.to_owned(),
+                    line: number,
+                    why: clean(&error.to_string()).into_owned(),
+                });
             }
             (Err(error), None) => return Err(first_line(path, &buffer, &error)),
         }
@@ -93,7 +104,9 @@ fn first_line(path: &Path, line: &[u8], error: &serde_json::Error) -> RecordErro
     let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
     let schema = value.get("schema").and_then(serde_json::Value::as_u64).and_then(|s| u32::try_from(s).ok());
     match schema {
-        Some(found) if found > SCHEMA && value.get("kind").is_some_and(|k| k == "header") => RecordError::Newer { path: path.to_owned(), found },
+        Some(found) if found > SCHEMA && value.get("kind").is_some_and(|k| k == "header") => {
+            RecordError::Newer { path: path.to_owned(), found }
+        }
         _ => RecordError::NotARecord { path: path.to_owned(), why: clean(&error.to_string()).into_owned() },
     }
 }

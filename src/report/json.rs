@@ -82,7 +82,11 @@ pub fn render(j: &Judgement<'_>, record_path: &str) -> Result<String, serde_json
         run_hash: &header.plan.run_hash,
         record: record_path,
         coverage: &j.coverage,
-        findings: j.findings.iter().map(|f| FindingOut { finding: f, title: f.title(), suspect: f.suspect(), remedy: f.remedy() }).collect(),
+        findings: j
+            .findings
+            .iter()
+            .map(|f| FindingOut { finding: f, title: f.title(), suspect: f.suspect(), remedy: f.remedy() })
+            .collect(),
         metrics: j.cells.iter().map(MetricOut::of).collect(),
     };
     Ok(serde_json::to_string_pretty(&document)? + "\n")

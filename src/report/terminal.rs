@@ -106,7 +106,12 @@ fn finding(group: &FindingGroup<'_>, style: Style, out: &mut String) {
         (_, Severity::Warn) => ("WARN", YELLOW),
         (_, Severity::Info) => ("NOTE", DIM),
     };
-    out.push_str(&format!("{}  {}  {}\n", style.paint(colour, &format!("{word:<6}")), f.code, style.paint(BOLD, f.title())));
+    out.push_str(&format!(
+        "{}  {}  {}\n",
+        style.paint(colour, &format!("{word:<6}")),
+        f.code,
+        style.paint(BOLD, f.title())
+    ));
     let mut limits: Vec<&str> = Vec::new();
     for f in group.findings.iter().take(SHOWN) {
         style.labelled("  seen     ", &format!("{}: {}", f.subject, f.evidence), out);
@@ -117,7 +122,11 @@ fn finding(group: &FindingGroup<'_>, style: Style, out: &mut String) {
         }
     }
     if group.findings.len() > SHOWN {
-        style.labelled("           ", &format!("and {} more of this code; `--format json` lists all", group.findings.len() - SHOWN), out);
+        style.labelled(
+            "           ",
+            &format!("and {} more of this code; `--format json` lists all", group.findings.len() - SHOWN),
+            out,
+        );
     }
     if let Some(waived) = &f.waived {
         style.labelled("  waived   ", waived, out);

@@ -73,7 +73,12 @@ pub fn view<'j>(j: &'j Judgement<'_>, record_path: &str) -> View<'j> {
         provenance: provenance(j),
         findings: groups(&j.findings),
         tables: tables(&j.cells),
-        coverage: format!("{}; {} metrics measured, {} of them without a limit", j.coverage.sentence(), j.cells.len(), j.coverage.without_limit),
+        coverage: format!(
+            "{}; {} metrics measured, {} of them without a limit",
+            j.coverage.sentence(),
+            j.cells.len(),
+            j.coverage.without_limit
+        ),
         waived: waived(j),
         record_path: clean(record_path).into_owned(),
         next: next(j, record_path),
@@ -93,8 +98,14 @@ fn headline(j: &Judgement<'_>) -> String {
     let but = if warns > 0 { format!(", {}", plural(warns, "warning")) } else { String::new() };
     match &j.decision {
         Decision::Go => format!("{who} ready{for_run}{but}"),
-        Decision::GoWithout { exclude } => format!("{who} ready{for_run} without {}{but}", plural(exclude.len(), "node")),
-        Decision::NoGo => format!("{who} not ready{for_run}: {}{}", plural(fails, "failure"), if holds > 0 { format!(", {holds} open") } else { String::new() }),
+        Decision::GoWithout { exclude } => {
+            format!("{who} ready{for_run} without {}{but}", plural(exclude.len(), "node"))
+        }
+        Decision::NoGo => format!(
+            "{who} not ready{for_run}: {}{}",
+            plural(fails, "failure"),
+            if holds > 0 { format!(", {holds} open") } else { String::new() }
+        ),
         Decision::Hold => format!("nothing proven{for_run} on {who}: {}", plural(holds, "open question")),
     }
 }
@@ -107,16 +118,29 @@ fn provenance(j: &Judgement<'_>) -> Vec<String> {
     });
     let plan = match (&h.plan.run.name, h.plan.run == Default::default()) {
         (_, true) => "no run plan".to_owned(),
-        (name, false) => format!("plan {} ({})", clean(name.as_deref().unwrap_or("without a name")), clean(h.plan.run_hash.short())),
+        (name, false) => {
+            format!("plan {} ({})", clean(name.as_deref().unwrap_or("without a name")), clean(h.plan.run_hash.short()))
+        }
     };
     let mut out = vec![format!("{} tier, {took}, {plan}", h.plan.tier.name())];
     let mut machines = crate::judge::Facts::machines(j.record);
     if let (Some((_, m)), None) = (machines.next(), machines.next()) {
         let memory = m.memory.total.map_or(String::new(), |t| format!(", {t} memory"));
         let virtualised = if m.cpu.virtualised { ", virtual" } else { "" };
-        out.push(clean(&format!("{}, {} cores{memory}{virtualised}, Linux {}", m.cpu.model.trim(), m.cpu.cores, m.kernel.release.as_deref().unwrap_or("?"))).into_owned());
+        out.push(
+            clean(&format!(
+                "{}, {} cores{memory}{virtualised}, Linux {}",
+                m.cpu.model.trim(),
+                m.cpu.cores,
+                m.kernel.release.as_deref().unwrap_or("?")
+            ))
+            .into_owned(),
+        );
     }
-    out.push(clean(&format!("gonogo {} ({}), {}", h.version, h.commit, h.started.strftime("%Y-%m-%d %H:%M:%S UTC"))).into_owned());
+    out.push(
+        clean(&format!("gonogo {} ({}), {}", h.version, h.commit, h.started.strftime("%Y-%m-%d %H:%M:%S UTC")))
+            .into_owned(),
+    );
     out
 }
 
@@ -170,7 +194,8 @@ fn row(cells: &[&Cell<'_>]) -> Row {
     medians.sort_unstable_by(f64::total_cmp);
     let middle = medians.get(medians.len() / 2).copied();
     let worst_first = |a: &&&Cell<'_>, b: &&&Cell<'_>| {
-        let value = |c: &Cell<'_>| c.summary.map_or(f64::NAN, |s| if better == Better::Higher { -s.median } else { s.median });
+        let value =
+            |c: &Cell<'_>| c.summary.map_or(f64::NAN, |s| if better == Better::Higher { -s.median } else { s.median });
         a.verdict.cmp(&b.verdict).then(value(a).total_cmp(&value(b)))
     };
     let worst = cells.iter().max_by(worst_first).unwrap_or(&first);
@@ -181,7 +206,12 @@ fn row(cells: &[&Cell<'_>]) -> Row {
         _ => String::new(),
     };
     let sign = if better == Better::Higher { ">=" } else { "<=" };
-    let share = worst.series.nominal.as_ref().zip(worst.summary).map_or(String::new(), |(n, s)| format!("{:.0} %", 100.0 * s.median / n.value));
+    let share = worst
+        .series
+        .nominal
+        .as_ref()
+        .zip(worst.summary)
+        .map_or(String::new(), |(n, s)| format!("{:.0} %", 100.0 * s.median / n.value));
     let slowest = worst.series.slowest_rank.map_or(String::new(), |r| format!("slowest rank {r}"));
     Row {
         case: clean(first.row.case).into_owned(),
@@ -189,7 +219,11 @@ fn row(cells: &[&Cell<'_>]) -> Row {
         nodes: cells.len(),
         measured: middle.map_or("not a number".to_owned(), show),
         spread,
-        worst: if cells.len() > 1 { format!("{} {}", worst.summary.map_or("?".to_owned(), |s| show(s.median)), worst.row.node) } else { String::new() },
+        worst: if cells.len() > 1 {
+            format!("{} {}", worst.summary.map_or("?".to_owned(), |s| show(s.median)), worst.row.node)
+        } else {
+            String::new()
+        },
         limit: worst.limit.as_ref().map_or(String::new(), |l| format!("{sign} {}", show(l.value))),
         share,
         verdict: worst.verdict,

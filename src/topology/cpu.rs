@@ -30,7 +30,8 @@ pub(super) fn read(root: &SysRoot) -> Cpu {
     let first = |key: &str| {
         info.lines().filter_map(|l| l.split_once(':')).find(|(k, _)| k.trim() == key).map(|(_, v)| v.trim().to_owned())
     };
-    let listed = info.lines().filter(|l| l.split_once(':').is_some_and(|(k, _)| k.trim() == "processor")).count() as u32;
+    let listed =
+        info.lines().filter(|l| l.split_once(':').is_some_and(|(k, _)| k.trim() == "processor")).count() as u32;
     let online = root.read("/sys/devices/system/cpu/online").map(|t| parse_list(&t)).unwrap_or_default();
     let threads = if online.is_empty() { listed } else { online.len() as u32 };
     let mut packages = std::collections::BTreeSet::new();

@@ -14,7 +14,10 @@ fn nic(root: &SysRoot, name: &str) -> Nic {
         driver: root.link_name(format!("{dir}/device/driver")),
         state: root.read(format!("{dir}/operstate")),
         // The kernel answers -1 or EINVAL for a port that is down.
-        speed_mbps: root.parse::<i64>(format!("{dir}/speed")).and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0 && *s < 10_000_000),
+        speed_mbps: root
+            .parse::<i64>(format!("{dir}/speed"))
+            .and_then(|s| u64::try_from(s).ok())
+            .filter(|s| *s > 0 && *s < 10_000_000),
         mtu: root.parse(format!("{dir}/mtu")),
         numa: root.parse::<i64>(format!("{dir}/device/numa_node")).and_then(|n| u32::try_from(n).ok()),
         pci: root.link_name(format!("{dir}/device")),
@@ -26,7 +29,12 @@ pub(super) fn infiniband(root: &SysRoot) -> Vec<IbDevice> {
         .into_iter()
         .map(|name| {
             let dir = format!("/sys/class/infiniband/{name}");
-            let ports = root.list(format!("{dir}/ports")).iter().filter_map(|p| p.parse::<u32>().ok()).map(|p| port(root, &dir, p)).collect();
+            let ports = root
+                .list(format!("{dir}/ports"))
+                .iter()
+                .filter_map(|p| p.parse::<u32>().ok())
+                .map(|p| port(root, &dir, p))
+                .collect();
             IbDevice {
                 firmware: root.read(format!("{dir}/fw_ver")),
                 numa: root.parse::<i64>(format!("{dir}/device/numa_node")).and_then(|n| u32::try_from(n).ok()),
@@ -43,5 +51,11 @@ fn port(root: &SysRoot, device: &str, port: u32) -> IbPort {
         let text = root.read(format!("{device}/ports/{port}/{file}"))?;
         Some(text.split_once(": ").map_or(text.as_str(), |(_, w)| w).to_owned())
     };
-    IbPort { port, state: word("state"), phys_state: word("phys_state"), rate: word("rate"), link_layer: word("link_layer") }
+    IbPort {
+        port,
+        state: word("state"),
+        phys_state: word("phys_state"),
+        rate: word("rate"),
+        link_layer: word("link_layer"),
+    }
 }

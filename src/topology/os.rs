@@ -7,8 +7,23 @@ use crate::topology::{Cgroup, Kernel, Limits, Memory, SysRoot};
 use crate::unit::Bytes;
 
 /// Modules whose presence decides whether a fast path exists.
-const MODULES: &[&str] =
-    &["nvidia", "nvidia_peermem", "nv_peer_mem", "gdrdrv", "ib_uverbs", "ib_umad", "ib_ipoib", "mlx5_core", "mlx5_ib", "rdma_cm", "rdma_rxe", "amdgpu", "efa", "irdma", "bnxt_re"];
+const MODULES: &[&str] = &[
+    "nvidia",
+    "nvidia_peermem",
+    "nv_peer_mem",
+    "gdrdrv",
+    "ib_uverbs",
+    "ib_umad",
+    "ib_ipoib",
+    "mlx5_core",
+    "mlx5_ib",
+    "rdma_cm",
+    "rdma_rxe",
+    "amdgpu",
+    "efa",
+    "irdma",
+    "bnxt_re",
+];
 
 /// Kernel settings that decide what the network and the memory can do.
 const SYSCTLS: &[&str] = &[
@@ -53,7 +68,11 @@ pub(super) fn memory(root: &SysRoot) -> Memory {
 fn shm_size(root: &SysRoot) -> Option<Bytes> {
     let info = root.read("/proc/self/mountinfo")?;
     let line = info.lines().find(|l| l.split(' ').nth(4) == Some("/dev/shm"))?;
-    line.rsplit(' ').next()?.split(',').find_map(|o| o.strip_prefix("size=")).and_then(|s| parse_kib(&s.replace('k', "K")))
+    line.rsplit(' ')
+        .next()?
+        .split(',')
+        .find_map(|o| o.strip_prefix("size="))
+        .and_then(|s| parse_kib(&s.replace('k', "K")))
 }
 
 pub(super) fn limits(root: &SysRoot) -> Limits {
@@ -62,7 +81,12 @@ pub(super) fn limits(root: &SysRoot) -> Limits {
         let line = text.lines().find_map(|l| l.strip_prefix(name))?;
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
-    Limits { known: true, memlock: soft("Max locked memory").map(Bytes), nofile: soft("Max open files"), stack: soft("Max stack size").map(Bytes) }
+    Limits {
+        known: true,
+        memlock: soft("Max locked memory").map(Bytes),
+        nofile: soft("Max open files"),
+        stack: soft("Max stack size").map(Bytes),
+    }
 }
 
 /// cgroup v2 first, v1 second. The tightest of the process's own group and its parents counts; inside a container the
@@ -113,7 +137,8 @@ fn ancestors(base: &str, path: &str) -> Vec<String> {
 }
 
 pub(super) fn container(root: &SysRoot) -> Option<String> {
-    for (path, name) in [("/.dockerenv", "docker"), ("/run/.containerenv", "podman"), ("/.singularity.d", "apptainer")] {
+    for (path, name) in [("/.dockerenv", "docker"), ("/run/.containerenv", "podman"), ("/.singularity.d", "apptainer")]
+    {
         if root.exists(path) {
             return Some(name.to_owned());
         }

@@ -26,7 +26,8 @@ pub fn discover(root: &SysRoot) -> Machine {
         missing: Vec::new(),
     };
     let roots = ["/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/sys/devices/system/cpu", "/sys/class/net"];
-    let absent = roots.into_iter().filter(|p| !root.exists(p)).map(|p| Missing { path: PathBuf::from(p), denied: false });
+    let absent =
+        roots.into_iter().filter(|p| !root.exists(p)).map(|p| Missing { path: PathBuf::from(p), denied: false });
     let denied = root.denied().into_iter().map(|path| Missing { path, denied: true });
     machine.missing = absent.chain(denied).collect();
     machine.missing.sort_by(|a, b| a.path.cmp(&b.path));

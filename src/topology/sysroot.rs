@@ -19,7 +19,16 @@ const ERRORS: &str = "errors.json";
 const LINKS: &str = "links.json";
 
 /// Environment variables that may be read: tuning of the communication stack and the launcher, never secrets.
-const ENV_PREFIXES: &[&str] = &["NCCL_", "UCX_", "SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_NNODES", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"];
+const ENV_PREFIXES: &[&str] = &[
+    "NCCL_",
+    "UCX_",
+    "SLURM_JOB_ID",
+    "SLURM_JOB_NODELIST",
+    "SLURM_NNODES",
+    "OMP_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+];
 const ENV_FORBIDDEN: &[&str] = &["TOKEN", "SECRET", "KEY", "PASSWORD", "CREDENTIAL", "AUTH"];
 
 /// Why a recording cannot be made or used.
@@ -52,7 +61,13 @@ pub struct SysRoot {
 
 impl SysRoot {
     fn with(mode: Mode) -> Self {
-        SysRoot { mode, denied: RefCell::default(), failed_writes: RefCell::default(), errors: RefCell::default(), links: RefCell::default() }
+        SysRoot {
+            mode,
+            denied: RefCell::default(),
+            failed_writes: RefCell::default(),
+            errors: RefCell::default(),
+            links: RefCell::default(),
+        }
     }
 
     /// The machine itself.
@@ -175,7 +190,9 @@ impl SysRoot {
         });
         let names = names.unwrap_or_default();
         for name in &names {
-            self.keep(&path.join(name), |target| if target.symlink_metadata().is_ok() { Ok(()) } else { fs::create_dir(target) });
+            self.keep(&path.join(name), |target| {
+                if target.symlink_metadata().is_ok() { Ok(()) } else { fs::create_dir(target) }
+            });
         }
         names
     }
@@ -212,7 +229,9 @@ impl SysRoot {
             .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
             .filter(|(k, _)| is_allowed(k))
             .collect();
-        self.keep(Path::new("/environment.json"), |target| fs::write(target, serde_json::to_vec_pretty(&allowed).unwrap_or_default()));
+        self.keep(Path::new("/environment.json"), |target| {
+            fs::write(target, serde_json::to_vec_pretty(&allowed).unwrap_or_default())
+        });
         allowed
     }
 }

@@ -59,7 +59,15 @@ pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome:
         attempt: 1,
     });
     let node = record.header.nodes[0].clone();
-    record.outcomes.push(OutcomeLine { node, step: name, probe: ProbeName::new(probe), case: case.into(), attempt: 1, load, outcome });
+    record.outcomes.push(OutcomeLine {
+        node,
+        step: name,
+        probe: ProbeName::new(probe),
+        case: case.into(),
+        attempt: 1,
+        load,
+        outcome,
+    });
     record.outcomes.len() - 1
 }
 
@@ -75,12 +83,20 @@ pub fn measured(series: Series) -> Outcome {
 }
 
 pub fn checked(series: Series, check: &str, ok: bool) -> Outcome {
-    Outcome::Measured(Measured { series: vec![series], checks: vec![Check::new(check, ok, "as the test has it")], ..Measured::default() })
+    Outcome::Measured(Measured {
+        series: vec![series],
+        checks: vec![Check::new(check, ok, "as the test has it")],
+        ..Measured::default()
+    })
 }
 
 /// A good GEMM on any machine: 90 % of nominal.
 pub fn good_gemm() -> Outcome {
-    checked(series("gemm", "flops", 90e9).nominally(100e9, "the test's CPU").bounded(400e9, "the test's CPU"), "repeat", true)
+    checked(
+        series("gemm", "flops", 90e9).nominally(100e9, "the test's CPU").bounded(400e9, "the test's CPU"),
+        "repeat",
+        true,
+    )
 }
 
 pub fn machine(m: Machine) -> Outcome {
@@ -107,7 +123,7 @@ pub fn filesystem(fstype: &str, available: u64) -> Outcome {
         inodes_total: 1_000_000,
         inodes_free: 900_000,
     };
-    Outcome::Measured(Measured { facts: Some(Facts::Filesystem(fs)), ..Measured::default() })
+    Outcome::Measured(Measured { facts: Some(Facts::Filesystem(Box::new(fs))), ..Measured::default() })
 }
 
 /// A record that is a GO.
@@ -125,6 +141,7 @@ pub fn verdict(record: &Record) -> (String, Vec<String>) {
     let mut limits = baseline::required(&run);
     limits.extend(baseline::builtin());
     let j = judge::judge(record, &run, &limits);
-    let findings = j.findings.iter().filter(|f| f.weighs()).map(|f| format!("{} {}", f.code, f.severity.name())).collect();
+    let findings =
+        j.findings.iter().filter(|f| f.weighs()).map(|f| format!("{} {}", f.code, f.severity.name())).collect();
     (j.decision.to_string(), findings)
 }

@@ -42,14 +42,22 @@ fn of_machine(m: &Machine, run: &RunPlan, add: &mut dyn FnMut(&str, Option<Sever
     }
     if !m.gpus.is_empty() || !m.infiniband.is_empty() {
         let severity = (wanted_gpus > 0 && !m.gpus.is_empty()).then_some(Severity::Hold);
-        add("COV-003", severity, format!("{} GPU(s) and {} InfiniBand device(s) seen, none measured", m.gpus.len(), m.infiniband.len()));
+        add(
+            "COV-003",
+            severity,
+            format!("{} GPU(s) and {} InfiniBand device(s) seen, none measured", m.gpus.len(), m.infiniband.len()),
+        );
     }
     if let (false, Some(limit)) = (m.infiniband.is_empty(), m.limits.memlock) {
         add("ENV-001", None, format!("memlock is {limit}, {} InfiniBand device(s) are there", m.infiniband.len()));
     }
     let nvidia = m.gpus.iter().any(|g| g.vendor == "0x10de");
     if nvidia && !m.infiniband.is_empty() && !m.modules.iter().any(|x| x == "nvidia_peermem" || x == "nv_peer_mem") {
-        add("ENV-007", None, format!("{} GPU(s), {} InfiniBand device(s), module not loaded", m.gpus.len(), m.infiniband.len()));
+        add(
+            "ENV-007",
+            None,
+            format!("{} GPU(s), {} InfiniBand device(s), module not loaded", m.gpus.len(), m.infiniband.len()),
+        );
     }
     if let Some(n) = m.limits.nofile.filter(|n| *n < FEW_FILES) {
         add("ENV-002", None, format!("nofile is {n}, below {FEW_FILES}"));
@@ -57,14 +65,20 @@ fn of_machine(m: &Machine, run: &RunPlan, add: &mut dyn FnMut(&str, Option<Sever
     if let Some(quota) = m.cgroup.cpus.filter(|q| *q < f64::from(m.cpu.threads)) {
         add("ENV-003", None, format!("quota of {quota:.2} CPUs on {} hardware threads", m.cpu.threads));
     }
-    if let Some(governor) = m.cpu.governor.as_deref().filter(|g| ["powersave", "ondemand", "conservative"].contains(g)) {
+    if let Some(governor) = m.cpu.governor.as_deref().filter(|g| ["powersave", "ondemand", "conservative"].contains(g))
+    {
         add("ENV-004", None, format!("governor is {governor}"));
     }
     if let Some(shm) = m.memory.shm.filter(|s| *s < SMALL_SHM) {
         add("ENV-008", None, format!("/dev/shm holds {shm}"));
     }
     if !m.missing.is_empty() {
-        let shown: Vec<String> = m.missing.iter().take(4).map(|x| format!("{} ({})", x.path.display(), if x.denied { "permission denied" } else { "absent" })).collect();
+        let shown: Vec<String> = m
+            .missing
+            .iter()
+            .take(4)
+            .map(|x| format!("{} ({})", x.path.display(), if x.denied { "permission denied" } else { "absent" }))
+            .collect();
         let more = m.missing.len().saturating_sub(4);
         let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
         add("ENV-005", None, format!("{}{tail}", shown.join(", ")));

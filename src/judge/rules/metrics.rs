@@ -19,7 +19,8 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
             Verdict::Inconclusive(Reason::NearYardstick) => "VAL-005",
             _ => code_of(cell.row.probe, &cell.series.metric),
         };
-        findings.push(Finding::new(doc(code), cell.row.subject(), evidence(cell)).severity(severity).limit(limit(cell)));
+        findings
+            .push(Finding::new(doc(code), cell.row.subject(), evidence(cell)).severity(severity).limit(limit(cell)));
     }
 }
 
@@ -45,12 +46,17 @@ fn evidence(cell: &Cell<'_>) -> String {
     match (&cell.summary, cell.verdict) {
         (None, _) => out.push_str("samples that are not positive numbers"),
         (Some(s), Verdict::Inconclusive(Reason::Invalid)) => {
-            out.push_str(&format!("up to {} measured", unit.show(if cell.series.better == crate::measure::Better::Higher { s.max } else { s.min })));
+            out.push_str(&format!(
+                "up to {} measured",
+                unit.show(if cell.series.better == crate::measure::Better::Higher { s.max } else { s.min })
+            ));
         }
         (Some(s), _) => {
             out.push_str(&unit.show(s.median));
             match s.interval {
-                Some((lo, hi)) => out.push_str(&format!(" (95 % interval {} to {}, n = {})", unit.show(lo), unit.show(hi), s.n)),
+                Some((lo, hi)) => {
+                    out.push_str(&format!(" (95 % interval {} to {}, n = {})", unit.show(lo), unit.show(hi), s.n))
+                }
                 None => out.push_str(&format!(" (n = {}, too few for an interval)", s.n)),
             }
         }
@@ -70,7 +76,11 @@ fn evidence(cell: &Cell<'_>) -> String {
 fn limit(cell: &Cell<'_>) -> String {
     let unit = cell.series.unit;
     if cell.verdict == Verdict::Inconclusive(Reason::Invalid) {
-        return cell.series.bound.as_ref().map_or(String::new(), |b| format!("bound {}: {}", unit.show(b.value), b.why));
+        return cell
+            .series
+            .bound
+            .as_ref()
+            .map_or(String::new(), |b| format!("bound {}: {}", unit.show(b.value), b.why));
     }
     let side = if cell.series.better == crate::measure::Better::Higher { "at least" } else { "at most" };
     cell.limit.as_ref().map_or(String::new(), |l| format!("{side} {}, from {}", unit.show(l.value), l.provenance))
@@ -80,7 +90,8 @@ fn limit(cell: &Cell<'_>) -> String {
 pub(super) fn unmeasured_requirements(cells: &[Cell<'_>], limits: &[Expectation], findings: &mut Vec<Finding>) {
     for e in limits.iter().filter(|e| e.source == Source::Plan) {
         let judged = |c: &&Cell<'_>| {
-            let nominal_known = !matches!(e.limit, crate::baseline::Limit::ShareOfNominal(_)) || c.series.nominal.is_some();
+            let nominal_known =
+                !matches!(e.limit, crate::baseline::Limit::ShareOfNominal(_)) || c.series.nominal.is_some();
             c.row.probe == e.probe && c.series.metric == e.metric && c.row.case.starts_with(&e.case) && nominal_known
         };
         if !cells.iter().any(|c| judged(&c)) {

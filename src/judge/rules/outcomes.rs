@@ -2,15 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use crate::judge::Coverage;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::{Cases, Row, standing};
-use crate::judge::Coverage;
 use crate::measure::{FailKind, Load, Measured, Outcome, WaiveKind};
 use crate::plan::RunPlan;
 use crate::record::Record;
 
 /// Holds every planned case of every node against the record.
-pub(super) fn coverage(record: &Record, run: &RunPlan, cases: &Cases<'_>, coverage: &mut Coverage, findings: &mut Vec<Finding>) {
+pub(super) fn coverage(
+    record: &Record,
+    run: &RunPlan,
+    cases: &Cases<'_>,
+    coverage: &mut Coverage,
+    findings: &mut Vec<Finding>,
+) {
     // Cases without a result are told once a step and reason, not once each.
     let mut lost: BTreeMap<(String, String, String), Vec<&str>> = BTreeMap::new();
     for node in &record.header.nodes {
@@ -19,17 +25,32 @@ pub(super) fn coverage(record: &Record, run: &RunPlan, cases: &Cases<'_>, covera
                 let row = Row { node, probe: step.probe.as_str(), step: &step.name, case };
                 let outcome = cases.index.get(&row).and_then(|i| standing(&cases.rows[*i].1));
                 coverage.count(outcome);
-                let mut lose = |why: &str| lost.entry((node.0.clone(), step.name.clone(), why.to_owned())).or_default().push(case);
+                let mut lose =
+                    |why: &str| lost.entry((node.0.clone(), step.name.clone(), why.to_owned())).or_default().push(case);
                 match outcome {
                     None => lose("not in the record: the run ended before it"),
-                    Some(Outcome::Waived { kind: WaiveKind::NoTime | WaiveKind::Interrupted | WaiveKind::NotReached, why }) => lose(why),
-                    Some(Outcome::Waived { why, .. }) if run.require.probes.iter().any(|p| p == step.probe.as_str()) => lose(why),
-                    Some(Outcome::Waived { kind: WaiveKind::NotAsked, .. }) if row.probe == "storage" && *case == step.cases[0] => {
-                        findings.push(Finding::new(doc("COV-006"), row.subject(), "the storage probe was given no directory"));
+                    Some(Outcome::Waived {
+                        kind: WaiveKind::NoTime | WaiveKind::Interrupted | WaiveKind::NotReached,
+                        why,
+                    }) => lose(why),
+                    Some(Outcome::Waived { why, .. })
+                        if run.require.probes.iter().any(|p| p == step.probe.as_str()) =>
+                    {
+                        lose(why)
+                    }
+                    Some(Outcome::Waived { kind: WaiveKind::NotAsked, .. })
+                        if row.probe == "storage" && *case == step.cases[0] =>
+                    {
+                        findings.push(Finding::new(
+                            doc("COV-006"),
+                            row.subject(),
+                            "the storage probe was given no directory",
+                        ));
                     }
                     Some(Outcome::Failed { kind, error }) => findings.push(failure(&row, *kind, error)),
                     Some(Outcome::TimedOut { after_ms }) => {
-                        let evidence = format!("{}, case `{case}`: killed after {:.1} s", step.name, *after_ms as f64 / 1e3);
+                        let evidence =
+                            format!("{}, case `{case}`: killed after {:.1} s", step.name, *after_ms as f64 / 1e3);
                         findings.push(Finding::new(doc("RUN-002"), row.subject(), evidence));
                     }
                     Some(Outcome::Measured(_) | Outcome::Waived { .. }) => {}
@@ -39,15 +60,28 @@ pub(super) fn coverage(record: &Record, run: &RunPlan, cases: &Cases<'_>, covera
     }
     for ((node, step, why), cases) in lost {
         let what = if cases.len() == 1 { format!("case `{}`", cases[0]) } else { format!("{} cases", cases.len()) };
-        findings.push(Finding::new(doc("COV-002"), Subject::Node(crate::id::NodeName(node)), format!("{step}, {what}: {why}")));
+        findings.push(Finding::new(
+            doc("COV-002"),
+            Subject::Node(crate::id::NodeName(node)),
+            format!("{step}, {what}: {why}"),
+        ));
     }
     for probe in &run.require.probes {
         if !record.steps.iter().any(|s| s.probe.as_str() == probe) {
-            findings.push(Finding::new(doc("COV-002"), Subject::Run, format!("{probe} was not planned")).limit("[require] probes of the plan"));
+            findings.push(
+                Finding::new(doc("COV-002"), Subject::Run, format!("{probe} was not planned"))
+                    .limit("[require] probes of the plan"),
+            );
         }
     }
-    if coverage.measured == 0 || !record.outcomes.iter().any(|l| l.outcome.measured().is_some_and(|m| !m.series.is_empty())) {
-        findings.push(Finding::new(doc("COV-001"), Subject::Run, format!("no series of samples in the record; {}", coverage.sentence())));
+    if coverage.measured == 0
+        || !record.outcomes.iter().any(|l| l.outcome.measured().is_some_and(|m| !m.series.is_empty()))
+    {
+        findings.push(Finding::new(
+            doc("COV-001"),
+            Subject::Run,
+            format!("no series of samples in the record; {}", coverage.sentence()),
+        ));
     }
     if let Some(damage) = &record.damage {
         findings.push(Finding::new(doc("COV-005"), Subject::Run, damage.to_string()));
@@ -55,7 +89,9 @@ pub(super) fn coverage(record: &Record, run: &RunPlan, cases: &Cases<'_>, covera
     match &record.end {
         Some(end) if end.interrupted => findings.push(Finding::new(doc("COV-004"), Subject::Run, "a signal ended it")),
         Some(_) => {}
-        None => findings.push(Finding::new(doc("COV-004"), Subject::Run, "the record has no end: gonogo died before it")),
+        None => {
+            findings.push(Finding::new(doc("COV-004"), Subject::Run, "the record has no end: gonogo died before it"))
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! The checkpoint directory against the run that will save to it.
 
 use crate::forecast::{Runway, checkpoint_size, runway};
+use crate::judge::Cell;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::Facts;
-use crate::judge::Cell;
 use crate::plan::RunPlan;
 use crate::record::Record;
 use crate::topology::Filesystem;
@@ -41,7 +41,11 @@ pub(super) fn findings(record: &Record, run: &RunPlan, cells: &[Cell<'_>], findi
     }
     // The plan states a need and no capacity is known: the check that was forgotten must not be forgotten here.
     if !seen && checkpoint_size(run).is_some() {
-        findings.push(Finding::new(doc("COV-002"), Subject::Run, "the plan states checkpoints, and no capacity of their directory was measured"));
+        findings.push(Finding::new(
+            doc("COV-002"),
+            Subject::Run,
+            "the plan states checkpoints, and no capacity of their directory was measured",
+        ));
     }
     stall(run, cells, findings);
 }
@@ -58,18 +62,26 @@ fn capacity(r: &Runway, fs: &Filesystem, subject: Subject, findings: &mut Vec<Fi
             Some(h) => format!("{} saves fit, the save at hour {h:.1} fails", r.saves_that_fit),
             None => format!("{} saves fit", r.saves_that_fit),
         };
-        findings.push(Finding::new(doc("STO-020"), subject.clone(), format!("{} free of {}; {end}", r.available, fs.total)).limit(arithmetic));
+        findings.push(
+            Finding::new(doc("STO-020"), subject.clone(), format!("{} free of {}; {end}", r.available, fs.total))
+                .limit(arithmetic),
+        );
     }
     // File systems that allot inodes as they go report none.
     if let Some(files) = r.inodes.filter(|files| fs.inodes_total > 0 && *files > fs.inodes_free) {
-        findings.push(Finding::new(doc("STO-021"), subject, format!("{} inodes free", fs.inodes_free)).limit(format!("{files} files stay")));
+        findings.push(
+            Finding::new(doc("STO-021"), subject, format!("{} inodes free", fs.inodes_free))
+                .limit(format!("{files} files stay")),
+        );
     }
 }
 
 /// Seconds that a save blocks, against the share of the interval that it may take.
 fn stall(run: &RunPlan, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     let Some(c) = &run.checkpoint else { return };
-    let (Some(size), Some(interval), Some(budget)) = (checkpoint_size(run), c.interval(), c.stall_budget) else { return };
+    let (Some(size), Some(interval), Some(budget)) = (checkpoint_size(run), c.interval(), c.stall_budget) else {
+        return;
+    };
     let nodes = cells.iter().filter(|c| c.row.probe == "storage" && c.series.metric == "write");
     let rates: Vec<f64> = nodes.filter_map(|c| Some(c.summary?.median)).collect();
     if rates.is_empty() {

@@ -11,7 +11,8 @@ use crate::plan::RunPlan;
 pub(super) fn apply(run: &RunPlan, measured: Timestamp, findings: &mut Vec<Finding>) {
     let today = TimeZone::UTC.to_datetime(measured).date();
     for waiver in &run.waive {
-        let useless = |why: &str| Finding::new(doc("PLN-001"), Subject::Run, format!("waiver of {}: {why}", waiver.code));
+        let useless =
+            |why: &str| Finding::new(doc("PLN-001"), Subject::Run, format!("waiver of {}: {why}", waiver.code));
         if codes::find(&waiver.code).is_none() {
             findings.push(useless("no such code"));
         } else if waiver.until < today {

@@ -44,7 +44,11 @@ pub fn choose(op: Collective, ranks: u32, size: usize, link: Link) -> Algorithm 
     let (n, s) = (f64::from(ranks), size as f64);
     match op {
         Collective::AllReduce if ranks == 2 => {
-            if s * link.per_byte > 4.0 * link.latency { Algorithm::Ring } else { Algorithm::RecursiveDoubling }
+            if s * link.per_byte > 4.0 * link.latency {
+                Algorithm::Ring
+            } else {
+                Algorithm::RecursiveDoubling
+            }
         }
         Collective::AllReduce => {
             // A number of ranks that is no power of two folds the surplus first and unfolds it last: two more exchanges.
@@ -95,7 +99,15 @@ pub fn part(len: usize, n: usize, i: usize) -> std::ops::Range<usize> {
 }
 
 /// Receives elements and adds them to `mine` into `out` piece by piece, while `send` goes out.
-fn exchange_add(mesh: &mut Mesh, to: usize, send: &[f32], from: usize, inbox: &mut [f32], mine: &[f32], out: &mut [f32]) -> Result<(), ProbeError> {
+fn exchange_add(
+    mesh: &mut Mesh,
+    to: usize,
+    send: &[f32],
+    from: usize,
+    inbox: &mut [f32],
+    mine: &[f32],
+    out: &mut [f32],
+) -> Result<(), ProbeError> {
     // TCP cuts pieces where it likes: only whole elements are added, the rest waits for the next piece. What has come
     // is copied out of the inbox by the caller's range, still in the cache.
     let mut added = 0;
@@ -232,7 +244,8 @@ pub fn reduce_scatter(mesh: &mut Mesh, data: &[f32], out: &mut [f32]) -> Result<
     let mut sum = vec![0.0f32; len.div_ceil(n)];
     for step in 0..n - 1 {
         // One place further on than in the all-reduce, so that the last part to be complete is this rank's own.
-        let (send, receive) = (part(len, n, (rank + 2 * n - step - 1) % n), part(len, n, (rank + 2 * n - step - 2) % n));
+        let (send, receive) =
+            (part(len, n, (rank + 2 * n - step - 1) % n), part(len, n, (rank + 2 * n - step - 2) % n));
         let outgoing = if step == 0 { &data[send] } else { &sum[..send.len()] };
         exchange_add(mesh, next, outgoing, previous, &mut inbox[..receive.len()], &data[receive], out)?;
         if step + 1 < n - 1 {
@@ -263,7 +276,12 @@ pub fn broadcast(mesh: &mut Mesh, algorithm: Algorithm, data: &mut [f32]) -> Res
     // While piece i comes in, piece i - 1 goes out.
     for i in 0..=pieces {
         let (done, rest) = buffer.split_at_mut((i * CHAIN_PIECE).min(buffer.len()));
-        let incoming: &mut [u8] = if rank == 0 { &mut [] } else { let n = rest.len().min(CHAIN_PIECE); &mut rest[..n] };
+        let incoming: &mut [u8] = if rank == 0 {
+            &mut []
+        } else {
+            let n = rest.len().min(CHAIN_PIECE);
+            &mut rest[..n]
+        };
         let outgoing: &[u8] = if rank + 1 == n || i == 0 { &[] } else { &done[(i - 1) * CHAIN_PIECE..] };
         let (to, from) = ((rank + 1) % n, (rank + n - 1) % n);
         mesh.exchange(to, outgoing, from, incoming, nothing)?;

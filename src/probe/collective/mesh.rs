@@ -38,8 +38,10 @@ impl Mesh {
         let addresses = child.exchange(address.to_string())?;
         let mut links: Vec<Option<TcpStream>> = (0..ranks).map(|_| None).collect();
         for (peer, text) in addresses.iter().enumerate().take(rank) {
-            let address: SocketAddr = text.parse().map_err(|_| ProbeError::Broken(format!("rank {peer} published no address")))?;
-            let mut stream = io(format!("cannot connect to rank {peer} at {address}"), TcpStream::connect_timeout(&address, limit))?;
+            let address: SocketAddr =
+                text.parse().map_err(|_| ProbeError::Broken(format!("rank {peer} published no address")))?;
+            let mut stream =
+                io(format!("cannot connect to rank {peer} at {address}"), TcpStream::connect_timeout(&address, limit))?;
             io(format!("cannot greet rank {peer}"), stream.write_all(&greeting(child.step.seed, rank)))?;
             links[peer] = Some(stream);
         }
@@ -47,14 +49,19 @@ impl Mesh {
         while links.iter().skip(rank + 1).any(Option::is_none) {
             match listener.accept() {
                 Ok((mut stream, _)) => {
-                    io("cannot prepare a connection", stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(limit))))?;
+                    io(
+                        "cannot prepare a connection",
+                        stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(limit))),
+                    )?;
                     let mut said = [0u8; 16];
                     let known = stream.read_exact(&mut said).is_ok();
                     if let Some(peer) = (rank + 1..ranks).find(|p| known && said == greeting(child.step.seed, *p)) {
                         links[peer] = Some(stream);
                     }
                 }
-                Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => thread::sleep(Duration::from_micros(200)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_micros(200))
+                }
                 Err(e) => return io(format!("rank {rank} was not called by every rank above it"), Err(e)),
             }
         }
@@ -90,7 +97,12 @@ impl Mesh {
             if got < into.len() {
                 let end = into.len().min(got + PIECE);
                 match self.link(from)?.read(&mut into[got..end]) {
-                    Ok(0) => return Err(ProbeError::Broken(format!("rank {from} closed its connection to rank {}", self.rank))),
+                    Ok(0) => {
+                        return Err(ProbeError::Broken(format!(
+                            "rank {from} closed its connection to rank {}",
+                            self.rank
+                        )));
+                    }
                     Ok(n) => {
                         taken(&into[got..got + n], got);
                         (got, moved) = (got + n, true);
@@ -111,7 +123,11 @@ impl Mesh {
             let since = *since.get_or_insert_with(Instant::now);
             if since.elapsed() > PATIENCE {
                 let (what, peer) = if got < into.len() { ("receive from", from) } else { ("send to", to) };
-                return Err(ProbeError::Broken(format!("rank {} waited {} s to {what} rank {peer}", self.rank, PATIENCE.as_secs())));
+                return Err(ProbeError::Broken(format!(
+                    "rank {} waited {} s to {what} rank {peer}",
+                    self.rank,
+                    PATIENCE.as_secs()
+                )));
             }
             self.sleep((sent < out.len()).then_some(to), (got < into.len()).then_some(from))?;
         }
@@ -130,13 +146,17 @@ impl Mesh {
     }
 
     fn link(&mut self, peer: usize) -> Result<&mut TcpStream, ProbeError> {
-        self.links.get_mut(peer).and_then(Option::as_mut).ok_or_else(|| ProbeError::Broken(format!("no link to rank {peer}")))
+        self.links
+            .get_mut(peer)
+            .and_then(Option::as_mut)
+            .ok_or_else(|| ProbeError::Broken(format!("no link to rank {peer}")))
     }
 
     /// Sleeps until one of the two can go on, at most a tenth of a second.
     fn sleep(&self, to: Option<usize>, from: Option<usize>) -> Result<(), ProbeError> {
         let wait = |peer: Option<usize>, flags| Some(PollFd::new(self.links.get(peer?)?.as_ref()?, flags));
-        let mut fds: Vec<PollFd<'_>> = [wait(to, PollFlags::OUT), wait(from, PollFlags::IN)].into_iter().flatten().collect();
+        let mut fds: Vec<PollFd<'_>> =
+            [wait(to, PollFlags::OUT), wait(from, PollFlags::IN)].into_iter().flatten().collect();
         let limit = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
         match poll(&mut fds, Some(&limit)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

@@ -24,9 +24,19 @@ use mesh::Mesh;
 
 pub struct HostCollective;
 
-const LATENCY: Metric = Metric { name: "latency", unit: Unit::Second, better: Better::Lower, about: "time of one operation, the slowest rank's" };
+const LATENCY: Metric = Metric {
+    name: "latency",
+    unit: Unit::Second,
+    better: Better::Lower,
+    about: "time of one operation, the slowest rank's",
+};
 const ALGBW: Metric = Metric { name: "algbw", unit: Unit::BytePerSecond, better: Better::Higher, about: "size / time" };
-const BUSBW: Metric = Metric { name: "busbw", unit: Unit::BytePerSecond, better: Better::Higher, about: "algbw times the operation's bus factor" };
+const BUSBW: Metric = Metric {
+    name: "busbw",
+    unit: Unit::BytePerSecond,
+    better: Better::Higher,
+    about: "algbw times the operation's bus factor",
+};
 
 /// Ranks on one node.
 const RANKS: [u32; 2] = [2, 4];
@@ -47,7 +57,8 @@ fn sizes(tier: Tier) -> Vec<(Collective, usize)> {
         &[8, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB],
         &[8, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB],
     );
-    let others: &[usize] = tier.pick(&[4 * MIB], &[KIB, 64 * KIB, 4 * MIB, 64 * MIB], &[KIB, 64 * KIB, 4 * MIB, 64 * MIB]);
+    let others: &[usize] =
+        tier.pick(&[4 * MIB], &[KIB, 64 * KIB, 4 * MIB, 64 * MIB], &[KIB, 64 * KIB, 4 * MIB, 64 * MIB]);
     let others = Collective::ALL.into_iter().skip(1).flat_map(|op| others.iter().map(move |s| (op, *s)));
     all_reduce.iter().map(|s| (Collective::AllReduce, *s)).chain(others).collect()
 }
@@ -74,7 +85,11 @@ impl Probe for HostCollective {
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
-        let args = Args { cores: machine.usable_cores(), copy_ceiling: machine.copy_ceiling(machine.usable_cores()), sizes: sizes(plan.tier) };
+        let args = Args {
+            cores: machine.usable_cores(),
+            copy_ceiling: machine.copy_ceiling(machine.usable_cores()),
+            sizes: sizes(plan.tier),
+        };
         RANKS
             .into_iter()
             .map(|ranks| {
@@ -91,7 +106,8 @@ impl Probe for HostCollective {
         let args: Args = child.args()?;
         let mut mesh = Mesh::connect(child, args.cores)?;
         let link = tune(child, &mut mesh)?;
-        let wanted: Vec<_> = args.sizes.iter().filter(|(op, s)| child.wants(&case(*op, child.step.ranks, *s))).collect();
+        let wanted: Vec<_> =
+            args.sizes.iter().filter(|(op, s)| child.wants(&case(*op, child.step.ranks, *s))).collect();
         let budget = child.share(wanted.len());
         for (op, size) in wanted {
             measure(child, &mut mesh, *op, *size, link, budget, args.copy_ceiling)?;
@@ -120,7 +136,8 @@ fn tune(child: &mut Child, mesh: &mut Mesh) -> Result<Link, ProbeError> {
     let per_byte = (large - small).max(1e-12) * f64::from(child.step.ranks) / f64::from(1 << 20);
     let all = child.exchange(serde_json::to_string(&(small, per_byte)).unwrap_or_default())?;
     let first = all.first().map_or("", String::as_str);
-    let (latency, per_byte) = serde_json::from_str(first).map_err(|_| ProbeError::Broken("rank 0 published no link cost".to_owned()))?;
+    let (latency, per_byte) =
+        serde_json::from_str(first).map_err(|_| ProbeError::Broken("rank 0 published no link cost".to_owned()))?;
     Ok(Link { latency, per_byte })
 }
 
@@ -167,17 +184,26 @@ fn measure(
         return Ok(());
     }
     let bad = |rank: usize| ProbeError::Broken(format!("rank {rank} published no samples"));
-    let all: Vec<(usize, Vec<f64>)> =
-        all.iter().enumerate().map(|(r, text)| serde_json::from_str(text).map_err(|_| bad(r))).collect::<Result<_, _>>()?;
+    let all: Vec<(usize, Vec<f64>)> = all
+        .iter()
+        .enumerate()
+        .map(|(r, text)| serde_json::from_str(text).map_err(|_| bad(r)))
+        .collect::<Result<_, _>>()?;
     let (latency, slowest) = slowest(&all, blocks);
     let factor = bus_factor(op, ranks);
     let rate = |f: f64| latency.iter().map(|t| size as f64 * f / t).collect::<Vec<f64>>();
     let why = "each rank's bus bytes are copied by a core at a cache line per cycle";
-    let mut time = LATENCY.series(latency.clone(), block).bounded(100e-9, "two transfers of a cache line between cores");
+    let mut time =
+        LATENCY.series(latency.clone(), block).bounded(100e-9, "two transfers of a cache line between cores");
     time.slowest_rank = slowest;
     let series = vec![time, ALGBW.series(rate(1.0), block), BUSBW.series(rate(factor), block).bounded(ceiling, why)];
-    let wrong: Vec<String> = all.iter().enumerate().filter(|(_, (w, _))| *w > 0).map(|(r, (w, _))| format!("rank {r}: {w}")).collect();
-    let detail = if wrong.is_empty() { "no element differs on any rank".to_owned() } else { format!("wrong elements on {}", wrong.join(", ")) };
+    let wrong: Vec<String> =
+        all.iter().enumerate().filter(|(_, (w, _))| *w > 0).map(|(r, (w, _))| format!("rank {r}: {w}")).collect();
+    let detail = if wrong.is_empty() {
+        "no element differs on any rank".to_owned()
+    } else {
+        format!("wrong elements on {}", wrong.join(", "))
+    };
     let checks = vec![Check::new("sum", wrong.is_empty(), detail)];
     let notes = vec![algorithm.name().to_owned()];
     Ok(child.outcome(&case(op, ranks, size), Outcome::Measured(Measured { series, checks, notes, facts: None }))?)

@@ -20,7 +20,8 @@ pub struct Buffers {
 
 /// Element `i` of rank `rank`'s input: a hash, full of entropy, 0..1023.
 fn element(seed: u64, rank: usize, i: usize) -> f32 {
-    let mut x = seed ^ (rank as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (i as u64).wrapping_mul(0xD1B5_4A32_D192_ED03);
+    let mut x =
+        seed ^ (rank as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (i as u64).wrapping_mul(0xD1B5_4A32_D192_ED03);
     x ^= x >> 32;
     x = x.wrapping_mul(0xD6E8_FEB8_6659_FD93);
     ((x >> 48) & 1023) as f32
@@ -40,8 +41,14 @@ impl Buffers {
             Collective::AllToAll => (split, split),
             Collective::Broadcast => (0, whole),
         };
-        let mut out =
-            Buffers { op, rank, ranks, seed, send: (0..send).map(|i| element(seed, rank, i)).collect(), receive: vec![f32::NAN; receive] };
+        let mut out = Buffers {
+            op,
+            rank,
+            ranks,
+            seed,
+            send: (0..send).map(|i| element(seed, rank, i)).collect(),
+            receive: vec![f32::NAN; receive],
+        };
         if op == Collective::Broadcast && rank == 0 {
             out.receive = (0..receive).map(|i| element(seed, 0, i)).collect();
         }

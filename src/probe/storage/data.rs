@@ -39,8 +39,14 @@ pub(super) fn measure(child: &Child, args: &Args, scratch: &Path, fs: &Filesyste
         Err(outcome) => (outcome, not_reached()),
         Ok(seconds) => {
             let rates: Vec<f64> = seconds.iter().map(|s| block as f64 / s).collect();
-            let series = WRITE.series(rates, block / PIECE as u64).bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
-            let notes = vec![format!("{} in blocks of {}, fdatasync after each", Bytes(block * seconds.len() as u64), Bytes(block))];
+            let series = WRITE
+                .series(rates, block / PIECE as u64)
+                .bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
+            let notes = vec![format!(
+                "{} in blocks of {}, fdatasync after each",
+                Bytes(block * seconds.len() as u64),
+                Bytes(block)
+            )];
             let written = Outcome::Measured(Measured { series: vec![series], notes, ..Measured::default() });
             let read = read(&file, &mut base, seconds.len(), args).map_or_else(|o| o, Outcome::Measured);
             (written, read)
@@ -58,7 +64,8 @@ struct Scratch {
 impl Scratch {
     fn open(path: &Path) -> Result<Self, Outcome> {
         let what = |verb: &str| format!("cannot {verb} {}", path.display());
-        let writer = OpenOptions::new().write(true).create_new(true).open(path).map_err(|e| failure(&e, &what("create")))?;
+        let writer =
+            OpenOptions::new().write(true).create_new(true).open(path).map_err(|e| failure(&e, &what("create")))?;
         let direct = OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path);
         let (reader, direct) = match direct {
             Ok(file) => (file, true),
@@ -137,8 +144,14 @@ fn read(file: &Scratch, base: &mut Base, blocks: usize, args: &Args) -> Result<M
         (false, true) => "page cache dropped (no O_DIRECT here)",
         (false, false) => "the page cache could not be bypassed: this may be the speed of memory",
     };
-    let series = READ.series(rates, (base.len / PIECE) as u64).bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
-    let checks = vec![Check::new("checksum", wrong == 0, format!("{wrong} of {} pages came back different", blocks * base.len / PAGE))];
+    let series = READ
+        .series(rates, (base.len / PIECE) as u64)
+        .bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
+    let checks = vec![Check::new(
+        "checksum",
+        wrong == 0,
+        format!("{wrong} of {} pages came back different", blocks * base.len / PAGE),
+    )];
     Ok(Measured { series: vec![series], checks, notes: vec![how.to_owned()], facts: None })
 }
 

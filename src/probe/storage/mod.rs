@@ -23,10 +23,30 @@ use crate::unit::{Bytes, Unit};
 
 pub struct Storage;
 
-const WRITE: Metric = Metric { name: "write", unit: Unit::BytePerSecond, better: Better::Higher, about: "sequential write in 1 MiB pieces, fdatasync after every block" };
-const READ: Metric = Metric { name: "read", unit: Unit::BytePerSecond, better: Better::Higher, about: "sequential read of what was written, the page cache bypassed or dropped" };
-const METADATA: Metric = Metric { name: "metadata", unit: Unit::OperationPerSecond, better: Better::Higher, about: "create, rename and unlink of small files, one after the other" };
-const PUBLISH: Metric = Metric { name: "publish", unit: Unit::Second, better: Better::Lower, about: "write 64 KiB to a temporary name, fsync, rename over the old one, fsync the directory" };
+const WRITE: Metric = Metric {
+    name: "write",
+    unit: Unit::BytePerSecond,
+    better: Better::Higher,
+    about: "sequential write in 1 MiB pieces, fdatasync after every block",
+};
+const READ: Metric = Metric {
+    name: "read",
+    unit: Unit::BytePerSecond,
+    better: Better::Higher,
+    about: "sequential read of what was written, the page cache bypassed or dropped",
+};
+const METADATA: Metric = Metric {
+    name: "metadata",
+    unit: Unit::OperationPerSecond,
+    better: Better::Higher,
+    about: "create, rename and unlink of small files, one after the other",
+};
+const PUBLISH: Metric = Metric {
+    name: "publish",
+    unit: Unit::Second,
+    better: Better::Lower,
+    about: "write 64 KiB to a temporary name, fsync, rename over the old one, fsync the directory",
+};
 
 /// Cases in the order measured.
 const CAPACITY: &str = "capacity";
@@ -70,7 +90,8 @@ impl Probe for Storage {
         };
         let estimate = if args.path.is_some() { plan.tier.pick(4000, 40_000, 240_000) } else { 50 };
         let mut step = step(self, plan, CASES.map(str::to_owned).to_vec(), &args, estimate);
-        step.scratch = args.path.map(|p| p.join(format!("{}{}", scratch_prefix(&machine.hostname), std::process::id())));
+        step.scratch =
+            args.path.map(|p| p.join(format!("{}{}", scratch_prefix(&machine.hostname), std::process::id())));
         vec![step]
     }
 
@@ -78,13 +99,24 @@ impl Probe for Storage {
         let args: Args = child.args()?;
         let (Some(path), Some(scratch)) = (&args.path, child.step.scratch.clone()) else {
             for case in CASES.into_iter().filter(|c| child.wants(c)).collect::<Vec<_>>() {
-                child.outcome(case, Outcome::waived(WaiveKind::NotAsked, "no directory named: give --path DIR, or [checkpoint] dir in the plan"))?;
+                child.outcome(
+                    case,
+                    Outcome::waived(
+                        WaiveKind::NotAsked,
+                        "no directory named: give --path DIR, or [checkpoint] dir in the plan",
+                    ),
+                )?;
             }
             return Ok(());
         };
         let ready = filesystem(path).and_then(|fs| {
             sweep(path, &args.host);
-            fs::create_dir(&scratch).map_err(|e| failure(&e, &format!("cannot create {}", scratch.display())))?;
+            let what = format!("cannot create {}", scratch.display());
+            fs::create_dir(&scratch).map_err(|e| match e.kind() {
+                // The directory is there and takes no files, as those of /proc.
+                ErrorKind::NotFound => Outcome::error(FailKind::NoPermission, format!("{what}: {e}")),
+                _ => failure(&e, &what),
+            })?;
             Ok(fs)
         });
         let fs = match ready {
@@ -92,7 +124,7 @@ impl Probe for Storage {
             Err(outcome) => return first_fails(child, outcome),
         };
         if child.wants(CAPACITY) {
-            let facts = Some(Facts::Filesystem(fs.clone()));
+            let facts = Some(Facts::Filesystem(Box::new(fs.clone())));
             child.outcome(CAPACITY, Outcome::Measured(Measured { facts, ..Measured::default() }))?;
         }
         let result = measure(child, &args, &scratch, &fs);
@@ -110,7 +142,9 @@ fn measure(child: &mut Child, args: &Args, scratch: &Path, fs: &Filesystem) -> R
             }
         }
     }
-    for (case, run) in [("metadata", names::storm as fn(&Child, &Path) -> Result<Measured, Outcome>), ("rename", names::rename)] {
+    for (case, run) in
+        [("metadata", names::storm as fn(&Child, &Path) -> Result<Measured, Outcome>), ("rename", names::rename)]
+    {
         if child.wants(case) {
             let outcome = run(child, scratch).map_or_else(|failed| failed, Outcome::Measured);
             child.outcome(case, outcome)?;
@@ -151,7 +185,8 @@ fn filesystem(path: &Path) -> Result<Filesystem, Outcome> {
         return Err(Outcome::error(FailKind::NotADirectory, format!("{shown} is not a directory")));
     }
     let real = fs::canonicalize(path).map_err(|e| failure(&e, &format!("cannot resolve {shown}")))?;
-    let stat = rustix::fs::statvfs(&real).map_err(|e| failure(&e.into(), &format!("cannot ask for the capacity of {shown}")))?;
+    let stat = rustix::fs::statvfs(&real)
+        .map_err(|e| failure(&e.into(), &format!("cannot ask for the capacity of {shown}")))?;
     let mounts = discover(&SysRoot::live()).mounts;
     Ok(Filesystem {
         path: path.to_owned(),

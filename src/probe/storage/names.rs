@@ -23,10 +23,13 @@ pub(super) fn storm(child: &Child, scratch: &Path) -> Result<Measured, Outcome> 
     let samples = sampler.run(|| {
         for i in 0..FILES {
             let path = at("a", i);
-            File::create(&path).and_then(|mut f| f.write_all(b"x")).map_err(|e| failure(&e, &format!("cannot create {}", path.display())))?;
+            File::create(&path)
+                .and_then(|mut f| f.write_all(b"x"))
+                .map_err(|e| failure(&e, &format!("cannot create {}", path.display())))?;
         }
         for i in 0..FILES {
-            fs::rename(at("a", i), at("b", i)).map_err(|e| failure(&e, &format!("cannot rename {}", at("a", i).display())))?;
+            fs::rename(at("a", i), at("b", i))
+                .map_err(|e| failure(&e, &format!("cannot rename {}", at("a", i).display())))?;
         }
         for i in 0..FILES {
             fs::remove_file(at("b", i)).map_err(|e| failure(&e, &format!("cannot unlink {}", at("b", i).display())))?;
@@ -67,7 +70,11 @@ pub(super) fn rename(child: &Child, scratch: &Path) -> Result<Measured, Outcome>
     let samples = samples?;
     let series = PUBLISH.series(samples.seconds, samples.block);
     let detail = format!("{torn} of {looks} looks found the file missing, short or mixed while it was replaced");
-    Ok(Measured { series: vec![series], checks: vec![Check::new("atomic", torn == 0 && looks > 0, detail)], ..Measured::default() })
+    Ok(Measured {
+        series: vec![series],
+        checks: vec![Check::new("atomic", torn == 0 && looks > 0, detail)],
+        ..Measured::default()
+    })
 }
 
 /// Reads the file over and over; counts looks, and those that did not find exactly one version.

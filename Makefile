@@ -1,0 +1,38 @@
+# `make check` runs the main job on this machine, `make test` passes the tests; both install what is missing first.
+
+CARGO ?= cargo
+BIN := target/release/gonogo
+# Where `make check` measures storage: the checkpoint directory of your run, e.g. make check CKPT=/mnt/checkpoints
+CKPT ?= .
+
+.PHONY: check test lint build setup bench clean
+
+check: build
+	$(BIN) check --path $(CKPT)
+
+build: setup
+	$(CARGO) build --release --quiet
+
+test: setup
+	$(CARGO) test --quiet
+
+# Formatting, lints with warnings denied, and the documentation.
+lint: setup
+	$(CARGO) fmt --check
+	$(CARGO) clippy --quiet --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps
+
+# Functions by criterion, then whole comparisons with the peers (see benches/README.md).
+bench: build
+	$(CARGO) bench --quiet
+	python3 benches/peers/compare.py
+
+# A Rust toolchain builds everything but links with the system's C compiler.
+setup:
+	@command -v $(CARGO) >/dev/null || { echo "no $(CARGO): install a Rust toolchain (https://rustup.rs), then run make again"; exit 3; }
+	@command -v cc >/dev/null || { echo "installing a linker (gcc)"; \
+	  if [ "$$(id -u)" = 0 ]; then S=; else S=sudo; fi; \
+	  $$S apt-get update -qq && $$S apt-get install -y -qq --no-install-recommends gcc libc6-dev; }
+
+clean:
+	$(CARGO) clean
