@@ -179,7 +179,7 @@ impl Machine {
 
     /// Physical cores among the usable threads.
     pub fn usable_cores(&self) -> usize {
-        let per_core = if self.cpu.cores > 0 { (self.cpu.threads / self.cpu.cores).max(1) as usize } else { 1 };
+        let per_core = self.cpu.threads.checked_div(self.cpu.cores).map_or(1, |t| t.max(1) as usize);
         (self.usable_threads() / per_core).max(1)
     }
 
