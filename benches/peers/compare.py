@@ -7,14 +7,16 @@
   storage    write with fdatasync         against fio
 
 The sides alternate (gonogo, peer, gonogo, peer, ...), so that what else the machine does hits both alike. The table
-shows the median over rounds of each side, the ratio of these medians, and the range of the ratios round by round: a
-wide range says that the machine was busy, and that the ratio says little.
+shows the median over rounds of each side, the ratio of these medians, the range of the ratios round by round, and how
+much of the machine other processes took meanwhile. A busy machine makes a ratio that says little: it hits a peer that
+spins, or that splits its work evenly, harder than one that does not.
 Exit code: 0 when every comparison that ran meets its target, 1 when one misses it or fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -83,13 +85,9 @@ def run_json(command: Sequence[str | Path], timeout: float, ok: Sequence[int] = 
 def stop(process: subprocess.Popen[str]) -> str:
     """Ends a process and its session's other members; returns what it said on stderr."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)
-            return process.communicate(timeout=5)[1] or ""
-        except subprocess.TimeoutExpired:
-            continue
-        except ProcessLookupError:
-            break
+            return process.communicate(timeout=5)[1]
     return ""
 
 
@@ -185,14 +183,14 @@ class Tcp(Peer):
         client = ["iperf3", "-c", "127.0.0.1", "-p", port, "-P", streams, "-O", "1", "-t", "3", "-J"]
         server = start(["iperf3", "-s", "-1", "-B", "127.0.0.1", "-p", port])
         try:
-            answer = {"error": "refused"}
+            answer: dict[str, Any] = {"error": "refused"}
             deadline = time.monotonic() + 5
             while "refused" in answer.get("error", "") and time.monotonic() < deadline:
                 time.sleep(0.1)
                 answer = run_json(client, 30, ok=(0, 1))
             if "error" in answer:
                 raise Failure(client, answer["error"], stop(server))
-            return answer["end"]["sum_received"]["bits_per_second"] / 8
+            return float(answer["end"]["sum_received"]["bits_per_second"]) / 8
         finally:
             stop(server)
 
@@ -247,7 +245,7 @@ def gonogo(binary: Path, peer: Peer) -> Samples:
     """gonogo's samples of the cases that the peer's rows name; a case measured twice has the samples of both."""
     with tempfile.TemporaryDirectory(dir=peer.scratch) as out:
         record = Path(out, "record")
-        command = [binary, "check", "--tier", "standard", "--only", peer.probe, "--path", peer.directory]
+        command: list[str | Path] = [binary, "check", "--tier", "standard", "--only", peer.probe, "--path", peer.directory]
         command += ["--budget", "120s", "--quiet", "--format", "json", "--out", record]
         # 0, 1 and 2 are verdicts: go, no-go, hold.
         run(command, 300, ok=(0, 1, 2))
@@ -256,21 +254,25 @@ def gonogo(binary: Path, peer: Peer) -> Samples:
         except (OSError, ValueError) as error:
             raise Failure(command, f"left no record: {error}") from error
     found: Samples = {}
-    unmeasured: dict[str, Any] = {row.cases: "no such case" for row in peer.rows}
+    why = ""
     for line in lines:
-        row = next((row for row in peer.rows if row.matches(line.get("case", ""))), None)
-        if line["kind"] != "outcome" or line["probe"] != peer.probe or row is None:
-            continue
-        unmeasured.pop(row.cases, None)
-        series = line["outcome"].get("measured", {}).get("series", [])
-        samples = [sample for one in series if one["metric"] == row.metric for sample in one["samples"]]
-        if samples:
-            found.setdefault(line["case"], []).extend(samples)
-        else:
-            unmeasured[line["case"]] = line["outcome"]
-    if bad := {case: why for case, why in unmeasured.items() if case not in found}:
-        raise Failure(command, "measured no " + "; no ".join(f"`{case}`: {json.dumps(why)}" for case, why in bad.items()))
+        for row in peer.rows if line["kind"] == "outcome" and line["probe"] == peer.probe else ():
+            if row.matches(line["case"]):
+                series = line["outcome"].get("measured", {}).get("series", [])
+                samples = [sample for one in series if one["metric"] == row.metric for sample in one["samples"]]
+                found.setdefault(line["case"], []).extend(samples)
+                why += "" if samples else json.dumps(line["outcome"]) + "\n"
+    lacking = [case for case, samples in found.items() if not samples]
+    lacking += [row.cases for row in peer.rows if not any(map(row.matches, found))]
+    if lacking:
+        raise Failure(command, f"no samples of {', '.join(lacking)}", why)
     return found
+
+
+def user_seconds() -> tuple[float, float]:
+    """User time that all processes of the machine took so far, and that children of this one took."""
+    fields = Path("/proc/stat").read_text().split(maxsplit=3)
+    return (int(fields[1]) + int(fields[2])) / os.sysconf("SC_CLK_TCK"), os.times().children_user
 
 
 @dataclass
@@ -283,6 +285,8 @@ class Comparison:
     ours: list[list[float]] = field(default_factory=list)
     theirs: list[list[float]] = field(default_factory=list)
     """Samples by round."""
+    others: float = 0.0
+    """Cores' worth of user time that other processes took meanwhile."""
 
     def centres(self) -> tuple[list[float], list[float]]:
         return [self.row.centre(s) for s in self.ours], [self.row.centre(s) for s in self.theirs]
@@ -297,17 +301,19 @@ class Comparison:
         rounds = [a / b for a, b in zip(*sides, strict=True)]
         target = f"{'<=' if self.row.lower_is_better else '>='} {self.row.target:.2f}"
         met = "yes" if self.row.met(self.ratio()) else "no"
-        return [self.name, *values, f"{self.ratio():.3f}", f"{min(rounds):.2f}..{max(rounds):.2f}", target, met]
+        spread, others = f"{min(rounds):.2f}..{max(rounds):.2f}", f"{self.others:.2f} cores"
+        return [self.name, *values, f"{self.ratio():.3f}", spread, others, target, met]
 
     def raw(self) -> dict[str, Any]:
-        facts = {"comparison": self.name, "metric": self.row.metric, "peer": self.peer, "ratio": self.ratio(), "target": self.row.target}
-        return {**facts, "lower_is_better": self.row.lower_is_better, "samples": {"gonogo": self.ours, "peer": self.theirs}}
+        facts = {"comparison": self.name, "metric": self.row.metric, "lower_is_better": self.row.lower_is_better, "target": self.row.target}
+        return {**facts, "ratio": self.ratio(), "peer": self.peer, "others_cores": self.others, "samples": {"gonogo": self.ours, "peer": self.theirs}}
 
 
 def compare(name: str, binary: Path, peer: Peer, rounds: int) -> list[Comparison]:
     """All lines of one peer."""
     about = run(peer.about, 60).splitlines()[0]
     lines: dict[str, Comparison] = {}
+    begin, all_before, own_before = time.monotonic(), *user_seconds()
     for number in range(1, rounds + 1):
         print(f"{name}: round {number} of {rounds}", file=sys.stderr)
         # What others left to be written is not the work of the next.
@@ -320,6 +326,9 @@ def compare(name: str, binary: Path, peer: Peer, rounds: int) -> list[Comparison
             line = lines.setdefault(case, Comparison(f"{name}: {case}", row, about))
             line.ours.append(samples)
             line.theirs.append(theirs[case])
+    all_after, own_after = user_seconds()
+    for line in lines.values():
+        line.others = max(0.0, all_after - all_before - (own_after - own_before)) / (time.monotonic() - begin)
     return list(lines.values())
 
 
@@ -359,7 +368,7 @@ def main() -> int:
                 print(f"{name}: {failure}", file=sys.stderr)
                 remarks.append([name, "failed: see above"])
                 failed = True
-    head = ["comparison", "gonogo median", "peer median", "ratio", "by round", "target", "met"]
+    head = ["comparison", "gonogo median", "peer median", "ratio", "by round", "others took", "target", "met"]
     print(table([head, *(line.cells() for line in done), *remarks]))
     if done:
         print("\npeers: " + ", ".join(dict.fromkeys(line.peer for line in done)))

@@ -1,5 +1,5 @@
 //! Opening or holding the gate: what must be true of a record before a command is started on its strength, and the
-//! signed ticket that carries a verdict elsewhere. Pure but for [`launch`]; the clock is handed in.
+//! signed ticket that carries a verdict elsewhere. Pure but for `launch`; the clock is handed in.
 
 mod admit;
 mod launch;

@@ -24,8 +24,12 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// A series of this metric with `samples` blocks of `block` iterations each.
-    pub fn series(&self, samples: Vec<f64>, block: u64) -> Series {
+    /// A series of this metric with `samples` blocks of `block` iterations each. Samples are kept to seven digits: no
+    /// clock tells more, and records stay half as large.
+    pub fn series(&self, mut samples: Vec<f64>, block: u64) -> Series {
+        for s in &mut samples {
+            *s = seven_digits(*s);
+        }
         Series {
             metric: self.name.to_owned(),
             unit: self.unit,
@@ -37,6 +41,12 @@ impl Metric {
             slowest_rank: None,
         }
     }
+}
+
+/// Rounded to seven significant digits.
+fn seven_digits(v: f64) -> f64 {
+    // Through text, so that the number is exactly what the record will say.
+    if v.is_finite() { format!("{v:.6e}").parse().unwrap_or(v) } else { v }
 }
 
 /// A value that comes with the reason for it.

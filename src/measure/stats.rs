@@ -1,5 +1,7 @@
 //! Statistics for gating: medians and rank-based intervals, no assumption of normality.
 
+use std::sync::LazyLock;
+
 use statrs::distribution::{Binomial, DiscreteCDF};
 
 /// Confidence of every interval that gonogo reports.
@@ -28,7 +30,8 @@ pub fn summary(samples: &[f64]) -> Option<Summary> {
     let median = median_sorted(&sorted);
     let mut deviations: Vec<f64> = sorted.iter().map(|s| (s - median).abs()).collect();
     deviations.sort_unstable_by(f64::total_cmp);
-    let interval = median_ranks(sorted.len(), CONFIDENCE).map(|(lo, hi)| (sorted[lo - 1], sorted[hi - 1]));
+    let ranks = RANKS.get(sorted.len()).copied().unwrap_or_else(|| median_ranks(sorted.len(), CONFIDENCE));
+    let interval = ranks.map(|(lo, hi)| (sorted[lo - 1], sorted[hi - 1]));
     Some(Summary {
         n: sorted.len(),
         median,
@@ -48,6 +51,10 @@ fn median_sorted(sorted: &[f64]) -> f64 {
 pub fn median(samples: &[f64]) -> f64 {
     summary(samples).map_or(0.0, |s| s.median)
 }
+
+/// [`median_ranks`] at [`CONFIDENCE`] for the numbers of samples that occur; a large record asks a million times.
+static RANKS: LazyLock<[Option<(usize, usize)>; 257]> =
+    LazyLock::new(|| std::array::from_fn(|n| median_ranks(n, CONFIDENCE)));
 
 /// Ranks (from 1) of the order statistics that enclose the median with at least `confidence`, by the binomial
 /// distribution: the largest k with `1 - 2 P(B(n, 1/2) <= k - 1) >= confidence`. `None` when even the extremes do not.

@@ -55,15 +55,13 @@ pub struct End {
     pub interrupted: bool,
 }
 
-/// One line of the file.
+/// One line of the file: `{"outcome":{...}}`. The kind stands outside, so that a line is parsed in one pass.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Line {
     Header(Box<Header>),
     /// What was going to be measured; coverage is counted against it.
-    Steps {
-        steps: Vec<Step>,
-    },
+    Steps(Vec<Step>),
     Outcome(Box<OutcomeLine>),
     End(End),
 }

@@ -66,7 +66,7 @@ pub fn parse(path: &Path, mut input: impl BufRead) -> Result<Record, RecordError
                 return Err(RecordError::Newer { path: path.to_owned(), found: header.schema });
             }
             (Ok(Line::Header(header)), None) => record = Some(Record::new(*header)),
-            (Ok(Line::Steps { steps }), Some(r)) => r.steps.extend(steps),
+            (Ok(Line::Steps(steps)), Some(r)) => r.steps.extend(steps),
             (Ok(Line::Outcome(outcome)), Some(r)) => r.outcomes.push(*outcome),
             (Ok(Line::End(end)), Some(r)) => r.end = Some(end),
             (Ok(Line::Header(_)), Some(_)) => {
@@ -102,11 +102,9 @@ pub fn parse(path: &Path, mut input: impl BufRead) -> Result<Record, RecordError
 /// A first line that is no header of ours: of a newer schema, whose header may look otherwise, or no record at all.
 fn first_line(path: &Path, line: &[u8], error: &serde_json::Error) -> RecordError {
     let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
-    let schema = value.get("schema").and_then(serde_json::Value::as_u64).and_then(|s| u32::try_from(s).ok());
+    let schema = value.get("header").and_then(|h| h.get("schema")?.as_u64()).and_then(|s| u32::try_from(s).ok());
     match schema {
-        Some(found) if found > SCHEMA && value.get("kind").is_some_and(|k| k == "header") => {
-            RecordError::Newer { path: path.to_owned(), found }
-        }
+        Some(found) if found > SCHEMA => RecordError::Newer { path: path.to_owned(), found },
         _ => RecordError::NotARecord { path: path.to_owned(), why: clean(&error.to_string()).into_owned() },
     }
 }

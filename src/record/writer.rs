@@ -33,7 +33,7 @@ impl Writer {
     }
 
     pub fn steps(&mut self, steps: &[Step]) -> io::Result<()> {
-        self.line(&Line::Steps { steps: steps.to_vec() })
+        self.line(&Line::Steps(steps.to_vec()))
     }
 
     pub fn outcome(&mut self, outcome: &OutcomeLine) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! `collective`, the host backend: all-reduce and its relatives among ranks over TCP, every result checked.
 //!
-//! Topology `node`: 2 and 4 ranks on this machine. [`mesh`] carries bytes, [`algorithm`] arranges them, [`verify`]
+//! Topology `node`: 2 and 4 ranks on this machine. `mesh` carries bytes, `algorithm` arranges them, `verify`
 //! knows what must come out.
 
 mod algorithm;

@@ -1,8 +1,6 @@
 //! Where the peers fail: each known failure of another tool, as a test of this one. The sources are in the comments.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use gonogo::judge;
 use gonogo::measure::{FailKind, Load, Measured, Outcome, WaiveKind};
 use gonogo::plan::RunPlan;
@@ -152,7 +150,7 @@ fn a_requirement_without_a_measurement_holds_the_gate() {
 /// mlcommons/storage#627: a capacity check that failed falsely. The arithmetic is printed, and the known answer holds.
 #[test]
 fn the_mount_of_gpt_neox_20b_is_refused_with_the_numbers() {
-    let mut record = empty(run_plan(include_str!("fixtures/plans/neox-20b.toml")));
+    let mut record = empty(run_plan(include_str!("../fixtures/plans/neox-20b.toml")));
     let mut m = good_machine();
     m.gpus = vec![Default::default(); 8];
     add(&mut record, "environment", "machine", machine(m));

@@ -1,5 +1,4 @@
 //! Records made by hand, for tests of what is made of them.
-#![expect(dead_code, reason = "each test crate uses its own part of this")]
 
 use gonogo::cluster::Step;
 use gonogo::id::{NodeName, ProbeName};

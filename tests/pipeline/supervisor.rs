@@ -1,7 +1,5 @@
 //! A step ends on time and tells the truth, whatever its processes do.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -121,8 +119,8 @@ fn a_case_that_nobody_planned_is_not_taken() {
 #[test]
 fn a_program_that_is_not_there_is_an_error_of_the_step() {
     let supervisor = Supervisor { program: "/no/such/program".into(), arguments: vec![], interrupt: Arc::default() };
-    let mut record = common::empty(Default::default());
-    common::add(&mut record, "gemm", "a", common::good_gemm());
+    let mut record = crate::common::empty(Default::default());
+    crate::common::add(&mut record, "gemm", "a", crate::common::good_gemm());
     let mut out = Vec::new();
     supervisor.run(&record.steps[0], Duration::from_secs(1), |_, o, _| out.push(o));
     assert!(failed(&out[0]).is_some_and(|f| f.1.contains("/no/such/program")), "{out:?}");

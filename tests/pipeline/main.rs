@@ -1,0 +1,7 @@
+//! From outcomes to decisions, and from judgements to what a person reads.
+
+mod codes;
+mod common;
+mod golden;
+mod honesty;
+mod supervisor;
