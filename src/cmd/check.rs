@@ -238,17 +238,18 @@ impl Run {
             machine = self.record.outcomes[from..].iter().find_map(|l| machine_of(&l.outcome)).unwrap_or_default();
         }
         let others = probe::steps(plan, &machine).into_iter().filter(|s| s.probe.as_str() != "environment").collect();
-        let (mut steps, cut) = schedule::fit(others, self.left());
-        steps.extend(cut.iter().cloned());
+        let (kept, cut) = schedule::fit(others, self.left());
+        // What was cut is tried last, worthiest first: steps that end early leave their time to it.
+        let steps: Vec<Step> = kept.into_iter().chain(cut.into_iter().rev()).collect();
         self.plan_steps(steps.clone());
         self.progress.set_length(steps.len() as u64);
-        for step in &steps {
+        for mut step in steps {
             if self.interrupted() {
-                self.waive(step, WaiveKind::Interrupted, "interrupted");
-            } else if cut.iter().any(|c| c.name == step.name) || self.left().is_zero() {
-                self.waive(step, WaiveKind::NoTime, &format!("cut to fit the budget of {}", plan.budget));
+                self.waive(&step, WaiveKind::Interrupted, "interrupted");
+            } else if schedule::shorten(&mut step, self.left()) {
+                self.step(&step);
             } else {
-                self.step(step);
+                self.waive(&step, WaiveKind::NoTime, &format!("cut to fit the budget of {}", plan.budget));
             }
             self.progress.inc(1);
         }

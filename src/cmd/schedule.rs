@@ -29,6 +29,14 @@ pub(super) fn fit(steps: Vec<Step>, time: Duration) -> (Vec<Step>, Vec<Step>) {
     (kept, cut)
 }
 
+/// Shortens one step to the time that is left; false when that is too short to measure in.
+pub(super) fn shorten(step: &mut Step, left: Duration) -> bool {
+    let left = left.as_millis() as f64;
+    let worth_it = left >= step.estimate_ms as f64 * SHORTEST;
+    step.estimate_ms = step.estimate_ms.min(left as u64).max(1);
+    worth_it
+}
+
 /// A step again, for some of its cases, with `factor` times the time for each.
 pub(super) fn again(step: &Step, cases: Vec<String>, factor: u64) -> Step {
     let share = cases.len() as u64 * step.estimate_ms * factor / step.cases.len().max(1) as u64;

@@ -1,6 +1,7 @@
 //! Verdicts on metrics -> findings.
 
 use crate::baseline::{Expectation, Source};
+use crate::judge::cell::is_busy;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::{Cell, Reason, Verdict};
 
@@ -61,7 +62,7 @@ fn evidence(cell: &Cell<'_>) -> String {
             }
         }
     }
-    if let (Verdict::Inconclusive(Reason::Busy), Some(load)) = (cell.verdict, cell.load) {
+    if let Some(load) = cell.load.filter(is_busy) {
         out.push_str(&format!(
             "; meanwhile others took {:.1} cores and the hypervisor {:.1}",
             load.others_cores, load.steal_cores
