@@ -207,8 +207,9 @@ struct Pace {
     sampler: Sampler,
 }
 
-/// Sends: first what is compared, then blocks of chunks, each announced by its number of chunks and ended by the
-/// receiver's one byte. Returns seconds and chunks of every block.
+/// Sends: first what is compared, then blocks of chunks, each announced by its number of chunks. Returns seconds and
+/// chunks of every block. The first block fills the buffers between the two ends and is not counted; from then on a
+/// block is written as fast as one is received, and nothing waits for the pipe to run dry.
 fn source(
     mut s: TcpStream,
     seed: u64,
@@ -225,12 +226,23 @@ fn source(
         Ok(())
     };
     let mut state = compared();
+    let mut sent = 0;
     let mut block = |chunks: usize| {
         s.write_all(&(chunks as u64).to_le_bytes())?;
         for _ in 0..chunks {
             s.write_all(&chunk)?;
         }
-        if chunks > 0 { s.read_exact(&mut [0u8; 1]) } else { Ok(()) }
+        sent += chunks * CHUNK;
+        if chunks == 0 {
+            // All of it must have arrived: what lies in a socket's buffer was never received.
+            let mut arrived = [0u8; 8];
+            s.read_exact(&mut arrived)?;
+            let arrived = u64::from_le_bytes(arrived);
+            if arrived != sent as u64 {
+                return Err(std::io::Error::other(format!("{arrived} of {sent} bytes arrived")));
+            }
+        }
+        Ok(())
     };
     let mut out: Vec<(f64, usize)> = Vec::new();
     let mut started = None;
@@ -273,10 +285,13 @@ fn sink(mut s: TcpStream, seed: u64, streams: usize) -> Result<usize, ProbeError
             wrong += buffer.iter().zip(&want).filter(|(got, want)| got != want).count();
         }
         let mut header = [0u8; 8];
+        let mut arrived = 0u64;
         loop {
             s.read_exact(&mut header)?;
             let mut left = u64::from_le_bytes(header) as usize * CHUNK;
+            arrived += left as u64;
             if left == 0 {
+                s.write_all(&arrived.to_le_bytes())?;
                 return Ok(wrong);
             }
             while left > 0 {
@@ -285,7 +300,6 @@ fn sink(mut s: TcpStream, seed: u64, streams: usize) -> Result<usize, ProbeError
                     n => left -= n,
                 }
             }
-            s.write_all(&[1])?;
         }
     };
     io("cannot receive over loopback", serve())
