@@ -78,6 +78,12 @@ impl Supervisor {
         let (mut reached, (kind, why)) = match end {
             End::Done => (None, (WaiveKind::NotReached, "the probe ended without it")),
             End::Interrupted => (None, (WaiveKind::Interrupted, "interrupted")),
+            // Cut short by the budget, not by its own deadline, and not long enough under way to be suspect.
+            End::Deadline
+                if started.elapsed() < Duration::from_millis(step.estimate_ms * 2) + Duration::from_secs(1) =>
+            {
+                (None, (WaiveKind::NoTime, "the budget ended before it"))
+            }
             End::Deadline => (
                 Some(Outcome::TimedOut { after_ms: started.elapsed().as_millis() as u64 }),
                 (WaiveKind::NotReached, "the step ran out of time before it"),
