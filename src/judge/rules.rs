@@ -6,12 +6,12 @@ mod outcomes;
 mod storage;
 mod waivers;
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use crate::baseline::Expectation;
 use crate::id::NodeName;
 use crate::judge::decide::decide;
-use crate::judge::finding::Subject;
+use crate::judge::finding::{Finding, Subject};
 use crate::judge::{Cell, Coverage, Judgement, cell};
 use crate::measure::{self, Load, Measured, Outcome};
 use crate::plan::RunPlan;
@@ -66,12 +66,15 @@ fn facts(record: &Record) -> impl Iterator<Item = (&OutcomeLine, &measure::Facts
 struct Cases<'r> {
     rows: Vec<(Row<'r>, Vec<&'r OutcomeLine>)>,
     /// Position in `rows`.
-    index: HashMap<Row<'r>, usize>,
+    index: FxHashMap<Row<'r>, usize>,
 }
 
 impl<'r> Cases<'r> {
     fn of(record: &'r Record) -> Self {
-        let mut out = Cases { rows: Vec::new(), index: HashMap::with_capacity(record.outcomes.len()) };
+        let mut out = Cases {
+            rows: Vec::new(),
+            index: FxHashMap::with_capacity_and_hasher(record.outcomes.len(), Default::default()),
+        };
         for line in &record.outcomes {
             let row = Row::of(line);
             let i = *out.index.entry(row).or_insert_with(|| {
@@ -96,6 +99,30 @@ fn standing<'r>(attempts: &[&'r OutcomeLine]) -> Option<&'r Outcome> {
         .map(|l| &l.outcome)
 }
 
+/// One case over its attempts: a cell a metric, and a finding a wrong answer.
+fn judge_case<'r>(
+    row: Row<'r>,
+    attempts: &[&'r OutcomeLine],
+    limits: &'r [Expectation],
+    clock_s: f64,
+    cells: &mut Vec<Cell<'r>>,
+    findings: &mut Vec<Finding>,
+) {
+    let measured: Vec<(&'r Measured, Option<Load>)> =
+        attempts.iter().filter_map(|l| Some((l.outcome.measured()?, l.load))).collect();
+    outcomes::checks(&row, &measured, findings);
+    // A metric counts if any attempt has it: a later one that lacks it takes nothing away.
+    for (i, (m, _)) in measured.iter().enumerate() {
+        for series in &m.series {
+            let same = |m: &'r Measured| m.series.iter().find(|s| s.metric == series.metric);
+            if measured[..i].iter().all(|(earlier, _)| same(earlier).is_none()) {
+                let attempts: Vec<_> = measured.iter().filter_map(|(m, load)| Some((same(m)?, *load))).collect();
+                cells.extend(cell::judge(row, &attempts, limits, clock_s));
+            }
+        }
+    }
+}
+
 /// Judges a record. `run` is the plan to judge by: the record's own unless another was given.
 pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -> Judgement<'r> {
     let cases = Cases::of(record);
@@ -106,18 +133,9 @@ pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -
     };
     outcomes::coverage(record, run, &cases, &mut coverage, &mut findings);
     let clock = record.header.clock_resolution_ns * 1e-9;
-    let mut cells: Vec<Cell<'r>> = Vec::with_capacity(cases.rows.len());
+    let mut cells: Vec<Cell<'r>> = Vec::with_capacity(2 * cases.rows.len());
     for (row, attempts) in &cases.rows {
-        let measured: Vec<(&'r Measured, Option<Load>)> =
-            attempts.iter().filter_map(|l| Some((l.outcome.measured()?, l.load))).collect();
-        outcomes::checks(row, &measured, &mut findings);
-        if let Some((last, _)) = measured.last() {
-            for series in &last.series {
-                let same = |m: &&'r Measured| m.series.iter().find(|s| s.metric == series.metric);
-                let attempts: Vec<_> = measured.iter().filter_map(|(m, load)| Some((same(m)?, *load))).collect();
-                cells.extend(cell::judge(*row, &attempts, limits, clock));
-            }
-        }
+        judge_case(*row, attempts, limits, clock, &mut cells, &mut findings);
     }
     coverage.without_limit = cells.iter().filter(|c| c.limit.is_none()).count();
     metrics::findings(&cells, &mut findings);

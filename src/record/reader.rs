@@ -5,11 +5,15 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use crate::id::clean;
 use crate::record::format::{Line, Record, SCHEMA};
 
 /// Longest line that is read.
 const MAX_LINE: u64 = 64 << 20;
+/// About this many bytes of lines are held at once beside the record.
+const BATCH: usize = 8 << 20;
 
 /// Why a file is not used as a record.
 #[derive(Debug, thiserror::Error)]
@@ -46,57 +50,70 @@ pub fn read(path: &Path) -> Result<Record, RecordError> {
     parse(&path, BufReader::with_capacity(1 << 20, file))
 }
 
-/// Reads a record; `path` is for the messages only.
+/// Reads a record; `path` is for the messages only. Lines are parsed in batches by all cores and taken in order.
 pub fn parse(path: &Path, mut input: impl BufRead) -> Result<Record, RecordError> {
     let mut record: Option<Record> = None;
-    let mut buffer = Vec::new();
-    for number in 1.. {
-        buffer.clear();
-        let n = input
-            .by_ref()
-            .take(MAX_LINE)
-            .read_until(b'\n', &mut buffer)
-            .map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
-        if n == 0 {
-            break;
+    let mut number = 0;
+    loop {
+        let batch = batch(&mut input).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
+        if batch.is_empty() {
+            return record.ok_or_else(|| RecordError::Empty(path.to_owned()));
         }
-        let whole = buffer.last() == Some(&b'\n');
-        match (serde_json::from_slice::<Line>(&buffer), &mut record) {
-            (Ok(Line::Header(header)), None) if header.schema > SCHEMA => {
-                return Err(RecordError::Newer { path: path.to_owned(), found: header.schema });
-            }
-            (Ok(Line::Header(header)), None) => record = Some(Record::new(*header)),
-            (Ok(Line::Steps(steps)), Some(r)) => r.steps.extend(steps),
-            (Ok(Line::Outcome(outcome)), Some(r)) => r.outcomes.push(*outcome),
-            (Ok(Line::End(end)), Some(r)) => r.end = Some(end),
-            (Ok(Line::Header(_)), Some(_)) => {
-                return Err(RecordError::Line {
-                    path: path.to_owned(),
-                    line: number,
-                    why: "a second header".to_owned(),
-                });
-            }
-            (Ok(_), None) => {
-                return Err(RecordError::NotARecord {
-                    path: path.to_owned(),
-                    why: "it is another kind of line".to_owned(),
-                });
-            }
-            (Err(_), Some(r)) if !whole => {
-                r.damage = Some(Damage { line: number, bytes: n });
-                break;
-            }
-            (Err(error), Some(_)) => {
-                return Err(RecordError::Line {
-                    path: path.to_owned(),
-                    line: number,
-                    why: clean(&error.to_string()).into_owned(),
-                });
-            }
-            (Err(error), None) => return Err(first_line(path, &buffer, &error)),
+        let parsed: Vec<_> = batch.par_iter().map(|line| serde_json::from_slice::<Line>(line)).collect();
+        for (bytes, line) in batch.iter().zip(parsed) {
+            number += 1;
+            take(path, number, bytes, line, &mut record)?;
         }
     }
-    record.ok_or_else(|| RecordError::Empty(path.to_owned()))
+}
+
+/// The next lines, each with its line feed; empty at the end of the file.
+fn batch(input: &mut impl BufRead) -> std::io::Result<Vec<Vec<u8>>> {
+    let mut out = Vec::new();
+    let mut total = 0;
+    while total < BATCH {
+        let mut line = Vec::new();
+        if input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        total += line.len();
+        out.push(line);
+    }
+    Ok(out)
+}
+
+/// Adds one line to the record.
+fn take(
+    path: &Path,
+    number: usize,
+    bytes: &[u8],
+    line: Result<Line, serde_json::Error>,
+    record: &mut Option<Record>,
+) -> Result<(), RecordError> {
+    let broken = |why: String| RecordError::Line { path: path.to_owned(), line: number, why };
+    match (line, record) {
+        (Ok(Line::Header(header)), None) if header.schema > SCHEMA => {
+            return Err(RecordError::Newer { path: path.to_owned(), found: header.schema });
+        }
+        (Ok(Line::Header(header)), record @ None) => *record = Some(Record::new(*header)),
+        (Ok(_), None) => {
+            return Err(RecordError::NotARecord {
+                path: path.to_owned(),
+                why: "it is another kind of line".to_owned(),
+            });
+        }
+        (Err(error), None) => return Err(first_line(path, bytes, &error)),
+        (Ok(_), Some(r)) if r.end.is_some() => return Err(broken("a line after the end".to_owned())),
+        (Ok(Line::Header(_)), Some(_)) => return Err(broken("a second header".to_owned())),
+        (Ok(Line::Steps(steps)), Some(r)) => r.steps.extend(steps),
+        (Ok(Line::Outcome(outcome)), Some(r)) => r.outcomes.push(*outcome),
+        (Ok(Line::End(end)), Some(r)) => r.end = Some(end),
+        (Err(_), Some(r)) if bytes.last() != Some(&b'\n') => {
+            r.damage = Some(Damage { line: number, bytes: bytes.len() })
+        }
+        (Err(error), Some(_)) => return Err(broken(clean(&error.to_string()).into_owned())),
+    }
+    Ok(())
 }
 
 /// A first line that is no header of ours: of a newer schema, whose header may look otherwise, or no record at all.

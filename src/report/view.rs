@@ -1,6 +1,6 @@
 //! What every renderer shows, arranged once: verdict, findings worst first, a table a probe, coverage, what comes next.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use serde::Serialize;
 
@@ -146,7 +146,7 @@ fn provenance(j: &Judgement<'_>) -> Vec<String> {
 
 fn groups(findings: &[Finding]) -> Vec<FindingGroup<'_>> {
     let mut out: Vec<FindingGroup<'_>> = Vec::new();
-    let mut index = HashMap::new();
+    let mut index = FxHashMap::default();
     for f in findings {
         let key = (&f.code, f.severity, f.waived.is_some());
         let i = *index.entry(key).or_insert_with(|| {
@@ -161,7 +161,7 @@ fn groups(findings: &[Finding]) -> Vec<FindingGroup<'_>> {
 fn tables(cells: &[Cell<'_>]) -> Vec<Table> {
     // Over nodes: the same case and metric of the same step, in the order of first appearance.
     let mut order: Vec<(&str, &str, &str)> = Vec::new();
-    let mut by_key: HashMap<(&str, &str, &str), Vec<&Cell<'_>>> = HashMap::new();
+    let mut by_key: FxHashMap<(&str, &str, &str), Vec<&Cell<'_>>> = FxHashMap::default();
     for c in cells {
         let key = (c.row.probe, c.row.case, c.series.metric.as_str());
         by_key
