@@ -89,6 +89,10 @@ fn resolve(args: &cli::Check) -> Result<CheckPlan, Failure> {
     };
     // A relative --path would mean another place to whoever reads the record.
     let path = args.path.as_ref().map(std::path::absolute).transpose().context("--path").map_err(Failure::usage)?;
+    // A record is JSON: a path that is no text could not be told in it.
+    if path.as_ref().is_some_and(|p| p.to_str().is_none()) {
+        return Err(Failure::usage(anyhow!("--path is not UTF-8; rename the directory or reach it by a link")));
+    }
     let asked = Selection {
         tier: args.tier,
         budget: args.budget,
@@ -114,7 +118,9 @@ fn record_path(out: Option<&Path>, header: &Header) -> PathBuf {
                 .chars()
                 .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
                 .collect();
-            PathBuf::from("gonogo-out").join(format!("{}-{host}", header.started.strftime("%Y%m%d-%H%M%S")))
+            let dir = PathBuf::from("gonogo-out").join(format!("{}-{host}", header.started.strftime("%Y%m%d-%H%M%S")));
+            // Two checks begun in one second are two records.
+            if dir.exists() { PathBuf::from(format!("{}-{}", dir.display(), std::process::id())) } else { dir }
         },
         Path::to_owned,
     );

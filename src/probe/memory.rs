@@ -90,7 +90,7 @@ impl Probe for Memory {
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
         let cores = machine.usable_cores();
         let cache = machine.cpu.last_level_cache.unwrap_or(Bytes(64 * Bytes::MIB)).0;
-        let wanted = (4 * cache).clamp(64 * Bytes::MIB, 16 * Bytes::GIB);
+        let wanted = cache.saturating_mul(4).clamp(64 * Bytes::MIB, 16 * Bytes::GIB);
         // A quarter of what is free, for the three arrays together.
         let free = [machine.memory.available, machine.cgroup.memory]
             .into_iter()

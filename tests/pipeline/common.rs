@@ -35,6 +35,8 @@ pub fn empty(run: RunPlan) -> Record {
         clock_resolution_ns: 30.0,
     };
     let mut record = Record::new(header);
+    // `add` chooses the probes that it adds.
+    record.header.plan.probes.clear();
     record.end = Some(End { ended: noon(), interrupted: false });
     record
 }
@@ -57,6 +59,9 @@ pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome:
         scratch: None,
         attempt: 1,
     });
+    if !record.header.plan.probes.contains(&ProbeName::new(probe)) {
+        record.header.plan.probes.push(ProbeName::new(probe));
+    }
     let node = record.header.nodes[0].clone();
     record.outcomes.push(OutcomeLine {
         node,

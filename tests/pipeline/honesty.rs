@@ -45,6 +45,14 @@ fn what_was_planned_and_is_not_in_the_record_is_told() {
     assert!(j.coverage.sentence().contains("1 missing"), "{}", j.coverage.sentence());
 }
 
+/// A record whose steps were taken out would otherwise be a GO of what is left.
+#[test]
+fn a_chosen_probe_without_a_step_holds_the_gate() {
+    let mut record = healthy(RunPlan::default());
+    record.steps.retain(|s| s.probe.as_str() != "storage");
+    assert_eq!(verdict(&record), ("HOLD".into(), vec!["COV-002 hold".into()]));
+}
+
 /// A failure in one attempt was masked by a retry in several peers.
 #[test]
 fn a_later_success_does_not_hide_a_failure() {

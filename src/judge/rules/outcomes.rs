@@ -66,6 +66,11 @@ pub(super) fn coverage(
             format!("{step}, {what}: {why}"),
         ));
     }
+    // The header says which probes were chosen: a record without their steps is not whole, whoever shortened it.
+    for probe in record.header.plan.probes.iter().filter(|p| !record.steps.iter().any(|s| s.probe == **p)) {
+        let evidence = format!("{probe} was chosen and has no step in the record");
+        findings.push(Finding::new(doc("COV-002"), Subject::Run, evidence));
+    }
     for probe in &run.require.probes {
         if !record.steps.iter().any(|s| s.probe.as_str() == probe) {
             findings.push(
