@@ -12,6 +12,7 @@ use crate::measure::{Better, Check, Measured, Metric, Outcome, Sampler};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
 use crate::sys::gemm::{Element, multiply};
+use crate::sys::pages::huge_vec;
 use crate::topology::Machine;
 use crate::unit::Unit;
 
@@ -108,9 +109,13 @@ fn measure<T: Element>(child: &mut Child, args: &Args, threads: usize) -> Result
     let n = args.n;
     let mut rng = fastrand::Rng::with_seed(child.seed());
     // The mean of two uniform numbers: full mantissas, zero mean, no tails that would hide a small error.
-    let mut random = || (0..n * n).map(|_| T::from_f64(rng.f64() + rng.f64() - 1.0)).collect::<Vec<T>>();
+    let mut random = || {
+        let mut m = huge_vec(n * n, T::ZERO);
+        m.fill_with(|| T::from_f64(rng.f64() + rng.f64() - 1.0));
+        m
+    };
     let (a, b) = (random(), random());
-    let mut c = vec![T::ZERO; n * n];
+    let mut c = huge_vec(n * n, T::ZERO);
     multiply(n, &a, &b, &mut c, threads);
     let first = c.clone();
     let sampler = Sampler { max_blocks: 32, ..Sampler::new(child.share(child.step.cases.len())) };

@@ -17,6 +17,7 @@ use crate::id::ProbeName;
 use crate::measure::{Better, Check, Measured, Metric, Outcome, Sampler};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
+use crate::sys::pages::huge_vec;
 use crate::topology::Machine;
 use crate::unit::{Bytes, Unit};
 
@@ -161,7 +162,8 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
             let cpu = args.cpus.get(index * args.cpus.len() / cores).copied();
             move || {
                 pin(cpu);
-                let mut arrays = Arrays { a: vec![A; elements], b: vec![B; elements], c: vec![0.0; elements] };
+                let mut arrays =
+                    Arrays { a: huge_vec(elements, A), b: huge_vec(elements, B), c: huge_vec(elements, 0.0) };
                 arrays.c.fill(A);
                 let mut out = Vec::new();
                 for kernel in kernels {

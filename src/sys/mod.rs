@@ -1,3 +1,4 @@
 //! The only unsafe code: raw, then fallible, then safe to hold. Everything above this folder is safe Rust.
 
 pub mod gemm;
+pub mod pages;

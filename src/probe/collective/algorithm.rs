@@ -98,47 +98,28 @@ pub fn part(len: usize, n: usize, i: usize) -> std::ops::Range<usize> {
     start..start + base + usize::from(i < extra)
 }
 
-/// Receives elements and adds them to `mine` into `out` piece by piece, while `send` goes out.
+/// Receives elements and adds them to `mine` into `out`, while `send` goes out; chunk by chunk, so that what came is
+/// still in the cache when it is added.
 fn exchange_add(
     mesh: &mut Mesh,
-    to: usize,
-    send: &[f32],
+    (to, send): (usize, &[f32]),
     from: usize,
-    inbox: &mut [f32],
     mine: &[f32],
     out: &mut [f32],
 ) -> Result<(), ProbeError> {
-    // TCP cuts pieces where it likes: only whole elements are added, the rest waits for the next piece. What has come
-    // is copied out of the inbox by the caller's range, still in the cache.
-    let mut added = 0;
-    let mut tail = [0u8; 4];
-    mesh.exchange(to, bytes(send), from, bytes_mut(inbox), |piece, at| {
-        let mut piece = piece;
-        let have = at - added * 4;
-        if have > 0 {
-            let take = (4 - have).min(piece.len());
-            tail[have..have + take].copy_from_slice(&piece[..take]);
-            piece = &piece[take..];
-            if have + take < 4 {
-                return;
-            }
-            out[added] = mine[added] + f32::from_ne_bytes(tail);
-            added += 1;
-        }
-        let whole = piece.len() / 4;
-        match pulp::bytemuck::try_cast_slice::<u8, f32>(&piece[..whole * 4]) {
-            Ok(values) => add(&mine[added..added + whole], values, &mut out[added..added + whole]),
-            // Off the alignment after a cut element: one by one.
-            Err(_) => {
-                for (i, value) in piece.chunks_exact(4).enumerate() {
-                    out[added + i] = mine[added + i] + f32::from_ne_bytes([value[0], value[1], value[2], value[3]]);
-                }
-            }
-        }
-        added += whole;
-        let rest = &piece[whole * 4..];
-        tail[..rest.len()].copy_from_slice(rest);
-    })
+    let mut inbox = mesh.take_inbox();
+    let mut at = 0;
+    let mut done = Ok(());
+    while done.is_ok() && at < send.len().max(mine.len()) {
+        let range = |len: usize| at.min(len)..(at + inbox.len()).min(len);
+        let (outgoing, incoming) = (range(send.len()), range(mine.len()));
+        let got = &mut inbox[..incoming.len()];
+        done = mesh.exchange(to, bytes(&send[outgoing]), from, bytes_mut(got));
+        add(&mine[incoming.clone()], got, &mut out[incoming]);
+        at += inbox.len();
+    }
+    mesh.give_inbox(inbox);
+    done
 }
 
 /// `out = sum over ranks of data`. Both of the same length on every rank.
@@ -163,26 +144,25 @@ fn recursive_doubling(mesh: &mut Mesh, data: &[f32], out: &mut [f32]) -> Result<
         &mut large
     };
     out.copy_from_slice(data);
-    let nothing = |_: &[u8], _: usize| {};
     // Ranks from `base` on hand their data to a partner below and get the result in the end.
     if rank >= base {
         let partner = rank - base;
-        mesh.exchange(partner, bytes(out), partner, &mut [], nothing)?;
-        return mesh.exchange(partner, &[], partner, bytes_mut(out), nothing);
+        mesh.exchange(partner, bytes(out), partner, &mut [])?;
+        return mesh.exchange(partner, &[], partner, bytes_mut(out));
     }
     if rank < surplus {
-        mesh.exchange(rank + base, &[], rank + base, bytes_mut(inbox), nothing)?;
+        mesh.exchange(rank + base, &[], rank + base, bytes_mut(inbox))?;
         add_to(out, inbox);
     }
     let mut distance = 1;
     while distance < base {
         let partner = rank ^ distance;
-        mesh.exchange(partner, bytes(out), partner, bytes_mut(inbox), nothing)?;
+        mesh.exchange(partner, bytes(out), partner, bytes_mut(inbox))?;
         add_to(out, inbox);
         distance *= 2;
     }
     if rank < surplus {
-        mesh.exchange(rank + base, bytes(out), rank + base, &mut [], nothing)?;
+        mesh.exchange(rank + base, bytes(out), rank + base, &mut [])?;
     }
     Ok(())
 }
@@ -190,15 +170,13 @@ fn recursive_doubling(mesh: &mut Mesh, data: &[f32], out: &mut [f32]) -> Result<
 fn ring_all_reduce(mesh: &mut Mesh, data: &[f32], out: &mut [f32]) -> Result<(), ProbeError> {
     let (rank, n, len) = (mesh.rank, mesh.ranks, data.len());
     let (next, previous) = ((rank + 1) % n, (rank + n - 1) % n);
-    let mut inbox = vec![0.0f32; len.div_ceil(n)];
     for step in 0..n - 1 {
         let (send, receive) = (part(len, n, (rank + n - step) % n), part(len, n, (rank + 2 * n - step - 1) % n));
         let mine = &data[receive.clone()];
-        let inbox = &mut inbox[..receive.len()];
         // What this rank sends on in a round is what it added up in the round before.
         let (added, target) = two_parts(out, send.clone(), receive);
         let outgoing = if step == 0 { &data[send] } else { added };
-        exchange_add(mesh, next, outgoing, previous, inbox, mine, target)?;
+        exchange_add(mesh, (next, outgoing), previous, mine, target)?;
     }
     let own = (rank + 1) % n;
     ring_gather(mesh, out, own)
@@ -212,7 +190,7 @@ fn ring_gather(mesh: &mut Mesh, out: &mut [f32], own: usize) -> Result<(), Probe
         let send = part(len, n, (own + n - step) % n);
         let receive = part(len, n, (own + 2 * n - step - 1) % n);
         let (outgoing, incoming) = two_parts(out, send, receive);
-        mesh.exchange(next, bytes(outgoing), previous, bytes_mut(incoming), |_, _| {})?;
+        mesh.exchange(next, bytes(outgoing), previous, bytes_mut(incoming))?;
     }
     Ok(())
 }
@@ -240,14 +218,13 @@ pub fn all_gather(mesh: &mut Mesh, mine: &[f32], out: &mut [f32]) -> Result<(), 
 pub fn reduce_scatter(mesh: &mut Mesh, data: &[f32], out: &mut [f32]) -> Result<(), ProbeError> {
     let (rank, n, len) = (mesh.rank, mesh.ranks, data.len());
     let (next, previous) = ((rank + 1) % n, (rank + n - 1) % n);
-    let mut inbox = vec![0.0f32; len.div_ceil(n)];
     let mut sum = vec![0.0f32; len.div_ceil(n)];
     for step in 0..n - 1 {
         // One place further on than in the all-reduce, so that the last part to be complete is this rank's own.
         let (send, receive) =
             (part(len, n, (rank + 2 * n - step - 1) % n), part(len, n, (rank + 2 * n - step - 2) % n));
         let outgoing = if step == 0 { &data[send] } else { &sum[..send.len()] };
-        exchange_add(mesh, next, outgoing, previous, &mut inbox[..receive.len()], &data[receive], out)?;
+        exchange_add(mesh, (next, outgoing), previous, &data[receive], out)?;
         if step + 1 < n - 1 {
             sum[..out.len()].copy_from_slice(out);
         }
@@ -258,14 +235,13 @@ pub fn reduce_scatter(mesh: &mut Mesh, data: &[f32], out: &mut [f32]) -> Result<
 /// Rank 0's `data` on every rank.
 pub fn broadcast(mesh: &mut Mesh, algorithm: Algorithm, data: &mut [f32]) -> Result<(), ProbeError> {
     let (rank, n) = (mesh.rank, mesh.ranks);
-    let nothing = |_: &[u8], _: usize| {};
     if algorithm == Algorithm::Tree {
         let mut distance = n.next_power_of_two() / 2;
         while distance > 0 {
             if rank % (2 * distance) == 0 && rank + distance < n {
-                mesh.exchange(rank + distance, bytes(data), rank + distance, &mut [], nothing)?;
+                mesh.exchange(rank + distance, bytes(data), rank + distance, &mut [])?;
             } else if rank % (2 * distance) == distance {
-                mesh.exchange(rank - distance, &[], rank - distance, bytes_mut(data), nothing)?;
+                mesh.exchange(rank - distance, &[], rank - distance, bytes_mut(data))?;
             }
             distance /= 2;
         }
@@ -284,7 +260,7 @@ pub fn broadcast(mesh: &mut Mesh, algorithm: Algorithm, data: &mut [f32]) -> Res
         };
         let outgoing: &[u8] = if rank + 1 == n || i == 0 { &[] } else { &done[(i - 1) * CHAIN_PIECE..] };
         let (to, from) = ((rank + 1) % n, (rank + n - 1) % n);
-        mesh.exchange(to, outgoing, from, incoming, nothing)?;
+        mesh.exchange(to, outgoing, from, incoming)?;
     }
     Ok(())
 }
@@ -297,7 +273,7 @@ pub fn all_to_all(mesh: &mut Mesh, data: &[f32], out: &mut [f32]) -> Result<(), 
     for step in 1..n {
         let (to, from) = ((rank + step) % n, (rank + n - step) % n);
         let (send, receive) = (part(data.len(), n, to), part(out.len(), n, from));
-        mesh.exchange(to, bytes(&data[send]), from, bytes_mut(&mut out[receive]), |_, _| {})?;
+        mesh.exchange(to, bytes(&data[send]), from, bytes_mut(&mut out[receive]))?;
     }
     Ok(())
 }

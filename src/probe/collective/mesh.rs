@@ -11,8 +11,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::cluster::Child;
 use crate::probe::{ProbeError, io};
 
-/// Bytes received between two looks at them: small enough that they are still in the cache when they are added.
+/// Bytes in one read or write.
 const PIECE: usize = 256 << 10;
+/// Elements received between two additions: small enough to be still in the cache then.
+const INBOX: usize = 64 << 10;
 /// Longest wait for a peer inside a collective.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Empty looks before a wait sleeps: about a hundred microseconds, ten times what a small exchange takes. Longer would
@@ -25,6 +27,7 @@ pub struct Mesh {
     /// By rank; `None` at this rank's own place.
     links: Vec<Option<TcpStream>>,
     spin: bool,
+    inbox: Vec<f32>,
 }
 
 impl Mesh {
@@ -68,19 +71,11 @@ impl Mesh {
         for stream in links.iter().flatten() {
             io("cannot prepare a connection", stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)))?;
         }
-        Ok(Mesh { rank, ranks, links, spin: ranks <= cores })
+        Ok(Mesh { rank, ranks, links, spin: ranks <= cores, inbox: vec![0.0; INBOX] })
     }
 
-    /// Sends `out` to rank `to` while filling `into` from rank `from`. `taken` sees every piece of `into` right after
-    /// it came, by its range in bytes.
-    pub fn exchange(
-        &mut self,
-        to: usize,
-        out: &[u8],
-        from: usize,
-        into: &mut [u8],
-        mut taken: impl FnMut(&[u8], usize),
-    ) -> Result<(), ProbeError> {
+    /// Sends `out` to rank `to` while filling `into` from rank `from`.
+    pub fn exchange(&mut self, to: usize, out: &[u8], from: usize, into: &mut [u8]) -> Result<(), ProbeError> {
         let (mut sent, mut got) = (0, 0);
         let mut idle = 0u32;
         let mut since = None;
@@ -104,7 +99,6 @@ impl Mesh {
                         )));
                     }
                     Ok(n) => {
-                        taken(&into[got..got + n], got);
                         (got, moved) = (got + n, true);
                     }
                     Err(e) if is_pause(&e) => {}
@@ -134,12 +128,21 @@ impl Mesh {
         Ok(())
     }
 
+    /// The buffer for what is to be added; kept between operations, whose time would else be that of fresh pages.
+    pub fn take_inbox(&mut self) -> Vec<f32> {
+        std::mem::take(&mut self.inbox)
+    }
+
+    pub fn give_inbox(&mut self, inbox: Vec<f32>) {
+        self.inbox = inbox;
+    }
+
     /// All ranks have come here before any goes on: a dissemination barrier.
     pub fn barrier(&mut self) -> Result<(), ProbeError> {
         let mut distance = 1;
         while distance < self.ranks {
             let (to, from) = ((self.rank + distance) % self.ranks, (self.rank + self.ranks - distance) % self.ranks);
-            self.exchange(to, &[0], from, &mut [0u8], |_, _| {})?;
+            self.exchange(to, &[0], from, &mut [0u8])?;
             distance *= 2;
         }
         Ok(())

@@ -7,6 +7,7 @@ use crate::measure::Collective;
 use crate::probe::ProbeError;
 use crate::probe::collective::algorithm::{self, Algorithm, part};
 use crate::probe::collective::mesh::Mesh;
+use crate::sys::pages::huge_vec;
 
 /// What this rank sends and receives.
 pub struct Buffers {
@@ -41,18 +42,16 @@ impl Buffers {
             Collective::AllToAll => (split, split),
             Collective::Broadcast => (0, whole),
         };
-        let mut out = Buffers {
-            op,
-            rank,
-            ranks,
-            seed,
-            send: (0..send).map(|i| element(seed, rank, i)).collect(),
-            receive: vec![f32::NAN; receive],
+        let inputs = |rank: usize, len: usize| {
+            let mut data = huge_vec(len, f32::NAN);
+            data.iter_mut().enumerate().for_each(|(i, x)| *x = element(seed, rank, i));
+            data
         };
-        if op == Collective::Broadcast && rank == 0 {
-            out.receive = (0..receive).map(|i| element(seed, 0, i)).collect();
-        }
-        out
+        let receive = match op {
+            Collective::Broadcast if rank == 0 => inputs(0, receive),
+            _ => huge_vec(receive, f32::NAN),
+        };
+        Buffers { op, rank, ranks, seed, send: inputs(rank, send), receive }
     }
 
     /// One operation.
