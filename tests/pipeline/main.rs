@@ -2,6 +2,7 @@
 
 mod codes;
 mod common;
+mod fuzz;
 mod golden;
 mod honesty;
 mod supervisor;
