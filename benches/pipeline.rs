@@ -37,6 +37,8 @@ fn big() -> Record {
         name: "tcp".into(),
         probe: ProbeName::new("tcp"),
         ranks: 2,
+        groups: Vec::new(),
+        exclusive: false,
         cases: cases.clone(),
         args: serde_json::Value::Null,
         seed: 1,

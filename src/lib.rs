@@ -26,6 +26,7 @@ pub mod baseline;
 pub mod forecast;
 pub mod gate;
 pub mod judge;
+pub mod localise;
 pub mod report;
 // The program.
 pub mod cli;

@@ -6,11 +6,11 @@ use std::path::Path;
 /// The modules in flow order. `cli` parses into words of `plan`, so it stands beside `cmd`.
 const ORDER: &[&str] = &[
     "exit", "id", "hostlist", "unit", "sys", "plan", "topology", "measure", "cluster", "probe", "record", "forecast",
-    "baseline", "judge", "report", "gate", "cli", "cmd",
+    "baseline", "localise", "judge", "report", "gate", "cli", "cmd",
 ];
 
 /// Stages that get no clock, no file, no environment.
-const PURE: &[&str] = &["forecast", "judge", "report"];
+const PURE: &[&str] = &["forecast", "localise", "judge", "report"];
 
 fn sources(path: &Path, out: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {

@@ -1,12 +1,14 @@
 //! A probe's side of a step: it runs inside a child process and talks to its parent.
 
 use std::io::{BufRead, Read, Write};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
 use crate::cluster::Step;
 use crate::cluster::wire::{MAX_LINE, ToChild, ToParent};
+use crate::id::NodeName;
 use crate::measure::Outcome;
 
 /// Why a child gives up.
@@ -26,6 +28,12 @@ pub enum ChildError {
 pub struct Child {
     pub step: Step,
     pub rank: u32,
+    /// Of the whole group, over all its nodes.
+    pub ranks: u32,
+    /// Where the peers reach this process.
+    pub address: IpAddr,
+    /// The group's nodes by place; empty for a step on one node.
+    pub members: Vec<NodeName>,
     started: Instant,
     input: Box<dyn BufRead + Send>,
     output: Box<dyn Write + Send>,
@@ -35,7 +43,9 @@ impl Child {
     /// Reads the job from the parent.
     pub fn accept(mut input: Box<dyn BufRead + Send>, output: Box<dyn Write + Send>) -> Result<Self, ChildError> {
         match receive(&mut *input)? {
-            ToChild::Job { step, rank } => Ok(Child { step: *step, rank, started: Instant::now(), input, output }),
+            ToChild::Job { step, rank, ranks, address, members } => {
+                Ok(Child { step: *step, rank, ranks, address, members, started: Instant::now(), input, output })
+            }
             ToChild::All { .. } => Err(ChildError::Junk("an exchange before the job".to_owned())),
         }
     }
@@ -74,9 +84,9 @@ impl Child {
     pub fn exchange(&mut self, blob: String) -> Result<Vec<String>, ChildError> {
         self.send(&ToParent::Publish { blob })?;
         match receive(&mut *self.input)? {
-            ToChild::All { blobs } if blobs.len() == self.step.ranks as usize => Ok(blobs),
+            ToChild::All { blobs } if blobs.len() == self.ranks as usize => Ok(blobs),
             ToChild::All { blobs } => {
-                Err(ChildError::Junk(format!("{} parts of an exchange among {} ranks", blobs.len(), self.step.ranks)))
+                Err(ChildError::Junk(format!("{} parts of an exchange among {} ranks", blobs.len(), self.ranks)))
             }
             ToChild::Job { .. } => Err(ChildError::Junk("a second job".to_owned())),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::id::ProbeName;
+use crate::id::{NodeName, ProbeName};
 
 /// One piece of work, planned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -14,8 +14,14 @@ pub struct Step {
     /// Unique in a plan: the probe's name, and more where a probe has several steps.
     pub name: String,
     pub probe: ProbeName,
-    /// Child processes.
+    /// Child processes on each node.
     pub ranks: u32,
+    /// Who does it: disjoint groups of nodes, all at once, rank order within a group. Empty means every node alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Vec<NodeName>>,
+    /// Nodes that share one machine take turns: the step wants all of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
     /// What will be measured, in order. An outcome bears one of these names.
     pub cases: Vec<String>,
     /// The probe's own parameters.
@@ -23,7 +29,7 @@ pub struct Step {
     pub seed: u64,
     /// How long it should take.
     pub estimate_ms: u64,
-    /// Where the step may leave files: removed when it ends, however it ends.
+    /// The directory in which each node gets a folder of its own for files; removed when the step ends, however it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<PathBuf>,
     /// 1 at first, 2 and more when measured again with more samples.
@@ -37,9 +43,12 @@ impl Step {
     }
 }
 
+/// What the name of every scratch directory begins with.
+pub(super) const SCRATCH: &str = ".gonogo-scratch-";
+
 /// Scratch directories bear the host and the process that owns them, so that a later run knows which are left over.
 pub fn scratch_prefix(host: &str) -> String {
     let host: String =
         host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).take(64).collect();
-    format!(".gonogo-scratch-{host}-")
+    format!("{SCRATCH}{host}-")
 }

@@ -1,8 +1,11 @@
 //! Frames between a step's parent and its child processes: one JSON text a line, bounded.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Step;
+use crate::id::NodeName;
 use crate::measure::Outcome;
 
 /// Longest line either side accepts.
@@ -15,7 +18,16 @@ pub const MAX_TOTAL: usize = 64 << 20;
 #[serde(rename_all = "snake_case")]
 pub enum ToChild {
     /// First line: the work.
-    Job { step: Box<Step>, rank: u32 },
+    Job {
+        step: Box<Step>,
+        rank: u32,
+        /// Of the whole group, over all its nodes.
+        ranks: u32,
+        /// Where the peers of this node reach it; loopback when the group is this node.
+        address: IpAddr,
+        /// The group's nodes by place; empty for a step on one node.
+        members: Vec<NodeName>,
+    },
     /// The answer to a `Publish` of every rank, in rank order.
     All { blobs: Vec<String> },
 }

@@ -1,6 +1,7 @@
 //! The parent's side of a step: it starts the ranks, serves their exchanges, and ends on time whatever they do.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -10,8 +11,10 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::cluster::Step;
+use crate::cluster::message::{Failure, Seat};
+use crate::cluster::step::SCRATCH;
 use crate::cluster::wire::{MAX_LINE, MAX_TOTAL, ToChild, ToParent};
+use crate::cluster::{Step, scratch_prefix};
 use crate::measure::{FailKind, Load, LoadMeter, Outcome, WaiveKind};
 
 /// How much of a child's stderr is kept: its last words.
@@ -34,7 +37,52 @@ enum Event {
     Frame(u32, ToParent),
     Junk(u32, String),
     Closed(u32),
+    /// From the coordinator: what the whole group published.
+    All(Vec<String>),
+    /// From the coordinator: end at once.
+    Stop,
 }
+
+/// Where a step's events come together: those of its processes, and the coordinator's.
+pub struct Channel {
+    sender: Sender<Event>,
+    events: Receiver<Event>,
+}
+
+impl Channel {
+    pub fn new() -> Self {
+        let (sender, events) = mpsc::channel();
+        Channel { sender, events }
+    }
+
+    /// The coordinator's end.
+    pub fn remote(&self) -> Remote {
+        Remote(self.sender.clone())
+    }
+}
+
+impl Default for Channel {
+    fn default() -> Self {
+        Channel::new()
+    }
+}
+
+/// Tells a running step what the coordinator says.
+#[derive(Clone)]
+pub struct Remote(Sender<Event>);
+
+impl Remote {
+    pub fn all(&self, blobs: Vec<String>) {
+        let _ = self.0.send(Event::All(blobs));
+    }
+
+    pub fn stop(&self) {
+        let _ = self.0.send(Event::Stop);
+    }
+}
+
+/// A group's exchange that goes through the coordinator.
+type Publish<'a> = &'a dyn Fn(Vec<String>);
 
 struct Rank {
     process: std::process::Child,
@@ -53,28 +101,70 @@ enum End {
 }
 
 impl Supervisor {
-    /// Runs a step to its end. `each` gets every case exactly once: those measured as they come, the rest with the
-    /// reason why not. Never takes longer than the step's deadline or `at_most`, and a little.
-    pub fn run(&self, step: &Step, at_most: Duration, mut each: impl FnMut(&str, Outcome, Option<Load>)) {
+    /// Runs a step whose ranks are all on this node. `each` gets every case exactly once: those measured as they come,
+    /// the rest with the reason why not. Never takes longer than the step's deadline or `at_most`, and a little.
+    pub fn run(&self, step: &Step, at_most: Duration, each: impl FnMut(&str, Outcome, Option<Load>)) {
+        let seat = Seat { base: 0, total: step.ranks, members: Vec::new() };
+        self.work(step, &seat, Ipv4Addr::LOCALHOST.into(), Channel::new(), at_most, None, each);
+    }
+
+    /// Runs this node's part of a group's step. Returns why it ended badly, if it did.
+    #[expect(clippy::too_many_arguments, reason = "each is another thing that only the agent knows")]
+    pub fn run_seated(
+        &self,
+        step: &Step,
+        seat: &Seat,
+        address: IpAddr,
+        channel: Channel,
+        at_most: Duration,
+        publish: Publish<'_>,
+        each: impl FnMut(&str, Outcome, Option<Load>),
+    ) -> Option<Failure> {
+        let publish = (seat.members.len() > 1).then_some(publish);
+        let address = if publish.is_some() { address } else { Ipv4Addr::LOCALHOST.into() };
+        self.work(step, seat, address, channel, at_most, publish, each)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the sum of what its two callers know")]
+    fn work(
+        &self,
+        step: &Step,
+        seat: &Seat,
+        address: IpAddr,
+        channel: Channel,
+        at_most: Duration,
+        publish: Option<Publish<'_>>,
+        mut each: impl FnMut(&str, Outcome, Option<Load>),
+    ) -> Option<Failure> {
         let started = Instant::now();
         let mut waiting: Vec<&str> = step.cases.iter().map(String::as_str).collect();
         let deadline = step.deadline().min(at_most);
-        let (sender, events) = mpsc::channel();
+        let mut own = step.clone();
+        own.scratch = step.scratch.as_ref().map(|dir| own_scratch(dir));
         let mut ranks = Vec::new();
-        let end = match self.start(step, &sender, &mut ranks) {
+        let end = match self.start(&own, seat, address, &channel.sender, &mut ranks) {
             Err(error) => End::Failed(FailKind::Error, error),
-            Ok(()) => serve(step, &mut ranks, &events, started + deadline, &self.interrupt, |case, outcome, load| {
-                if let Some(i) = waiting.iter().position(|w| *w == case) {
-                    waiting.remove(i);
-                    each(case, outcome, load);
-                }
-            }),
+            Ok(()) => serve(
+                step,
+                &mut ranks,
+                &channel.events,
+                started + deadline,
+                &self.interrupt,
+                publish,
+                |case, outcome, load| {
+                    if let Some(i) = waiting.iter().position(|w| *w == case) {
+                        waiting.remove(i);
+                        each(case, outcome, load);
+                    }
+                },
+            ),
         };
-        drop(sender);
+        drop(channel);
         let last_words = stop(&mut ranks);
-        if let Some(scratch) = &step.scratch {
+        if let Some(scratch) = &own.scratch {
             remove_scratch(scratch);
         }
+        let mut failure = None;
         let (mut reached, (kind, why)) = match end {
             End::Done => (None, (WaiveKind::NotReached, "the probe ended without it")),
             End::Interrupted => (None, (WaiveKind::Interrupted, "interrupted")),
@@ -91,15 +181,24 @@ impl Supervisor {
             End::Failed(kind, error) => {
                 let error =
                     if last_words.is_empty() { error } else { format!("{error}; its last words: {last_words}") };
+                failure = Some(Failure { kind, error: error.clone() });
                 (Some(Outcome::error(kind, error)), (WaiveKind::NotReached, "the step failed before it"))
             }
         };
         for case in waiting {
             each(case, reached.take().unwrap_or_else(|| Outcome::waived(kind, why)), None);
         }
+        failure
     }
 
-    fn start(&self, step: &Step, sender: &Sender<Event>, ranks: &mut Vec<Rank>) -> Result<(), String> {
+    fn start(
+        &self,
+        step: &Step,
+        seat: &Seat,
+        address: IpAddr,
+        sender: &Sender<Event>,
+        ranks: &mut Vec<Rank>,
+    ) -> Result<(), String> {
         for rank in 0..step.ranks {
             let mut process = Command::new(&self.program)
                 .args(&self.arguments)
@@ -121,10 +220,18 @@ impl Supervisor {
             ranks.push(Rank { process, input, stderr, published: None, done: false });
         }
         for (rank, r) in ranks.iter_mut().enumerate() {
-            tell(r, &ToChild::Job { step: Box::new(step.clone()), rank: rank as u32 });
+            let rank = seat.base + rank as u32;
+            let (step, members) = (Box::new(step.clone()), seat.members.clone());
+            tell(r, &ToChild::Job { step, rank, ranks: seat.total, address, members });
         }
         Ok(())
     }
+}
+
+/// This node's and this process's own folder in `dir`.
+fn own_scratch(dir: &Path) -> PathBuf {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    dir.join(format!("{}{}", scratch_prefix(&host), std::process::id()))
 }
 
 /// A rank that no longer listens is found out by its closed output: the error of the write says no more.
@@ -142,6 +249,7 @@ fn serve(
     events: &Receiver<Event>,
     deadline: Instant,
     interrupt: &Interrupt,
+    publish: Option<Publish<'_>>,
     mut outcome_of: impl FnMut(&str, Outcome, Option<Load>),
 ) -> End {
     let pids: Vec<u32> = ranks.iter().map(|r| r.process.id()).collect();
@@ -174,11 +282,14 @@ fn serve(
                 ranks[rank as usize].published = Some(blob);
                 if ranks.iter().all(|r| r.published.is_some()) {
                     let blobs: Vec<String> = ranks.iter_mut().filter_map(|r| r.published.take()).collect();
-                    for r in ranks.iter_mut() {
-                        tell(r, &ToChild::All { blobs: blobs.clone() });
+                    match publish {
+                        Some(publish) => publish(blobs),
+                        None => ranks.iter_mut().for_each(|r| tell(r, &ToChild::All { blobs: blobs.clone() })),
                     }
                 }
             }
+            Event::All(blobs) => ranks.iter_mut().for_each(|r| tell(r, &ToChild::All { blobs: blobs.clone() })),
+            Event::Stop => return End::Interrupted,
             Event::Frame(rank, ToParent::Done) => {
                 ranks[rank as usize].done = true;
                 if ranks.iter().all(|r| r.done) {
@@ -314,6 +425,10 @@ fn keep_tail(mut stderr: ChildStderr) -> String {
 
 /// Removes a step's folder, best effort: a file system that hangs or is full must not stop the report.
 fn remove_scratch(path: &Path) {
+    // Beside the folder lie somebody's checkpoints: nothing without our own mark is ever removed.
+    if !path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(SCRATCH)) {
+        return;
+    }
     for _ in 0..3 {
         match std::fs::remove_dir_all(path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => thread::sleep(Duration::from_millis(20)),

@@ -54,6 +54,8 @@ mod tests {
             name: probe.into(),
             probe: ProbeName::new(probe),
             ranks: 1,
+            groups: Vec::new(),
+            exclusive: false,
             cases,
             args: serde_json::Value::Null,
             seed: 1,

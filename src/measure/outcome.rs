@@ -140,6 +140,18 @@ pub enum FailKind {
     ReadOnly,
     NoPermission,
     DiskFull,
+    /// No agent came from the node.
+    NeverJoined,
+    /// The node's agent died or its connection broke.
+    NodeLost,
+    /// The node's agent stopped answering.
+    NodeSilent,
+    /// The node runs another gonogo than rank 0.
+    OtherBuild,
+    /// The node was given another plan than rank 0.
+    OtherPlan,
+    /// The node takes itself for another rank, or in another world.
+    OtherWorld,
 }
 
 /// Why something was not measured though nothing broke.

@@ -33,7 +33,9 @@ impl Probe for Environment {
     }
 
     fn steps(&self, plan: &CheckPlan, _: &Machine) -> Vec<Step> {
-        vec![step(self, plan, vec!["machine".to_owned()], (), 400)]
+        let mut step = step(self, plan, vec!["machine".to_owned()], (), 400);
+        step.exclusive = false;
+        vec![step]
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {

@@ -85,6 +85,8 @@ fn step(
         name: probe.name().as_str().to_owned(),
         probe: probe.name(),
         ranks: 1,
+        groups: Vec::new(),
+        exclusive: true,
         cases,
         // The arguments are plain structs of ours: their serialisation cannot fail.
         args: serde_json::to_value(args).unwrap_or_default(),

@@ -52,6 +52,8 @@ pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome:
         name: name.clone(),
         probe: ProbeName::new(probe),
         ranks: 1,
+        groups: Vec::new(),
+        exclusive: false,
         cases: vec![case.into()],
         args: serde_json::Value::Null,
         seed: 1,

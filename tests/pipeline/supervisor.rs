@@ -24,6 +24,8 @@ fn run(script: &str, interrupt: Option<Duration>) -> (Vec<(String, Outcome)>, Du
         name: "s".into(),
         probe: ProbeName::new("gemm"),
         ranks: 1,
+        groups: Vec::new(),
+        exclusive: false,
         cases: vec!["a".into(), "b".into()],
         args: serde_json::Value::Null,
         seed: 1,

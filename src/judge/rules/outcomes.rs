@@ -109,6 +109,12 @@ fn failure(row: &Row<'_>, kind: FailKind, error: &str) -> Finding {
         FailKind::NotADirectory => "STO-023",
         FailKind::ReadOnly | FailKind::NoPermission => "STO-024",
         FailKind::DiskFull => "STO-026",
+        FailKind::NeverJoined => "CLU-001",
+        FailKind::NodeLost => "CLU-002",
+        FailKind::NodeSilent => "CLU-003",
+        FailKind::OtherBuild => "CLU-004",
+        FailKind::OtherPlan => "CLU-005",
+        FailKind::OtherWorld => "CLU-006",
     };
     Finding::new(doc(code), row.subject(), format!("{}, case `{}`: {error}", row.step, row.case))
 }

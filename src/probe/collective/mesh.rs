@@ -33,7 +33,7 @@ pub struct Mesh {
 impl Mesh {
     /// Connects every rank with every other: each listens on loopback, publishes its address, and calls those below it.
     pub fn connect(child: &mut Child, cores: usize) -> Result<Self, ProbeError> {
-        let (rank, ranks) = (child.rank as usize, child.step.ranks as usize);
+        let (rank, ranks) = (child.rank as usize, child.ranks as usize);
         let limit = child.time_left().min(Duration::from_secs(5));
         let deadline = Instant::now() + limit;
         let listener = io("cannot listen on loopback", TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;

@@ -106,8 +106,7 @@ impl Probe for HostCollective {
         let args: Args = child.args()?;
         let mut mesh = Mesh::connect(child, args.cores)?;
         let link = tune(child, &mut mesh)?;
-        let wanted: Vec<_> =
-            args.sizes.iter().filter(|(op, s)| child.wants(&case(*op, child.step.ranks, *s))).collect();
+        let wanted: Vec<_> = args.sizes.iter().filter(|(op, s)| child.wants(&case(*op, child.ranks, *s))).collect();
         let budget = child.share(wanted.len());
         for (op, size) in wanted {
             measure(child, &mut mesh, *op, *size, link, budget, args.copy_ceiling)?;
@@ -130,10 +129,10 @@ fn tune(child: &mut Child, mesh: &mut Mesh) -> Result<Link, ProbeError> {
         }
         Ok(best)
     };
-    let steps = 2.0 * f64::from(child.step.ranks - 1);
+    let steps = 2.0 * f64::from(child.ranks - 1);
     let small = time(mesh, 64, 100)? / steps;
     let large = time(mesh, 1 << 20, 10)? / steps;
-    let per_byte = (large - small).max(1e-12) * f64::from(child.step.ranks) / f64::from(1 << 20);
+    let per_byte = (large - small).max(1e-12) * f64::from(child.ranks) / f64::from(1 << 20);
     let all = child.exchange(serde_json::to_string(&(small, per_byte)).unwrap_or_default())?;
     let first = all.first().map_or("", String::as_str);
     let (latency, per_byte) =
@@ -150,7 +149,7 @@ fn measure(
     budget: Duration,
     ceiling: f64,
 ) -> Result<(), ProbeError> {
-    let ranks = child.step.ranks;
+    let ranks = child.ranks;
     let mut buffers = verify::Buffers::new(op, child.rank, ranks, size, child.step.seed);
     let algorithm = algorithm::choose(op, ranks, size, link);
     // Every rank must run the same number of blocks: rank 0 times one operation and all take its plan.

@@ -56,7 +56,6 @@ const CASES: [&str; 5] = [CAPACITY, "write", "read", "metadata", "rename"];
 struct Args {
     /// The checkpoint directory; absent when nobody named one.
     path: Option<PathBuf>,
-    host: String,
     /// Bytes in a block, blocks at most.
     block: u64,
     blocks: usize,
@@ -83,15 +82,15 @@ impl Probe for Storage {
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
         let args = Args {
             path: plan.storage_path.clone(),
-            host: machine.hostname.clone(),
             block: plan.tier.pick(32, 128, 512) * Bytes::MIB,
             blocks: plan.tier.pick(12, 32, 64),
             copy_ceiling: machine.copy_ceiling(machine.usable_cores()),
         };
         let estimate = if args.path.is_some() { plan.tier.pick(4000, 40_000, 240_000) } else { 50 };
         let mut step = step(self, plan, CASES.map(str::to_owned).to_vec(), &args, estimate);
-        step.scratch =
-            args.path.map(|p| p.join(format!("{}{}", scratch_prefix(&machine.hostname), std::process::id())));
+        step.scratch = args.path;
+        // Every node at once: that is what the run will do.
+        step.exclusive = false;
         vec![step]
     }
 
@@ -110,7 +109,7 @@ impl Probe for Storage {
             return Ok(());
         };
         let ready = filesystem(path).and_then(|fs| {
-            sweep(path, &args.host);
+            sweep(path, &rustix::system::uname().nodename().to_string_lossy());
             let what = format!("cannot create {}", scratch.display());
             fs::create_dir(&scratch).map_err(|e| match e.kind() {
                 // The directory is there and takes no files, as those of /proc.

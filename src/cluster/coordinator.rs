@@ -1,0 +1,571 @@
+//! Hands steps to agents and serves their exchanges; survives any agent's death, hang or lies, and ends on time.
+//!
+//! All decisions are here, in one thread and without sockets: [`Hub`] brings events and takes messages. A node is blamed
+//! only for what is its own: its agent died, fell silent, or its process crashed. Who merely waited for it is not.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::cluster::hub::{Event, Hub, Peer};
+use crate::cluster::message::{Down, Failure, Join, PROTOCOL, Seat, Up};
+use crate::cluster::{Interrupt, Step};
+use crate::id::{NodeName, clean};
+use crate::measure::{FailKind, Load, Outcome, WaiveKind};
+
+/// An agent kills its processes at the step's deadline; after so much more it is hung itself.
+const GRACE: Duration = Duration::from_secs(5);
+/// When one member failed, the others' errors are waited for so long: the first to complain is not always the cause.
+const ECHO: Duration = Duration::from_millis(400);
+/// Most blobs of an exchange together.
+const MAX_EXCHANGE: usize = 48 << 20;
+
+/// A node that joined.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    pub node: NodeName,
+    pub rank: u32,
+    /// Members with one boot id share a machine.
+    pub boot: String,
+    peer: Peer,
+    alive: bool,
+}
+
+/// What is wrong with a node as the coordinator sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trouble {
+    pub node: NodeName,
+    pub kind: FailKind,
+    pub error: String,
+}
+
+/// A case of a group ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupOutcome {
+    /// The group's first node.
+    pub node: NodeName,
+    pub case: String,
+    pub outcome: Outcome,
+    pub load: Option<Load>,
+    /// The node whose own fault it is that there is no better outcome.
+    pub blame: Option<NodeName>,
+}
+
+pub struct Coordinator {
+    hub: Hub,
+    members: Vec<Member>,
+    by_peer: HashMap<Peer, usize>,
+    troubles: Vec<Trouble>,
+    interrupt: Interrupt,
+    next_task: u64,
+}
+
+/// A group at work.
+struct Task {
+    members: Vec<usize>,
+    ranks: usize,
+    /// Cases without an outcome.
+    waiting: Vec<String>,
+    /// Bad outcomes of the first member, kept until it is known whose fault they are.
+    kept: Vec<(String, Outcome)>,
+    published: Vec<Option<Vec<String>>>,
+    ended: Vec<bool>,
+    failure: Option<(usize, Failure)>,
+    deadline: Instant,
+}
+
+impl Coordinator {
+    /// Waits until every task of the world has joined, or `patience` is over. `progress` gets tasks joined and expected.
+    pub fn gather(
+        hub: Hub,
+        own: &Join,
+        hosts: &[String],
+        patience: Duration,
+        interrupt: Interrupt,
+        mut progress: impl FnMut(u32, u32),
+    ) -> Self {
+        let mut this = Coordinator {
+            hub,
+            members: Vec::new(),
+            by_peer: HashMap::new(),
+            troubles: Vec::new(),
+            interrupt,
+            next_task: 0,
+        };
+        let deadline = Instant::now() + patience;
+        let mut joined: BTreeMap<u32, (Peer, Join)> = BTreeMap::new();
+        let tasks =
+            |joined: &BTreeMap<u32, (Peer, Join)>| joined.values().map(|(_, j)| j.local_size.max(1)).sum::<u32>();
+        let mut refused = 0;
+        while tasks(&joined) + refused < own.size && Instant::now() < deadline && !this.interrupted() {
+            let Ok(event) = this.hub.events.recv_timeout(Duration::from_millis(50)) else { continue };
+            match event {
+                Event::Joined(peer, join) => match this.admit(own, &join, &joined) {
+                    Ok(node) => {
+                        this.hub.send([peer], &Down::Welcome { node });
+                        joined.insert(join.rank, (peer, *join));
+                    }
+                    Err((why, kind)) => {
+                        this.hub.send([peer], &Down::Refused { why: why.clone() });
+                        this.hub.close(peer);
+                        if let Some(kind) = kind {
+                            refused += join.local_size.max(1);
+                            this.trouble(NodeName(clean(&join.host).into_owned()), kind, why);
+                        }
+                    }
+                },
+                Event::Gone(peer, why) => {
+                    if let Some(rank) = joined.iter().find(|(_, (p, _))| *p == peer).map(|(r, _)| *r)
+                        && let Some((_, join)) = joined.remove(&rank)
+                    {
+                        this.troubles.retain(|t| t.node.0 != join.host);
+                        this.trouble(
+                            NodeName(join.host),
+                            FailKind::NodeLost,
+                            format!("left before the run began: {why}"),
+                        );
+                    }
+                }
+                Event::Said(..) => {}
+            }
+            progress(tasks(&joined), own.size);
+        }
+        this.seat(joined, own);
+        this.absent(own, hosts, patience);
+        this
+    }
+
+    /// Whether to let this agent in; if not, why, and whether it is a node of this run that is wrong.
+    fn admit(
+        &mut self,
+        own: &Join,
+        join: &Join,
+        joined: &BTreeMap<u32, (Peer, Join)>,
+    ) -> Result<NodeName, (String, Option<FailKind>)> {
+        let host = clean(&join.host).into_owned();
+        if join.job != own.job {
+            let why = format!(
+                "this is the run `{}`, not `{}`: two runs use one port; give one another --rendezvous",
+                clean(&own.job),
+                clean(&join.job)
+            );
+            return Err((why, None));
+        }
+        if join.protocol != PROTOCOL || join.build != own.build {
+            let why = format!("it runs gonogo {}, rank 0 runs {}", clean(&join.build), clean(&own.build));
+            return Err((why, Some(FailKind::OtherBuild)));
+        }
+        if join.size != own.size || join.rank >= own.size || join.local_size > own.size {
+            let why = format!("it is rank {} of {} tasks, rank 0 is in a world of {}", join.rank, join.size, own.size);
+            return Err((why, Some(FailKind::OtherWorld)));
+        }
+        if let Some((_, other)) = joined.get(&join.rank) {
+            let why = format!("it says that it is rank {}, and so does {}", join.rank, clean(&other.host));
+            return Err((why, Some(FailKind::OtherWorld)));
+        }
+        if join.plan != own.plan {
+            self.trouble(
+                NodeName(host.clone()),
+                FailKind::OtherPlan,
+                format!("its plan and flags have the hash {:.12}, those of rank 0 {:.12}", clean(&join.plan), own.plan),
+            );
+        }
+        let taken = joined.values().any(|(_, j)| j.host == join.host);
+        Ok(NodeName(if taken { format!("{host}#{}", join.rank) } else { host }))
+    }
+
+    fn seat(&mut self, joined: BTreeMap<u32, (Peer, Join)>, own: &Join) {
+        let mut names = HashSet::new();
+        for (rank, (peer, join)) in joined {
+            let host = clean(&join.host).into_owned();
+            let node = NodeName(if names.contains(&host) { format!("{host}#{rank}") } else { host });
+            names.insert(node.0.clone());
+            self.by_peer.insert(peer, self.members.len());
+            self.members.push(Member { node, rank, boot: join.boot, peer, alive: true });
+        }
+        // When most nodes agree with each other and not with rank 0, it is rank 0 that is wrong.
+        let others: Vec<&Trouble> = self.troubles.iter().filter(|t| t.kind == FailKind::OtherBuild).collect();
+        if others.len() > self.members.len() && !others.is_empty() {
+            let error = format!("rank 0 runs gonogo {}, and {} other nodes do not", clean(&own.build), others.len());
+            let first = self.members.first().map_or_else(|| NodeName(own.host.clone()), |m| m.node.clone());
+            self.trouble(first, FailKind::OtherBuild, error);
+        }
+    }
+
+    /// Names those who did not come, as well as they can be named.
+    fn absent(&mut self, own: &Join, hosts: &[String], patience: Duration) {
+        let known: HashSet<String> = self
+            .members
+            .iter()
+            .map(|m| m.node.0.clone())
+            .chain(self.troubles.iter().map(|t| t.node.0.clone()))
+            .collect();
+        let short = |n: &str| n.split('.').next().unwrap_or("").to_owned();
+        let shorts: HashSet<String> = known.iter().map(|n| short(n)).collect();
+        let error = format!("no agent came from it within {} s", patience.as_secs());
+        if !hosts.is_empty() {
+            let missing: Vec<String> =
+                hosts.iter().filter(|h| !known.contains(*h) && !shorts.contains(&short(h))).cloned().collect();
+            for host in missing {
+                self.trouble(NodeName(clean(&host).into_owned()), FailKind::NeverJoined, error.clone());
+            }
+            return;
+        }
+        let ranks: HashSet<u32> = self.members.iter().map(|m| m.rank).collect();
+        let missing = (own.size as usize)
+            .saturating_sub(ranks.len() + self.troubles.iter().filter(|t| t.kind != FailKind::OtherPlan).count());
+        // One task a node: the absent ranks are known; else only how many.
+        if own.local_size == 1 {
+            for rank in (0..own.size).filter(|r| !ranks.contains(r)).take(missing) {
+                self.trouble(NodeName(format!("rank-{rank}")), FailKind::NeverJoined, error.clone());
+            }
+        }
+    }
+
+    fn trouble(&mut self, node: NodeName, kind: FailKind, error: String) {
+        if !self.troubles.iter().any(|t| t.node == node && t.kind == kind) {
+            self.troubles.push(Trouble { node, kind, error });
+        }
+    }
+
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// What is wrong with nodes so far.
+    pub fn troubles(&self) -> &[Trouble] {
+        &self.troubles
+    }
+
+    pub fn strangers(&self) -> Vec<(std::net::IpAddr, u64)> {
+        self.hub.strangers()
+    }
+
+    /// Members whose agents still answer.
+    pub fn alive(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|m| m.alive)
+    }
+
+    pub fn interrupted(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed)
+    }
+
+    /// How many turns a step takes because its nodes share machines.
+    pub fn turns(&self, step: &Step, groups: &[Vec<NodeName>]) -> u32 {
+        if !step.exclusive {
+            return 1;
+        }
+        let boot: HashMap<&NodeName, &str> = self.members.iter().map(|m| (&m.node, m.boot.as_str())).collect();
+        let mut uses: HashMap<&str, u32> = HashMap::new();
+        for group in groups {
+            for machine in group.iter().filter_map(|n| boot.get(n)).collect::<HashSet<_>>() {
+                *uses.entry(machine).or_default() += 1;
+            }
+        }
+        uses.values().copied().max().unwrap_or(1)
+    }
+
+    /// Tells every agent that all is done.
+    pub fn dismiss(&mut self) {
+        self.hub.send(self.members.iter().filter(|m| m.alive).map(|m| m.peer), &Down::Bye);
+        let deadline = Instant::now() + Duration::from_secs(2);
+        // The last agents close within milliseconds; a hung one is not waited for.
+        while self.members.iter().any(|m| m.alive) && Instant::now() < deadline {
+            if let Ok(Event::Gone(peer, _)) = self.hub.events.recv_timeout(Duration::from_millis(50))
+                && let Some(m) = self.by_peer.get(&peer).and_then(|i| self.members.get_mut(*i))
+            {
+                m.alive = false;
+            }
+        }
+    }
+
+    /// Takes note of what happened between steps.
+    pub fn listen(&mut self) {
+        while let Ok(event) = self.hub.events.try_recv() {
+            self.between(event);
+        }
+    }
+
+    fn between(&mut self, event: Event) {
+        match event {
+            Event::Joined(peer, _) => {
+                self.hub.send([peer], &Down::Refused { why: "the run has begun without it".to_owned() });
+                self.hub.close(peer);
+            }
+            Event::Gone(peer, why) => self.lose(peer, &why, "between two steps"),
+            Event::Said(..) => {}
+        }
+    }
+
+    fn lose(&mut self, peer: Peer, why: &str, when: &str) {
+        let Some(member) = self.by_peer.get(&peer).and_then(|i| self.members.get_mut(*i)).filter(|m| m.alive) else {
+            return;
+        };
+        member.alive = false;
+        let node = member.node.clone();
+        let kind = if why.starts_with("silent") { FailKind::NodeSilent } else { FailKind::NodeLost };
+        self.trouble(node, kind, format!("{why}, {when}"));
+    }
+
+    /// Runs a step by `groups`, all at once (or in turns, where nodes share a machine and the step wants it whole).
+    /// `args` gives a node's own parameters; `each` gets every case of every group exactly once.
+    pub fn run(
+        &mut self,
+        step: &Step,
+        groups: &[Vec<NodeName>],
+        args: &dyn Fn(&NodeName) -> Option<serde_json::Value>,
+        at_most: Duration,
+        each: &mut dyn FnMut(GroupOutcome),
+    ) {
+        let end = Instant::now() + at_most;
+        let index: HashMap<NodeName, usize> =
+            self.members.iter().enumerate().map(|(i, m)| (m.node.clone(), i)).collect();
+        let mut queue: VecDeque<(&Vec<NodeName>, Vec<usize>)> =
+            groups.iter().map(|g| (g, g.iter().filter_map(|n| index.get(n).copied()).collect())).collect();
+        let mut tasks: HashMap<u64, Task> = HashMap::new();
+        let mut busy: HashSet<String> = HashSet::new();
+        loop {
+            if self.interrupted() {
+                break;
+            }
+            // Start what can start.
+            let mut later = VecDeque::new();
+            while let Some((group, members)) = queue.pop_front() {
+                let gone = group.iter().find(|n| index.get(*n).is_none_or(|i| !self.members[*i].alive));
+                if let Some(gone) = gone {
+                    let why = format!("{gone} was lost before it");
+                    self.skip(group, step, WaiveKind::NotReached, &why, Some(gone), each);
+                } else if Instant::now() >= end {
+                    self.skip(group, step, WaiveKind::NoTime, "the budget ended before it", None, each);
+                } else if step.exclusive && members.iter().any(|i| busy.contains(&self.members[*i].boot)) {
+                    later.push_back((group, members));
+                } else {
+                    if step.exclusive {
+                        busy.extend(members.iter().map(|i| self.members[*i].boot.clone()));
+                    }
+                    let left = end.saturating_duration_since(Instant::now());
+                    let task = self.start(step, members, args, left);
+                    tasks.insert(self.next_task, task);
+                }
+            }
+            queue = later;
+            if tasks.is_empty() && queue.is_empty() {
+                return;
+            }
+            let next = tasks.values().map(|t| t.deadline).min().unwrap_or(end);
+            let wait = next.saturating_duration_since(Instant::now()).min(Duration::from_millis(50));
+            if let Ok(event) = self.hub.events.recv_timeout(wait) {
+                self.take(event, step, &mut tasks, each);
+                while let Ok(event) = self.hub.events.try_recv() {
+                    self.take(event, step, &mut tasks, each);
+                }
+            }
+            let now = Instant::now();
+            let over: Vec<u64> = tasks
+                .iter()
+                .filter(|(_, t)| t.deadline <= now || t.ended.iter().all(|e| *e))
+                .map(|(id, _)| *id)
+                .collect();
+            for id in over {
+                if let Some(task) = tasks.remove(&id) {
+                    for i in &task.members {
+                        busy.remove(&self.members[*i].boot);
+                    }
+                    self.finish(id, task, step, each);
+                }
+            }
+        }
+        for (id, task) in tasks {
+            self.hub.send(task.members.iter().map(|i| self.members[*i].peer), &Down::Stop { task: id });
+            let node = self.members[task.members[0]].node.clone();
+            for case in task.waiting {
+                let outcome = Outcome::waived(WaiveKind::Interrupted, "interrupted");
+                each(GroupOutcome { node: node.clone(), case, outcome, load: None, blame: None });
+            }
+        }
+        for (group, _) in queue {
+            self.skip(group, step, WaiveKind::Interrupted, "interrupted", None, each);
+        }
+    }
+
+    fn skip(
+        &self,
+        group: &[NodeName],
+        step: &Step,
+        kind: WaiveKind,
+        why: &str,
+        blame: Option<&NodeName>,
+        each: &mut dyn FnMut(GroupOutcome),
+    ) {
+        for case in &step.cases {
+            let (node, case, outcome) = (group[0].clone(), case.clone(), Outcome::waived(kind, why));
+            each(GroupOutcome { node, case, outcome, load: None, blame: blame.cloned() });
+        }
+    }
+
+    fn start(
+        &mut self,
+        step: &Step,
+        members: Vec<usize>,
+        args: &dyn Fn(&NodeName) -> Option<serde_json::Value>,
+        left: Duration,
+    ) -> Task {
+        self.next_task += 1;
+        let names: Vec<NodeName> = members.iter().map(|i| self.members[*i].node.clone()).collect();
+        let total = step.ranks * members.len() as u32;
+        for (place, i) in members.iter().enumerate() {
+            let mut step = Step { groups: Vec::new(), ..step.clone() };
+            if let Some(own) = args(&self.members[*i].node) {
+                step.args = own;
+            }
+            let seat = Seat { base: place as u32 * step.ranks, total, members: names.clone() };
+            let message =
+                Down::Run { task: self.next_task, step: Box::new(step), seat, at_most_ms: left.as_millis() as u64 };
+            self.hub.send([self.members[*i].peer], &message);
+        }
+        Task {
+            ranks: step.ranks as usize,
+            waiting: step.cases.clone(),
+            kept: Vec::new(),
+            published: vec![None; members.len()],
+            ended: vec![false; members.len()],
+            failure: None,
+            deadline: Instant::now() + step.deadline().min(left) + GRACE,
+            members,
+        }
+    }
+
+    fn take(&mut self, event: Event, step: &Step, tasks: &mut HashMap<u64, Task>, each: &mut dyn FnMut(GroupOutcome)) {
+        match event {
+            Event::Said(peer, up) => {
+                let Some(member) = self.by_peer.get(&peer).copied() else { return };
+                let (Up::Publish { task, .. } | Up::Outcome { task, .. } | Up::Ended { task, .. }) = &up else {
+                    return;
+                };
+                // A task that is over, or was never this agent's: late or lying, and nothing depends on it.
+                let Some((id, t)) = tasks.get_mut(task).map(|t| (*task, t)) else { return };
+                let Some(place) = t.members.iter().position(|m| *m == member) else { return };
+                self.said(id, place, up, t, each);
+            }
+            Event::Gone(peer, why) => {
+                self.lose(peer, &why, &format!("during {}", step.name));
+                let Some(member) = self.by_peer.get(&peer).copied() else { return };
+                for t in tasks.values_mut() {
+                    if let Some(place) = t.members.iter().position(|m| *m == member).filter(|p| !t.ended[*p]) {
+                        t.ended[place] = true;
+                        let error = format!("{} was lost: {why}", self.members[member].node);
+                        t.failure = Some((place, Failure { kind: FailKind::NodeLost, error }));
+                        t.deadline = t.deadline.min(Instant::now() + ECHO);
+                    }
+                }
+            }
+            other => self.between(other),
+        }
+    }
+
+    fn said(&mut self, id: u64, place: usize, up: Up, t: &mut Task, each: &mut dyn FnMut(GroupOutcome)) {
+        match up {
+            Up::Publish { blobs, .. } => {
+                let size = |b: &Vec<String>| b.iter().map(String::len).sum::<usize>();
+                if blobs.len() != t.ranks
+                    || t.published[place].is_some()
+                    || size(&blobs) > MAX_EXCHANGE / t.members.len()
+                {
+                    let error = format!("it published {} texts of {} bytes out of turn", blobs.len(), size(&blobs));
+                    t.failure = Some((place, Failure { kind: FailKind::Junk, error }));
+                    t.deadline = t.deadline.min(Instant::now() + ECHO);
+                    return;
+                }
+                t.published[place] = Some(blobs);
+                if t.published.iter().all(Option::is_some) {
+                    let blobs: Vec<String> = t.published.iter_mut().filter_map(Option::take).flatten().collect();
+                    self.hub.send(t.members.iter().map(|i| self.members[*i].peer), &Down::All { task: id, blobs });
+                }
+            }
+            // The first member speaks for the group; of the others only failures are heard, by their `Ended`.
+            Up::Outcome { case, outcome, load, .. } if place == 0 => {
+                let Some(i) = t.waiting.iter().position(|w| *w == case) else { return };
+                if outcome.measured().is_none() {
+                    t.kept.push((case, *outcome));
+                    return;
+                }
+                t.waiting.remove(i);
+                // On a shared machine the others' time is that of the group itself.
+                let load = load.filter(|_| !self.shares(&t.members));
+                let node = self.members[t.members[0]].node.clone();
+                each(GroupOutcome { node, case, outcome: *outcome, load, blame: None });
+            }
+            Up::Ended { failure, .. } => {
+                t.ended[place] = true;
+                if let Some(failure) = failure {
+                    let own = |k: FailKind| matches!(k, FailKind::Crashed | FailKind::Junk);
+                    let better = t
+                        .failure
+                        .as_ref()
+                        .is_none_or(|(_, f)| !own(f.kind) && f.kind != FailKind::NodeLost && own(failure.kind));
+                    if better {
+                        t.failure = Some((place, failure));
+                    }
+                    t.deadline = t.deadline.min(Instant::now() + ECHO);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn shares(&self, members: &[usize]) -> bool {
+        members.iter().any(|i| {
+            let boot = &self.members[*i].boot;
+            !boot.is_empty() && self.members.iter().filter(|m| m.boot == *boot).count() > 1
+        }) && members.len() > 1
+    }
+
+    /// A group is over: what has no outcome gets one, and a culprit if there is one.
+    fn finish(&mut self, id: u64, mut t: Task, step: &Step, each: &mut dyn FnMut(GroupOutcome)) {
+        let late: Vec<usize> = (0..t.members.len()).filter(|p| !t.ended[*p]).collect();
+        if !late.is_empty() {
+            self.hub.send(late.iter().map(|p| self.members[t.members[*p]].peer), &Down::Stop { task: id });
+            // Nobody failed, and the agent's own deadline is long gone: it hangs, though it beats.
+            if t.failure.is_none() {
+                for p in &late {
+                    let node = self.members[t.members[*p]].node.clone();
+                    self.trouble(node, FailKind::NodeSilent, format!("its agent did not end {} in time", step.name));
+                }
+                t.failure = late.first().map(|p| {
+                    let error = format!("{} did not end in time", self.members[t.members[*p]].node);
+                    (*p, Failure { kind: FailKind::NodeSilent, error })
+                });
+            }
+        }
+        let name = |place: usize| self.members[t.members[place]].node.clone();
+        // In a hang those who did not come to the exchange are the ones that the others wait for.
+        let (came, stalled): (Vec<usize>, Vec<usize>) = (0..t.members.len()).partition(|p| t.published[*p].is_some());
+        let hung = t.kept.iter().any(|(_, o)| matches!(o, Outcome::TimedOut { .. }));
+        let blame = match &t.failure {
+            Some((place, f)) => (t.members.len() == 1 || !matches!(f.kind, FailKind::Error)).then(|| name(*place)),
+            None if t.members.len() == 1 => None,
+            None if hung && !came.is_empty() && stalled.len() == 1 => Some(name(stalled[0])),
+            None => None,
+        };
+        let node = name(0);
+        let mut first = true;
+        for case in std::mem::take(&mut t.waiting) {
+            let kept = t.kept.iter().find(|(c, _)| *c == case).map(|(_, o)| o.clone());
+            let outcome = match (&t.failure, kept) {
+                // What the first member says of itself is the best account of its own failure.
+                (Some((0, _)), Some(kept)) | (None, Some(kept)) => kept,
+                (Some((place, f)), _) if first => {
+                    let error =
+                        if t.members.len() > 1 { format!("{}: {}", name(*place), f.error) } else { f.error.clone() };
+                    Outcome::error(f.kind, error)
+                }
+                (Some(_), _) => Outcome::waived(WaiveKind::NotReached, "the step failed before it"),
+                (None, None) => Outcome::waived(WaiveKind::NotReached, "the probe ended without it"),
+            };
+            let bad = matches!(outcome, Outcome::Failed { .. } | Outcome::TimedOut { .. });
+            first = first && !bad;
+            let blame = if bad || t.failure.is_some() { blame.clone() } else { None };
+            each(GroupOutcome { node: node.clone(), case, outcome, load: None, blame });
+        }
+    }
+}

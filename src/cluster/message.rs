@@ -1,0 +1,116 @@
+//! What agents and the coordinator say to each other: JSON, one message each, behind [`crate::cluster::secure`].
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::Step;
+use crate::id::NodeName;
+use crate::measure::{FailKind, Load, Outcome};
+
+/// Grows when either side would misread the other.
+pub const PROTOCOL: u32 = 1;
+/// Largest first message of an agent.
+pub const MAX_JOIN: usize = 64 << 10;
+
+/// Who joins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Join {
+    pub protocol: u32,
+    /// Version, commit and digest of the binary: `0.1.0 (abc) 0123456789ab`.
+    pub build: String,
+    /// The world that this agent believes to be in.
+    pub job: String,
+    pub rank: u32,
+    pub size: u32,
+    pub local_size: u32,
+    pub host: String,
+    /// The kernel's boot id: two agents with one boot id share a machine.
+    pub boot: String,
+    /// Hash of what the command line and the plan ask for.
+    pub plan: String,
+}
+
+/// The place of a node's processes in a group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Seat {
+    /// Rank of this node's first process.
+    pub base: u32,
+    /// Processes of the whole group.
+    pub total: u32,
+    /// The group's nodes, by place.
+    pub members: Vec<NodeName>,
+}
+
+/// Agent to coordinator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Up {
+    Join(Box<Join>),
+    Alive,
+    /// This node's part of an exchange: one text a process.
+    Publish {
+        task: u64,
+        blobs: Vec<String>,
+    },
+    Outcome {
+        task: u64,
+        case: String,
+        outcome: Box<Outcome>,
+        load: Option<Load>,
+    },
+    /// This node's part of the task is over; every outcome of it was sent before.
+    Ended {
+        task: u64,
+        failure: Option<Failure>,
+    },
+}
+
+/// Why a node's part of a task ended badly.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    pub kind: FailKind,
+    pub error: String,
+}
+
+/// Coordinator to agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Down {
+    Welcome {
+        node: NodeName,
+    },
+    /// The agent is not wanted, and why.
+    Refused {
+        why: String,
+    },
+    Alive,
+    Run {
+        task: u64,
+        step: Box<Step>,
+        seat: Seat,
+        at_most_ms: u64,
+    },
+    /// The answer to the `Publish` of every member, in rank order.
+    All {
+        task: u64,
+        blobs: Vec<String>,
+    },
+    Stop {
+        task: u64,
+    },
+    /// All is done.
+    Bye,
+}
+
+/// The address that peers reach this node at: that of its control connection unless it is a loopback one.
+pub fn reachable(seen: IpAddr) -> IpAddr {
+    let usable = |ip: &IpAddr| !ip.is_loopback() && !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    if usable(&seen) {
+        return seen;
+    }
+    let mut own: Vec<IpAddr> =
+        if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|i| i.ip()).filter(usable).collect();
+    own.sort_by_key(|ip| ip.is_ipv4() != seen.is_ipv4());
+    own.first().copied().unwrap_or(seen)
+}

@@ -1,0 +1,237 @@
+//! The control channel: TCP under Noise `NNpsk0`. Both ends prove that they hold the token before anything is parsed.
+//!
+//! On the wire: a length of two bytes, then that many bytes of ciphertext, at most 65535. A message is its length in four
+//! bytes and its text, in as many of these as it takes. Nonces count up on each side, so a frame that is replayed, lost or
+//! changed fails to decrypt and ends the connection. A peer that has not proven itself is granted 48 bytes and
+//! [`HANDSHAKE`] of time, nothing else.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use snow::StatelessTransportState;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
+/// Both handshake messages: a public key and an authentication tag.
+const GREETING: usize = 48;
+/// Time for the handshake.
+pub const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Largest ciphertext, by the Noise specification; 16 of it are the tag.
+const MAX_NOISE: usize = 65_535;
+const TAG: usize = 16;
+/// Largest message of a peer that has proven itself.
+pub const MAX_MESSAGE: usize = 64 << 20;
+/// A shorter token is guessed.
+const MIN_TOKEN: usize = 16;
+
+/// Why there is no usable token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("a cluster run needs a token that every node knows, or anybody could join; {HOW}")]
+    None,
+    #[error("the token in {0} is shorter than {MIN_TOKEN} characters; {HOW}")]
+    Short(String),
+    #[error("cannot read the token file {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("others may read the token file {path} (mode {mode:03o}); run: chmod 600 {path}")]
+    Open { path: PathBuf, mode: u32 },
+}
+
+const HOW: &str = "add this line to the job script, before srun or mpirun: export GONOGO_TOKEN=$(openssl rand -hex 32)";
+
+/// The pre-shared key that a token stands for. Never shown.
+#[derive(Clone)]
+pub struct Token([u8; 32]);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+impl Token {
+    /// From a file if one is named, else from GONOGO_TOKEN.
+    pub fn find(file: Option<&Path>, variable: Option<String>) -> Result<Self, TokenError> {
+        if let Some(path) = file {
+            let read = |source| TokenError::Read { path: path.to_owned(), source };
+            let mode =
+                std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).map_err(read)?.permissions()) & 0o777;
+            if mode & 0o077 != 0 {
+                return Err(TokenError::Open { path: path.to_owned(), mode });
+            }
+            return Self::of(&std::fs::read_to_string(path).map_err(read)?, &path.display().to_string());
+        }
+        match variable {
+            Some(text) => Self::of(&text, "GONOGO_TOKEN"),
+            None => Err(TokenError::None),
+        }
+    }
+
+    pub fn of(text: &str, place: &str) -> Result<Self, TokenError> {
+        let text = text.trim();
+        if text.len() < MIN_TOKEN {
+            return Err(TokenError::Short(place.to_owned()));
+        }
+        Ok(Token(Sha256::new().chain_update(b"gonogo token 1\0").chain_update(text).finalize().into()))
+    }
+}
+
+/// Why a connection is of no use any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    #[error("the peer does not hold the token")]
+    Stranger,
+    #[error("no answer within {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error("the connection was closed")]
+    Closed,
+    #[error("a frame that is not gonogo's protocol: {0}")]
+    Junk(String),
+    #[error("{0}")]
+    Io(std::io::Error),
+}
+
+impl From<std::io::Error> for ChannelError {
+    fn from(e: std::io::Error) -> Self {
+        match e.kind() {
+            std::io::ErrorKind::UnexpectedEof
+            | std::io::ErrorKind::ConnectionReset
+            | std::io::ErrorKind::BrokenPipe => ChannelError::Closed,
+            _ => ChannelError::Io(e),
+        }
+    }
+}
+
+/// The sending half.
+pub struct Sender {
+    half: OwnedWriteHalf,
+    state: Arc<StatelessTransportState>,
+    nonce: u64,
+    frame: Vec<u8>,
+}
+
+/// The receiving half.
+pub struct Receiver {
+    half: OwnedReadHalf,
+    state: Arc<StatelessTransportState>,
+    nonce: u64,
+}
+
+fn noise(e: snow::Error) -> ChannelError {
+    ChannelError::Junk(e.to_string())
+}
+
+/// The calling side of the handshake.
+pub async fn call(mut stream: TcpStream, token: &Token) -> Result<(Sender, Receiver), ChannelError> {
+    stream.set_nodelay(true)?;
+    let mut state = builder(token)?.build_initiator().map_err(noise)?;
+    let mut buffer = [0u8; GREETING];
+    state.write_message(&[], &mut buffer).map_err(noise)?;
+    let greet = async {
+        stream.write_all(&buffer).await?;
+        stream.read_exact(&mut buffer).await
+    };
+    timeout(HANDSHAKE, greet).await.map_err(|_| ChannelError::Silent(HANDSHAKE))??;
+    state.read_message(&buffer, &mut [0u8; GREETING]).map_err(|_| ChannelError::Stranger)?;
+    halves(stream, state)
+}
+
+/// The answering side. A caller without the token gets no byte back.
+pub async fn answer(mut stream: TcpStream, token: &Token) -> Result<(Sender, Receiver), ChannelError> {
+    stream.set_nodelay(true)?;
+    let mut buffer = [0u8; GREETING];
+    timeout(HANDSHAKE, stream.read_exact(&mut buffer)).await.map_err(|_| ChannelError::Silent(HANDSHAKE))??;
+    let mut state = builder(token)?.build_responder().map_err(noise)?;
+    state.read_message(&buffer, &mut [0u8; GREETING]).map_err(|_| ChannelError::Stranger)?;
+    state.write_message(&[], &mut buffer).map_err(noise)?;
+    timeout(HANDSHAKE, stream.write_all(&buffer)).await.map_err(|_| ChannelError::Silent(HANDSHAKE))??;
+    halves(stream, state)
+}
+
+fn builder(token: &Token) -> Result<snow::Builder<'_>, ChannelError> {
+    let pattern = PATTERN.parse().map_err(noise)?;
+    snow::Builder::new(pattern).psk(0, &token.0).map_err(noise)
+}
+
+fn halves(stream: TcpStream, state: snow::HandshakeState) -> Result<(Sender, Receiver), ChannelError> {
+    let state = Arc::new(state.into_stateless_transport_mode().map_err(noise)?);
+    let (read, write) = stream.into_split();
+    let sender = Sender { half: write, state: state.clone(), nonce: 0, frame: Vec::new() };
+    Ok((sender, Receiver { half: read, state, nonce: 0 }))
+}
+
+impl Sender {
+    /// Sends one message; `patience` is for all of it.
+    pub async fn send(&mut self, message: &[u8], patience: Duration) -> Result<(), ChannelError> {
+        timeout(patience, self.send_all(message)).await.map_err(|_| ChannelError::Silent(patience))?
+    }
+
+    async fn send_all(&mut self, message: &[u8]) -> Result<(), ChannelError> {
+        let length = u32::try_from(message.len()).ok().filter(|n| *n as usize <= MAX_MESSAGE);
+        let length = length.ok_or_else(|| ChannelError::Junk(format!("a message of {} bytes", message.len())))?;
+        let most = MAX_NOISE - TAG;
+        // The length shares a frame with what follows it: most messages are one frame.
+        let (head, tail) = message.split_at(message.len().min(most - 4));
+        let mut first = Vec::with_capacity(4 + head.len());
+        first.extend_from_slice(&length.to_le_bytes());
+        first.extend_from_slice(head);
+        for plain in std::iter::once(first.as_slice()).chain(tail.chunks(most)) {
+            self.frame.resize(2 + plain.len() + TAG, 0);
+            let n = self.state.write_message(self.nonce, plain, &mut self.frame[2..]).map_err(noise)?;
+            self.nonce += 1;
+            self.frame[..2].copy_from_slice(&(n as u16).to_le_bytes());
+            self.half.write_all(&self.frame[..2 + n]).await?;
+        }
+        // A buffer that once held a large message is not kept for ever: there are thousands of these.
+        if self.frame.capacity() > 8192 {
+            self.frame = Vec::new();
+        }
+        Ok(())
+    }
+}
+
+impl Receiver {
+    /// Receives one message of at most `max` bytes, waiting for it up to `patience`.
+    pub async fn receive(&mut self, max: usize, patience: Duration) -> Result<Vec<u8>, ChannelError> {
+        timeout(patience, self.receive_all(max)).await.map_err(|_| ChannelError::Silent(patience))?
+    }
+
+    async fn receive_all(&mut self, max: usize) -> Result<Vec<u8>, ChannelError> {
+        let mut message = self.frame().await?;
+        let Some(length) = message.first_chunk::<4>().map(|l| u32::from_le_bytes(*l) as usize) else {
+            return Err(ChannelError::Junk("a frame without a length".to_owned()));
+        };
+        if length > max {
+            return Err(ChannelError::Junk(format!("a message of {length} bytes where {max} are allowed")));
+        }
+        message.drain(..4);
+        while message.len() < length {
+            message.extend(self.frame().await?);
+        }
+        if message.len() > length {
+            return Err(ChannelError::Junk("a frame longer than its message".to_owned()));
+        }
+        Ok(message)
+    }
+
+    async fn frame(&mut self) -> Result<Vec<u8>, ChannelError> {
+        let mut length = [0u8; 2];
+        self.half.read_exact(&mut length).await?;
+        let length = usize::from(u16::from_le_bytes(length));
+        if length < TAG {
+            return Err(ChannelError::Junk(format!("a frame of {length} bytes")));
+        }
+        let mut frame = vec![0u8; length];
+        self.half.read_exact(&mut frame).await?;
+        let mut plain = vec![0u8; length];
+        let n = self.state.read_message(self.nonce, &frame, &mut plain).map_err(noise)?;
+        self.nonce += 1;
+        plain.truncate(n);
+        Ok(plain)
+    }
+}
