@@ -23,6 +23,8 @@ fn big() -> Record {
         plan::resolve(Default::default(), Default::default(), &probe::names(), 7).unwrap_or_else(|e| panic!("{e}"));
     let nodes: Vec<NodeName> = (0..NODES).map(|i| NodeName(format!("node{i:05}"))).collect();
     let header = Header {
+        launcher: None,
+        leaves: Vec::new(),
         schema: SCHEMA,
         version: "0".into(),
         commit: "bench".into(),
@@ -58,6 +60,7 @@ fn big() -> Record {
             let series = scales.iter().filter_map(|(name, scale)| series(name, *scale)).collect();
             let outcome = Outcome::Measured(Measured { series, ..Measured::default() });
             out.outcomes.push(OutcomeLine {
+                blame: None,
                 node: node.clone(),
                 step: "tcp".into(),
                 probe: ProbeName::new("tcp"),

@@ -91,6 +91,27 @@ pub struct Check {
     /// Seed of the random inputs; the clock's unless given.
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Check this machine only, whatever launcher started it.
+    #[arg(long, help_heading = "Cluster", conflicts_with_all = ["rank", "nodes"])]
+    pub alone: bool,
+    /// This node's rank, where no launcher says it.
+    #[arg(long, value_name = "N", help_heading = "Cluster")]
+    pub rank: Option<u32>,
+    /// How many nodes take part, where no launcher says it.
+    #[arg(long, value_name = "N", help_heading = "Cluster")]
+    pub nodes: Option<u32>,
+    /// Where rank 0 listens: HOST:PORT, or file:PATH in a shared folder.
+    #[arg(long, value_name = "WHERE", help_heading = "Cluster")]
+    pub rendezvous: Option<String>,
+    /// The token that every node knows, in a file with mode 0600; else GONOGO_TOKEN.
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub token_file: Option<PathBuf>,
+    /// How long to wait for the last node; those that do not come are findings.
+    #[arg(long, value_name = "TIME", default_value = "30s", help_heading = "Cluster")]
+    pub join_timeout: Time,
+    /// Slurm's topology.conf, where it is not in its usual place.
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub topology: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

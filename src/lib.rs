@@ -23,6 +23,7 @@ pub mod record;
 pub mod topology;
 // What is expected.
 pub mod baseline;
+pub mod campaign;
 pub mod forecast;
 pub mod gate;
 pub mod judge;

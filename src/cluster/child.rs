@@ -70,6 +70,14 @@ impl Child {
         self.step.deadline().saturating_sub(self.started.elapsed())
     }
 
+    /// What to call a rank in an error: its node, where each node has one.
+    pub fn name(&self, rank: usize) -> String {
+        match self.members.get(rank) {
+            Some(node) if self.members.len() == self.ranks as usize => node.to_string(),
+            _ => format!("rank {rank}"),
+        }
+    }
+
     /// The seed of this rank's random inputs.
     pub fn seed(&self) -> u64 {
         self.step.seed ^ (u64::from(self.rank) << 48)

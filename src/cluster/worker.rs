@@ -120,8 +120,11 @@ impl Supervisor {
         publish: Publish<'_>,
         each: impl FnMut(&str, Outcome, Option<Load>),
     ) -> Option<Failure> {
-        let publish = (seat.members.len() > 1).then_some(publish);
-        let address = if publish.is_some() { address } else { Ipv4Addr::LOCALHOST.into() };
+        if seat.members.len() < 2 {
+            let seat = Seat { base: 0, total: step.ranks, members: Vec::new() };
+            return self.work(step, &seat, Ipv4Addr::LOCALHOST.into(), channel, at_most, None, each);
+        }
+        let publish = Some(publish);
         self.work(step, seat, address, channel, at_most, publish, each)
     }
 

@@ -1,4 +1,4 @@
-//! `gonogo check`: discover, measure, judge, report, decide.
+//! `gonogo check`: this machine, or the cluster that a launcher placed it in.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -11,62 +11,89 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::campaign::{self, Campaign, Fleet, Solo, Watch, machine_of};
 use crate::cli;
-use crate::cluster::{Interrupt, Step, Supervisor};
-use crate::cmd::{Failure, judge as judging, schedule, shell};
+use crate::cluster::{Interrupt, Supervisor, World};
+use crate::cmd::{Failure, cluster, judge as judging, shell};
 use crate::exit::Exit;
 use crate::id::NodeName;
 use crate::judge;
-use crate::measure::{Facts, Load, Outcome, WaiveKind, resolution};
-use crate::plan::{self, CheckPlan, RunPlan, Selection, Time};
+use crate::measure::resolution;
+use crate::plan::{self, CheckPlan, RunPlan, Selection};
 use crate::probe;
-use crate::record::{End, Header, OutcomeLine, Record, Writer};
-use crate::topology::Machine;
-
-/// Kept of the budget for judging and printing.
-const RESERVE: Duration = Duration::from_millis(400);
-/// Rounds of measuring open cases again.
-const ROUNDS: u32 = 3;
+use crate::record::{Header, Writer};
+use crate::topology::{Leaf, Machine};
 
 pub(super) fn run(args: cli::Check) -> Result<Exit, Failure> {
     let started = Instant::now();
     let interrupt = listen().map_err(Failure::internal)?;
-    let plan = resolve(&args)?;
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let header = Header {
-        schema: crate::record::SCHEMA,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: env!("GONOGO_GIT").to_owned(),
-        started: Timestamp::now(),
-        nodes: vec![NodeName(host)],
-        plan,
-        clock_resolution_ns: resolution() * 1e9,
-    };
-    let supervisor = supervisor(interrupt.clone()).map_err(Failure::internal)?;
-    if args.dry_run {
-        return dry_run(header, &supervisor);
+    let world = cluster::world(&args).map_err(Failure::usage)?;
+    if world.as_ref().is_some_and(|w| !w.is_agent()) {
+        // One agent a node is enough: the other tasks of the launcher have nothing to do.
+        return Ok(Exit::Go);
     }
+    let plan = resolve(&args, world.as_ref())?;
+    let supervisor = supervisor(interrupt.clone()).map_err(Failure::internal)?;
+    match world {
+        Some(world) if !args.dry_run => cluster::run(&args, world, plan, supervisor, interrupt),
+        world => {
+            let header = header(plan, vec![NodeName(hostname())], None, Vec::new());
+            if args.dry_run {
+                return dry_run(header, &supervisor, world.as_ref());
+            }
+            let mut fleet = Solo { node: header.nodes[0].clone(), supervisor };
+            measure(&args, header, &mut fleet, started, Progress::new(&args))
+        }
+    }
+}
+
+/// Runs the campaign, judges, reports. The record is written as it comes.
+pub(super) fn measure<F: Fleet>(
+    args: &cli::Check,
+    header: Header,
+    fleet: &mut F,
+    started: Instant,
+    progress: Progress,
+) -> Result<Exit, Failure> {
     let path = record_path(args.out.as_deref(), &header);
-    let writer = Writer::create(&path)
+    let mut writer = Writer::create(&path)
         .with_context(|| format!("cannot create the record {}; give another --out", path.display()))
         .map_err(Failure::usage)?;
-    let progress = progress(!args.quiet && std::io::stderr().is_terminal());
-    let mut run = Run { record: Record::new(header), writer, lost: None, progress, supervisor, started };
-    run.measure();
-    let limits = judging::limits(&run.record.header.plan.run);
-    run.measure_again(&limits);
-    run.end(interrupt.load(Ordering::Relaxed));
+    let limits = judging::limits(&header.plan.run);
+    let mut campaign = Campaign::new(header, fleet, Some(&mut writer), &progress, started);
+    campaign.go(&limits);
+    let (record, lost) = (std::mem::replace(&mut campaign.record.outcomes, Vec::new()), campaign.lost.take());
+    let record = crate::record::Record { outcomes: record, ..campaign.record.clone() };
+    progress.0.finish_and_clear();
     if args.out.is_none() {
         point_latest(&path);
     }
-    let judgement = judge::judge(&run.record, &run.record.header.plan.run, &limits);
-    judging::show(&judgement, run.writer.path(), args.format)?;
-    match run.lost.take() {
+    let judgement = judge::judge(&record, &record.header.plan.run, &limits);
+    judging::show(&judgement, &path, args.format)?;
+    match lost {
         Some(error) => Err(Failure::internal(anyhow!(error).context(format!(
             "the record {} is not complete: the report above is, the file is not; make room and check again",
             path.display()
         )))),
         None => Ok(judgement.decision.exit()),
+    }
+}
+
+pub(super) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+pub(super) fn header(plan: CheckPlan, nodes: Vec<NodeName>, launcher: Option<String>, leaves: Vec<Leaf>) -> Header {
+    Header {
+        schema: crate::record::SCHEMA,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("GONOGO_GIT").to_owned(),
+        started: Timestamp::now(),
+        nodes,
+        launcher,
+        leaves,
+        plan,
+        clock_resolution_ns: resolution() * 1e9,
     }
 }
 
@@ -82,7 +109,7 @@ fn listen() -> anyhow::Result<Interrupt> {
     Ok(interrupt)
 }
 
-fn resolve(args: &cli::Check) -> Result<CheckPlan, Failure> {
+fn resolve(args: &cli::Check, world: Option<&World>) -> Result<CheckPlan, Failure> {
     let run = match &args.plan {
         Some(path) => plan::read(path).map_err(Failure::usage)?,
         None => RunPlan::default(),
@@ -100,6 +127,7 @@ fn resolve(args: &cli::Check) -> Result<CheckPlan, Failure> {
         skip: args.skip.clone(),
         path,
         seed: args.seed,
+        cluster: world.is_some(),
     };
     let fresh = Timestamp::now().as_nanosecond() as u64 ^ u64::from(std::process::id());
     plan::resolve(asked, run, &probe::names(), fresh).map_err(Failure::usage)
@@ -118,7 +146,8 @@ fn record_path(out: Option<&Path>, header: &Header) -> PathBuf {
                 .chars()
                 .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
                 .collect();
-            let dir = PathBuf::from("gonogo-out").join(format!("{}-{host}", header.started.strftime("%Y%m%d-%H%M%S")));
+            let who = if header.nodes.len() > 1 { format!("{}-nodes", header.nodes.len()) } else { host };
+            let dir = PathBuf::from("gonogo-out").join(format!("{}-{who}", header.started.strftime("%Y%m%d-%H%M%S")));
             // Two checks begun in one second are two records.
             if dir.exists() { PathBuf::from(format!("{}-{}", dir.display(), std::process::id())) } else { dir }
         },
@@ -136,40 +165,70 @@ fn point_latest(record: &Path) {
     }
 }
 
-fn progress(visible: bool) -> ProgressBar {
-    if !visible {
-        return ProgressBar::hidden();
+/// A bar on a terminal, nothing elsewhere.
+pub(super) struct Progress(ProgressBar);
+
+impl Progress {
+    pub(super) fn new(args: &cli::Check) -> Self {
+        if args.quiet || !std::io::stderr().is_terminal() {
+            return Progress(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::new(1);
+        let style = ProgressStyle::with_template("{spinner} [{elapsed}] {bar:24} {pos}/{len}  {wide_msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Progress(bar)
     }
-    let bar = ProgressBar::new(1);
-    let style = ProgressStyle::with_template("{spinner} [{elapsed}] {bar:24} {pos}/{len}  {wide_msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(120));
-    bar
 }
 
-fn dry_run(header: Header, supervisor: &Supervisor) -> Result<Exit, Failure> {
+impl Watch for Progress {
+    fn steps(&self, total: u64) {
+        self.0.set_length(total);
+    }
+
+    fn step(&self, text: &str) {
+        self.0.set_message(text.to_owned());
+    }
+
+    fn done(&self) {
+        // Pair rounds are not known beforehand: the bar grows with them.
+        if self.0.position() + 1 > self.0.length().unwrap_or(0) {
+            self.0.inc_length(1);
+        }
+        self.0.inc(1);
+    }
+}
+
+fn dry_run(header: Header, supervisor: &Supervisor, world: Option<&World>) -> Result<Exit, Failure> {
     let plan = &header.plan;
     let mut machine = Machine::default();
     for step in probe::find("environment").map(|p| p.steps(plan, &machine)).unwrap_or_default() {
         supervisor
             .run(&step, Duration::from_secs(10), |_, outcome, _| machine = machine_of(&outcome).unwrap_or_default());
     }
-    let (kept, cut) = schedule::fit(probe::steps(plan, &machine), plan.budget.0.saturating_sub(RESERVE));
+    if world.is_some_and(|w| w.rank != 0) {
+        return Ok(Exit::Go);
+    }
+    let (kept, cut) = campaign::preview(plan, &machine);
     let named = |t: &Option<PathBuf>| t.as_ref().map_or("none".to_owned(), |p| p.display().to_string());
     let mut out = format!(
-        "plan     {} tier, budget {}, seed {}, run {} ({})\nstorage  {}\n\n{:<20} {:>5} {:>6} {:>9} {:>9}\n",
+        "plan     {} tier, budget {}, seed {}, run {} ({})\nstorage  {}\n",
         plan.tier.name(),
         plan.budget,
         plan.seed,
         crate::id::clean(plan.run.name.as_deref().unwrap_or("without a plan")),
         plan.run_hash.short(),
         crate::id::clean(&named(&plan.storage_path)),
-        "step",
-        "ranks",
-        "cases",
-        "estimate",
-        "deadline"
     );
+    if let Some(w) = world {
+        out.push_str(&format!(
+            "cluster  {} tasks by {}, rank 0 at {}\n         after these: clocks, shared storage, up to 8 rounds of pairs, the ladder of collectives\n",
+            w.size,
+            w.launcher.name(),
+            w.meeting
+        ));
+    }
+    out.push_str(&format!("\n{:<20} {:>5} {:>6} {:>9} {:>9}\n", "step", "ranks", "cases", "estimate", "deadline"));
     let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
     for s in &kept {
         let deadline = format!("{:.1} s", s.deadline().as_secs_f64());
@@ -200,150 +259,7 @@ fn dry_run(header: Header, supervisor: &Supervisor) -> Result<Exit, Failure> {
     Ok(Exit::Go)
 }
 
-fn machine_of(outcome: &Outcome) -> Option<Machine> {
-    match outcome.measured()?.facts.as_ref()? {
-        Facts::Machine(m) => Some((**m).clone()),
-        Facts::Filesystem(_) => None,
-    }
-}
-
-/// A check under way. Every outcome goes to the record on disk first and to the one in memory next.
-struct Run {
-    record: Record,
-    writer: Writer,
-    /// The first write to the record that failed; measuring goes on.
-    lost: Option<std::io::Error>,
-    progress: ProgressBar,
-    supervisor: Supervisor,
-    started: Instant,
-}
-
-impl Run {
-    fn left(&self) -> Duration {
-        self.record.header.plan.budget.0.saturating_sub(RESERVE).saturating_sub(self.started.elapsed())
-    }
-
-    fn interrupted(&self) -> bool {
-        self.supervisor.interrupt.load(Ordering::Relaxed)
-    }
-
-    /// Discovery first: the other steps are planned on the machine that it finds.
-    fn measure(&mut self) {
-        let header = self.record.header.clone();
-        self.keep(|w| w.header(&header));
-        let plan = &header.plan;
-        let look = probe::find("environment").map(|p| p.steps(plan, &Machine::default())).unwrap_or_default();
-        let wanted = plan.probes.iter().any(|p| p.as_str() == "environment");
-        let mut machine = Machine::default();
-        if wanted {
-            self.plan_steps(look.clone());
-        }
-        for step in &look {
-            let from = self.record.outcomes.len();
-            self.step(step);
-            machine = self.record.outcomes[from..].iter().find_map(|l| machine_of(&l.outcome)).unwrap_or_default();
-        }
-        let others = probe::steps(plan, &machine).into_iter().filter(|s| s.probe.as_str() != "environment").collect();
-        let (kept, cut) = schedule::fit(others, self.left());
-        // What was cut is tried last, worthiest first: steps that end early leave their time to it.
-        let steps: Vec<Step> = kept.into_iter().chain(cut.into_iter().rev()).collect();
-        self.plan_steps(steps.clone());
-        self.progress.set_length(steps.len() as u64);
-        for mut step in steps {
-            if self.interrupted() {
-                self.waive(&step, WaiveKind::Interrupted, "interrupted");
-            } else if schedule::shorten(&mut step, self.left()) {
-                self.step(&step);
-            } else {
-                self.waive(&step, WaiveKind::NoTime, &format!("cut to fit the budget of {}", plan.budget));
-            }
-            self.progress.inc(1);
-        }
-    }
-
-    fn plan_steps(&mut self, steps: Vec<Step>) {
-        self.keep(|w| w.steps(&steps));
-        self.record.steps.extend(steps);
-    }
-
-    /// Open cases again, with more time each, while the budget lasts.
-    fn measure_again(&mut self, limits: &[crate::baseline::Expectation]) {
-        for round in 1..=ROUNDS {
-            if self.interrupted() {
-                return;
-            }
-            let open = judge::judge(&self.record, &self.record.header.plan.run, limits).open_cases();
-            let again: Vec<Step> = self
-                .record
-                .steps
-                .iter()
-                .filter_map(|s| {
-                    let cases: Vec<String> =
-                        open.iter().filter(|(step, _)| *step == s.name).map(|(_, case)| case.clone()).collect();
-                    (!cases.is_empty()).then(|| Step { attempt: round + 1, ..schedule::again(s, cases, 2) })
-                })
-                .collect();
-            if again.is_empty() {
-                return;
-            }
-            for step in again {
-                if Duration::from_millis(step.estimate_ms) < self.left() && !self.interrupted() {
-                    self.progress.set_message(format!("{} again: {} open", step.name, step.cases.len()));
-                    self.step(&step);
-                }
-            }
-        }
-    }
-
-    fn step(&mut self, step: &Step) {
-        self.progress.set_message(format!("{} ({})", step.name, Time(Duration::from_millis(step.estimate_ms))));
-        // A budget is a promise; discovery alone may take what it needs, or nothing could be said at all.
-        let at_most = if step.probe.as_str() == "environment" { step.deadline() } else { self.left() };
-        let mut got = Vec::new();
-        let node = self.record.header.nodes[0].clone();
-        let (writer, lost, progress) = (&mut self.writer, &mut self.lost, &self.progress);
-        self.supervisor.run(step, at_most, |case, outcome, load| {
-            let line = line(&node, step, case, outcome, load);
-            progress.set_message(format!("{}: {case}", step.name));
-            if let Err(error) = writer.outcome(&line) {
-                lost.get_or_insert(error);
-            }
-            got.push(line);
-        });
-        self.record.outcomes.extend(got);
-    }
-
-    fn waive(&mut self, step: &Step, kind: WaiveKind, why: &str) {
-        let node = self.record.header.nodes[0].clone();
-        for case in &step.cases {
-            let line = line(&node, step, case, Outcome::waived(kind, why), None);
-            self.keep(|w| w.outcome(&line));
-            self.record.outcomes.push(line);
-        }
-    }
-
-    fn end(&mut self, interrupted: bool) {
-        self.progress.finish_and_clear();
-        let end = End { ended: Timestamp::now(), interrupted };
-        self.keep(|w| w.end(&end));
-        self.record.end = Some(end);
-    }
-
-    fn keep(&mut self, write: impl FnOnce(&mut Writer) -> std::io::Result<()>) {
-        if let Err(error) = write(&mut self.writer) {
-            self.lost.get_or_insert(error);
-        }
-    }
-}
-
-fn line(node: &NodeName, step: &Step, case: &str, outcome: Outcome, load: Option<Load>) -> OutcomeLine {
-    OutcomeLine {
-        node: node.clone(),
-        step: step.name.clone(),
-        probe: step.probe.clone(),
-        case: case.to_owned(),
-        attempt: step.attempt,
-        load,
-        outcome,
-    }
+/// Whether a signal asked the run to end.
+pub(super) fn is_interrupted(interrupt: &Interrupt) -> bool {
+    interrupt.load(Ordering::Relaxed)
 }

@@ -1,12 +1,12 @@
 //! One verb a file. Here the stages meet: files, clocks and the terminal are read here and handed in.
 
 mod check;
+mod cluster;
 mod discover;
 mod explain;
 mod gate;
 mod judge;
 mod list;
-mod schedule;
 mod shell;
 mod worker;
 

@@ -17,7 +17,16 @@ pub use finding::{Finding, Severity, Subject};
 pub use rules::{Facts, Row, judge};
 pub use verdict::{Reason, Verdict};
 
+use crate::id::NodeName;
 use crate::record::Record;
+
+/// A case whose verdict is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenCase {
+    pub node: NodeName,
+    pub step: String,
+    pub case: String,
+}
 
 /// What was made of a record.
 #[derive(Debug)]
@@ -33,10 +42,14 @@ pub struct Judgement<'r> {
 
 impl Judgement<'_> {
     /// Steps with a case that may be measured again: its verdict is open for a reason that more samples may cure.
-    pub fn open_cases(&self) -> Vec<(String, String)> {
+    pub fn open_cases(&self) -> Vec<OpenCase> {
         let curable = |c: &&Cell<'_>| matches!(c.verdict, Verdict::Inconclusive(r) if r.curable());
-        let mut out: Vec<_> =
-            self.cells.iter().filter(curable).map(|c| (c.row.step.to_owned(), c.row.case.to_owned())).collect();
+        let open = |c: &Cell<'_>| OpenCase {
+            node: c.row.node.clone(),
+            step: c.row.step.to_owned(),
+            case: c.row.case.to_owned(),
+        };
+        let mut out: Vec<OpenCase> = self.cells.iter().filter(curable).map(open).collect();
         out.dedup();
         out
     }

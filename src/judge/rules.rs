@@ -45,7 +45,7 @@ impl Facts {
     pub fn machines(record: &Record) -> impl Iterator<Item = (&NodeName, &Machine)> {
         facts(record).filter_map(|(line, f)| match f {
             measure::Facts::Machine(m) => Some((&line.node, &**m)),
-            measure::Facts::Filesystem(_) => None,
+            _ => None,
         })
     }
 
@@ -53,7 +53,7 @@ impl Facts {
     pub fn filesystems(record: &Record) -> impl Iterator<Item = (&NodeName, &Filesystem)> {
         facts(record).filter_map(|(line, f)| match f {
             measure::Facts::Filesystem(fs) => Some((&line.node, &**fs)),
-            measure::Facts::Machine(_) => None,
+            _ => None,
         })
     }
 }

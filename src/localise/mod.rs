@@ -10,9 +10,11 @@
 mod decode;
 mod ladder;
 mod pairs;
+mod record;
 mod rounds;
 
 pub use decode::{Belief, Model};
 pub use ladder::{Group, scale_suspects};
 pub use pairs::{Fabric, Hop, Pairs, Part, Reading, Test, Verdict};
+pub use record::{Network, PAIR_STEP, leaf_numbers, network, round_args};
 pub use rounds::{Kind, Round, circle, next};

@@ -2,6 +2,7 @@
 
 mod busbw;
 mod clock;
+mod interfaces;
 mod load;
 mod outcome;
 mod sampler;
@@ -9,6 +10,9 @@ pub mod stats;
 
 pub use busbw::{Collective, bus_factor};
 pub use clock::resolution;
+pub use interfaces::{Interfaces, Transport};
 pub use load::{Load, LoadMeter};
-pub use outcome::{Better, Bound, Check, Facts, FailKind, Measured, Metric, Outcome, Series, WaiveKind};
+pub use outcome::{
+    Better, Bound, Check, ClockOffset, Facts, FailKind, Measured, Metric, Outcome, Series, SharedView, WaiveKind,
+};
 pub use sampler::{Sampler, Samples};

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::id::NodeName;
+use crate::measure::Transport;
 use crate::topology::{Filesystem, Machine};
 use crate::unit::Unit;
 
@@ -110,6 +112,34 @@ impl Check {
 pub enum Facts {
     Machine(Box<Machine>),
     Filesystem(Box<Filesystem>),
+    /// Nodes' clocks against the first node's.
+    Clocks(Vec<ClockOffset>),
+    /// The checkpoint directory as every node sees it.
+    Shared(Vec<SharedView>),
+    /// Who called at the coordinator's port without the token: address and times.
+    Strangers(Vec<(String, u64)>),
+}
+
+/// A node's clock minus the first node's lies between these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClockOffset {
+    pub node: NodeName,
+    pub low_ms: f64,
+    pub high_ms: f64,
+}
+
+/// The checkpoint directory as one node sees it while all use it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SharedView {
+    pub node: NodeName,
+    /// Source and type of the mount: `srv:/x nfs4`.
+    pub mount: String,
+    /// Time until the first node's file was there; absent when it never was.
+    pub visible_ms: Option<f64>,
+    /// Whether its neighbour's file came back as it was written; absent when it could not be tried.
+    pub read_back: Option<bool>,
+    /// What went wrong on this node, in its own words.
+    pub error: Option<String>,
 }
 
 /// Measured values, each with its checks.
@@ -120,6 +150,9 @@ pub struct Measured {
     pub checks: Vec<Check>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub facts: Option<Facts>,
+    /// What senders claim and what their interfaces counted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub transport: Vec<Transport>,
     /// Conditions of the measurement that a reader must know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

@@ -48,6 +48,8 @@ pub struct Selection {
     pub skip: Vec<String>,
     pub path: Option<PathBuf>,
     pub seed: Option<u64>,
+    /// Several nodes take part.
+    pub cluster: bool,
 }
 
 /// The probes that exist: the registry lies right of this stage and hands its names in.
@@ -112,7 +114,7 @@ pub fn resolve(
         return Err(SelectionError::Nothing);
     }
     let tier = asked.tier.or(run.tier).unwrap_or_default();
-    let budget = asked.budget.or(run.budget).unwrap_or(Time(tier.budget()));
+    let budget = asked.budget.or(run.budget).unwrap_or(Time(tier.budget(asked.cluster)));
     if budget.0 < Duration::from_secs(1) {
         return Err(SelectionError::Budget(budget));
     }

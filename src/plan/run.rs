@@ -25,6 +25,8 @@ pub struct RunPlan {
     pub nodes: Option<Nodes>,
     pub model: Option<Model>,
     pub checkpoint: Option<Checkpoint>,
+    /// Which nodes hang at which leaf switch; wins over Slurm's topology.conf.
+    pub leaf: Vec<LeafPlan>,
     pub require: Require,
     /// Findings that the operator accepts, each by code, with a reason and an end.
     pub waive: Vec<Waiver>,
@@ -42,6 +44,15 @@ pub struct Nodes {
     /// GPUs that every node must have.
     #[serde(default)]
     pub gpus_per_node: u32,
+}
+
+/// A leaf switch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LeafPlan {
+    pub name: String,
+    /// Such as `node[001-032]`.
+    pub nodes: String,
 }
 
 /// The model, as far as checkpoints and arithmetic need it.

@@ -19,13 +19,16 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// The time budget when nobody states one.
-    pub const fn budget(self) -> Duration {
-        match self {
-            Tier::Quick => Duration::from_secs(20),
-            Tier::Standard => Duration::from_secs(180),
-            Tier::Soak => Duration::from_secs(1800),
-        }
+    /// The time budget when nobody states one; between nodes there is more to measure.
+    pub const fn budget(self, cluster: bool) -> Duration {
+        Duration::from_secs(match (self, cluster) {
+            (Tier::Quick, false) => 20,
+            (Tier::Quick, true) => 60,
+            (Tier::Standard, false) => 180,
+            (Tier::Standard, true) => 300,
+            (Tier::Soak, false) => 1800,
+            (Tier::Soak, true) => 3600,
+        })
     }
 
     pub const fn name(self) -> &'static str {

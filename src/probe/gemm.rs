@@ -136,7 +136,7 @@ fn measure<T: Element>(child: &mut Child, args: &Args, threads: usize) -> Result
     let notes = vec![format!("n = {n}, residual of {CHECKED_ROWS} rows")];
     Ok(child.outcome(
         &case::<T>(threads),
-        Outcome::Measured(Measured { series: vec![series], checks, notes, facts: None }),
+        Outcome::Measured(Measured { series: vec![series], checks, notes, ..Measured::default() }),
     )?)
 }
 

@@ -208,7 +208,7 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
         );
         let checks =
             vec![Check::new("pattern", wrong == 0, format!("{wrong} of {cores} threads found a wrong element or sum"))];
-        let measured = Measured { series: vec![series], checks, notes: args.notes.clone(), facts: None };
+        let measured = Measured { series: vec![series], checks, notes: args.notes.clone(), ..Measured::default() };
         child.outcome(&case(*kernel, cores), Outcome::Measured(measured))?;
     }
     Ok(())

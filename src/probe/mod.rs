@@ -15,7 +15,10 @@ use crate::measure::Metric;
 use crate::plan::CheckPlan;
 use crate::topology::Machine;
 
-pub use storage::sweep as sweep_scratch;
+pub use collective::group_step;
+pub use environment::clock_step;
+pub use storage::{shared_step, sweep as sweep_scratch};
+pub use tcp::pair_step;
 
 /// Why a probe gives up. Its text goes into the record as the case's error.
 #[derive(Debug, thiserror::Error)]

@@ -11,6 +11,7 @@ use crate::id::{NodeName, ProbeName};
 use crate::measure::{Load, Outcome};
 use crate::plan::CheckPlan;
 use crate::record::Damage;
+use crate::topology::Leaf;
 
 /// Version of the format. It grows when an old reader would misread a new record.
 pub const SCHEMA: u32 = 1;
@@ -26,6 +27,12 @@ pub struct Header {
     pub started: Timestamp,
     /// The nodes that take part.
     pub nodes: Vec<NodeName>,
+    /// Who placed the processes; absent for a single machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launcher: Option<String>,
+    /// Which node hangs at which leaf, as far as known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaves: Vec<Leaf>,
     pub plan: CheckPlan,
     /// The smallest interval that the node's clock tells apart.
     pub clock_resolution_ns: f64,
@@ -40,6 +47,9 @@ pub struct OutcomeLine {
     pub case: String,
     /// 1 at first, more when measured again.
     pub attempt: u32,
+    /// The node whose own fault it is that there is no better outcome, where that is known and not `node` itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blame: Option<NodeName>,
     /// Who else used the node meanwhile, when that could be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,

@@ -14,6 +14,9 @@ use crate::unit::Bytes;
 #[serde(default)]
 pub struct Machine {
     pub hostname: String,
+    /// The kernel's boot id: nodes with one boot id share a machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     pub cpu: Cpu,
     pub memory: Memory,
     pub nics: Vec<Nic>,

@@ -1,6 +1,7 @@
 //! What the machine is: types, and their readers over a [`SysRoot`] that may be live or recorded.
 
 mod cpu;
+mod fabric;
 mod filesystem;
 mod machine;
 mod net;
@@ -9,6 +10,7 @@ mod pci;
 mod read;
 mod sysroot;
 
+pub use fabric::{FabricError, Leaf, parse_topology_conf, read_topology_conf};
 pub use filesystem::{Filesystem, Mount, mount_of};
 pub use machine::*;
 pub use read::discover;

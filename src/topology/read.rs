@@ -9,6 +9,7 @@ use crate::topology::{Machine, Missing, SysRoot, cpu, net, os, pci};
 pub fn discover(root: &SysRoot) -> Machine {
     let mut machine = Machine {
         hostname: root.read("/proc/sys/kernel/hostname").unwrap_or_default(),
+        boot: root.read("/proc/sys/kernel/random/boot_id"),
         cpu: cpu::read(root),
         memory: os::memory(root),
         nics: net::nics(root),

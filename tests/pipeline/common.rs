@@ -31,6 +31,8 @@ pub fn empty(run: RunPlan) -> Record {
         commit: "test".into(),
         started: noon(),
         nodes: vec![NodeName("n1".into())],
+        launcher: None,
+        leaves: Vec::new(),
         plan: check_plan(run),
         clock_resolution_ns: 30.0,
     };
@@ -71,6 +73,7 @@ pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome:
         probe: ProbeName::new(probe),
         case: case.into(),
         attempt: 1,
+        blame: None,
         load,
         outcome,
     });

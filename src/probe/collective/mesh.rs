@@ -2,7 +2,7 @@
 //! another. Waits spin where every rank has a core of its own and sleep in `poll` where not; every wait has a deadline.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,29 +27,34 @@ pub struct Mesh {
     /// By rank; `None` at this rank's own place.
     links: Vec<Option<TcpStream>>,
     spin: bool,
+    /// What to call each rank in an error.
+    names: Vec<String>,
     inbox: Vec<f32>,
 }
 
 impl Mesh {
-    /// Connects every rank with every other: each listens on loopback, publishes its address, and calls those below it.
-    pub fn connect(child: &mut Child, cores: usize) -> Result<Self, ProbeError> {
+    /// Connects this rank with those that it will talk to: each listens, publishes its address, and calls those below it.
+    pub fn connect(child: &mut Child, cores: usize, with: &dyn Fn(usize, usize) -> bool) -> Result<Self, ProbeError> {
         let (rank, ranks) = (child.rank as usize, child.ranks as usize);
         let limit = child.time_left().min(Duration::from_secs(5));
         let deadline = Instant::now() + limit;
-        let listener = io("cannot listen on loopback", TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        let own = child.address;
+        let listener = io(format!("cannot listen at {own}"), TcpListener::bind((own, 0)))?;
         let address = io("cannot read the listener's address", listener.local_addr())?;
         let addresses = child.exchange(address.to_string())?;
         let mut links: Vec<Option<TcpStream>> = (0..ranks).map(|_| None).collect();
-        for (peer, text) in addresses.iter().enumerate().take(rank) {
+        for (peer, text) in addresses.iter().enumerate().take(rank).filter(|(peer, _)| with(rank, *peer)) {
+            let who = child.name(peer);
             let address: SocketAddr =
-                text.parse().map_err(|_| ProbeError::Broken(format!("rank {peer} published no address")))?;
+                text.parse().map_err(|_| ProbeError::Broken(format!("{who} published no address")))?;
             let mut stream =
-                io(format!("cannot connect to rank {peer} at {address}"), TcpStream::connect_timeout(&address, limit))?;
-            io(format!("cannot greet rank {peer}"), stream.write_all(&greeting(child.step.seed, rank)))?;
+                io(format!("cannot connect to {who} at {address}"), TcpStream::connect_timeout(&address, limit))?;
+            io(format!("cannot greet {who}"), stream.write_all(&greeting(child.step.seed, rank)))?;
             links[peer] = Some(stream);
         }
         io("cannot set the listener non-blocking", listener.set_nonblocking(true))?;
-        while links.iter().skip(rank + 1).any(Option::is_none) {
+        let missing = |links: &[Option<TcpStream>]| (rank + 1..ranks).find(|p| with(rank, *p) && links[*p].is_none());
+        while let Some(waited_for) = missing(&links) {
             match listener.accept() {
                 Ok((mut stream, _)) => {
                     io(
@@ -65,13 +70,16 @@ impl Mesh {
                 Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
                     thread::sleep(Duration::from_micros(200))
                 }
-                Err(e) => return io(format!("rank {rank} was not called by every rank above it"), Err(e)),
+                Err(e) => return io(format!("{} did not call {}", child.name(waited_for), child.name(rank)), Err(e)),
             }
         }
         for stream in links.iter().flatten() {
             io("cannot prepare a connection", stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)))?;
         }
-        Ok(Mesh { rank, ranks, links, spin: ranks <= cores, inbox: vec![0.0; INBOX] })
+        // On one machine all ranks share its cores; a node's own are its own.
+        let spin = if child.members.is_empty() { ranks <= cores } else { cores > 1 };
+        let names = (0..ranks).map(|r| child.name(r)).collect();
+        Ok(Mesh { rank, ranks, links, spin, names, inbox: vec![0.0; INBOX] })
     }
 
     /// Sends `out` to rank `to` while filling `into` from rank `from`.
@@ -86,7 +94,9 @@ impl Mesh {
                 match self.link(to)?.write(&out[sent..end]) {
                     Ok(n) => (sent, moved) = (sent + n, n > 0),
                     Err(e) if is_pause(&e) => {}
-                    Err(e) => return io(format!("rank {} cannot send to rank {to}", self.rank), Err(e)),
+                    Err(e) => {
+                        return io(format!("{} cannot send to {}", self.names[self.rank], self.names[to]), Err(e));
+                    }
                 }
             }
             if got < into.len() {
@@ -94,15 +104,20 @@ impl Mesh {
                 match self.link(from)?.read(&mut into[got..end]) {
                     Ok(0) => {
                         return Err(ProbeError::Broken(format!(
-                            "rank {from} closed its connection to rank {}",
-                            self.rank
+                            "{} closed its connection to {}",
+                            self.names[from], self.names[self.rank]
                         )));
                     }
                     Ok(n) => {
                         (got, moved) = (got + n, true);
                     }
                     Err(e) if is_pause(&e) => {}
-                    Err(e) => return io(format!("rank {} cannot receive from rank {from}", self.rank), Err(e)),
+                    Err(e) => {
+                        return io(
+                            format!("{} cannot receive from {}", self.names[self.rank], self.names[from]),
+                            Err(e),
+                        );
+                    }
                 }
             }
             if moved {
@@ -118,9 +133,10 @@ impl Mesh {
             if since.elapsed() > PATIENCE {
                 let (what, peer) = if got < into.len() { ("receive from", from) } else { ("send to", to) };
                 return Err(ProbeError::Broken(format!(
-                    "rank {} waited {} s to {what} rank {peer}",
-                    self.rank,
-                    PATIENCE.as_secs()
+                    "{} waited {} s to {what} {}",
+                    self.names[self.rank],
+                    PATIENCE.as_secs(),
+                    self.names[peer]
                 )));
             }
             self.sleep((sent < out.len()).then_some(to), (got < into.len()).then_some(from))?;

@@ -46,6 +46,54 @@ struct Args {
     cores: usize,
     copy_ceiling: f64,
     sizes: Vec<(Collective, usize)>,
+    /// `node` for ranks on one machine; `pair`, `leaf`, `ladder`, `world` ... over nodes.
+    #[serde(default = "on_node")]
+    topology: String,
+}
+
+fn on_node() -> String {
+    "node".to_owned()
+}
+
+/// More nodes than this do without all-to-all: every rank would need a connection to every other.
+const MAX_ALL_TO_ALL: u32 = 64;
+
+/// A step of one rank a node over groups of `nodes` nodes; the caller sets its name and groups.
+pub fn group_step(plan: &CheckPlan, topology: &str, nodes: u32) -> Step {
+    const MIB: usize = 1 << 20;
+    let all_reduce: &[usize] = plan.tier.pick(
+        &[8, 16 * MIB],
+        &[8, 4096, MIB, 16 * MIB, 64 * MIB],
+        &[8, 4096, 65_536, MIB, 16 * MIB, 64 * MIB],
+    );
+    let mut sizes: Vec<_> = all_reduce.iter().map(|s| (Collective::AllReduce, *s)).collect();
+    if topology == "world" {
+        let others = Collective::ALL.into_iter().skip(1);
+        sizes
+            .extend(others.filter(|op| nodes <= MAX_ALL_TO_ALL || *op != Collective::AllToAll).map(|op| (op, 4 * MIB)));
+    }
+    let cases = sizes.iter().map(|(op, s)| case(*op, topology, nodes, *s)).collect();
+    let each = plan.tier.pick(250, 1000, 6000);
+    let estimate = each * sizes.len() as u64;
+    let args = Args { cores: 2, copy_ceiling: f64::MAX, sizes, topology: topology.to_owned() };
+    let mut step = step(&HostCollective, plan, cases, args, estimate);
+    step.name = format!("collective-{topology}-{nodes}");
+    step
+}
+
+/// Whether two ranks ever talk: the ring's neighbours, the doubling's and the barrier's partners; all when few.
+fn neighbours(ranks: usize) -> impl Fn(usize, usize) -> bool {
+    move |a: usize, b: usize| {
+        if ranks <= MAX_ALL_TO_ALL as usize {
+            return true;
+        }
+        let base = 1usize << ranks.ilog2();
+        let distance = (a + ranks - b) % ranks;
+        distance.is_power_of_two()
+            || (ranks - distance).is_power_of_two()
+            || (a ^ b).is_power_of_two()
+            || a.abs_diff(b) == base
+    }
 }
 
 /// Message sizes by tier: both ends always; the curve between them when there is time.
@@ -63,8 +111,8 @@ fn sizes(tier: Tier) -> Vec<(Collective, usize)> {
     all_reduce.iter().map(|s| (Collective::AllReduce, *s)).chain(others).collect()
 }
 
-fn case(op: Collective, ranks: u32, size: usize) -> String {
-    format!("{} node n={ranks} {}", op.name(), Bytes(size as u64))
+fn case(op: Collective, topology: &str, ranks: u32, size: usize) -> String {
+    format!("{} {topology} n={ranks} {}", op.name(), Bytes(size as u64))
 }
 
 impl Probe for HostCollective {
@@ -89,11 +137,12 @@ impl Probe for HostCollective {
             cores: machine.usable_cores(),
             copy_ceiling: machine.copy_ceiling(machine.usable_cores()),
             sizes: sizes(plan.tier),
+            topology: on_node(),
         };
         RANKS
             .into_iter()
             .map(|ranks| {
-                let cases = args.sizes.iter().map(|(op, s)| case(*op, ranks, *s)).collect();
+                let cases = args.sizes.iter().map(|(op, s)| case(*op, &args.topology, ranks, *s)).collect();
                 let mut step = step(self, plan, cases, &args, plan.tier.pick(2200, 16_000, 80_000));
                 step.name = format!("collective-node-{ranks}");
                 step.ranks = ranks;
@@ -104,12 +153,13 @@ impl Probe for HostCollective {
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
         let args: Args = child.args()?;
-        let mut mesh = Mesh::connect(child, args.cores)?;
+        let mut mesh = Mesh::connect(child, args.cores, &neighbours(child.ranks as usize))?;
         let link = tune(child, &mut mesh)?;
-        let wanted: Vec<_> = args.sizes.iter().filter(|(op, s)| child.wants(&case(*op, child.ranks, *s))).collect();
+        let wanted: Vec<_> =
+            args.sizes.iter().filter(|(op, s)| child.wants(&case(*op, &args.topology, child.ranks, *s))).collect();
         let budget = child.share(wanted.len());
         for (op, size) in wanted {
-            measure(child, &mut mesh, *op, *size, link, budget, args.copy_ceiling)?;
+            measure(child, &mut mesh, (*op, *size), link, budget, &args)?;
         }
         Ok(())
     }
@@ -143,11 +193,10 @@ fn tune(child: &mut Child, mesh: &mut Mesh) -> Result<Link, ProbeError> {
 fn measure(
     child: &mut Child,
     mesh: &mut Mesh,
-    op: Collective,
-    size: usize,
+    (op, size): (Collective, usize),
     link: Link,
     budget: Duration,
-    ceiling: f64,
+    args: &Args,
 ) -> Result<(), ProbeError> {
     let ranks = child.ranks;
     let mut buffers = verify::Buffers::new(op, child.rank, ranks, size, child.step.seed);
@@ -195,9 +244,17 @@ fn measure(
     let mut time =
         LATENCY.series(latency.clone(), block).bounded(100e-9, "two transfers of a cache line between cores");
     time.slowest_rank = slowest;
-    let series = vec![time, ALGBW.series(rate(1.0), block), BUSBW.series(rate(factor), block).bounded(ceiling, why)];
-    let wrong: Vec<String> =
-        all.iter().enumerate().filter(|(_, (w, _))| *w > 0).map(|(r, (w, _))| format!("rank {r}: {w}")).collect();
+    let mut busbw = BUSBW.series(rate(factor), block);
+    if args.topology == "node" {
+        busbw = busbw.bounded(args.copy_ceiling, why);
+    }
+    let series = vec![time, ALGBW.series(rate(1.0), block), busbw];
+    let wrong: Vec<String> = all
+        .iter()
+        .enumerate()
+        .filter(|(_, (w, _))| *w > 0)
+        .map(|(r, (w, _))| format!("{}: {w}", child.name(r)))
+        .collect();
     let detail = if wrong.is_empty() {
         "no element differs on any rank".to_owned()
     } else {
@@ -205,7 +262,10 @@ fn measure(
     };
     let checks = vec![Check::new("sum", wrong.is_empty(), detail)];
     let notes = vec![algorithm.name().to_owned()];
-    Ok(child.outcome(&case(op, ranks, size), Outcome::Measured(Measured { series, checks, notes, facts: None }))?)
+    Ok(child.outcome(
+        &case(op, &args.topology, ranks, size),
+        Outcome::Measured(Measured { series, checks, notes, ..Measured::default() }),
+    )?)
 }
 
 /// The maximum over ranks of each block, and the rank that was last in most of them, when it was by a twentieth or more.

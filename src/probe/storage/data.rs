@@ -155,7 +155,7 @@ fn read(file: &Scratch, base: &mut Base, pieces: usize, blocks: usize, args: &Ar
         wrong == 0,
         format!("{wrong} of {} pages came back different", blocks * pieces * (PIECE / PAGE)),
     )];
-    Ok(Measured { series: vec![series], checks, notes: vec![how.to_owned()], facts: None })
+    Ok(Measured { series: vec![series], checks, notes: vec![how.to_owned()], ..Measured::default() })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod data;
 mod names;
+mod shared;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -20,6 +21,8 @@ use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
 use crate::topology::{Filesystem, Machine, SysRoot, discover, mount_of};
 use crate::unit::{Bytes, Unit};
+
+pub use shared::shared_step;
 
 pub struct Storage;
 
@@ -95,6 +98,9 @@ impl Probe for Storage {
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
+        if child.wants(shared::CASE) {
+            return shared::run(child);
+        }
         let args: Args = child.args()?;
         let (Some(path), Some(scratch)) = (&args.path, child.step.scratch.clone()) else {
             for case in CASES.into_iter().filter(|c| child.wants(c)).collect::<Vec<_>>() {

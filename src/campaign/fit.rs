@@ -12,33 +12,34 @@ const SHORTEST: f64 = 0.4;
 const KEEP_FIRST: &[&str] = &["environment", "storage", "gemm", "tcp", "collective", "memory"];
 
 /// Shortens steps to fit `time`, and drops what does not fit even then. Returns what to run, in order, and what was cut.
-pub(super) fn fit(steps: Vec<Step>, time: Duration) -> (Vec<Step>, Vec<Step>) {
-    let mut kept = steps;
+///
+/// `turns` says how often each step runs one after the other, because nodes share machines.
+pub fn fit(steps: Vec<Step>, turns: &[u32], time: Duration) -> (Vec<Step>, Vec<Step>) {
+    let mut kept: Vec<(Step, f64)> = steps.into_iter().zip(turns.iter().map(|t| f64::from(*t))).collect();
     let mut cut = Vec::new();
     let available = time.as_millis() as f64;
-    let total = |steps: &[Step]| steps.iter().map(|s| s.estimate_ms as f64).sum::<f64>();
+    let total = |steps: &[(Step, f64)]| steps.iter().map(|(s, turns)| s.estimate_ms as f64 * turns).sum::<f64>();
     while !kept.is_empty() && total(&kept) * SHORTEST > available {
         let worth = |s: &Step| KEEP_FIRST.iter().position(|p| *p == s.probe.as_str()).unwrap_or(KEEP_FIRST.len());
-        let last = (0..kept.len()).max_by_key(|i| (worth(&kept[*i]), *i)).unwrap_or(0);
-        cut.push(kept.remove(last));
+        let last = (0..kept.len()).max_by_key(|i| (worth(&kept[*i].0), *i)).unwrap_or(0);
+        cut.push(kept.remove(last).0);
     }
     let scale = (available / total(&kept).max(1.0)).min(1.0);
-    for step in &mut kept {
-        step.estimate_ms = ((step.estimate_ms as f64 * scale) as u64).max(1);
-    }
-    (kept, cut)
+    let scaled =
+        |(step, _): (Step, f64)| Step { estimate_ms: ((step.estimate_ms as f64 * scale) as u64).max(1), ..step };
+    (kept.into_iter().map(scaled).collect(), cut)
 }
 
 /// Shortens one step to the time that is left; false when that is too short to measure in.
-pub(super) fn shorten(step: &mut Step, left: Duration) -> bool {
-    let left = left.as_millis() as f64;
+pub fn shorten(step: &mut Step, turns: u32, left: Duration) -> bool {
+    let left = left.as_millis() as f64 / f64::from(turns.max(1));
     let worth_it = left >= step.estimate_ms as f64 * SHORTEST;
     step.estimate_ms = step.estimate_ms.min(left as u64).max(1);
     worth_it
 }
 
 /// A step again, for some of its cases, with `factor` times the time for each.
-pub(super) fn again(step: &Step, cases: Vec<String>, factor: u64) -> Step {
+pub fn again(step: &Step, cases: Vec<String>, factor: u64) -> Step {
     let share = cases.len() as u64 * step.estimate_ms * factor / step.cases.len().max(1) as u64;
     Step { estimate_ms: share.max(200), cases, attempt: step.attempt + 1, ..step.clone() }
 }
@@ -69,11 +70,11 @@ mod tests {
     fn steps_shrink_before_they_are_cut_and_storage_outlasts_memory() {
         let all = || vec![step("gemm", 1000), step("memory", 1000), step("storage", 1000)];
         let names = |steps: &[Step]| steps.iter().map(|s| s.name.clone()).collect::<Vec<_>>().join(" ");
-        let (kept, cut) = fit(all(), Duration::from_secs(10));
+        let (kept, cut) = fit(all(), &[1; 3], Duration::from_secs(10));
         assert_eq!((kept.len(), cut.len(), kept[0].estimate_ms), (3, 0, 1000));
-        let (kept, cut) = fit(all(), Duration::from_millis(1500));
+        let (kept, cut) = fit(all(), &[1; 3], Duration::from_millis(1500));
         assert_eq!((kept.len(), cut.len(), kept[0].estimate_ms), (3, 0, 500));
-        let (kept, cut) = fit(all(), Duration::from_millis(500));
+        let (kept, cut) = fit(all(), &[1; 3], Duration::from_millis(500));
         assert_eq!((names(&kept), names(&cut)), ("storage".into(), "memory gemm".into()));
     }
 

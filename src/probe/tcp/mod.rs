@@ -1,4 +1,7 @@
-//! `tcp` over loopback between two processes: the yardstick of everything that goes through the host's network stack.
+//! `tcp`: over loopback between two processes, the yardstick of everything that goes through the host's network stack; and
+//! between two nodes ([`pair`]).
+
+mod pair;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -16,6 +19,8 @@ use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, io, step};
 use crate::topology::Machine;
 use crate::unit::Unit;
+
+pub use pair::pair_step;
 
 pub struct Tcp;
 
@@ -86,6 +91,9 @@ impl Probe for Tcp {
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
+        if !child.members.is_empty() {
+            return pair::run(child);
+        }
         let args: Args = child.args()?;
         for streams in STREAMS {
             if child.wants(&bandwidth_case(streams)) {

@@ -1,0 +1,108 @@
+//! Who runs steps.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::cluster::{Coordinator, GroupOutcome, Step, Supervisor, Trouble};
+use crate::id::NodeName;
+
+/// Parameters of a step that differ from node to node.
+pub type ArgsOf<'a> = &'a dyn Fn(&NodeName) -> Option<serde_json::Value>;
+
+/// Nodes that run steps.
+pub trait Fleet {
+    /// The nodes that can be given work now.
+    fn nodes(&self) -> Vec<NodeName>;
+    /// Runs a step by groups, all at once; `each` gets every case of every group exactly once.
+    fn run(
+        &mut self,
+        step: &Step,
+        groups: &[Vec<NodeName>],
+        args: ArgsOf<'_>,
+        at_most: Duration,
+        each: &mut dyn FnMut(GroupOutcome),
+    );
+    /// How many turns a step takes because nodes share machines.
+    fn turns(&self, step: &Step, groups: &[Vec<NodeName>]) -> u32;
+    fn interrupted(&self) -> bool;
+    /// What is wrong with nodes, apart from what they measured.
+    fn troubles(&self) -> Vec<Trouble> {
+        Vec::new()
+    }
+    /// Addresses that called without the token, with how often.
+    fn strangers(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+    /// Takes note of what happened between steps.
+    fn listen(&mut self) {}
+}
+
+/// This machine alone.
+pub struct Solo {
+    pub node: NodeName,
+    pub supervisor: Supervisor,
+}
+
+impl Fleet for Solo {
+    fn nodes(&self) -> Vec<NodeName> {
+        vec![self.node.clone()]
+    }
+
+    fn run(
+        &mut self,
+        step: &Step,
+        _: &[Vec<NodeName>],
+        _: ArgsOf<'_>,
+        at_most: Duration,
+        each: &mut dyn FnMut(GroupOutcome),
+    ) {
+        self.supervisor.run(step, at_most, |case, outcome, load| {
+            each(GroupOutcome { node: self.node.clone(), case: case.to_owned(), outcome, load, blame: None });
+        });
+    }
+
+    fn turns(&self, _: &Step, _: &[Vec<NodeName>]) -> u32 {
+        1
+    }
+
+    fn interrupted(&self) -> bool {
+        self.supervisor.interrupt.load(Ordering::Relaxed)
+    }
+}
+
+impl Fleet for Coordinator {
+    fn nodes(&self) -> Vec<NodeName> {
+        self.alive().map(|m| m.node.clone()).collect()
+    }
+
+    fn run(
+        &mut self,
+        step: &Step,
+        groups: &[Vec<NodeName>],
+        args: ArgsOf<'_>,
+        at_most: Duration,
+        each: &mut dyn FnMut(GroupOutcome),
+    ) {
+        Coordinator::run(self, step, groups, args, at_most, each);
+    }
+
+    fn turns(&self, step: &Step, groups: &[Vec<NodeName>]) -> u32 {
+        Coordinator::turns(self, step, groups)
+    }
+
+    fn interrupted(&self) -> bool {
+        Coordinator::interrupted(self)
+    }
+
+    fn troubles(&self) -> Vec<Trouble> {
+        Coordinator::troubles(self).to_vec()
+    }
+
+    fn strangers(&self) -> Vec<(String, u64)> {
+        Coordinator::strangers(self).into_iter().map(|(a, n)| (a.to_canonical().to_string(), n)).collect()
+    }
+
+    fn listen(&mut self) {
+        Coordinator::listen(self);
+    }
+}

@@ -1,0 +1,12 @@
+//! The order of a check: discover, measure each node alone, pairs of nodes, groups of nodes, and again what stayed open.
+//!
+//! A [`Campaign`] works on any [`Fleet`]: this machine, the agents of a cluster, or a simulated cluster. Every outcome goes
+//! to the record on disk first and to the one in memory next.
+
+mod fit;
+mod fleet;
+mod network;
+mod run;
+
+pub use fleet::{Fleet, Solo};
+pub use run::{CLUSTER, Campaign, JOIN, STAY, Watch, machine_of, preview};

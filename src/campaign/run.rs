@@ -1,0 +1,424 @@
+//! A check under way.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::baseline::Expectation;
+use crate::campaign::fleet::Fleet;
+use crate::campaign::{fit, network};
+use crate::cluster::{GroupOutcome, Step};
+use crate::id::{NodeName, ProbeName};
+use crate::judge;
+use crate::localise::Kind;
+use crate::measure::{Facts, Measured, Outcome, WaiveKind};
+use crate::plan::{CheckPlan, Tier, Time};
+use crate::probe;
+use crate::record::{End, Header, OutcomeLine, Record, Writer};
+use crate::topology::Machine;
+
+/// Kept of the budget for judging and printing.
+pub const RESERVE: Duration = Duration::from_millis(400);
+/// Rounds of measuring open cases again.
+const ROUNDS: u32 = 3;
+/// Pair rounds that the schedule keeps time for: three of all nodes, three to confirm.
+const PAIR_ROUNDS: u64 = 6;
+/// Steps that say what became of the nodes themselves, and their probe's name.
+pub const JOIN: &str = "join";
+pub const STAY: &str = "stay";
+pub const CLUSTER: ProbeName = ProbeName::new("cluster");
+
+/// Who watches: a progress bar, or nobody.
+pub trait Watch {
+    fn steps(&self, total: u64);
+    fn step(&self, text: &str);
+    fn done(&self);
+}
+
+/// A check under way on a fleet.
+pub struct Campaign<'a, F: Fleet> {
+    pub record: Record,
+    /// The first write to the record that failed; measuring goes on.
+    pub lost: Option<std::io::Error>,
+    writer: Option<&'a mut Writer>,
+    fleet: &'a mut F,
+    watch: &'a dyn Watch,
+    started: Instant,
+}
+
+/// A step as planned: who does it, and what differs from node to node.
+struct Planned {
+    step: Step,
+    groups: Vec<Vec<NodeName>>,
+    args: HashMap<NodeName, serde_json::Value>,
+}
+
+impl<'a, F: Fleet> Campaign<'a, F> {
+    /// `writer` keeps the record on disk; without one it lives in memory only.
+    pub fn new(
+        header: Header,
+        fleet: &'a mut F,
+        writer: Option<&'a mut Writer>,
+        watch: &'a dyn Watch,
+        started: Instant,
+    ) -> Self {
+        let mut this = Campaign { record: Record::new(header), lost: None, writer, fleet, watch, started };
+        let header = this.record.header.clone();
+        this.keep(|w| w.header(&header));
+        this
+    }
+
+    fn left(&self) -> Duration {
+        self.record.header.plan.budget.0.saturating_sub(RESERVE).saturating_sub(self.started.elapsed())
+    }
+
+    fn is_cluster(&self) -> bool {
+        self.record.header.launcher.is_some()
+    }
+
+    /// Everything, to the end of the record. `limits` are what open cases are held against.
+    pub fn go(&mut self, limits: &[Expectation]) {
+        if self.is_cluster() {
+            self.presence(JOIN);
+        }
+        let machines = self.discover();
+        self.alone(&machines);
+        if self.is_cluster() && self.fleet.nodes().len() > 1 {
+            self.together();
+            self.pairs();
+            self.groups();
+        }
+        self.again(limits);
+        if self.is_cluster() {
+            self.fleet.listen();
+            self.presence(STAY);
+        }
+        let end = End { ended: Timestamp::now(), interrupted: self.fleet.interrupted() };
+        self.keep(|w| w.end(&end));
+        self.record.end = Some(end);
+    }
+
+    /// What became of every node that should be there, as the coordinator sees it.
+    fn presence(&mut self, name: &str) {
+        let step = Step {
+            name: name.to_owned(),
+            probe: CLUSTER,
+            ranks: 1,
+            groups: Vec::new(),
+            exclusive: false,
+            cases: vec![name.to_owned()],
+            args: serde_json::Value::Null,
+            seed: 0,
+            estimate_ms: 1,
+            scratch: None,
+            attempt: 1,
+        };
+        let mut known: Vec<(NodeName, String)> = Vec::new();
+        for line in &self.record.outcomes {
+            if let (true, Outcome::Failed { error, .. }) = (line.probe == CLUSTER, &line.outcome) {
+                known.push((line.node.clone(), error.clone()));
+            }
+        }
+        self.plan_steps(vec![step.clone()]);
+        let troubles = self.fleet.troubles();
+        let strangers = self.fleet.strangers();
+        for (i, node) in self.record.header.nodes.clone().into_iter().enumerate() {
+            let new = |t: &&crate::cluster::Trouble| {
+                t.node == node && !known.iter().any(|(n, e)| *n == t.node && *e == t.error)
+            };
+            let outcome = match troubles.iter().find(new) {
+                Some(t) => Outcome::error(t.kind, t.error.clone()),
+                None if known.iter().any(|(n, _)| *n == node) && name == STAY => {
+                    Outcome::waived(WaiveKind::Absent, "it was not part of the run")
+                }
+                None => {
+                    let facts =
+                        (i == 0 && name == STAY && !strangers.is_empty()).then(|| Facts::Strangers(strangers.clone()));
+                    Outcome::Measured(Measured { facts, ..Measured::default() })
+                }
+            };
+            self.write(line(&step, GroupOutcome { node, case: name.to_owned(), outcome, load: None, blame: None }));
+        }
+    }
+
+    /// Discovery first: the other steps are planned on the machines that it finds.
+    fn discover(&mut self) -> Vec<(NodeName, Machine)> {
+        let plan = self.record.header.plan.clone();
+        let looks = probe::find("environment").map(|p| p.steps(&plan, &Machine::default())).unwrap_or_default();
+        let wanted = plan.probes.iter().any(|p| p.as_str() == "environment");
+        let groups = self.fleet.nodes().into_iter().map(|n| vec![n]).collect();
+        let from = self.record.outcomes.len();
+        for step in looks {
+            let planned = self.planned(step, &groups);
+            if wanted {
+                self.plan_steps(vec![planned.step.clone()]);
+            }
+            // A budget is a promise; discovery alone may take what it needs, or nothing could be said at all.
+            let at_most = planned.step.deadline();
+            self.run(&planned, at_most);
+        }
+        let found: HashMap<NodeName, Machine> = self.record.outcomes[from..]
+            .iter()
+            .filter_map(|l| Some((l.node.clone(), machine_of(&l.outcome)?)))
+            .collect();
+        self.fleet.nodes().into_iter().map(|n| (n.clone(), found.get(&n).cloned().unwrap_or_default())).collect()
+    }
+
+    fn planned(&self, mut step: Step, groups: &Vec<Vec<NodeName>>) -> Planned {
+        if self.is_cluster() {
+            step.groups = groups.clone();
+        }
+        Planned { step, groups: groups.clone(), args: HashMap::new() }
+    }
+
+    /// What each node does by itself, planned on its own machine; nodes that do the same do it in one step.
+    fn solo_steps(&self, machines: &[(NodeName, Machine)]) -> Vec<Planned> {
+        let plan = &self.record.header.plan;
+        let cluster = self.is_cluster() && machines.len() > 1;
+        let mut out: Vec<Planned> = Vec::new();
+        for (node, machine) in machines {
+            for step in probe::steps(plan, machine) {
+                let name = step.probe.as_str();
+                // In a cluster the network between nodes is what counts; loopback is looked at when there is time.
+                let local = matches!(name, "tcp" | "collective") && plan.tier == Tier::Quick;
+                if name == "environment" || (cluster && local) {
+                    continue;
+                }
+                let same = out.iter_mut().find(|p| {
+                    (p.step.name == step.name || p.step.name.starts_with(&format!("{}-v", step.name)))
+                        && p.step.cases == step.cases
+                });
+                match same {
+                    Some(p) => {
+                        p.groups.push(vec![node.clone()]);
+                        p.args.insert(node.clone(), step.args);
+                    }
+                    None => {
+                        let variants =
+                            out.iter().filter(|p| p.step.probe == step.probe && p.step.ranks == step.ranks).count();
+                        let args = HashMap::from([(node.clone(), step.args.clone())]);
+                        let name =
+                            if variants == 0 { step.name.clone() } else { format!("{}-v{}", step.name, variants + 1) };
+                        out.push(Planned { step: Step { name, ..step }, groups: vec![vec![node.clone()]], args });
+                    }
+                }
+            }
+        }
+        if self.is_cluster() {
+            for p in &mut out {
+                p.step.groups = p.groups.clone();
+            }
+        }
+        out
+    }
+
+    /// Time that the steps between nodes will take, by their estimates.
+    fn network_time(&self) -> Duration {
+        let nodes = self.fleet.nodes();
+        if !self.is_cluster() || nodes.len() < 2 {
+            return Duration::ZERO;
+        }
+        let plan = &self.record.header.plan;
+        let wants = |name: &str| plan.probes.iter().any(|p| p.as_str() == name);
+        let pair = probe::pair_step(plan);
+        let pairs: Vec<Vec<NodeName>> = nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect();
+        let turns = u64::from(self.fleet.turns(&pair, &pairs));
+        let mut ms = 1500;
+        if wants("tcp") {
+            ms += PAIR_ROUNDS * turns * pair.estimate_ms;
+        }
+        for step in network::collectives(&self.record, plan, &nodes) {
+            ms += u64::from(self.fleet.turns(&step, &step.groups)) * step.estimate_ms;
+        }
+        Duration::from_millis(ms)
+    }
+
+    fn alone(&mut self, machines: &[(NodeName, Machine)]) {
+        let planned = self.solo_steps(machines);
+        let reserve = self.network_time().min(self.left() * 2 / 3);
+        let turns: Vec<u32> = planned.iter().map(|p| self.fleet.turns(&p.step, &p.groups)).collect();
+        let (steps, cut) =
+            fit::fit(planned.iter().map(|p| p.step.clone()).collect(), &turns, self.left().saturating_sub(reserve));
+        // What was cut is tried last, worthiest first: steps that end early leave their time to it.
+        let order: Vec<Step> = steps.into_iter().chain(cut.into_iter().rev()).collect();
+        self.plan_steps(order.clone());
+        self.watch.steps(order.len() as u64);
+        for step in order {
+            if let Some(p) = planned.iter().find(|p| p.step.name == step.name) {
+                let planned = Planned { step, groups: p.groups.clone(), args: p.args.clone() };
+                self.run_or_waive(planned, reserve);
+            }
+        }
+    }
+
+    /// Runs a step if time is left for it beside `reserve`; else says that it was cut.
+    fn run_or_waive(&mut self, mut p: Planned, reserve: Duration) {
+        let plan = &self.record.header.plan;
+        let turns = self.fleet.turns(&p.step, &p.groups);
+        if self.fleet.interrupted() {
+            self.waive(&p, WaiveKind::Interrupted, "interrupted");
+        } else if fit::shorten(&mut p.step, turns, self.left().saturating_sub(reserve)) {
+            self.run(&p, self.left());
+        } else {
+            let why = format!("cut to fit the budget of {}", plan.budget);
+            self.waive(&p, WaiveKind::NoTime, &why);
+        }
+        self.watch.done();
+    }
+
+    /// Clocks, and the checkpoint directory: all nodes in one group.
+    fn together(&mut self) {
+        let plan = self.record.header.plan.clone();
+        let wants = |name: &str| plan.probes.iter().any(|p| p.as_str() == name);
+        let clock = wants("environment").then(|| probe::clock_step(&plan));
+        let shared = if wants("storage") { probe::shared_step(&plan) } else { None };
+        for step in [clock, shared].into_iter().flatten() {
+            let all = vec![self.fleet.nodes()];
+            self.between(step, all);
+        }
+    }
+
+    /// Plans and runs a step of several nodes.
+    fn between(&mut self, mut step: Step, groups: Vec<Vec<NodeName>>) {
+        step.groups = groups.clone();
+        self.plan_steps(vec![step.clone()]);
+        self.run_or_waive(Planned { step, groups, args: HashMap::new() }, Duration::ZERO);
+    }
+
+    /// Rounds of pairs until the localiser knows enough.
+    fn pairs(&mut self) {
+        let plan = self.record.header.plan.clone();
+        if !plan.probes.iter().any(|p| p.as_str() == "tcp") {
+            return;
+        }
+        let mut done: Vec<Kind> = Vec::new();
+        while let Some((step, kind)) = network::next_pairs(&self.record, &plan, &self.fleet.nodes(), &done) {
+            let groups = step.groups.clone();
+            self.between(step, groups);
+            done.push(kind);
+        }
+    }
+
+    fn groups(&mut self) {
+        let plan = self.record.header.plan.clone();
+        for step in network::collectives(&self.record, &plan, &self.fleet.nodes()) {
+            let groups = step.groups.clone();
+            self.between(step, groups);
+        }
+    }
+
+    fn plan_steps(&mut self, steps: Vec<Step>) {
+        self.keep(|w| w.steps(&steps));
+        self.record.steps.extend(steps);
+    }
+
+    /// Open cases again, with more time each, while the budget lasts.
+    fn again(&mut self, limits: &[Expectation]) {
+        for round in 1..=ROUNDS {
+            if self.fleet.interrupted() {
+                return;
+            }
+            let open = judge::judge(&self.record, &self.record.header.plan.run, limits).open_cases();
+            let alive = self.fleet.nodes();
+            let mut again: Vec<Planned> = Vec::new();
+            for s in self.record.steps.iter().filter(|s| s.groups.iter().all(|g| g.len() == 1)) {
+                let mut cases: Vec<String> = Vec::new();
+                let mut groups: Vec<Vec<NodeName>> = Vec::new();
+                for o in open.iter().filter(|o| o.step == s.name && alive.contains(&o.node)) {
+                    if !cases.contains(&o.case) {
+                        cases.push(o.case.clone());
+                    }
+                    if !groups.iter().any(|g| g[0] == o.node) {
+                        groups.push(vec![o.node.clone()]);
+                    }
+                }
+                if !cases.is_empty() {
+                    let cases: Vec<String> = s.cases.iter().filter(|c| cases.contains(c)).cloned().collect();
+                    let step = Step { attempt: round + 1, ..fit::again(s, cases, 2) };
+                    again.push(Planned { step, groups, args: HashMap::new() });
+                }
+            }
+            if again.is_empty() {
+                return;
+            }
+            let mut ran = false;
+            for p in again {
+                let turns = self.fleet.turns(&p.step, &p.groups);
+                if Duration::from_millis(p.step.estimate_ms) * turns < self.left() && !self.fleet.interrupted() {
+                    self.watch.step(&format!("{} again: {} open", p.step.name, p.step.cases.len()));
+                    self.run(&p, self.left());
+                    ran = true;
+                }
+            }
+            if !ran {
+                return;
+            }
+        }
+    }
+
+    fn run(&mut self, p: &Planned, at_most: Duration) {
+        let text = format!("{} ({})", p.step.name, Time(Duration::from_millis(p.step.estimate_ms)));
+        self.watch.step(&text);
+        let mut got = Vec::new();
+        let (writer, lost, watch) = (&mut self.writer, &mut self.lost, self.watch);
+        let args = |node: &NodeName| p.args.get(node).cloned();
+        self.fleet.run(&p.step, &p.groups, &args, at_most, &mut |o| {
+            watch.step(&format!("{}: {}", p.step.name, o.case));
+            let line = line(&p.step, o);
+            if let Some(Err(error)) = writer.as_mut().map(|w| w.outcome(&line)) {
+                lost.get_or_insert(error);
+            }
+            got.push(line);
+        });
+        self.record.outcomes.extend(got);
+    }
+
+    fn waive(&mut self, p: &Planned, kind: WaiveKind, why: &str) {
+        for group in &p.groups {
+            for case in &p.step.cases {
+                let (node, outcome) = (group[0].clone(), Outcome::waived(kind, why));
+                self.write(line(&p.step, GroupOutcome { node, case: case.clone(), outcome, load: None, blame: None }));
+            }
+        }
+    }
+
+    fn write(&mut self, line: OutcomeLine) {
+        self.keep(|w| w.outcome(&line));
+        self.record.outcomes.push(line);
+    }
+
+    fn keep(&mut self, write: impl FnOnce(&mut Writer) -> std::io::Result<()>) {
+        if let Some(Err(error)) = self.writer.as_mut().map(|w| write(w)) {
+            self.lost.get_or_insert(error);
+        }
+    }
+}
+
+/// The machine in an outcome of discovery.
+pub fn machine_of(outcome: &Outcome) -> Option<Machine> {
+    match outcome.measured()?.facts.as_ref()? {
+        Facts::Machine(m) => Some((**m).clone()),
+        _ => None,
+    }
+}
+
+/// The steps that a plan makes for one machine, as fitted to its budget: for showing.
+pub fn preview(plan: &CheckPlan, machine: &Machine) -> (Vec<Step>, Vec<Step>) {
+    let steps = probe::steps(plan, machine);
+    let turns = vec![1; steps.len()];
+    fit::fit(steps, &turns, plan.budget.0.saturating_sub(RESERVE))
+}
+
+fn line(step: &Step, o: GroupOutcome) -> OutcomeLine {
+    OutcomeLine {
+        blame: o.blame.filter(|b| *b != o.node || step.groups.iter().any(|g| g.len() > 1)),
+        node: o.node,
+        step: step.name.clone(),
+        probe: step.probe.clone(),
+        case: o.case,
+        attempt: step.attempt,
+        load: o.load,
+        outcome: o.outcome,
+    }
+}

@@ -1,0 +1,53 @@
+//! Bytes that each network interface counted: what a transport claims is held against what the kernel saw leave.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::NodeName;
+
+/// What one sender claims and what its kernel counted meanwhile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Transport {
+    pub node: NodeName,
+    /// The interface that bears the address used; absent when it cannot be told.
+    pub interface: Option<String>,
+    /// Payload bytes sent.
+    pub bytes: u64,
+    /// Bytes that each interface sent meanwhile, headers and everybody else's included.
+    pub counted: Vec<(String, u64)>,
+}
+
+/// A reading of all interfaces' counters.
+#[derive(Debug, Clone, Default)]
+pub struct Interfaces(BTreeMap<String, u64>);
+
+impl Interfaces {
+    /// `tx_bytes` of every interface, from sysfs.
+    pub fn read() -> Self {
+        let names = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+        let of = |e: fs::DirEntry| {
+            let text = fs::read_to_string(e.path().join("statistics/tx_bytes")).ok()?;
+            Some((e.file_name().into_string().ok()?, text.trim().parse().ok()?))
+        };
+        Interfaces(names.filter_map(of).collect())
+    }
+
+    /// What each interface sent since `before`; those that sent nothing are left out, and so are counters that went back.
+    pub fn sent_since(&self, before: &Interfaces) -> Vec<(String, u64)> {
+        let of = |(name, now): (&String, &u64)| {
+            let sent = now.checked_sub(*before.0.get(name)?)?;
+            (sent > 0).then(|| (name.clone(), sent))
+        };
+        self.0.iter().filter_map(of).collect()
+    }
+
+    /// The interface that bears an address.
+    pub fn of(address: IpAddr) -> Option<String> {
+        let address = address.to_canonical();
+        if_addrs::get_if_addrs().ok()?.into_iter().find(|i| i.ip() == address).map(|i| i.name)
+    }
+}

@@ -1,0 +1,335 @@
+//! `tcp` between two nodes: each direction alone, both at once, round trips; payload compared, and the bytes counted at the
+//! interfaces held against those sent.
+//!
+//! The receiver measures: it counts what arrived in each of some twenty intervals. What lies in a sender's buffer was
+//! never received and is not counted.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Child, Step};
+use crate::measure::{Check, Interfaces, Measured, Outcome, Transport, stats};
+use crate::plan::CheckPlan;
+use crate::probe::tcp::{BANDWIDTH, CHUNK, RTT_P50, RTT_P99, Tcp, fill};
+use crate::probe::{ProbeError, io, step};
+
+const STREAMS: usize = 4;
+/// Chunks of each stream that are compared.
+const COMPARED: usize = 2;
+/// Intervals in a measurement.
+const INTERVALS: u32 = 20;
+/// Round trips at most.
+const PINGS: usize = 2000;
+/// Longest wait for the other end.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+const OUT: &str = "pair out";
+const BACK: &str = "pair back";
+const BOTH: &str = "pair both ways";
+const PING: &str = "pair ping";
+
+/// The step that one round of pairs runs; the caller sets its name and groups.
+pub fn pair_step(plan: &CheckPlan) -> Step {
+    let cases = [OUT, BACK, BOTH, PING].map(str::to_owned).to_vec();
+    step(&Tcp, plan, cases, (), plan.tier.pick(900, 4000, 20_000))
+}
+
+/// Both ends' words after a case, by JSON in an exchange.
+#[derive(Serialize, Deserialize, Default)]
+struct Told {
+    /// Bytes per second received in each interval.
+    rates: Vec<f64>,
+    received: u64,
+    sent: u64,
+    wrong: u64,
+    error: Option<String>,
+    interface: Option<String>,
+    /// Bytes sent by each interface meanwhile.
+    counted: Vec<(String, u64)>,
+}
+
+pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
+    let budget = Duration::from_millis(child.step.estimate_ms).mul_f64(0.22);
+    for (case, sends) in [(OUT, [true, false]), (BACK, [false, true]), (BOTH, [true, true])] {
+        if child.wants(case) {
+            flow(child, case, sends, budget)?;
+        }
+    }
+    if child.wants(PING) {
+        ping(child, budget / 2)?;
+    }
+    Ok(())
+}
+
+/// Connections between the two: rank 1 listens at its address, rank 0 calls. Each begins with the number that both know.
+fn connect(child: &mut Child, count: usize, salt: u64) -> Result<Vec<TcpStream>, ProbeError> {
+    let limit = child.time_left().min(PATIENCE);
+    let deadline = Instant::now() + limit;
+    let hello = (child.step.seed ^ salt).to_le_bytes();
+    let peer = child.members.get(1 - child.rank as usize).map_or_else(|| "its peer".to_owned(), ToString::to_string);
+    let mut out = Vec::new();
+    if child.rank == 1 {
+        let address = child.address;
+        let listener = io(format!("cannot listen at {address}"), TcpListener::bind((address, 0)))?;
+        let own = io("cannot read the listener's address", listener.local_addr())?;
+        child.exchange(own.to_string())?;
+        io("cannot set the listener non-blocking", listener.set_nonblocking(true))?;
+        while out.len() < count {
+            match listener.accept() {
+                Ok((mut stream, _)) => {
+                    prepare(&stream)?;
+                    let mut said = [0u8; 8];
+                    if stream.read_exact(&mut said).is_ok() && said == hello {
+                        out.push(stream);
+                    }
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_micros(200))
+                }
+                Err(e) => return io(format!("no connection came from {peer} to {own}"), Err(e)),
+            }
+        }
+    } else {
+        let addresses = child.exchange(String::new())?;
+        let text = addresses.get(1).map_or("", String::as_str);
+        let address: SocketAddr = text.parse().map_err(|_| {
+            ProbeError::Broken(format!("{peer} published `{}`, not an address", crate::id::clean(text)))
+        })?;
+        for _ in 0..count {
+            let what = format!("cannot connect to {peer} at {address}");
+            let mut stream = io(&what, TcpStream::connect_timeout(&address, limit))?;
+            prepare(&stream)?;
+            io(what, stream.write_all(&hello))?;
+            out.push(stream);
+        }
+    }
+    Ok(out)
+}
+
+fn prepare(stream: &TcpStream) -> Result<(), ProbeError> {
+    let set = || {
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))
+    };
+    io("cannot prepare a connection", set())
+}
+
+/// `sends[rank]` says who sends. With both, each direction has connections of its own.
+fn flow(child: &mut Child, case: &str, sends: [bool; 2], budget: Duration) -> Result<(), ProbeError> {
+    let me = child.rank as usize;
+    let flows = sends.iter().filter(|s| **s).count();
+    let mut streams = connect(child, STREAMS * flows, case.len() as u64)?;
+    let seed = child.step.seed;
+    let before = Interfaces::read();
+    let local = streams[0].local_addr().map(|a| a.ip()).ok();
+    let (mine, theirs) = match sends {
+        [true, true] => {
+            let second = streams.split_off(STREAMS);
+            if me == 0 { (streams, second) } else { (second, streams) }
+        }
+        _ if sends[me] => (streams, Vec::new()),
+        _ => (Vec::new(), streams),
+    };
+    let mut told = Told::default();
+    thread::scope(|scope| {
+        let sending = (!mine.is_empty()).then(|| scope.spawn(|| send(mine, seed, budget)));
+        let receiving = (!theirs.is_empty()).then(|| scope.spawn(|| receive(theirs, seed, budget)));
+        if let Some(Ok((sent, error))) = sending.map(thread::ScopedJoinHandle::join) {
+            told.sent = sent;
+            told.error = error;
+        }
+        if let Some(Ok((rates, received, wrong, error))) = receiving.map(thread::ScopedJoinHandle::join) {
+            (told.rates, told.received, told.wrong) = (rates, received, wrong);
+            told.error = told.error.take().or(error);
+        }
+    });
+    told.counted = Interfaces::read().sent_since(&before);
+    told.interface = local.and_then(Interfaces::of);
+    let all = child.exchange(serde_json::to_string(&told).unwrap_or_default())?;
+    if child.rank != 0 {
+        return Ok(());
+    }
+    let told: Vec<Told> = all
+        .iter()
+        .map(|t| serde_json::from_str(t).map_err(|_| ProbeError::Broken("an end published no result".to_owned())))
+        .collect::<Result<_, _>>()?;
+    if let Some(error) = told.iter().find_map(|t| t.error.clone()) {
+        return Err(ProbeError::Broken(format!("{case}: {error}")));
+    }
+    let flowing: Vec<(usize, usize)> = [(0, 1), (1, 0)].into_iter().filter(|(from, _)| sends[*from]).collect();
+    // Both ways: interval by interval, as long as both flowed.
+    let n = flowing.iter().map(|(_, to)| told[*to].rates.len()).min().unwrap_or(0);
+    let rates: Vec<f64> = (0..n).map(|i| flowing.iter().map(|(_, to)| told[*to].rates[i]).sum()).collect();
+    let mut checks = Vec::new();
+    let mut transport = Vec::new();
+    for (from, to) in flowing {
+        let (sender, receiver) = (&told[from], &told[to]);
+        let whole = sender.sent == receiver.received && receiver.wrong == 0;
+        let detail = format!(
+            "{} -> {}: {} of {} bytes arrived, {} of {} compared bytes differ",
+            child.members[from],
+            child.members[to],
+            receiver.received,
+            sender.sent,
+            receiver.wrong,
+            STREAMS * COMPARED * CHUNK
+        );
+        checks.push(Check::new("payload", whole, detail));
+        transport.push(Transport {
+            node: child.members[from].clone(),
+            interface: sender.interface.clone(),
+            bytes: sender.sent,
+            counted: sender.counted.clone(),
+        });
+    }
+    let series = vec![BANDWIDTH.series(rates, 1)];
+    let measured = Measured { series, checks, transport, ..Measured::default() };
+    Ok(child.outcome(case, Outcome::Measured(measured))?)
+}
+
+/// Sends on every stream for `budget`; returns the bytes sent.
+fn send(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> (u64, Option<String>) {
+    let end = Instant::now() + budget;
+    let one = |(i, mut s): (usize, TcpStream)| -> std::io::Result<u64> {
+        let mut chunk = vec![0u8; CHUNK];
+        let mut sent = 0;
+        let mut n = 0;
+        while n < COMPARED || Instant::now() < end {
+            if n < COMPARED {
+                fill(seed ^ i as u64, n, &mut chunk);
+            }
+            s.write_all(&chunk)?;
+            sent += CHUNK as u64;
+            n += 1;
+        }
+        s.shutdown(std::net::Shutdown::Write)?;
+        // The other end closes when it has read everything: until then the bytes are under way.
+        let _ = s.read(&mut [0u8; 1])?;
+        Ok(sent)
+    };
+    let results: Vec<std::io::Result<u64>> = thread::scope(|scope| {
+        let handles: Vec<_> = streams.into_iter().enumerate().map(|s| scope.spawn(move || one(s))).collect();
+        let panicked = || std::io::Error::other("a stream's thread panicked");
+        handles.into_iter().map(|h| h.join().unwrap_or_else(|_| Err(panicked()))).collect()
+    });
+    let mut sent = 0;
+    let mut error = None;
+    for r in results {
+        match r {
+            Ok(n) => sent += n,
+            Err(e) => error = error.or(Some(format!("sending: {e}"))),
+        }
+    }
+    (sent, error)
+}
+
+/// Receives until every stream ends. Returns rates by interval, bytes, and how many of the compared were wrong.
+fn receive(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> (Vec<f64>, u64, u64, Option<String>) {
+    let count = AtomicU64::new(0);
+    let (wrong, left) = (AtomicU64::new(0), AtomicU64::new(streams.len() as u64));
+    let failed = AtomicBool::new(false);
+    let one = |(i, mut s): (usize, TcpStream)| -> std::io::Result<()> {
+        let (mut buffer, mut want) = (vec![0u8; CHUNK], vec![0u8; CHUNK]);
+        for n in 0..COMPARED {
+            fill(seed ^ i as u64, n, &mut want);
+            s.read_exact(&mut buffer)?;
+            let differ = buffer.iter().zip(&want).filter(|(got, want)| got != want).count();
+            wrong.fetch_add(differ as u64, Ordering::Relaxed);
+            count.fetch_add(CHUNK as u64, Ordering::Relaxed);
+        }
+        loop {
+            match s.read(&mut buffer)? {
+                0 => return Ok(()),
+                n => count.fetch_add(n as u64, Ordering::Relaxed),
+            };
+        }
+    };
+    let interval = budget / INTERVALS;
+    let mut rates = Vec::new();
+    let mut error = None;
+    thread::scope(|scope| {
+        let (count, left, failed, one) = (&count, &left, &failed, &one);
+        let handles: Vec<_> = streams
+            .into_iter()
+            .enumerate()
+            .map(|s| {
+                scope.spawn(move || {
+                    let result = one(s);
+                    left.fetch_sub(1, Ordering::Relaxed);
+                    if result.is_err() {
+                        failed.store(true, Ordering::Relaxed);
+                    }
+                    result
+                })
+            })
+            .collect();
+        let mut seen = 0;
+        let mut at = Instant::now();
+        while left.load(Ordering::Relaxed) > 0 && !failed.load(Ordering::Relaxed) {
+            thread::sleep(interval);
+            let (now, total) = (Instant::now(), count.load(Ordering::Relaxed));
+            // An interval in which a stream ended is not whole.
+            if left.load(Ordering::Relaxed) == handles.len() as u64 {
+                rates.push((total - seen) as f64 / (now - at).as_secs_f64());
+            }
+            (seen, at) = (total, now);
+        }
+        for h in handles {
+            if let Ok(Err(e)) = h.join() {
+                error.get_or_insert(format!("receiving: {e}"));
+            }
+        }
+    });
+    // The first interval is the windows opening. A link so slow that nothing came in some interval is told by the mean.
+    if rates.len() > 4 {
+        rates.remove(0);
+    }
+    if rates.iter().any(|r| *r <= 0.0) && !rates.is_empty() {
+        let mean = rates.iter().sum::<f64>() / rates.len() as f64;
+        rates = vec![mean; rates.len()];
+    }
+    (rates, count.load(Ordering::Relaxed), wrong.load(Ordering::Relaxed), error)
+}
+
+fn ping(child: &mut Child, budget: Duration) -> Result<(), ProbeError> {
+    let mut stream = connect(child, 1, 99)?.pop().ok_or_else(|| ProbeError::Broken("no connection".to_owned()))?;
+    let mut byte = [0u8; 1];
+    if child.rank == 1 {
+        loop {
+            match stream.read(&mut byte) {
+                Ok(0) => break,
+                Ok(_) => io("cannot echo", stream.write_all(&byte))?,
+                Err(e) => return io("cannot receive a ping", Err(e)),
+            }
+        }
+        child.exchange(String::new())?;
+        return Ok(());
+    }
+    let end = Instant::now() + budget;
+    let mut times = Vec::new();
+    while times.len() < 8 || (times.len() < PINGS && Instant::now() < end) {
+        let start = Instant::now();
+        io("cannot ping", stream.write_all(&[times.len() as u8]).and_then(|()| stream.read_exact(&mut byte)))?;
+        times.push(start.elapsed().as_secs_f64());
+        if byte[0] != (times.len() - 1) as u8 {
+            return Err(ProbeError::Broken("an echo differs from what was sent".to_owned()));
+        }
+    }
+    drop(stream);
+    child.exchange(String::new())?;
+    // The first round trips wake both ends.
+    let times = &times[times.len() / 10..];
+    let blocks: Vec<f64> = times.chunks(times.len().div_ceil(16)).map(stats::median).collect();
+    let mut series = vec![RTT_P50.series(blocks, times.len().div_ceil(16) as u64)];
+    if times.len() >= 299 {
+        series.push(RTT_P99.series(stats::quantile(times, 0.99).into_iter().collect(), times.len() as u64));
+    }
+    Ok(child.outcome(PING, Outcome::Measured(Measured { series, ..Measured::default() }))?)
+}
