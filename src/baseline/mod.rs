@@ -18,6 +18,8 @@ pub enum Source {
     Spec,
     /// An achieved value that somebody measured.
     Catalogue,
+    /// The median of the other nodes in the same run.
+    Peers,
 }
 
 /// How bad it is to miss a limit.

@@ -28,6 +28,8 @@ pub struct Cell<'r> {
     /// The limit that decided.
     pub limit: Option<LimitShown<'r>>,
     pub verdict: Verdict,
+    /// The median of each attempt that counts.
+    pub attempts: Vec<f64>,
     /// The worst load during the attempts that count.
     pub load: Option<Load>,
 }
@@ -59,11 +61,13 @@ pub(super) fn judge<'r>(
         .filter_map(|(_, l)| *l)
         .max_by(|a, b| (a.others_cores + a.steal_cores).total_cmp(&(b.others_cores + b.steal_cores)));
     let summary = stats::summary(&samples).filter(|s| s.min > 0.0);
-    let mut cell = Cell { row, series, summary, limit: None, verdict: Verdict::NoLimit, load };
+    let mut cell = Cell { row, series, summary, limit: None, verdict: Verdict::NoLimit, attempts: Vec::new(), load };
     let Some(summary) = summary else {
         cell.verdict = Verdict::Inconclusive(Reason::Invalid);
         return Some(cell);
     };
+    cell.attempts =
+        used.iter().filter(|(s, _)| !s.samples.is_empty()).map(|(s, _)| stats::median(&s.samples)).collect();
     let matching =
         limits.iter().filter(|e| e.probe == row.probe && e.metric == series.metric && row.case.starts_with(&e.case));
     for e in matching {

@@ -1,13 +1,16 @@
 //! Findings -> go or no-go. Fails closed.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::id::NodeName;
-use crate::judge::{Finding, Severity};
+use crate::judge::{Finding, Severity, Subject};
+use crate::localise::leaf_numbers;
 use crate::plan::RunPlan;
+use crate::record::Header;
 
 /// The decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,20 +58,71 @@ impl fmt::Display for Decision {
     }
 }
 
-/// GO when nothing weighs against it. A finding on single nodes costs those nodes; when the plan states how many it
-/// needs and enough are left, they are excluded. Otherwise proven bad is NO-GO, unproven is HOLD.
-pub(super) fn decide(findings: &[Finding], nodes: &[NodeName], run: &RunPlan) -> Decision {
+/// Which nodes to take.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Placement {
+    /// Nodes with something against them; leaving them out is what would help.
+    pub exclude: Vec<NodeName>,
+    /// Healthy nodes to run on: as many as the plan needs, whole leaves first.
+    pub run_on: Vec<NodeName>,
+    /// Healthy nodes that are not needed.
+    pub spares: Vec<NodeName>,
+}
+
+/// GO when nothing weighs against it. A finding on nodes costs those nodes; when the plan states how many it needs and
+/// enough are left, they are excluded. Otherwise proven bad is NO-GO, unproven is HOLD.
+pub(super) fn decide(findings: &[Finding], header: &Header, run: &RunPlan) -> (Decision, Placement) {
     let against: Vec<&Finding> = findings.iter().filter(|f| f.weighs() && f.severity >= Severity::Hold).collect();
-    if against.is_empty() {
-        return Decision::Go;
-    }
     let mut exclude: Vec<NodeName> = against.iter().filter_map(|f| f.subject.node().cloned()).collect();
+    let mut curable = true;
+    for f in &against {
+        match &f.subject {
+            Subject::Node(_) | Subject::Path(..) => {}
+            // Either end will do: the one that others complain of, else the second.
+            Subject::Link(a, b) => {
+                if !exclude.contains(a) && !exclude.contains(b) {
+                    exclude.push(b.clone());
+                }
+            }
+            Subject::Leaf(name) => match header.leaves.iter().find(|l| l.name == *name) {
+                Some(leaf) => exclude.extend(leaf.nodes.iter().filter(|n| header.nodes.contains(n)).cloned()),
+                None => curable = false,
+            },
+            Subject::Run | Subject::Group(_) => curable = false,
+        }
+    }
     exclude.sort();
     exclude.dedup();
-    let on_nodes_only = against.iter().all(|f| f.subject.node().is_some());
-    let healthy = nodes.len().saturating_sub(exclude.len());
-    if on_nodes_only && run.nodes.as_ref().is_some_and(|n| healthy >= n.needed as usize) {
-        return Decision::GoWithout { exclude };
+    let placement = place(header, run, exclude);
+    if against.is_empty() {
+        return (Decision::Go, placement);
     }
-    if against.iter().any(|f| f.severity == Severity::Fail) { Decision::NoGo } else { Decision::Hold }
+    let healthy = placement.run_on.len() + placement.spares.len();
+    if curable && run.nodes.as_ref().is_some_and(|n| healthy >= n.needed as usize) {
+        return (Decision::GoWithout { exclude: placement.exclude.clone() }, placement);
+    }
+    let proven = against.iter().any(|f| f.severity == Severity::Fail);
+    (if proven { Decision::NoGo } else { Decision::Hold }, placement)
+}
+
+/// Healthy nodes, as many as needed: from the fullest leaves first, so that what is left over is left whole, too.
+fn place(header: &Header, run: &RunPlan, exclude: Vec<NodeName>) -> Placement {
+    let out: HashSet<&NodeName> = exclude.iter().collect();
+    let healthy: Vec<&NodeName> = header.nodes.iter().filter(|n| !out.contains(n)).collect();
+    let needed = run.nodes.as_ref().map_or(healthy.len(), |n| n.needed as usize);
+    let leaf = leaf_numbers(&healthy, &header.leaves);
+    let mut size: HashMap<u32, usize> = HashMap::new();
+    for l in &leaf {
+        *size.entry(*l).or_default() += 1;
+    }
+    let mut order: Vec<(usize, u32, &NodeName)> = leaf.iter().zip(&healthy).map(|(l, n)| (size[l], *l, *n)).collect();
+    // Stable within a leaf: ranks stay in the launcher's order.
+    order.sort_by_key(|(size, leaf, _)| (std::cmp::Reverse(*size), *leaf));
+    let names: Vec<NodeName> = order.into_iter().map(|(_, _, n)| n.clone()).collect();
+    let (run_on, spares) = names.split_at(needed.min(names.len()));
+    let in_order = |chosen: &[NodeName]| {
+        let chosen: HashSet<&NodeName> = chosen.iter().collect();
+        healthy.iter().filter(|n| chosen.contains(*n)).map(|n| (*n).clone()).collect()
+    };
+    Placement { run_on: in_order(run_on), spares: in_order(spares), exclude }
 }

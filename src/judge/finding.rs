@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::hostlist;
 use crate::id::{FindingCode, NodeName, clean};
 use crate::judge::codes::{self, CodeDoc};
 
@@ -38,12 +39,16 @@ pub enum Subject {
     Run,
     Node(NodeName),
     Path(NodeName, PathBuf),
+    /// From one node to another.
+    Link(NodeName, NodeName),
+    Group(Vec<NodeName>),
+    Leaf(String),
 }
 
 impl Subject {
     pub fn node(&self) -> Option<&NodeName> {
         match self {
-            Subject::Run => None,
+            Subject::Run | Subject::Link(..) | Subject::Group(_) | Subject::Leaf(_) => None,
             Subject::Node(n) | Subject::Path(n, _) => Some(n),
         }
     }
@@ -54,6 +59,12 @@ impl fmt::Display for Subject {
         match self {
             Subject::Run => f.write_str("this run"),
             Subject::Node(n) => write!(f, "node {n}"),
+            Subject::Link(a, b) => write!(f, "link {a} -> {b}"),
+            Subject::Group(nodes) => {
+                let names: Vec<String> = nodes.iter().map(|n| n.0.clone()).collect();
+                write!(f, "group {}", clean(&hostlist::compress(&names)))
+            }
+            Subject::Leaf(name) => write!(f, "leaf {}", clean(name)),
             Subject::Path(n, p) => write!(f, "{} on {n}", clean(&p.to_string_lossy())),
         }
     }

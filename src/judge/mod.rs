@@ -12,7 +12,7 @@ mod verdict;
 pub use cell::{Cell, LimitShown};
 pub use codes::{CODES, CodeDoc};
 pub use coverage::Coverage;
-pub use decide::Decision;
+pub use decide::{Decision, Placement};
 pub use finding::{Finding, Severity, Subject};
 pub use rules::{Facts, Row, judge};
 pub use verdict::{Reason, Verdict};
@@ -33,6 +33,8 @@ pub struct OpenCase {
 pub struct Judgement<'r> {
     pub record: &'r Record,
     pub decision: Decision,
+    /// Which nodes to take and to leave, whatever the decision.
+    pub placement: Placement,
     /// Worst first.
     pub findings: Vec<Finding>,
     /// One a metric of a case of a node, in the order of the record.

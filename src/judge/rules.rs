@@ -1,8 +1,11 @@
 //! The rules: what in a record makes which finding.
 
+mod cluster;
 mod environment;
 mod metrics;
+mod network;
 mod outcomes;
+mod peers;
 mod storage;
 mod waivers;
 
@@ -88,15 +91,10 @@ impl<'r> Cases<'r> {
 }
 
 /// The outcome that stands for a case: a failure in any attempt outlasts a later success.
-fn standing<'r>(attempts: &[&'r OutcomeLine]) -> Option<&'r Outcome> {
+fn standing<'r>(attempts: &[&'r OutcomeLine]) -> Option<&'r OutcomeLine> {
     let broken = |l: &&&OutcomeLine| matches!(l.outcome, Outcome::Failed { .. } | Outcome::TimedOut { .. });
     let measured = |l: &&&OutcomeLine| l.outcome.measured().is_some();
-    attempts
-        .iter()
-        .find(broken)
-        .or_else(|| attempts.iter().find(measured))
-        .or_else(|| attempts.first())
-        .map(|l| &l.outcome)
+    attempts.iter().find(broken).or_else(|| attempts.iter().find(measured)).or_else(|| attempts.first()).copied()
 }
 
 /// One case over its attempts: a cell a metric, and a finding a wrong answer.
@@ -137,14 +135,18 @@ pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -
     for (row, attempts) in &cases.rows {
         judge_case(*row, attempts, limits, clock, &mut cells, &mut findings);
     }
+    peers::judge(record, run, &mut cells);
     coverage.without_limit = cells.iter().filter(|c| c.limit.is_none()).count();
     metrics::findings(&cells, &mut findings);
     metrics::unmeasured_requirements(&cells, limits, &mut findings);
     environment::findings(record, run, &mut findings);
     storage::findings(record, run, &cells, &mut findings);
+    cluster::findings(record, &mut findings);
+    network::findings(record, &cells, &mut findings);
+    outcomes::excuse(&mut findings);
     waivers::apply(run, record.header.started, &mut findings);
     // Worst first; waived ones last; stable within a class, so the order of the record shows through.
     findings.sort_by_key(|f| (f.waived.is_some(), std::cmp::Reverse(f.severity)));
-    let decision = decide(&findings, &record.header.nodes, run);
-    Judgement { record, decision, findings, cells, coverage }
+    let (decision, placement) = decide(&findings, &record.header, run);
+    Judgement { record, decision, placement, findings, cells, coverage }
 }

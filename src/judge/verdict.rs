@@ -15,6 +15,8 @@ pub enum Reason {
     VarianceTooHigh,
     /// Others used the machine.
     Busy,
+    /// Slower than its peers, once.
+    Unconfirmed,
     /// Above what physics allows, or not a number.
     Invalid,
     /// Near the resolution of the clock.
@@ -24,7 +26,7 @@ pub enum Reason {
 impl Reason {
     /// Whether measuring again may help.
     pub const fn curable(self) -> bool {
-        matches!(self, Reason::TooFewSamples | Reason::VarianceTooHigh | Reason::Busy)
+        matches!(self, Reason::TooFewSamples | Reason::VarianceTooHigh | Reason::Busy | Reason::Unconfirmed)
     }
 
     pub const fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Reason {
             Reason::TooFewSamples => "too few samples",
             Reason::VarianceTooHigh => "varies too much",
             Reason::Busy => "machine busy",
+            Reason::Unconfirmed => "slower than its peers, once",
             Reason::Invalid => "invalid",
             Reason::NearYardstick => "near the clock's resolution",
         }

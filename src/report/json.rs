@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::baseline::Source;
 use crate::id::NodeName;
-use crate::judge::{Cell, Coverage, Decision, Finding, Judgement, Verdict};
+use crate::judge::{Cell, Coverage, Decision, Finding, Judgement, Placement, Verdict};
 use crate::plan::PlanHash;
 use crate::unit::Unit;
 
@@ -22,6 +22,8 @@ struct Document<'j> {
     version: &'j str,
     run_hash: &'j PlanHash,
     record: &'j str,
+    launcher: Option<&'j str>,
+    placement: &'j Placement,
     coverage: &'j Coverage,
     findings: Vec<FindingOut<'j>>,
     metrics: Vec<MetricOut<'j>>,
@@ -81,6 +83,8 @@ pub fn render(j: &Judgement<'_>, record_path: &str) -> Result<String, serde_json
         version: &header.version,
         run_hash: &header.plan.run_hash,
         record: record_path,
+        launcher: header.launcher.as_deref(),
+        placement: &j.placement,
         coverage: &j.coverage,
         findings: j
             .findings

@@ -92,6 +92,10 @@ pub fn render(view: &View<'_>, style: Style) -> String {
     for (i, line) in view.waived.iter().enumerate() {
         style.labelled(if i == 0 { "waived    " } else { "          " }, line, &mut out);
     }
+    for (label, text) in &view.placement {
+        // Not wrapped: it is there to be copied.
+        out.push_str(&format!("{}{text}\n", style.paint(DIM, &format!("{label:<10}"))));
+    }
     style.labelled("record    ", &view.record_path, &mut out);
     style.labelled("next      ", &view.next, &mut out);
     out

@@ -4,7 +4,8 @@ use rustc_hash::FxHashMap;
 
 use serde::Serialize;
 
-use crate::id::clean;
+use crate::hostlist;
+use crate::id::{NodeName, clean};
 use crate::judge::{Cell, Decision, Finding, Judgement, Severity, Verdict};
 use crate::measure::{Better, Outcome};
 
@@ -61,6 +62,8 @@ pub struct View<'j> {
     /// `probe, case: why`, with how often.
     pub waived: Vec<String>,
     pub record_path: String,
+    /// Label and hostlist: who to leave out, who to run on, who is spare. Empty for one node.
+    pub placement: Vec<(&'static str, String)>,
     /// The next command to type.
     pub next: String,
 }
@@ -81,6 +84,7 @@ pub fn view<'j>(j: &'j Judgement<'_>, record_path: &str) -> View<'j> {
         ),
         waived: waived(j),
         record_path: clean(record_path).into_owned(),
+        placement: placement(j),
         next: next(j, record_path),
     }
 }
@@ -123,6 +127,13 @@ fn provenance(j: &Judgement<'_>) -> Vec<String> {
         }
     };
     let mut out = vec![format!("{} tier, {took}, {plan}", h.plan.tier.name())];
+    if let Some(launcher) = &h.launcher {
+        let mut line = format!("{} nodes by {}: {}", h.nodes.len(), clean(launcher), list(&h.nodes));
+        if !h.leaves.is_empty() {
+            line.push_str(&format!("; {} leaves", h.leaves.len()));
+        }
+        out.push(line);
+    }
     let mut machines = crate::judge::Facts::machines(j.record);
     if let (Some((_, m)), None) = (machines.next(), machines.next()) {
         let memory = m.memory.total.map_or(String::new(), |t| format!(", {t} memory"));
@@ -232,6 +243,26 @@ fn row(cells: &[&Cell<'_>]) -> Row {
     }
 }
 
+fn list(nodes: &[NodeName]) -> String {
+    let names: Vec<String> = nodes.iter().map(|n| n.0.clone()).collect();
+    // A list is to be pasted: it is never cut, and a name that could drive a terminal is shown harmless.
+    hostlist::compress(&names).chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+fn placement(j: &Judgement<'_>) -> Vec<(&'static str, String)> {
+    if j.record.header.launcher.is_none() {
+        return Vec::new();
+    }
+    let p = &j.placement;
+    [("exclude", &p.exclude), ("run on", &p.run_on), ("spare", &p.spares)]
+        .into_iter()
+        .filter(|(label, nodes)| {
+            !nodes.is_empty() && (*label != "run on" || !p.exclude.is_empty() || !p.spares.is_empty())
+        })
+        .map(|(label, nodes)| (label, list(nodes)))
+        .collect()
+}
+
 fn waived(j: &Judgement<'_>) -> Vec<String> {
     let mut out: Vec<(String, usize)> = Vec::new();
     for line in &j.record.outcomes {
@@ -251,7 +282,15 @@ fn waived(j: &Judgement<'_>) -> Vec<String> {
 fn next(j: &Judgement<'_>, record_path: &str) -> String {
     let record = clean(record_path);
     let worst = j.findings.iter().find(|f| f.weighs());
+    let p = &j.placement;
+    let slurm = j.record.header.launcher.as_deref() == Some("Slurm");
     match (&j.decision, worst) {
+        (Decision::GoWithout { .. }, _) if slurm => {
+            format!("gonogo gate {record} -- srun --exclude={{exclude}} -N{} CMD ARGS...", p.run_on.len())
+        }
+        (Decision::NoGo | Decision::Hold, _) if slurm && !p.exclude.is_empty() && p.run_on.len() > 1 => {
+            format!("srun --exclude={} -N{} gonogo check", list(&p.exclude), p.run_on.len())
+        }
         (Decision::Go | Decision::GoWithout { .. }, _) => format!("gonogo gate {record} -- CMD ARGS..."),
         (_, Some(f)) => format!("gonogo explain {}", f.code),
         (_, None) => format!("gonogo judge {record}"),

@@ -16,8 +16,9 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
         let code = match cell.verdict {
             Verdict::Inconclusive(Reason::Invalid) => "VAL-001",
             Verdict::Inconclusive(Reason::Busy) => "VAL-002",
-            Verdict::Inconclusive(Reason::TooFewSamples | Reason::VarianceTooHigh) => "VAL-003",
+            Verdict::Inconclusive(Reason::TooFewSamples | Reason::VarianceTooHigh | Reason::Unconfirmed) => "VAL-003",
             Verdict::Inconclusive(Reason::NearYardstick) => "VAL-005",
+            _ if cell.limit.as_ref().is_some_and(|l| l.source == Source::Peers) => "PER-001",
             _ => code_of(cell.row.probe, &cell.series.metric),
         };
         findings

@@ -1,13 +1,16 @@
 //! Coverage, failures of probes, and wrong answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
+use crate::cluster::Step;
+use crate::id::NodeName;
 use crate::judge::Coverage;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::{Cases, Row, standing};
+use crate::localise::PAIR_STEP;
 use crate::measure::{FailKind, Load, Measured, Outcome, WaiveKind};
 use crate::plan::RunPlan;
-use crate::record::Record;
+use crate::record::{OutcomeLine, Record};
 
 /// Holds every planned case of every node against the record.
 pub(super) fn coverage(
@@ -19,15 +22,33 @@ pub(super) fn coverage(
 ) {
     // Cases without a result are told once a step and reason, not once each.
     let mut lost: BTreeMap<(String, String, String), Vec<&str>> = BTreeMap::new();
-    for node in &record.header.nodes {
-        for step in &record.steps {
+    for step in &record.steps {
+        let alone: Vec<&NodeName> = record.header.nodes.iter().collect();
+        let first: Vec<&NodeName> = step.groups.iter().filter_map(|g| g.first()).collect();
+        for node in if step.groups.is_empty() { &alone } else { &first } {
+            let group = step.groups.iter().find(|g| g.len() > 1 && g[0] == **node);
             for case in &step.cases {
-                let row = Row { node, probe: step.probe.as_str(), step: &step.name, case };
-                let outcome = cases.index.get(&row).and_then(|i| standing(&cases.rows[*i].1));
+                let row = Row { node: *node, probe: step.probe.as_str(), step: &step.name, case };
+                let line = cases.index.get(&row).and_then(|i| standing(&cases.rows[*i].1));
+                let outcome = line.map(|l| &l.outcome);
                 coverage.count(outcome);
                 let mut lose =
                     |why: &str| lost.entry((node.0.clone(), step.name.clone(), why.to_owned())).or_default().push(case);
+                // Whose fault it is has a finding of its own; the others of its group are not blamed.
+                let blamed = line.is_some_and(|l| l.blame.is_some());
                 match outcome {
+                    Some(Outcome::Waived { .. }) if blamed => {}
+                    Some(Outcome::Failed { kind: FailKind::NodeLost | FailKind::NodeSilent, .. })
+                        if row.probe != "cluster" => {}
+                    Some(Outcome::Failed { kind, error }) if group.is_some() => {
+                        of_group(step, group, line, *kind, &format!("case `{case}`: {error}"), findings);
+                    }
+                    Some(Outcome::TimedOut { after_ms }) if group.is_some() => {
+                        let error = format!("case `{case}`: killed after {:.1} s", *after_ms as f64 / 1e3);
+                        of_group(step, group, line, FailKind::Error, &error, findings);
+                    }
+                    // A pair whose first direction failed does not try the second.
+                    Some(Outcome::Waived { kind: WaiveKind::NotReached, .. }) if group.is_some() => {}
                     None => lose("not in the record: the run ended before it"),
                     Some(Outcome::Waived {
                         kind: WaiveKind::NoTime | WaiveKind::Interrupted | WaiveKind::NotReached,
@@ -60,11 +81,7 @@ pub(super) fn coverage(
     }
     for ((node, step, why), cases) in lost {
         let what = if cases.len() == 1 { format!("case `{}`", cases[0]) } else { format!("{} cases", cases.len()) };
-        findings.push(Finding::new(
-            doc("COV-002"),
-            Subject::Node(crate::id::NodeName(node)),
-            format!("{step}, {what}: {why}"),
-        ));
+        findings.push(Finding::new(doc("COV-002"), Subject::Node(NodeName(node)), format!("{step}, {what}: {why}")));
     }
     // The header says which probes were chosen: a record without their steps is not whole, whoever shortened it.
     for probe in record.header.plan.probes.iter().filter(|p| !record.steps.iter().any(|s| s.probe == **p)) {
@@ -96,6 +113,42 @@ pub(super) fn coverage(
         Some(_) => {}
         None => {
             findings.push(Finding::new(doc("COV-004"), Subject::Run, "the record has no end: gonogo died before it"))
+        }
+    }
+}
+
+/// A group's failure: of the node that is to blame, of nobody when the localiser will tell, else of the group.
+fn of_group(
+    step: &Step,
+    group: Option<&Vec<NodeName>>,
+    line: Option<&OutcomeLine>,
+    kind: FailKind,
+    error: &str,
+    findings: &mut Vec<Finding>,
+) {
+    let (Some(group), Some(line)) = (group, line) else { return };
+    let evidence = format!("{}, {error}", step.name);
+    if let Some(node) = &line.blame {
+        let code = if kind == FailKind::Junk { "RUN-003" } else { "RUN-001" };
+        findings.push(Finding::new(doc(code), Subject::Node(node.clone()), evidence));
+    } else if !step.name.starts_with(PAIR_STEP) {
+        findings.push(Finding::new(doc("COL-021"), Subject::Group(group.clone()), evidence));
+    }
+}
+
+/// What a group suffered from a node that is found guilty otherwise is that node's, not the group's.
+pub(super) fn excuse(findings: &mut [Finding]) {
+    let guilty: HashSet<NodeName> =
+        findings.iter().filter(|f| f.severity >= Severity::Hold).filter_map(|f| f.subject.node().cloned()).collect();
+    for f in findings {
+        let by = match &f.subject {
+            Subject::Group(nodes) => nodes.iter().find(|n| guilty.contains(n)),
+            Subject::Link(a, b) => [a, b].into_iter().find(|n| guilty.contains(n)),
+            _ => None,
+        };
+        if let Some(node) = by.cloned() {
+            f.severity = Severity::Info;
+            f.evidence.push_str(&format!("; {node} is in it"));
         }
     }
 }

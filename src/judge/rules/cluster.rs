@@ -1,0 +1,188 @@
+//! What the nodes are to each other: clocks, the shared directory, differences, machines they share, strangers at the door.
+
+use std::collections::BTreeMap;
+
+use crate::hostlist;
+use crate::id::{NodeName, clean};
+use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::rules::{Facts, facts};
+use crate::measure;
+use crate::record::Record;
+use crate::topology::Machine;
+
+/// Clocks further apart than this order checkpoints wrongly; than that, break certificates.
+const SKEW_WARN_MS: f64 = 1_000.0;
+const SKEW_FAIL_MS: f64 = 60_000.0;
+/// A file that takes longer to be seen makes a restart load an old checkpoint.
+const LATE_MS: f64 = 5_000.0;
+
+pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
+    if record.header.launcher.is_none() {
+        return;
+    }
+    for (_, f) in facts(record) {
+        match f {
+            measure::Facts::Clocks(offsets) => clocks(offsets, findings),
+            measure::Facts::Shared(views) => shared(views, findings),
+            measure::Facts::Strangers(list) => {
+                let total: u64 = list.iter().map(|(_, n)| n).sum();
+                let shown: Vec<String> = list.iter().take(4).map(|(a, n)| format!("{} ({n})", clean(a))).collect();
+                let evidence = format!("{total} connections without the token, from {}", shown.join(", "));
+                findings.push(Finding::new(doc("CLU-007"), Subject::Run, evidence));
+            }
+            measure::Facts::Machine(_) | measure::Facts::Filesystem(_) => {}
+        }
+    }
+    let machines: Vec<(&NodeName, &Machine)> = Facts::machines(record).collect();
+    sharing(&machines, findings);
+    differences(&machines, findings);
+}
+
+fn clocks(offsets: &[measure::ClockOffset], findings: &mut Vec<Finding>) {
+    // Against the median node: the first node's clock may be the wrong one.
+    let mut middles: Vec<f64> = offsets.iter().map(|o| (o.low_ms + o.high_ms) / 2.0).collect();
+    middles.sort_by(f64::total_cmp);
+    let Some(median) = middles.get(middles.len() / 2).copied() else { return };
+    for o in offsets {
+        let (low, high) = (o.low_ms - median, o.high_ms - median);
+        let sure = if low > 0.0 { low } else { (-high).max(0.0) };
+        if sure > SKEW_WARN_MS {
+            let side = if low > 0.0 { "ahead of" } else { "behind" };
+            let evidence = format!("its clock is {:.1} s {side} that of the other nodes", sure / 1e3);
+            let severity = if sure > SKEW_FAIL_MS { Severity::Fail } else { Severity::Warn };
+            findings.push(Finding::new(doc("CLK-001"), Subject::Node(o.node.clone()), evidence).severity(severity));
+        }
+    }
+}
+
+/// What most nodes have; `None` without a majority.
+fn majority<'a, T: Ord + ?Sized>(values: impl Iterator<Item = &'a T>) -> Option<(&'a T, usize)> {
+    let mut counts: BTreeMap<&T, usize> = BTreeMap::new();
+    let mut total = 0;
+    for v in values {
+        *counts.entry(v).or_default() += 1;
+        total += 1;
+    }
+    counts.into_iter().max_by_key(|(_, n)| *n).filter(|(_, n)| 2 * n > total)
+}
+
+fn shared(views: &[measure::SharedView], findings: &mut Vec<Finding>) {
+    let usual = majority(views.iter().filter(|v| v.error.is_none()).map(|v| v.mount.as_str()));
+    for v in views {
+        let subject = || Subject::Node(v.node.clone());
+        if let Some((usual, n)) = usual.filter(|(u, _)| v.error.is_none() && v.mount != **u) {
+            let evidence = format!("the checkpoint directory is on {}, on {n} other nodes on {usual}", v.mount);
+            findings.push(Finding::new(doc("STO-040"), subject(), evidence));
+        }
+        match (v.visible_ms, &v.error) {
+            // Its own storage step says what is wrong with it.
+            (_, Some(_)) => {}
+            (None, None) => {
+                findings.push(Finding::new(
+                    doc("STO-041"),
+                    subject(),
+                    "a file written by the first node was not there after 10 s",
+                ));
+            }
+            (Some(ms), None) if ms > LATE_MS => {
+                let evidence = format!("a file written by the first node was there after {:.1} s", ms / 1e3);
+                findings.push(Finding::new(doc("STO-041"), subject(), evidence).severity(Severity::Warn));
+            }
+            _ => {}
+        }
+        if v.read_back == Some(false) {
+            findings.push(Finding::new(doc("STO-042"), subject(), "its neighbour's file came back with other bytes"));
+        }
+    }
+}
+
+fn sharing(machines: &[(&NodeName, &Machine)], findings: &mut Vec<Finding>) {
+    let mut by_boot: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (node, m) in machines {
+        if let Some(boot) = m.boot.as_deref().filter(|b| !b.is_empty()) {
+            by_boot.entry(boot).or_default().push(node.0.clone());
+        }
+    }
+    for names in by_boot.into_values().filter(|n| n.len() > 1) {
+        let evidence = format!(
+            "{} run under one kernel; they took turns where a step wants a machine whole",
+            hostlist::compress(&names)
+        );
+        findings.push(Finding::new(doc("CLU-008"), Subject::Run, evidence));
+    }
+}
+
+/// Nodes that differ from the majority in something that should be the same everywhere.
+fn differences(machines: &[(&NodeName, &Machine)], findings: &mut Vec<Finding>) {
+    if machines.len() < 3 {
+        return;
+    }
+    let sorted = |mut v: Vec<String>| {
+        v.sort();
+        v.join(", ")
+    };
+    type Look = fn(&Machine) -> String;
+    let looks: &[(&str, Look)] = &[
+        ("kernel", |m| m.kernel.release.clone().unwrap_or_default()),
+        ("system", |m| m.kernel.os.clone().unwrap_or_default()),
+        ("CPU", |m| format!("{} x {}", m.cpu.threads, m.cpu.model)),
+        ("memory", |m| {
+            m.memory
+                .total
+                .map_or(String::new(), |t| format!("{} GiB", (t.as_f64() / (8u64 << 30) as f64).round() * 8.0))
+        }),
+        ("huge pages", |m| m.memory.transparent_huge_pages.clone().unwrap_or_default()),
+        ("container", |m| m.container.clone().unwrap_or_else(|| "none".to_owned())),
+        ("governor", |m| m.cpu.governor.clone().unwrap_or_default()),
+    ];
+    let many: &[(&str, fn(&Machine) -> Vec<String>)] = &[
+        ("GPUs", |m| {
+            m.gpus
+                .iter()
+                .map(|g| format!("{}:{} {}", g.vendor, g.device, g.driver.as_deref().unwrap_or("no driver")))
+                .collect()
+        }),
+        ("InfiniBand", |m| {
+            m.infiniband
+                .iter()
+                .map(|d| {
+                    let rates: Vec<&str> = d.ports.iter().filter_map(|p| p.rate.as_deref()).collect();
+                    format!("{} {} {}", d.name, d.firmware.as_deref().unwrap_or("?"), rates.join("+"))
+                })
+                .collect()
+        }),
+        ("NICs", |m| {
+            m.nics
+                .iter()
+                .filter(|n| n.state.as_deref() == Some("up"))
+                .map(|n| {
+                    format!(
+                        "{} {} Mb/s MTU {}",
+                        n.driver.as_deref().unwrap_or("virtual"),
+                        n.speed_mbps.unwrap_or(0),
+                        n.mtu.unwrap_or(0)
+                    )
+                })
+                .collect()
+        }),
+        ("kernel modules", |m| m.modules.clone()),
+        ("kernel settings", |m| m.sysctls.iter().map(|(k, v)| format!("{k}={v}")).collect()),
+        ("variables", |m| {
+            // What a launcher sets for each node differs by design.
+            let of_job =
+                |k: &str| ["SLURM", "OMPI", "PMI", "RANK", "LOCAL_", "MASTER_"].iter().any(|p| k.starts_with(p));
+            m.environment.iter().filter(|(k, _)| !of_job(k)).map(|(k, v)| format!("{k}={v}")).collect()
+        }),
+    ];
+    let mut values: Vec<(&str, Vec<String>)> =
+        looks.iter().map(|(what, look)| (*what, machines.iter().map(|(_, m)| look(m)).collect())).collect();
+    values.extend(many.iter().map(|(what, look)| (*what, machines.iter().map(|(_, m)| sorted(look(m))).collect())));
+    for (what, all) in values {
+        let Some((usual, n)) = majority(all.iter()).filter(|(_, n)| *n < machines.len()) else { continue };
+        for ((node, _), own) in machines.iter().zip(&all).filter(|(_, own)| *own != usual) {
+            let none = |t: &str| if t.is_empty() { "none".to_owned() } else { t.to_owned() };
+            let evidence = format!("{what}: {}; on {n} of {} nodes {}", none(own), machines.len(), none(usual));
+            findings.push(Finding::new(doc("HET-001"), Subject::Node((*node).clone()), evidence));
+        }
+    }
+}
