@@ -2,7 +2,7 @@
 
 use crate::cluster::Step;
 use crate::id::NodeName;
-use crate::localise::{self, Kind, PAIR_STEP, Round};
+use crate::localise::{self, Kind, PAIR_STEP, Part, Round};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe;
 use crate::record::Record;
@@ -84,4 +84,14 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName])
     }
     add("world", total, vec![names.clone()]);
     out
+}
+
+/// Nodes whose own network is bad by the pairs measured so far.
+pub(super) fn bad_nodes(record: &Record) -> Vec<NodeName> {
+    let network = localise::network(record);
+    let of = |part: &Part| match part {
+        Part::Sends(i) | Part::Receives(i) => Some(network.nodes[*i as usize].clone()),
+        Part::Up(_) | Part::Down(_) => None,
+    };
+    network.pairs.verdict().bad.iter().filter_map(|(part, _)| of(part)).collect()
 }

@@ -84,12 +84,17 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         }
         let machines = self.discover();
         self.alone(&machines);
+        if self.is_cluster() {
+            // Who is slow alone is confirmed before the network is looked at: there is time for it now.
+            let reserve = self.network_time();
+            self.again(limits, reserve);
+        }
         if self.is_cluster() && self.fleet.nodes().len() > 1 {
             self.together();
             self.pairs();
             self.groups();
         }
-        self.again(limits);
+        self.again(limits, Duration::ZERO);
         if self.is_cluster() {
             self.fleet.listen();
             self.presence(STAY);
@@ -302,7 +307,10 @@ impl<'a, F: Fleet> Campaign<'a, F> {
 
     fn groups(&mut self) {
         let plan = self.record.header.plan.clone();
-        for step in network::collectives(&self.record, &plan, &self.fleet.nodes()) {
+        // Survivors only: a node that is slow by itself makes every group slow, and is found already.
+        let verdict = network::bad_nodes(&self.record);
+        let nodes: Vec<NodeName> = self.fleet.nodes().into_iter().filter(|n| !verdict.contains(n)).collect();
+        for step in network::collectives(&self.record, &plan, &nodes) {
             let groups = step.groups.clone();
             self.between(step, groups);
         }
@@ -314,7 +322,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     }
 
     /// Open cases again, with more time each, while the budget lasts.
-    fn again(&mut self, limits: &[Expectation]) {
+    fn again(&mut self, limits: &[Expectation], reserve: Duration) {
         for round in 1..=ROUNDS {
             if self.fleet.interrupted() {
                 return;
@@ -345,7 +353,8 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             let mut ran = false;
             for p in again {
                 let turns = self.fleet.turns(&p.step, &p.groups);
-                if Duration::from_millis(p.step.estimate_ms) * turns < self.left() && !self.fleet.interrupted() {
+                let left = self.left().saturating_sub(reserve);
+                if Duration::from_millis(p.step.estimate_ms) * turns < left && !self.fleet.interrupted() {
                     self.watch.step(&format!("{} again: {} open", p.step.name, p.step.cases.len()));
                     self.run(&p, self.left());
                     ran = true;
@@ -412,7 +421,7 @@ pub fn preview(plan: &CheckPlan, machine: &Machine) -> (Vec<Step>, Vec<Step>) {
 
 fn line(step: &Step, o: GroupOutcome) -> OutcomeLine {
     OutcomeLine {
-        blame: o.blame.filter(|b| *b != o.node || step.groups.iter().any(|g| g.len() > 1)),
+        blame: o.blame,
         node: o.node,
         step: step.name.clone(),
         probe: step.probe.clone(),

@@ -42,11 +42,13 @@ pub(super) fn is_busy(load: &Load) -> bool {
 }
 
 /// Judges the series of one metric over attempts: those measured while the machine was quiet, if there are any.
+/// `at_once` nodes did the same at the same time.
 pub(super) fn judge<'r>(
     row: Row<'r>,
     attempts: &[(&'r Series, Option<Load>)],
     limits: &'r [Expectation],
     clock_s: f64,
+    at_once: f64,
 ) -> Option<Cell<'r>> {
     let busy = |load: &Option<Load>| load.as_ref().is_some_and(is_busy);
     let quiet: Vec<&(&Series, Option<Load>)> = attempts.iter().filter(|(_, l)| !busy(l)).collect();
@@ -75,6 +77,15 @@ pub(super) fn judge<'r>(
             (Limit::Value(v), _) => v,
             (Limit::ShareOfNominal(share), Some(nominal)) if nominal.value > 0.0 => share * nominal.value,
             (Limit::ShareOfNominal(_), _) => continue,
+        };
+        // What a file system gives one node it gives to all of them together.
+        let value = if e.source == Source::Catalogue && row.probe == "storage" {
+            match series.better {
+                Better::Higher => value / at_once,
+                Better::Lower => value * at_once,
+            }
+        } else {
+            value
         };
         let v = verdict(&summary, value, e.margin, series.better, e.weight);
         // The worst verdict shows its limit; among equals the highest demand.

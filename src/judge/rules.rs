@@ -28,16 +28,32 @@ pub struct Row<'r> {
     pub probe: &'r str,
     pub step: &'r str,
     pub case: &'r str,
+    /// The group that did it together, `node` first; empty for a node alone.
+    pub group: &'r [NodeName],
 }
 
 impl<'r> Row<'r> {
-    fn of(line: &'r OutcomeLine) -> Self {
-        Row { node: &line.node, probe: line.probe.as_str(), step: &line.step, case: &line.case }
+    fn of(line: &'r OutcomeLine, groups: &Groups<'r>) -> Self {
+        // Most records have no groups: nothing is looked up for them.
+        let group = if groups.is_empty() { None } else { groups.get(&(line.step.as_str(), &line.node)) };
+        let group = group.copied().unwrap_or(&[]);
+        Row { node: &line.node, probe: line.probe.as_str(), step: &line.step, case: &line.case, group }
     }
 
     pub(super) fn subject(&self) -> Subject {
-        Subject::Node(self.node.clone())
+        if self.group.is_empty() { Subject::Node(self.node.clone()) } else { Subject::Group(self.group.to_vec()) }
     }
+}
+
+/// Groups of several nodes, by step and first node.
+type Groups<'r> = FxHashMap<(&'r str, &'r NodeName), &'r [NodeName]>;
+
+fn groups(record: &Record) -> Groups<'_> {
+    let several = |s: &'_ crate::cluster::Step| s.groups.iter().any(|g| g.len() > 1);
+    let steps = record.steps.iter().filter(|s| several(s));
+    steps
+        .flat_map(|s| s.groups.iter().filter(|g| g.len() > 1).map(move |g| ((s.name.as_str(), &g[0]), g.as_slice())))
+        .collect()
 }
 
 /// The facts of a record that are no samples.
@@ -78,8 +94,9 @@ impl<'r> Cases<'r> {
             rows: Vec::new(),
             index: FxHashMap::with_capacity_and_hasher(record.outcomes.len(), Default::default()),
         };
+        let groups = groups(record);
         for line in &record.outcomes {
-            let row = Row::of(line);
+            let row = Row::of(line, &groups);
             let i = *out.index.entry(row).or_insert_with(|| {
                 out.rows.push((row, Vec::with_capacity(1)));
                 out.rows.len() - 1
@@ -103,6 +120,7 @@ fn judge_case<'r>(
     attempts: &[&'r OutcomeLine],
     limits: &'r [Expectation],
     clock_s: f64,
+    at_once: f64,
     cells: &mut Vec<Cell<'r>>,
     findings: &mut Vec<Finding>,
 ) {
@@ -115,7 +133,7 @@ fn judge_case<'r>(
             let same = |m: &'r Measured| m.series.iter().find(|s| s.metric == series.metric);
             if measured[..i].iter().all(|(earlier, _)| same(earlier).is_none()) {
                 let attempts: Vec<_> = measured.iter().filter_map(|(m, load)| Some((same(m)?, *load))).collect();
-                cells.extend(cell::judge(row, &attempts, limits, clock_s));
+                cells.extend(cell::judge(row, &attempts, limits, clock_s, at_once));
             }
         }
     }
@@ -132,8 +150,11 @@ pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -
     outcomes::coverage(record, run, &cases, &mut coverage, &mut findings);
     let clock = record.header.clock_resolution_ns * 1e-9;
     let mut cells: Vec<Cell<'r>> = Vec::with_capacity(2 * cases.rows.len());
+    let at_once: FxHashMap<&str, f64> =
+        record.steps.iter().map(|s| (s.name.as_str(), s.groups.len().max(1) as f64)).collect();
     for (row, attempts) in &cases.rows {
-        judge_case(*row, attempts, limits, clock, &mut cells, &mut findings);
+        let at_once = at_once.get(row.step).copied().unwrap_or(1.0);
+        judge_case(*row, attempts, limits, clock, at_once, &mut cells, &mut findings);
     }
     peers::judge(record, run, &mut cells);
     coverage.without_limit = cells.iter().filter(|c| c.limit.is_none()).count();

@@ -47,7 +47,7 @@ pub struct OutcomeLine {
     pub case: String,
     /// 1 at first, more when measured again.
     pub attempt: u32,
-    /// The node whose own fault it is that there is no better outcome, where that is known and not `node` itself.
+    /// The node whose own fault it is that there is no better outcome, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blame: Option<NodeName>,
     /// Who else used the node meanwhile, when that could be told.

@@ -75,7 +75,7 @@ pub fn view<'j>(j: &'j Judgement<'_>, record_path: &str) -> View<'j> {
         headline: headline(j),
         provenance: provenance(j),
         findings: groups(&j.findings),
-        tables: tables(&j.cells),
+        tables: tables(j),
         coverage: format!(
             "{}; {} metrics measured, {} of them without a limit",
             j.coverage.sentence(),
@@ -169,7 +169,13 @@ fn groups(findings: &[Finding]) -> Vec<FindingGroup<'_>> {
     out
 }
 
-fn tables(cells: &[Cell<'_>]) -> Vec<Table> {
+fn tables(j: &Judgement<'_>) -> Vec<Table> {
+    let cells = &j.cells;
+    let who = |c: &Cell<'_>| match c.row.group {
+        [] => c.row.node.to_string(),
+        [a, b] => format!("{a}+{b}"),
+        group => list(group),
+    };
     // Over nodes: the same case and metric of the same step, in the order of first appearance.
     let mut order: Vec<(&str, &str, &str)> = Vec::new();
     let mut by_key: FxHashMap<(&str, &str, &str), Vec<&Cell<'_>>> = FxHashMap::default();
@@ -189,7 +195,7 @@ fn tables(cells: &[Cell<'_>]) -> Vec<Table> {
         if key.2 == "algbw" {
             continue;
         }
-        let row = row(&by_key[&key]);
+        let row = row(&by_key[&key], &who);
         match out.iter_mut().find(|t| t.probe == key.0) {
             Some(t) => t.rows.push(row),
             None => out.push(Table { probe: clean(key.0).into_owned(), rows: vec![row] }),
@@ -198,7 +204,7 @@ fn tables(cells: &[Cell<'_>]) -> Vec<Table> {
     out
 }
 
-fn row(cells: &[&Cell<'_>]) -> Row {
+fn row(cells: &[&Cell<'_>], who: &dyn Fn(&Cell<'_>) -> String) -> Row {
     let first = cells[0];
     let (unit, better) = (first.series.unit, first.series.better);
     let mut medians: Vec<f64> = cells.iter().filter_map(|c| Some(c.summary?.median)).collect();
@@ -231,7 +237,7 @@ fn row(cells: &[&Cell<'_>]) -> Row {
         measured: middle.map_or("not a number".to_owned(), show),
         spread,
         worst: if cells.len() > 1 {
-            format!("{} {}", worst.summary.map_or("?".to_owned(), |s| show(s.median)), worst.row.node)
+            format!("{} {}", worst.summary.map_or("?".to_owned(), |s| show(s.median)), who(worst))
         } else {
             String::new()
         },

@@ -21,19 +21,22 @@ pub(super) fn coverage(
     findings: &mut Vec<Finding>,
 ) {
     // Cases without a result are told once a step and reason, not once each.
-    let mut lost: BTreeMap<(String, String, String), Vec<&str>> = BTreeMap::new();
+    let mut lost: BTreeMap<(Subject, String, String), Vec<&str>> = BTreeMap::new();
     for step in &record.steps {
         let alone: Vec<&NodeName> = record.header.nodes.iter().collect();
         let first: Vec<&NodeName> = step.groups.iter().filter_map(|g| g.first()).collect();
         for node in if step.groups.is_empty() { &alone } else { &first } {
             let group = step.groups.iter().find(|g| g.len() > 1 && g[0] == **node);
             for case in &step.cases {
-                let row = Row { node: *node, probe: step.probe.as_str(), step: &step.name, case };
+                let together = group.map_or(&[][..], |g| g.as_slice());
+                let row = Row { node, probe: step.probe.as_str(), step: &step.name, case, group: together };
                 let line = cases.index.get(&row).and_then(|i| standing(&cases.rows[*i].1));
                 let outcome = line.map(|l| &l.outcome);
                 coverage.count(outcome);
+                // A step of several nodes that did not run says nothing against its first one.
+                let place = || if group.is_some() { Subject::Run } else { row.subject() };
                 let mut lose =
-                    |why: &str| lost.entry((node.0.clone(), step.name.clone(), why.to_owned())).or_default().push(case);
+                    |why: &str| lost.entry((place(), step.name.clone(), why.to_owned())).or_default().push(case);
                 // Whose fault it is has a finding of its own; the others of its group are not blamed.
                 let blamed = line.is_some_and(|l| l.blame.is_some());
                 match outcome {
@@ -79,9 +82,9 @@ pub(super) fn coverage(
             }
         }
     }
-    for ((node, step, why), cases) in lost {
+    for ((subject, step, why), cases) in lost {
         let what = if cases.len() == 1 { format!("case `{}`", cases[0]) } else { format!("{} cases", cases.len()) };
-        findings.push(Finding::new(doc("COV-002"), Subject::Node(NodeName(node)), format!("{step}, {what}: {why}")));
+        findings.push(Finding::new(doc("COV-002"), subject, format!("{step}, {what}: {why}")));
     }
     // The header says which probes were chosen: a record without their steps is not whole, whoever shortened it.
     for probe in record.header.plan.probes.iter().filter(|p| !record.steps.iter().any(|s| s.probe == **p)) {
@@ -140,7 +143,16 @@ fn of_group(
 pub(super) fn excuse(findings: &mut [Finding]) {
     let guilty: HashSet<NodeName> =
         findings.iter().filter(|f| f.severity >= Severity::Hold).filter_map(|f| f.subject.node().cloned()).collect();
+    // A node that computes slowly moves bytes slowly: the network is not the place to look first.
+    let slow: HashSet<NodeName> = findings
+        .iter()
+        .filter(|f| f.code.as_str() == "PER-001" && f.severity == Severity::Fail)
+        .filter_map(|f| f.subject.node().cloned())
+        .collect();
     for f in findings {
+        if f.code.as_str().starts_with("NET-02") && f.subject.node().is_some_and(|n| slow.contains(n)) {
+            f.evidence.push_str("; the node itself is slow (PER-001): look there first");
+        }
         let by = match &f.subject {
             Subject::Group(nodes) => nodes.iter().find(|n| guilty.contains(n)),
             Subject::Link(a, b) => [a, b].into_iter().find(|n| guilty.contains(n)),

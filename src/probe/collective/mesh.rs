@@ -41,7 +41,10 @@ impl Mesh {
         let own = child.address;
         let listener = io(format!("cannot listen at {own}"), TcpListener::bind((own, 0)))?;
         let address = io("cannot read the listener's address", listener.local_addr())?;
-        let addresses = child.exchange(address.to_string())?;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let published = child.exchange(format!("{address} {}", boot.trim()))?;
+        let parts = |text: &String| text.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap_or_default();
+        let (addresses, boots): (Vec<String>, Vec<String>) = published.iter().map(parts).unzip();
         let mut links: Vec<Option<TcpStream>> = (0..ranks).map(|_| None).collect();
         for (peer, text) in addresses.iter().enumerate().take(rank).filter(|(peer, _)| with(rank, *peer)) {
             let who = child.name(peer);
@@ -76,8 +79,8 @@ impl Mesh {
         for stream in links.iter().flatten() {
             io("cannot prepare a connection", stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)))?;
         }
-        // On one machine all ranks share its cores; a node's own are its own.
-        let spin = if child.members.is_empty() { ranks <= cores } else { cores > 1 };
+        // Ranks under one kernel share its cores: who spins takes the core that the others need.
+        let spin = boots.iter().filter(|b| **b == boots[rank]).count() <= cores;
         let names = (0..ranks).map(|r| child.name(r)).collect();
         Ok(Mesh { rank, ranks, links, spin, names, inbox: vec![0.0; INBOX] })
     }
