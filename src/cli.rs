@@ -38,6 +38,8 @@ pub enum Command {
     },
     /// List what there is.
     List { what: Listed },
+    /// Try the schedule and the localiser on a cluster that is not there.
+    Simulate(Simulate),
     /// A probe's process; gonogo starts it itself.
     #[command(hide = true)]
     Worker,
@@ -112,6 +114,42 @@ pub struct Check {
     /// Slurm's topology.conf, where it is not in its usual place.
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub topology: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Simulate {
+    /// Virtual nodes, 2 to 100000.
+    #[arg(long, default_value_t = 512)]
+    pub nodes: u32,
+    /// Nodes at a leaf switch.
+    #[arg(long, default_value_t = 32)]
+    pub per_leaf: u32,
+    /// Slow nodes, picked by the seed.
+    #[arg(long, default_value_t = 0)]
+    pub bad: u32,
+    /// A fault: node:N sends:N receives:N flapping:N leaf:N pair:A-B scale:N@SIZE; ? picks one (repeat).
+    #[arg(long, value_name = "FAULT")]
+    pub fault: Vec<String>,
+    /// Relative standard deviation of a reading.
+    #[arg(long, default_value_t = 0.02)]
+    pub noise: f64,
+    /// Share of good tests that read bad under full load.
+    #[arg(long, default_value_t = 0.03)]
+    pub false_bad: f64,
+    /// Share of bad tests that read good.
+    #[arg(long, default_value_t = 0.01)]
+    pub miss: f64,
+    /// What a fault leaves of a rate.
+    #[arg(long, default_value_t = 0.5)]
+    pub severity: f64,
+    /// Uplink capacity of a leaf over that of its nodes: 0.5 is 2:1 oversubscribed.
+    #[arg(long, default_value_t = 1.0)]
+    pub uplinks: f64,
+    /// Repeat with the seeds that follow.
+    #[arg(long, default_value_t = 1)]
+    pub runs: u32,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,8 @@ mod fit;
 mod fleet;
 mod network;
 mod run;
+mod simulated;
 
 pub use fleet::{Fleet, Solo};
 pub use run::{CLUSTER, Campaign, JOIN, STAY, Watch, machine_of, preview};
+pub use simulated::{Fault, Shape, Simulated};

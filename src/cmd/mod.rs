@@ -8,6 +8,7 @@ mod gate;
 mod judge;
 mod list;
 mod shell;
+mod simulate;
 mod worker;
 
 use crate::cli::{Cli, Command};
@@ -42,6 +43,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Discover(args) => discover::run(args),
         Command::Explain { code } => explain::run(&code),
         Command::List { what } => list::run(what),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Worker => worker::run(),
     }
 }

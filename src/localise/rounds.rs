@@ -38,10 +38,11 @@ pub struct Round {
 
 /// Rounds of each kind.
 const FULL: u32 = 3;
-const CONFIRM: u32 = 3;
-const AGAIN: u32 = 2;
+const QUIET: u32 = 3;
 /// Log-odds from which a node is looked at again.
 const SUSPECT: f64 = -12.0;
+/// Log-odds from which nothing more is to be found out.
+const CERTAIN: f64 = 14.0;
 /// Control pairs in a quiet round.
 const CONTROLS: usize = 3;
 
@@ -67,23 +68,35 @@ pub fn next(pairs: &Pairs, done: &[Kind], seed: u64) -> Option<Round> {
     }
     let beliefs = pairs.beliefs();
     let node = |i: u32| beliefs[i as usize].log_odds.max(beliefs[(pairs.nodes + i) as usize].log_odds);
-    if count(&[Kind::Confirm]) < CONFIRM && n >= 3 {
+    if count(&[Kind::Confirm, Kind::Again]) < QUIET && n >= 3 {
+        let looked_at: HashSet<u32> =
+            pairs.tests.iter().filter(|t| t.quiet && !t.control).flat_map(|t| [t.a, t.b]).collect();
         let mut suspects: Vec<u32> = (0..pairs.nodes)
             .filter(|i| {
                 let (s, r) = (&beliefs[*i as usize], &beliefs[(pairs.nodes + i) as usize]);
-                s.bad + r.bad > 0 && node(*i) > SUSPECT
+                // Sure enough after one quiet test is sure enough.
+                let quiet = looked_at.contains(i);
+                s.bad + r.bad > 0 && node(*i) > SUSPECT && !(quiet && node(*i) > CERTAIN)
             })
             .collect();
         suspects.sort_by(|a, b| node(*b).total_cmp(&node(*a)));
         suspects.truncate((n / 3).max(1));
+        let mut used = HashSet::new();
+        let mut chosen = Vec::new();
+        let mut cleared = Vec::new();
         if !suspects.is_empty() {
-            return Some(Round { kind: Kind::Confirm, pairs: confirm(pairs, &suspects, &node, &met, &mut rng) });
+            (chosen, cleared) = confirm(pairs, &suspects, &node, &met, &mut used, &mut rng);
         }
-    }
-    if count(&[Kind::Again]) < AGAIN {
-        let again = again(pairs, &node, &mut rng);
-        if !again.is_empty() {
-            return Some(Round { kind: Kind::Again, pairs: again });
+        // Pairs whose ends are cleared by now take part in the same rounds: rounds cost time, tests do not.
+        let kind = if suspects.is_empty() { Kind::Again } else { Kind::Confirm };
+        again(pairs, &node, &mut used, &mut chosen);
+        if !chosen.is_empty() {
+            if cleared.is_empty() {
+                cleared = (0..pairs.nodes).filter(|i| !used.contains(i) && node(*i) < 0.0).collect();
+                rng.shuffle(&mut cleared);
+            }
+            controls(pairs, &mut chosen, &mut used, &cleared);
+            return Some(Round { kind, pairs: chosen });
         }
     }
     None
@@ -151,15 +164,17 @@ fn matching(pairs: &Pairs, kind: Kind, met: &HashSet<(u32, u32)>, rng: &mut fast
     out
 }
 
-/// Each suspect with a cleared node that it has not met, of its own leaf if there is one; then controls.
+/// Each suspect with a cleared node that it has not met, of its own leaf if there is one. Returns the tests and the
+/// cleared nodes.
 fn confirm(
     pairs: &Pairs,
     suspects: &[u32],
     node: &dyn Fn(u32) -> f64,
     met: &HashSet<(u32, u32)>,
+    used: &mut HashSet<u32>,
     rng: &mut fastrand::Rng,
-) -> Vec<(u32, u32, bool)> {
-    let mut used: HashSet<u32> = suspects.iter().copied().collect();
+) -> (Vec<(u32, u32, bool)>, Vec<u32>) {
+    used.extend(suspects);
     let mut cleared: Vec<u32> = (0..pairs.nodes).filter(|i| !used.contains(i)).collect();
     rng.shuffle(&mut cleared);
     cleared.sort_by(|a, b| node(*a).total_cmp(&node(*b)));
@@ -184,12 +199,11 @@ fn confirm(
             out.push(if rng.bool() { (*s, p, false) } else { (p, *s, false) });
         }
     }
-    controls(pairs, &mut out, &mut used, &cleared);
-    out
+    (out, cleared)
 }
 
-/// Pairs of good nodes that read bad every time so far and are not yet sure.
-fn again(pairs: &Pairs, node: &dyn Fn(u32) -> f64, rng: &mut fastrand::Rng) -> Vec<(u32, u32, bool)> {
+/// Adds pairs of good nodes that read bad every time so far and are not yet sure.
+fn again(pairs: &Pairs, node: &dyn Fn(u32) -> f64, used: &mut HashSet<u32>, out: &mut Vec<(u32, u32, bool)>) {
     let readings = pairs.readings();
     let mut bad: BTreeMap<(u32, u32), (u32, u32)> = BTreeMap::new();
     for r in &readings {
@@ -197,8 +211,6 @@ fn again(pairs: &Pairs, node: &dyn Fn(u32) -> f64, rng: &mut fastrand::Rng) -> V
         entry.0 += 1;
         entry.1 += u32::from(r.bad);
     }
-    let mut used = HashSet::new();
-    let mut out = Vec::new();
     for ((a, b), (tests, bad)) in &bad {
         let unsure = *bad > 0 && bad == tests && *tests < 3;
         if unsure && node(*a) < 0.0 && node(*b) < 0.0 && !used.contains(a) && !used.contains(b) {
@@ -206,12 +218,6 @@ fn again(pairs: &Pairs, node: &dyn Fn(u32) -> f64, rng: &mut fastrand::Rng) -> V
             out.push((*a, *b, false));
         }
     }
-    if !out.is_empty() {
-        let mut cleared: Vec<u32> = (0..pairs.nodes).filter(|i| !used.contains(i) && node(*i) < -3.0).collect();
-        rng.shuffle(&mut cleared);
-        controls(pairs, &mut out, &mut used, &cleared);
-    }
-    out
 }
 
 /// Adds control pairs of each hop class in the round: as many as there are tests, at most a few.

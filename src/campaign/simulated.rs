@@ -1,0 +1,203 @@
+//! A cluster that is not there: N virtual nodes with faults, measured by the same schedule, localiser and judge.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use crate::campaign::fleet::{ArgsOf, Fleet};
+use crate::cluster::{GroupOutcome, Step};
+use crate::id::NodeName;
+use crate::measure::{Better, Measured, Outcome, Series, Transport};
+use crate::topology::Leaf;
+use crate::unit::Unit;
+
+/// What is injected.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fault {
+    /// Everything through the node's NIC.
+    Node(u32),
+    Sends(u32),
+    Receives(u32),
+    /// One pair, both ways.
+    Pair(u32, u32),
+    /// All that crosses a leaf's uplinks.
+    Leaf(u32),
+    /// The node is slow only in groups of so many and more.
+    Scale(u32, u32),
+    /// The node is slow in half of its tests.
+    Flapping(u32),
+}
+
+/// How the virtual cluster behaves. Rates are of a link, in bytes per second.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shape {
+    pub nodes: u32,
+    pub per_leaf: u32,
+    /// Relative standard deviation of a reading.
+    pub noise: f64,
+    /// Share of good readings that read bad under full load; a sixth of it when quiet.
+    pub false_bad: f64,
+    /// Share of bad readings that read good.
+    pub miss: f64,
+    /// What a bad part leaves of a rate.
+    pub severity: f64,
+    /// Uplink capacity of a leaf over that of its nodes.
+    pub uplinks: f64,
+}
+
+const RATE: f64 = 45e9;
+/// Quiet rounds load few links: interference falls with concurrency (statically routed fabrics lose 40 % at full load).
+const QUIET_SHARE: f64 = 1.0 / 6.0;
+
+pub struct Simulated {
+    pub shape: Shape,
+    pub faults: Vec<Fault>,
+    /// Rounds of pairs, and pairs in all.
+    pub rounds: u32,
+    pub tests: u64,
+    names: Vec<NodeName>,
+    numbers: HashMap<NodeName, u32>,
+    rng: fastrand::Rng,
+}
+
+impl Simulated {
+    pub fn new(shape: Shape, faults: Vec<Fault>, seed: u64) -> Self {
+        let width = shape.nodes.to_string().len();
+        let names: Vec<NodeName> = (1..=shape.nodes).map(|i| NodeName(format!("sim{i:0width$}"))).collect();
+        let numbers = names.iter().enumerate().map(|(i, n)| (n.clone(), i as u32)).collect();
+        Simulated { shape, faults, rounds: 0, tests: 0, names, numbers, rng: fastrand::Rng::with_seed(seed) }
+    }
+
+    pub fn leaves(&self) -> Vec<Leaf> {
+        let leaf = |(i, nodes): (usize, &[NodeName])| Leaf { name: format!("leaf{i}"), nodes: nodes.to_vec() };
+        self.names.chunks(self.shape.per_leaf.max(1) as usize).enumerate().map(leaf).collect()
+    }
+
+    pub fn name(&self, node: u32) -> &NodeName {
+        &self.names[node as usize]
+    }
+
+    /// Nodes that a perfect check would leave out.
+    pub fn guilty(&self) -> BTreeSet<NodeName> {
+        let mut out = BTreeSet::new();
+        for f in &self.faults {
+            match f {
+                Fault::Node(n) | Fault::Sends(n) | Fault::Receives(n) | Fault::Flapping(n) => {
+                    out.insert(self.name(*n).clone());
+                }
+                Fault::Pair(..) | Fault::Leaf(_) | Fault::Scale(..) => {}
+            }
+        }
+        out
+    }
+
+    fn leaf(&self, node: u32) -> u32 {
+        node / self.shape.per_leaf.max(1)
+    }
+
+    fn gauss(&mut self) -> f64 {
+        // Twelve uniforms: mean 6, variance 1.
+        (0..12).map(|_| self.rng.f64()).sum::<f64>() - 6.0
+    }
+
+    /// Whether a fault lies on the way, and it shows this time.
+    fn hit(&mut self, from: u32, to: u32) -> bool {
+        let across = self.leaf(from) != self.leaf(to);
+        let mut hit = false;
+        let mut flap = false;
+        for f in &self.faults {
+            match f {
+                Fault::Node(n) => hit |= *n == from || *n == to,
+                Fault::Sends(n) => hit |= *n == from,
+                Fault::Receives(n) => hit |= *n == to,
+                Fault::Pair(a, b) => hit |= (*a, *b) == (from, to) || (*b, *a) == (from, to),
+                Fault::Leaf(l) => hit |= across && (self.leaf(from) == *l || self.leaf(to) == *l),
+                Fault::Flapping(n) => flap |= *n == from || *n == to,
+                Fault::Scale(..) => {}
+            }
+        }
+        hit || (flap && self.rng.bool())
+    }
+
+    fn pair(&mut self, step: &Step, a: u32, b: u32) -> (f64, f64) {
+        let quiet = step.args.get("round").and_then(|r| r.as_str()).is_some_and(|r| r == "confirm" || r == "again");
+        let across = self.leaf(a) != self.leaf(b);
+        let fabric = if across && !quiet { self.shape.uplinks.min(1.0) } else { 1.0 };
+        // Interference and misses are of the test: both directions share the moment.
+        let false_bad = self.shape.false_bad * if quiet { QUIET_SHARE } else { 1.0 };
+        let (disturbed, missed) = (self.rng.f64() < false_bad, self.rng.f64() < self.shape.miss);
+        let mut one = |from: u32, to: u32| {
+            let bad = (self.hit(from, to) && !missed) || disturbed;
+            let noise = 1.0 + self.shape.noise * self.gauss();
+            RATE * fabric * noise.max(0.1) * if bad { self.shape.severity } else { 1.0 }
+        };
+        (one(a, b), one(b, a))
+    }
+
+    fn group(&mut self, group: &[u32]) -> f64 {
+        let size = group.len() as u32;
+        let hit = self.faults.iter().any(|f| match f {
+            Fault::Scale(n, from) => size >= *from && group.contains(n),
+            Fault::Node(n) | Fault::Sends(n) | Fault::Receives(n) => group.contains(n),
+            _ => false,
+        });
+        let noise = 1.0 + self.shape.noise * self.gauss();
+        RATE * 0.9 * noise.max(0.1) * if hit { self.shape.severity } else { 1.0 }
+    }
+}
+
+fn series(metric: &str, value: f64) -> Outcome {
+    let series = Series {
+        metric: metric.to_owned(),
+        unit: Unit::BytePerSecond,
+        better: Better::Higher,
+        block: 1,
+        samples: vec![value; 8],
+        bound: None,
+        nominal: None,
+        slowest_rank: None,
+    };
+    Outcome::Measured(Measured { series: vec![series], transport: Vec::<Transport>::new(), ..Measured::default() })
+}
+
+impl Fleet for Simulated {
+    fn nodes(&self) -> Vec<NodeName> {
+        self.names.clone()
+    }
+
+    fn run(
+        &mut self,
+        step: &Step,
+        groups: &[Vec<NodeName>],
+        _: ArgsOf<'_>,
+        _: Duration,
+        each: &mut dyn FnMut(GroupOutcome),
+    ) {
+        let pairs = step.name.starts_with(crate::localise::PAIR_STEP);
+        if pairs {
+            self.rounds += 1;
+            self.tests += groups.len() as u64;
+        }
+        for group in groups {
+            let members: Vec<u32> = group.iter().map(|n| self.numbers[n]).collect();
+            let rates = if pairs { self.pair(step, members[0], members[1]) } else { Default::default() };
+            for case in &step.cases {
+                let outcome = match case.as_str() {
+                    "pair out" => series("bandwidth", rates.0),
+                    "pair back" => series("bandwidth", rates.1),
+                    c if c.starts_with("all-reduce") => series("busbw", self.group(&members)),
+                    // What is not simulated is not told.
+                    _ => Outcome::Measured(Measured::default()),
+                };
+                each(GroupOutcome { node: group[0].clone(), case: case.clone(), outcome, load: None, blame: None });
+            }
+        }
+    }
+
+    fn turns(&self, _: &Step, _: &[Vec<NodeName>]) -> u32 {
+        1
+    }
+
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
