@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::common::*;
 use gonogo::id::FindingCode;
+use gonogo::id::NodeName;
 use gonogo::judge::{CODES, Severity};
-use gonogo::measure::{FailKind, Load, Outcome, WaiveKind};
+use gonogo::measure::{ClockOffset, Facts, FailKind, Load, Measured, Outcome, SharedView, Transport, WaiveKind};
 use gonogo::plan::RunPlan;
 use gonogo::record::{Damage, Record};
 use gonogo::topology::{IbDevice, Machine, Missing, PciGpu};
@@ -46,6 +47,52 @@ fn provoke(code: &str) -> Option<Record> {
         add(&mut record, "gemm", "f32 1 core", good_gemm());
         add(&mut record, "storage", "capacity", filesystem("ext4", available));
         Some(record)
+    };
+    let cluster = |edit: &dyn Fn(&mut Record)| {
+        let mut record = healthy(RunPlan::default());
+        record.header.launcher = Some("Slurm".into());
+        record.header.nodes = (1..=8).map(|i| NodeName(format!("n{i}"))).collect();
+        let first = vec![vec![record.header.nodes[0].clone()]];
+        record.steps.iter_mut().for_each(|s| s.groups = first.clone());
+        edit(&mut record);
+        Some(record)
+    };
+    let gone = |kind| {
+        cluster(&|r| {
+            add_on(r, "n2", "cluster", "join", Outcome::error(kind, "as the test has it"));
+        })
+    };
+    let fact = |facts: Facts| {
+        cluster(&|r| {
+            let o = Outcome::Measured(Measured { facts: Some(facts.clone()), ..Measured::default() });
+            add_on(r, "n1", "environment", "clocks", o);
+        })
+    };
+    let shared = |edit: &dyn Fn(&mut SharedView)| {
+        let view = |n: &str| SharedView {
+            node: NodeName(n.into()),
+            mount: "srv:/x nfs4".into(),
+            visible_ms: Some(3.0),
+            read_back: Some(true),
+            error: None,
+        };
+        let mut views: Vec<SharedView> = ["n1", "n2", "n3"].into_iter().map(view).collect();
+        edit(&mut views[1]);
+        fact(Facts::Shared(views))
+    };
+    let pairs = |rate: &dyn Fn(u32, u32) -> f64, leaves: u32| {
+        let mut r = network(if leaves > 1 { 4 * leaves } else { 8 }, leaves);
+        let n = r.header.nodes.len() as u32;
+        for (round, groups) in gonogo::localise::circle(n).into_iter().enumerate() {
+            add_round(&mut r, round, "inter-leaf", &groups, rate);
+        }
+        // A pair, a node or a leaf is told from chance by a quiet test.
+        for round in 0..2 {
+            let base: Vec<(u32, u32)> =
+                if leaves > 1 { (0..n / 2).map(|i| (i, i + n / 2)).collect() } else { vec![(1, 6), (3, 4), (0, 2)] };
+            add_round(&mut r, 100 + round, "confirm", &base, rate);
+        }
+        Some(r)
     };
     match code {
         "COV-001" => Some(empty(RunPlan::default())),
@@ -128,6 +175,103 @@ fn provoke(code: &str) -> Option<Record> {
             record.header.plan.storage_path = Some("/elsewhere".into());
             Some(record)
         }
+        "CLU-001" => gone(FailKind::NeverJoined),
+        "CLU-002" => gone(FailKind::NodeLost),
+        "CLU-003" => gone(FailKind::NodeSilent),
+        "CLU-004" => gone(FailKind::OtherBuild),
+        "CLU-005" => gone(FailKind::OtherPlan),
+        "CLU-006" => gone(FailKind::OtherWorld),
+        "CLU-007" => fact(Facts::Strangers(vec![("10.0.0.9".into(), 3)])),
+        "CLU-008" => cluster(&|r| {
+            for n in ["n1", "n2"] {
+                let m = Machine { boot: Some("b".into()), ..good_machine() };
+                add_on(r, n, "environment", "machine", machine(m));
+            }
+        }),
+        "CLK-001" => fact(Facts::Clocks(
+            ["n1", "n2", "n3", "n4"]
+                .iter()
+                .map(|n| {
+                    let at = if *n == "n3" { 5_000.0 } else { 0.0 };
+                    ClockOffset { node: NodeName((*n).into()), low_ms: at - 1.0, high_ms: at + 1.0 }
+                })
+                .collect(),
+        )),
+        "HET-001" => cluster(&|r| {
+            for n in ["n1", "n2", "n3", "n4"] {
+                let mut m = good_machine();
+                m.kernel.release = Some(if n == "n2" { "6.1" } else { "6.8" }.into());
+                add_on(r, n, "environment", "machine", machine(m));
+            }
+        }),
+        "PER-001" => cluster(&|r| {
+            for attempt in [1, 2] {
+                for n in ["n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"] {
+                    let flops = if n == "n5" { 60e9 } else { 90e9 };
+                    let outcome = measured(series("gemm", "flops", flops).nominally(100e9, "the test's CPU"));
+                    let line = add_on(r, n, "gemm", "f32 1 core", outcome);
+                    r.outcomes[line].attempt = attempt;
+                }
+            }
+        }),
+        "NET-020" => pairs(&|a, b| if a == 3 || b == 3 { 1e9 } else { 10e9 }, 1),
+        "NET-021" => pairs(&|a, _| if a == 3 { 1e9 } else { 10e9 }, 1),
+        "NET-022" => pairs(&|_, b| if b == 3 { 1e9 } else { 10e9 }, 1),
+        "NET-023" => pairs(&|a, b| if (a, b) == (1, 6) { 1e9 } else { 10e9 }, 1),
+        "NET-024" => pairs(&|a, b| if a / 4 != b / 4 && (a < 4 || b < 4) { 1e9 } else { 10e9 }, 6),
+        "NET-025" => pairs(&|a, b| if a / 4 != b / 4 { 5e9 } else { 10e9 }, 6),
+        "NET-026" => with("", &|r| {
+            let mut o = measured(series("tcp", "bandwidth", 1e12));
+            if let Outcome::Measured(m) = &mut o {
+                m.transport = vec![Transport {
+                    node: NodeName("n1".into()),
+                    interface: Some("ib0".into()),
+                    bytes: 1 << 30,
+                    counted: vec![("eth0".into(), 1 << 30), ("ib0".into(), 4096)],
+                }];
+            }
+            add(r, "tcp", "x", o);
+        }),
+        "NET-027" => pairs(&|a, b| if a == 3 || b == 3 { 0.0 } else { 10e9 }, 1),
+        "NET-028" => {
+            // One bad test with one partner, and nothing else of either.
+            let mut r = network(8, 2);
+            for (round, groups) in [vec![(0, 1), (2, 3), (4, 5), (6, 7)]].into_iter().enumerate() {
+                add_round(&mut r, round, "inter-leaf", &groups, &|a, b| if a + b == 1 { 1e9 } else { 10e9 });
+            }
+            Some(r)
+        }
+        "COL-020" => {
+            let mut r = network(8, 1);
+            let names: Vec<NodeName> = (0..8).map(|i| NodeName(format!("n{i}"))).collect();
+            let groups: Vec<Vec<NodeName>> = names.chunks(2).map(<[NodeName]>::to_vec).collect();
+            let case = "all-reduce ladder n=2 16 MiB";
+            add_groups(&mut r, "collective-ladder-2", "collective", &[case], serde_json::Value::Null, &groups);
+            for (i, g) in groups.iter().enumerate() {
+                let rate = if i == 2 { 1e9 } else { 10e9 };
+                add_line(
+                    &mut r,
+                    &g[0],
+                    "collective-ladder-2",
+                    "collective",
+                    case,
+                    measured(series("collective", "busbw", rate)),
+                );
+            }
+            Some(r)
+        }
+        "COL-021" => {
+            let mut r = network(8, 1);
+            let names: Vec<NodeName> = (0..8).map(|i| NodeName(format!("n{i}"))).collect();
+            let case = "all-reduce world n=8 16 MiB";
+            add_groups(&mut r, "collective-world-8", "collective", &[case], serde_json::Value::Null, &[names.clone()]);
+            let failed = Outcome::error(FailKind::Error, "as the test has it");
+            add_line(&mut r, &names[0], "collective-world-8", "collective", case, failed);
+            Some(r)
+        }
+        "STO-040" => shared(&|v| v.mount = "tmpfs tmpfs".into()),
+        "STO-041" => shared(&|v| v.visible_ms = None),
+        "STO-042" => shared(&|v| v.read_back = Some(false)),
         "PLN-001" => with("[[waive]]\ncode = \"STO-025\"\nreason = \"x\"\nuntil = \"2020-01-01\"\n", &|_| {}),
         _ => None,
     }

@@ -5,7 +5,7 @@ use gonogo::id::{NodeName, ProbeName};
 use gonogo::measure::{Check, Facts, Load, Measured, Outcome, Series};
 use gonogo::plan::{self, CheckPlan, RunPlan};
 use gonogo::record::{End, Header, OutcomeLine, Record, SCHEMA};
-use gonogo::topology::{Filesystem, Machine, Mount};
+use gonogo::topology::{Filesystem, Leaf, Machine, Mount};
 use gonogo::unit::Bytes;
 use gonogo::{baseline, judge, probe};
 use jiff::Timestamp;
@@ -153,4 +153,93 @@ pub fn verdict(record: &Record) -> (String, Vec<String>) {
     let findings =
         j.findings.iter().filter(|f| f.weighs()).map(|f| format!("{} {}", f.code, f.severity.name())).collect();
     (j.decision.to_string(), findings)
+}
+
+/// Adds a planned case of one node of several, with its outcome. Cases of one name share a step.
+pub fn add_on(record: &mut Record, node: &str, probe: &'static str, case: &str, outcome: Outcome) -> usize {
+    let step = format!("{probe}-{case}");
+    let node = NodeName(node.into());
+    match record.steps.iter_mut().find(|s| s.name == step) {
+        Some(s) if s.groups.iter().any(|g| g[0] == node) => {}
+        Some(s) => s.groups.push(vec![node.clone()]),
+        None => add_groups(record, &step, probe, &[case], serde_json::Value::Null, &[vec![node.clone()]]),
+    }
+    add_line(record, &node, &step, probe, case, outcome)
+}
+
+pub fn add_groups(
+    record: &mut Record,
+    step: &str,
+    probe: &'static str,
+    cases: &[&str],
+    args: serde_json::Value,
+    groups: &[Vec<NodeName>],
+) {
+    record.steps.push(Step {
+        name: step.into(),
+        probe: ProbeName::new(probe),
+        ranks: 1,
+        groups: groups.to_vec(),
+        exclusive: true,
+        cases: cases.iter().map(|c| (*c).to_owned()).collect(),
+        args,
+        seed: 1,
+        estimate_ms: 1000,
+        scratch: None,
+        attempt: 1,
+    });
+}
+
+pub fn add_line(
+    record: &mut Record,
+    node: &NodeName,
+    step: &str,
+    probe: &'static str,
+    case: &str,
+    outcome: Outcome,
+) -> usize {
+    record.outcomes.push(OutcomeLine {
+        node: node.clone(),
+        step: step.into(),
+        probe: ProbeName::new(probe),
+        case: case.into(),
+        attempt: 1,
+        blame: None,
+        load: None,
+        outcome,
+    });
+    record.outcomes.len() - 1
+}
+
+/// A record of `nodes` nodes `n0`, `n1`, ... in `leaves` leaves of four, with no measurement yet.
+pub fn network(nodes: u32, leaves: u32) -> Record {
+    let mut record = empty(RunPlan::default());
+    record.header.launcher = Some("Slurm".into());
+    record.header.nodes = (0..nodes).map(|i| NodeName(format!("n{i}"))).collect();
+    if leaves > 1 {
+        let leaf = |(i, nodes): (usize, &[NodeName])| Leaf { name: format!("leaf{i}"), nodes: nodes.to_vec() };
+        record.header.leaves = record.header.nodes.chunks(4).enumerate().map(leaf).collect();
+    }
+    record
+}
+
+/// A round of pairs, each direction at `rate(from, to)`; a rate of 0 is no connection.
+pub fn add_round(record: &mut Record, round: usize, kind: &str, pairs: &[(u32, u32)], rate: &dyn Fn(u32, u32) -> f64) {
+    let name = |i: u32| NodeName(format!("n{i}"));
+    let step = format!("{}{round}", gonogo::localise::PAIR_STEP);
+    let groups: Vec<Vec<NodeName>> = pairs.iter().map(|(a, b)| vec![name(*a), name(*b)]).collect();
+    // In a quiet round all but the first are there for reference.
+    let controls: Vec<NodeName> =
+        if kind == "confirm" { pairs.iter().skip(1).map(|(a, _)| name(*a)).collect() } else { vec![] };
+    let args = gonogo::localise::round_args(kind, &controls);
+    add_groups(record, &step, "tcp", &["pair out", "pair back"], args, &groups);
+    for (a, b) in pairs {
+        for (case, from, to) in [("pair out", *a, *b), ("pair back", *b, *a)] {
+            let outcome = match rate(from, to) {
+                0.0 => Outcome::error(gonogo::measure::FailKind::Error, "no connection"),
+                v => measured(series("tcp", "bandwidth", v)),
+            };
+            add_line(record, &name(*a), &step, "tcp", case, outcome);
+        }
+    }
 }

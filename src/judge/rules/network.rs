@@ -75,12 +75,12 @@ fn pairs(record: &Record, findings: &mut Vec<Finding>) {
     }
     let f = network.pairs.fabric();
     let show = |v: f64| Unit::BytePerSecond.show(v);
-    let (busy, quiet) = (f.inter, f.inter_quiet.or(f.intra));
+    let (busy, quiet) = (f.inter, f.inter_quiet.into_iter().chain(f.intra).reduce(f64::max));
     if let (Some(busy), Some(quiet)) = (busy, quiet)
         && busy < OVERSUBSCRIBED * quiet
     {
         let evidence = format!(
-            "across leaves, {} a pair under full load against {} when quiet: {:.0} %; no node is to blame",
+            "across leaves, {} a pair under full load against {} within them or when quiet: {:.0} %; no node is to blame",
             show(busy),
             show(quiet),
             100.0 * busy / quiet
@@ -91,6 +91,7 @@ fn pairs(record: &Record, findings: &mut Vec<Finding>) {
 
 /// Groups of one size, held against each other.
 fn ladder(record: &Record, cells: &[Cell<'_>], culprits: &HashSet<NodeName>, findings: &mut Vec<Finding>) {
+    let mut told: Vec<&Vec<NodeName>> = Vec::new();
     for step in record.steps.iter().filter(|s| s.name.starts_with("collective-") && s.groups.len() >= 3) {
         let Some(case) = step.cases.iter().rfind(|c| c.starts_with("all-reduce")) else { continue };
         let rate = |group: &Vec<NodeName>| {
@@ -106,6 +107,11 @@ fn ladder(record: &Record, cells: &[Cell<'_>], culprits: &HashSet<NodeName>, fin
             if level[i].busbw.is_none() || group.iter().any(|n| culprits.contains(n)) {
                 continue;
             }
+            // A larger group is slow because the smaller one in it is: the smallest is what to look at.
+            if told.iter().any(|t| t.iter().all(|n| group.contains(n))) {
+                continue;
+            }
+            told.push(group);
             let evidence = format!(
                 "{case}: {:.0} % of the busbw of the {} other groups of this size, and no pair of its nodes is slow",
                 100.0 * share,
