@@ -384,10 +384,15 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     }
 
     fn waive(&mut self, p: &Planned, kind: WaiveKind, why: &str) {
+        let alive = self.fleet.nodes();
         for group in &p.groups {
+            // What a lost node did not do any more is not for lack of time.
+            let lost = group.iter().find(|n| !alive.contains(n)).cloned();
+            let why = lost.as_ref().map_or_else(|| why.to_owned(), |n| format!("{n} was lost before it"));
             for case in &p.step.cases {
-                let (node, outcome) = (group[0].clone(), Outcome::waived(kind, why));
-                self.write(line(&p.step, GroupOutcome { node, case: case.clone(), outcome, load: None, blame: None }));
+                let (node, outcome) = (group[0].clone(), Outcome::waived(kind, why.clone()));
+                let case = case.clone();
+                self.write(line(&p.step, GroupOutcome { node, case, outcome, load: None, blame: lost.clone() }));
             }
         }
     }

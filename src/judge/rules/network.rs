@@ -129,8 +129,9 @@ fn transport(record: &Record, findings: &mut Vec<Finding>) {
         let Outcome::Measured(m) = &line.outcome else { continue };
         for t in &m.transport {
             let Some(claimed) = &t.interface else { continue };
+            // Between two nodes under one kernel, loopback carries what is sent to either's address.
             let by = |name: &str| t.counted.iter().filter(|(n, _)| n == name).map(|(_, b)| *b).sum::<u64>();
-            let other = t.counted.iter().filter(|(n, _)| n != claimed).max_by_key(|(_, b)| *b);
+            let other = t.counted.iter().filter(|(n, _)| n != claimed && n != "lo").max_by_key(|(_, b)| *b);
             let Some((other, bytes)) = other else { continue };
             // Half of the payload elsewhere and not where it was claimed: headers and chatter explain neither.
             if by(claimed) < t.bytes / 2 && *bytes > t.bytes / 2 && told.insert(t.node.clone()) {

@@ -1,0 +1,280 @@
+//! A cluster of real processes on this machine: agents that join, work, die, lie and are refused.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const TOKEN: &str = "a token of the tests, long enough";
+
+struct World {
+    dir: tempfile::TempDir,
+    port: u16,
+    size: u32,
+}
+
+impl World {
+    fn new(size: u32) -> Result<Self> {
+        // A port that was free a moment ago.
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        Ok(World { dir: tempfile::tempdir()?, port, size })
+    }
+
+    fn command(&self, rank: u32, extra: &[&str]) -> Command {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_gonogo"));
+        let (rank, size) = (rank.to_string(), self.size.to_string());
+        let at = format!("127.0.0.1:{}", self.port);
+        c.args(["check", "--quiet", "--rank", &rank, "--nodes", &size, "--rendezvous", &at, "--join-timeout", "6s"])
+            .args(["--only", "environment,tcp", "--format", "json", "--out", &format!("rec-{rank}")])
+            .args(extra)
+            .current_dir(self.dir.path())
+            .env("GONOGO_TOKEN", TOKEN)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        c
+    }
+
+    fn start(&self, rank: u32, extra: &[&str]) -> Result<Child> {
+        Ok(self.command(rank, extra).spawn()?)
+    }
+}
+
+/// Exit code, the report, what was said on stderr.
+fn end(child: Child) -> Result<(i32, serde_json::Value, String)> {
+    let Output { status, stdout, stderr } = child.wait_with_output()?;
+    let report = serde_json::from_slice(&stdout).unwrap_or_default();
+    Ok((status.code().unwrap_or(-1), report, String::from_utf8_lossy(&stderr).into_owned()))
+}
+
+/// `CODE node` of every finding from `hold` up.
+fn against(report: &serde_json::Value) -> Vec<String> {
+    let findings = report["findings"].as_array().cloned().unwrap_or_default();
+    let heavy = |f: &&serde_json::Value| matches!(f["severity"].as_str(), Some("fail" | "hold"));
+    let show = |f: &serde_json::Value| format!("{} {}", f["code"].as_str().unwrap_or("?"), f["subject"]);
+    findings.iter().filter(heavy).map(show).collect()
+}
+
+#[test]
+fn three_agents_are_one_cluster() -> Result {
+    let w = World::new(3)?;
+    let others = [w.start(1, &[])?, w.start(2, &[])?];
+    let (code, report, err) = end(w.start(0, &[])?)?;
+    assert_eq!(report["nodes"].as_array().map(Vec::len), Some(3), "{err}");
+    assert_eq!(report["launcher"], "flags");
+    let cases: Vec<&str> =
+        report["metrics"].as_array().into_iter().flatten().filter_map(|m| m["case"].as_str()).collect();
+    assert!(cases.contains(&"pair out") && cases.contains(&"pair ping"), "{cases:?}");
+    assert!(!report.to_string().contains(TOKEN) && !err.contains(TOKEN));
+    // Three processes on one machine say little of its network; whatever the verdict, it is one.
+    assert!(code <= 2, "{code} {err}");
+    for other in others {
+        let (code, _, err) = end(other)?;
+        assert_eq!((code, err.as_str()), (0, ""));
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_token_nobody_starts_and_the_line_to_add_is_told() -> Result {
+    let w = World::new(2)?;
+    for rank in [0, 1] {
+        let (code, _, err) = end(w.command(rank, &[]).env_remove("GONOGO_TOKEN").spawn()?)?;
+        assert_eq!(code, 3);
+        assert!(err.contains("export GONOGO_TOKEN=$(openssl rand -hex 32)"), "{err}");
+    }
+    let (code, _, err) = end(w.command(0, &[]).env("GONOGO_TOKEN", "short").spawn()?)?;
+    assert!(code == 3 && err.contains("shorter than 16"), "{err}");
+    Ok(())
+}
+
+#[test]
+fn a_token_file_that_others_may_read_is_refused() -> Result {
+    let w = World::new(2)?;
+    let file = w.dir.path().join("token");
+    std::fs::write(&file, TOKEN)?;
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    let (code, _, err) = end(w.start(0, &["--token-file", "token"])?)?;
+    assert!(code == 3 && err.contains("chmod 600 token"), "{err}");
+    Ok(())
+}
+
+#[test]
+fn another_token_is_kept_out_and_its_node_is_named_missing() -> Result {
+    let w = World::new(2)?;
+    let zero = w.start(0, &[])?;
+    let (code, _, err) = end(w.command(1, &[]).env("GONOGO_TOKEN", "another token, long enough too").spawn()?)?;
+    assert!(code == 2 && err.contains("does not hold this node's token"), "{code} {err}");
+    let (code, report, err) = end(zero)?;
+    assert_eq!(code, 1, "{err}");
+    assert!(
+        against(&report).iter().any(|f| f.starts_with("CLU-001") && f.contains("rank-1")),
+        "{:?}",
+        against(&report)
+    );
+    let strangers = report["findings"].as_array().into_iter().flatten().any(|f| f["code"] == "CLU-007");
+    assert!(strangers, "strangers were not told: {report}");
+    Ok(())
+}
+
+#[test]
+fn junk_at_the_port_costs_nothing() -> Result {
+    let w = World::new(2)?;
+    let zero = w.start(0, &[])?;
+    let flood = {
+        let port = w.port;
+        std::thread::spawn(move || {
+            let end = Instant::now() + Duration::from_secs(3);
+            let mut held = Vec::new();
+            while Instant::now() < end {
+                let Ok(mut s) = TcpStream::connect(("127.0.0.1", port)) else {
+                    std::thread::sleep(Duration::from_millis(5));
+                    continue;
+                };
+                // A frame of 4 GiB, half a frame, a request of another protocol, and silence.
+                let junk: [&[u8]; 4] = [&[0xff; 600], &[1, 2, 3], b"GET / HTTP/1.1\r\n\r\n", b""];
+                let _ = s.write_all(junk[held.len() % 4]);
+                held.push(s);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            held.len()
+        })
+    };
+    std::thread::sleep(Duration::from_millis(300));
+    let one = w.start(1, &[])?;
+    let (code, report, err) = end(zero)?;
+    assert!(code <= 2 && report["nodes"].as_array().map(Vec::len) == Some(2), "{code} {err}");
+    assert!(against(&report).iter().all(|f| !f.starts_with("CLU")), "{:?}", against(&report));
+    assert_eq!(end(one)?.0, 0);
+    assert!(flood.join().unwrap_or(0) > 20);
+    Ok(())
+}
+
+#[test]
+fn a_rank_that_appears_twice_and_a_world_of_another_size_are_refused() -> Result {
+    let w = World::new(3)?;
+    let zero = w.start(0, &[])?;
+    let first = w.start(1, &[])?;
+    std::thread::sleep(Duration::from_millis(700));
+    let (code, _, err) = end(w.start(1, &[])?)?;
+    assert!(code == 2 && err.contains("says that it is rank 1"), "{code} {err}");
+    let other = World { dir: tempfile::tempdir()?, port: w.port, size: 7 };
+    let (code, _, err) = end(other.start(2, &[])?)?;
+    // The gathering may be over by then: it was complete with those who came, right or wrong.
+    assert!(
+        code == 2 && (err.contains("in a world of 3") || err.contains("begun without it") || err.contains("closed")),
+        "{code} {err}"
+    );
+    let (_, report, _) = end(zero)?;
+    assert!(against(&report).iter().any(|f| f.starts_with("CLU-006")), "{:?}", against(&report));
+    end(first)?;
+    Ok(())
+}
+
+#[test]
+fn a_node_with_another_plan_is_named() -> Result {
+    let w = World::new(2)?;
+    let one = w.start(1, &["--tier", "standard"])?;
+    let (_, report, err) = end(w.start(0, &[])?)?;
+    let named = report["findings"].as_array().into_iter().flatten().any(|f| f["code"] == "CLU-005");
+    assert!(named, "{report} {err}");
+    end(one)?;
+    Ok(())
+}
+
+#[test]
+fn an_agent_killed_in_the_middle_is_named_and_the_rest_is_measured() -> Result {
+    let w = World::new(3)?;
+    let args = ["--budget", "20s", "--tier", "standard"];
+    let (one, mut two) = (w.start(1, &args)?, w.start(2, &args)?);
+    let zero = w.start(0, &args)?;
+    std::thread::sleep(Duration::from_millis(2500));
+    two.kill()?;
+    two.wait()?;
+    let (code, report, err) = end(zero)?;
+    let against = against(&report);
+    assert_eq!(code, 1, "{err} {against:?}");
+    assert!(against.iter().any(|f| f.starts_with("CLU-002") && f.contains("#2")), "{against:?}");
+    // What the short budget left out is nobody's fault; nothing else is said of the others.
+    let others = against.iter().filter(|f| !f.contains("#2") && !f.starts_with("COV-002"));
+    assert_eq!(others.count(), 0, "an innocent is blamed: {against:?}");
+    assert_eq!(end(one)?.0, 0);
+    Ok(())
+}
+
+#[test]
+fn when_rank_0_dies_the_others_end_by_themselves_and_say_why() -> Result {
+    let w = World::new(3)?;
+    let args = ["--budget", "30s", "--tier", "standard"];
+    let (one, two) = (w.start(1, &args)?, w.start(2, &args)?);
+    let mut zero = w.start(0, &args)?;
+    std::thread::sleep(Duration::from_millis(1500));
+    zero.kill()?;
+    zero.wait()?;
+    let since = Instant::now();
+    for agent in [one, two] {
+        let (code, _, err) = end(agent)?;
+        assert!(code == 2 && err.contains("ends without a verdict"), "{code} {err}");
+    }
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+    Ok(())
+}
+
+#[test]
+fn a_host_that_does_not_resolve_and_a_contradiction_are_told() -> Result {
+    let w = World::new(2)?;
+    let (code, _, err) =
+        end(w.command(1, &["--join-timeout", "1s"]).arg("--rendezvous").arg("no-such-host.invalid:9").spawn()?)
+            .or_else(|_| end(w.start(1, &[])?))?;
+    assert!(code >= 2 && !err.is_empty(), "{code} {err}");
+    let mut c = Command::new(env!("CARGO_BIN_EXE_gonogo"));
+    let out = c.args(["check", "--quiet"]).env("RANK", "9").env("WORLD_SIZE", "4").env("MASTER_ADDR", "h").output()?;
+    let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(3) && err.contains("RANK=9 WORLD_SIZE=4"), "{err}");
+    Ok(())
+}
+
+/// Known targets of the localiser: exactly the right nodes, in at most six rounds of pairs.
+#[test]
+fn the_localiser_finds_exactly_the_bad_nodes() -> Result {
+    for (nodes, bad, runs, least) in [("32", "1", "1000", 0.999), ("512", "5", "60", 0.995), ("10000", "50", "1", 0.97)]
+    {
+        let out = Command::new(env!("CARGO_BIN_EXE_gonogo"))
+            .args(["simulate", "--nodes", nodes, "--bad", bad, "--runs", runs])
+            .output()?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(text.lines().all(|l| l.starts_with("simulated")), "{text}");
+        let number = |after: &str| -> Option<f64> {
+            text.split(after).nth(1)?.split_whitespace().next()?.trim_end_matches('%').parse().ok()
+        };
+        let right = number("exactly the right nodes in ").unwrap_or(0.0) / runs.parse::<f64>()?;
+        assert!(right >= least, "{text}");
+        let rounds = text.split(" at most").next().and_then(|t| t.split_whitespace().last()?.parse::<u32>().ok());
+        assert!(rounds.is_some_and(|r| r <= 6), "{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn each_kind_of_fault_has_its_own_verdict() -> Result {
+    for (fault, code, subject) in [
+        ("sends:7", "NET-021", "sim008"),
+        ("receives:7", "NET-022", "sim008"),
+        ("leaf:3", "NET-024", "leaf3"),
+        ("scale:70@8", "COL-020", "sim[065-072]"),
+    ] {
+        let out = Command::new(env!("CARGO_BIN_EXE_gonogo"))
+            .args(["simulate", "--nodes", "256", "--fault", fault])
+            .output()?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let found: Vec<&str> = text.lines().filter(|l| l.contains("  fail  ")).collect();
+        assert!(!found.is_empty() && found.iter().all(|l| l.contains(code) && l.contains(subject)), "{fault}: {text}");
+    }
+    let out =
+        Command::new(env!("CARGO_BIN_EXE_gonogo")).args(["simulate", "--nodes", "256", "--uplinks", "0.5"]).output()?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(text.contains("NET-025") && !text.contains("  fail  "), "{text}");
+    Ok(())
+}
