@@ -71,7 +71,7 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName])
                 .collect()
         };
         let mut even = neighbours(0);
-        even.retain(|p| total % 2 == 0 || p[1] != names[0]);
+        even.retain(|p| total.is_multiple_of(2) || p[1] != names[0]);
         add("ring", 2, even);
         let leaves: Vec<Vec<NodeName>> =
             ordered.chunk_by(|a, b| a.0 == b.0).map(|c| c.iter().map(|(_, n)| n.clone()).collect()).collect();

@@ -69,6 +69,11 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         this
     }
 
+    /// The record, and the first write to it on disk that failed.
+    pub fn end(self) -> (Record, Option<std::io::Error>) {
+        (self.record, self.lost)
+    }
+
     fn left(&self) -> Duration {
         self.record.header.plan.budget.0.saturating_sub(RESERVE).saturating_sub(self.started.elapsed())
     }
@@ -152,7 +157,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         let plan = self.record.header.plan.clone();
         let looks = probe::find("environment").map(|p| p.steps(&plan, &Machine::default())).unwrap_or_default();
         let wanted = plan.probes.iter().any(|p| p.as_str() == "environment");
-        let groups = self.fleet.nodes().into_iter().map(|n| vec![n]).collect();
+        let groups: Vec<Vec<NodeName>> = self.fleet.nodes().into_iter().map(|n| vec![n]).collect();
         let from = self.record.outcomes.len();
         for step in looks {
             let planned = self.planned(step, &groups);
@@ -170,11 +175,11 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         self.fleet.nodes().into_iter().map(|n| (n.clone(), found.get(&n).cloned().unwrap_or_default())).collect()
     }
 
-    fn planned(&self, mut step: Step, groups: &Vec<Vec<NodeName>>) -> Planned {
+    fn planned(&self, mut step: Step, groups: &[Vec<NodeName>]) -> Planned {
         if self.is_cluster() {
-            step.groups = groups.clone();
+            step.groups = groups.to_vec();
         }
-        Planned { step, groups: groups.clone(), args: HashMap::new() }
+        Planned { step, groups: groups.to_vec(), args: HashMap::new() }
     }
 
     /// What each node does by itself, planned on its own machine; nodes that do the same do it in one step.

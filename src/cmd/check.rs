@@ -62,13 +62,15 @@ pub(super) fn measure<F: Fleet>(
     let limits = judging::limits(&header.plan.run);
     let mut campaign = Campaign::new(header, fleet, Some(&mut writer), &progress, started);
     campaign.go(&limits);
-    let (record, lost) = (std::mem::replace(&mut campaign.record.outcomes, Vec::new()), campaign.lost.take());
-    let record = crate::record::Record { outcomes: record, ..campaign.record.clone() };
+    let (record, lost) = campaign.end();
     progress.0.finish_and_clear();
     if args.out.is_none() {
         point_latest(&path);
     }
     let judgement = judge::judge(&record, &record.header.plan.run, &limits);
+    if record.header.launcher.is_some() {
+        hostfile(&path, &judgement.placement.run_on);
+    }
     judging::show(&judgement, &path, args.format)?;
     match lost {
         Some(error) => Err(Failure::internal(anyhow!(error).context(format!(
@@ -163,6 +165,13 @@ fn point_latest(record: &Path) {
         let _ = std::fs::remove_file(link);
         let _ = std::os::unix::fs::symlink(dir, link);
     }
+}
+
+/// The nodes to run on, one a line, beside the record. That it cannot be written costs nobody a verdict.
+fn hostfile(record: &Path, nodes: &[NodeName]) {
+    let safe = |n: &&NodeName| n.0.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:#".contains(&b));
+    let lines: String = nodes.iter().filter(safe).map(|n| format!("{}\n", n.0)).collect();
+    let _ = std::fs::write(record.with_file_name("hostfile"), lines);
 }
 
 /// A bar on a terminal, nothing elsewhere.

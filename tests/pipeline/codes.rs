@@ -264,7 +264,14 @@ fn provoke(code: &str) -> Option<Record> {
             let mut r = network(8, 1);
             let names: Vec<NodeName> = (0..8).map(|i| NodeName(format!("n{i}"))).collect();
             let case = "all-reduce world n=8 16 MiB";
-            add_groups(&mut r, "collective-world-8", "collective", &[case], serde_json::Value::Null, &[names.clone()]);
+            add_groups(
+                &mut r,
+                "collective-world-8",
+                "collective",
+                &[case],
+                serde_json::Value::Null,
+                std::slice::from_ref(&names),
+            );
             let failed = Outcome::error(FailKind::Error, "as the test has it");
             add_line(&mut r, &names[0], "collective-world-8", "collective", case, failed);
             Some(r)

@@ -122,6 +122,7 @@ fn differences(machines: &[(&NodeName, &Machine)], findings: &mut Vec<Finding>) 
         v.join(", ")
     };
     type Look = fn(&Machine) -> String;
+    type LookAll = fn(&Machine) -> Vec<String>;
     let looks: &[(&str, Look)] = &[
         ("kernel", |m| m.kernel.release.clone().unwrap_or_default()),
         ("system", |m| m.kernel.os.clone().unwrap_or_default()),
@@ -135,7 +136,7 @@ fn differences(machines: &[(&NodeName, &Machine)], findings: &mut Vec<Finding>) 
         ("container", |m| m.container.clone().unwrap_or_else(|| "none".to_owned())),
         ("governor", |m| m.cpu.governor.clone().unwrap_or_default()),
     ];
-    let many: &[(&str, fn(&Machine) -> Vec<String>)] = &[
+    let many: &[(&str, LookAll)] = &[
         ("GPUs", |m| {
             m.gpus
                 .iter()

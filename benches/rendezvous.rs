@@ -1,0 +1,157 @@
+//! Rendezvous, one exchange and one barrier of many agents with one coordinator: real sockets, real handshakes, two
+//! processes. `cargo bench --bench rendezvous -- 2048`.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use gonogo::cluster::message::{Down, Join, PROTOCOL, Up};
+use gonogo::cluster::secure::MAX_MESSAGE;
+use gonogo::cluster::{Coordinator, Hub, Meeting, Step, Token, join};
+use gonogo::id::ProbeName;
+use gonogo::measure::{Measured, Outcome};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() {
+    let size: u32 = std::env::args().filter_map(|a| a.parse().ok()).next_back().unwrap_or(2048);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+    let Ok(token) = Token::of("a token of the benchmark", "benchmark") else { return };
+    match std::env::var("GONOGO_BENCH_PORT").ok().and_then(|p| p.parse().ok()) {
+        Some(port) => agents(port, size, &token),
+        None => coordinate(size, token),
+    }
+}
+
+fn who(rank: u32, size: u32) -> Join {
+    Join {
+        protocol: PROTOCOL,
+        build: "benchmark".into(),
+        job: "benchmark".into(),
+        rank,
+        size,
+        local_size: 1,
+        host: format!("node{rank:05}"),
+        boot: format!("boot{rank}"),
+        plan: "same".into(),
+    }
+}
+
+/// Most resident memory that this process ever had, in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap_or("");
+    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+fn coordinate(size: u32, token: Token) {
+    let hub = match Hub::open(0, token) {
+        Ok(hub) => hub,
+        Err(e) => return eprintln!("cannot listen: {e}"),
+    };
+    let before = resident();
+    let agents = std::env::current_exe().and_then(|exe| {
+        Command::new(exe)
+            .arg(size.to_string())
+            .env("GONOGO_BENCH_PORT", hub.address.port().to_string())
+            .stdin(Stdio::null())
+            .spawn()
+    });
+    let mut agents = match agents {
+        Ok(agents) => agents,
+        Err(e) => return eprintln!("cannot start the agents: {e}"),
+    };
+    let start = Instant::now();
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let mut c = Coordinator::gather(hub, &who(0, size), &[], PATIENCE, interrupt, |_, _| {});
+    let joined = start.elapsed();
+    let step = Step {
+        name: "exchange and barrier".into(),
+        probe: ProbeName::new("benchmark"),
+        ranks: 1,
+        groups: Vec::new(),
+        exclusive: false,
+        cases: vec!["done".into()],
+        args: serde_json::Value::Null,
+        seed: 0,
+        estimate_ms: 30_000,
+        scratch: None,
+        attempt: 1,
+    };
+    let all = vec![c.members().iter().map(|m| m.node.clone()).collect::<Vec<_>>()];
+    let mut good = 0;
+    let then = Instant::now();
+    c.run(&step, &all, &|_| None, PATIENCE, &mut |o| good += usize::from(o.outcome.measured().is_some()));
+    let exchanged = then.elapsed();
+    let memory = resident().saturating_sub(before);
+    println!("agents       {} of {size} joined, {} group done", c.members().len(), good);
+    println!("rendezvous   {:.3} s", joined.as_secs_f64());
+    println!("exchange of 32 B an agent, then a barrier   {:.3} s", exchanged.as_secs_f64());
+    println!("together     {:.3} s", (joined + exchanged).as_secs_f64());
+    println!("memory       {memory} KiB, {:.1} KiB an agent", memory as f64 / f64::from(size));
+    c.dismiss();
+    let _ = agents.kill();
+    let _ = agents.wait();
+}
+
+fn agents(port: u16, size: u32, token: &Token) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    let meeting = Meeting::At { host: "127.0.0.1".into(), port };
+    runtime.block_on(async {
+        let mut tasks = Vec::new();
+        for rank in 0..size {
+            let (meeting, token) = (meeting.clone(), token.clone());
+            tasks.push(tokio::spawn(async move { agent(&meeting, &token, who(rank, size)).await }));
+        }
+        for t in tasks {
+            if let Ok(Some(error)) = t.await {
+                eprintln!("agent: {error}");
+            }
+        }
+    });
+}
+
+/// Joins, publishes 32 bytes, then nothing (the barrier), reports, and waits for the end.
+async fn agent(meeting: &Meeting, token: &Token, who: Join) -> Option<String> {
+    let (mut sender, mut receiver, node, _) = match join(meeting, token, &who, PATIENCE).await {
+        Ok(joined) => joined,
+        Err(e) => return Some(e.to_string()),
+    };
+    let mut answers = 0;
+    loop {
+        let message = match receiver.receive(MAX_MESSAGE, PATIENCE).await {
+            Ok(m) => m,
+            Err(_) => return None,
+        };
+        let mut say = Vec::new();
+        match serde_json::from_slice(&message) {
+            Ok(Down::Run { task, .. }) => say.push(Up::Publish { task, blobs: vec![format!("{:032}", who.rank)] }),
+            Ok(Down::All { task, blobs }) => {
+                answers += 1;
+                if answers == 1 {
+                    if blobs.len() != who.size as usize || blobs.last() != Some(&format!("{:032}", who.size - 1)) {
+                        return Some(format!("{node} got a wrong exchange"));
+                    }
+                    say.push(Up::Publish { task, blobs: vec![String::new()] });
+                } else {
+                    if who.rank == 0 {
+                        let outcome = Box::new(Outcome::Measured(Measured::default()));
+                        say.push(Up::Outcome { task, case: "done".into(), outcome, load: None });
+                    }
+                    say.push(Up::Ended { task, failure: None });
+                }
+            }
+            Ok(Down::Bye) => return None,
+            _ => {}
+        }
+        for up in say {
+            let bytes = serde_json::to_vec(&up).unwrap_or_default();
+            if sender.send(&bytes, PATIENCE).await.is_err() {
+                return None;
+            }
+        }
+    }
+}
