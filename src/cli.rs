@@ -29,6 +29,8 @@ pub enum Command {
     Report(Report),
     /// Start a command only if the record says go.
     Gate(Gate),
+    /// Tell Slurm to give the nodes that a record proved bad to nobody; prints the commands unless --yes.
+    Drain(Drain),
     /// Show what gonogo sees of the machine; record it, or replay a recording.
     Discover(Discover),
     /// Tell what a finding code means and what to do.
@@ -209,6 +211,15 @@ pub struct Gate {
     /// The command; {exclude} and {nodelist} in it are filled in.
     #[arg(last = true)]
     pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// A record, or the folder that holds it.
+    pub record: PathBuf,
+    /// Do it; without this the commands are printed and nothing is done.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -26,8 +26,13 @@ impl World {
         let mut c = Command::new(env!("CARGO_BIN_EXE_gonogo"));
         let (rank, size) = (rank.to_string(), self.size.to_string());
         let at = format!("127.0.0.1:{}", self.port);
-        c.args(["check", "--quiet", "--rank", &rank, "--nodes", &size, "--rendezvous", &at, "--join-timeout", "6s"])
-            .args(["--only", "environment,tcp", "--format", "json", "--out", &format!("rec-{rank}")])
+        c.args(["check", "--quiet", "--rank", &rank, "--nodes", &size]);
+        for (flag, value) in [("--rendezvous", at.as_str()), ("--join-timeout", "6s")] {
+            if !extra.contains(&flag) {
+                c.args([flag, value]);
+            }
+        }
+        c.args(["--only", "environment,tcp", "--format", "json", "--out", &format!("rec-{rank}")])
             .args(extra)
             .current_dir(self.dir.path())
             .env("GONOGO_TOKEN", TOKEN)
@@ -225,10 +230,9 @@ fn when_rank_0_dies_the_others_end_by_themselves_and_say_why() -> Result {
 #[test]
 fn a_host_that_does_not_resolve_and_a_contradiction_are_told() -> Result {
     let w = World::new(2)?;
-    let (code, _, err) =
-        end(w.command(1, &["--join-timeout", "1s"]).arg("--rendezvous").arg("no-such-host.invalid:9").spawn()?)
-            .or_else(|_| end(w.start(1, &[])?))?;
-    assert!(code >= 2 && !err.is_empty(), "{code} {err}");
+    let args = ["--join-timeout", "1s", "--rendezvous", "no-such-host.invalid:9"];
+    let (code, _, err) = end(w.start(1, &args)?)?;
+    assert!(code == 2 && err.contains("no-such-host.invalid does not resolve"), "{code} {err}");
     let mut c = Command::new(env!("CARGO_BIN_EXE_gonogo"));
     let out = c.args(["check", "--quiet"]).env("RANK", "9").env("WORLD_SIZE", "4").env("MASTER_ADDR", "h").output()?;
     let err = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -276,5 +280,31 @@ fn each_kind_of_fault_has_its_own_verdict() -> Result {
         Command::new(env!("CARGO_BIN_EXE_gonogo")).args(["simulate", "--nodes", "256", "--uplinks", "0.5"]).output()?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(text.contains("NET-025") && !text.contains("  fail  "), "{text}");
+    Ok(())
+}
+
+#[test]
+fn draining_is_printed_first_and_done_on_demand() -> Result {
+    let w = World::new(2)?;
+    // Rank 1 never comes: its node is proven absent.
+    let (code, _, err) = end(w.start(0, &["--join-timeout", "1s"])?)?;
+    assert_eq!(code, 1, "{err}");
+    let bin = w.dir.path().join("bin");
+    std::fs::create_dir(&bin)?;
+    std::fs::write(bin.join("scontrol"), "#!/bin/sh\nprintf '%s|' \"$@\" >>drained\n")?;
+    std::fs::set_permissions(bin.join("scontrol"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH")?);
+    let drain = |extra: &[&str]| -> Result<String> {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_gonogo"));
+        let out = c.args(["drain", "rec-0"]).args(extra).current_dir(w.dir.path()).env("PATH", &path).output()?;
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let line = "scontrol update nodename=rank-1 state=drain 'reason=gonogo CLU-001 a node never joined'";
+    let printed = drain(&[])?;
+    assert!(printed.contains(line) && printed.contains("Nothing was done"), "{printed}");
+    assert!(!w.dir.path().join("drained").exists());
+    drain(&["--yes"])?;
+    let did = std::fs::read_to_string(w.dir.path().join("drained"))?;
+    assert_eq!(did, "update|nodename=rank-1|state=drain|reason=gonogo CLU-001 a node never joined|");
     Ok(())
 }

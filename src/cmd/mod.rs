@@ -3,6 +3,7 @@
 mod check;
 mod cluster;
 mod discover;
+mod drain;
 mod explain;
 mod gate;
 mod judge;
@@ -40,6 +41,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Judge(args) => judge::run(&args.record, args.plan.as_deref(), args.format),
         Command::Report(args) => judge::run(&args.record, None, args.format),
         Command::Gate(args) => gate::run(args),
+        Command::Drain(args) => drain::run(&args),
         Command::Discover(args) => discover::run(args),
         Command::Explain { code } => explain::run(&code),
         Command::List { what } => list::run(what),
