@@ -12,6 +12,11 @@ pub enum HostlistError {
     TooMany(String),
 }
 
+/// A host's name without its domain.
+pub fn short(name: &str) -> &str {
+    name.split('.').next().unwrap_or("")
+}
+
 /// Expands an expression, in its order.
 pub fn expand(text: &str) -> Result<Vec<String>, HostlistError> {
     let shown = || crate::id::clean(text).into_owned();

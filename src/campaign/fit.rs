@@ -11,7 +11,8 @@ const SHORTEST: f64 = 0.4;
 /// crash in the story, the storage, is among the last to go.
 const KEEP_FIRST: &[&str] = &["environment", "storage", "gemm", "tcp", "collective", "memory"];
 
-/// Shortens steps to fit `time`, and drops what does not fit even then. Returns what to run, in order, and what was cut.
+/// Shortens steps to fit `time`, and drops what does not fit even then. Returns what to run, in order, and what was
+/// cut.
 ///
 /// `turns` says how often each step runs one after the other, because nodes share machines.
 pub fn fit(steps: Vec<Step>, turns: &[u32], time: Duration) -> (Vec<Step>, Vec<Step>) {

@@ -13,17 +13,10 @@ pub type ArgsOf<'a> = &'a dyn Fn(&NodeName) -> Option<serde_json::Value>;
 pub trait Fleet {
     /// The nodes that can be given work now.
     fn nodes(&self) -> Vec<NodeName>;
-    /// Runs a step by groups, all at once; `each` gets every case of every group exactly once.
-    fn run(
-        &mut self,
-        step: &Step,
-        groups: &[Vec<NodeName>],
-        args: ArgsOf<'_>,
-        at_most: Duration,
-        each: &mut dyn FnMut(GroupOutcome),
-    );
+    /// Runs a step by its groups, all at once; `each` gets every case of every group exactly once.
+    fn run(&mut self, step: &Step, args: ArgsOf<'_>, at_most: Duration, each: &mut dyn FnMut(GroupOutcome));
     /// How many turns a step takes because nodes share machines.
-    fn turns(&self, step: &Step, groups: &[Vec<NodeName>]) -> u32;
+    fn turns(&self, step: &Step) -> u32;
     fn interrupted(&self) -> bool;
     /// What is wrong with nodes, apart from what they measured.
     fn troubles(&self) -> Vec<Trouble> {
@@ -48,20 +41,13 @@ impl Fleet for Solo {
         vec![self.node.clone()]
     }
 
-    fn run(
-        &mut self,
-        step: &Step,
-        _: &[Vec<NodeName>],
-        _: ArgsOf<'_>,
-        at_most: Duration,
-        each: &mut dyn FnMut(GroupOutcome),
-    ) {
+    fn run(&mut self, step: &Step, _: ArgsOf<'_>, at_most: Duration, each: &mut dyn FnMut(GroupOutcome)) {
         self.supervisor.run(step, at_most, |case, outcome, load| {
             each(GroupOutcome { node: self.node.clone(), case: case.to_owned(), outcome, load, blame: None });
         });
     }
 
-    fn turns(&self, _: &Step, _: &[Vec<NodeName>]) -> u32 {
+    fn turns(&self, _: &Step) -> u32 {
         1
     }
 
@@ -75,19 +61,12 @@ impl Fleet for Coordinator {
         self.alive().map(|m| m.node.clone()).collect()
     }
 
-    fn run(
-        &mut self,
-        step: &Step,
-        groups: &[Vec<NodeName>],
-        args: ArgsOf<'_>,
-        at_most: Duration,
-        each: &mut dyn FnMut(GroupOutcome),
-    ) {
-        Coordinator::run(self, step, groups, args, at_most, each);
+    fn run(&mut self, step: &Step, args: ArgsOf<'_>, at_most: Duration, each: &mut dyn FnMut(GroupOutcome)) {
+        Coordinator::run(self, step, args, at_most, each);
     }
 
-    fn turns(&self, step: &Step, groups: &[Vec<NodeName>]) -> u32 {
-        Coordinator::turns(self, step, groups)
+    fn turns(&self, step: &Step) -> u32 {
+        Coordinator::turns(self, step)
     }
 
     fn interrupted(&self) -> bool {

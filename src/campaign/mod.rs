@@ -1,7 +1,8 @@
-//! The order of a check: discover, measure each node alone, pairs of nodes, groups of nodes, and again what stayed open.
+//! The order of a check: discover, measure each node alone, pairs of nodes, groups of nodes, and again what stayed
+//! open.
 //!
-//! A [`Campaign`] works on any [`Fleet`]: this machine, the agents of a cluster, or a simulated cluster. Every outcome goes
-//! to the record on disk first and to the one in memory next.
+//! A [`Campaign`] works on any [`Fleet`]: this machine, the agents of a cluster, or a simulated cluster. Every outcome
+//! goes to the record on disk first and to the one in memory next.
 
 mod fit;
 mod fleet;
@@ -10,5 +11,5 @@ mod run;
 mod simulated;
 
 pub use fleet::{Fleet, Solo};
-pub use run::{CLUSTER, Campaign, JOIN, STAY, Watch, machine_of, preview};
+pub use run::{Campaign, Watch, machine_of, preview};
 pub use simulated::{Fault, Shape, Simulated};

@@ -42,7 +42,7 @@ fn in_leaf_order(record: &Record, nodes: &[NodeName]) -> Vec<(u32, NodeName)> {
 
 /// Collectives: by leaf, the ladder 2, 4, 8 ... and the world. Groups of one step are disjoint.
 pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName]) -> Vec<Step> {
-    if nodes.len() < 2 || !plan.probes.iter().any(|p| p.as_str() == "collective") {
+    if nodes.len() < 2 || !plan.wants("collective") {
         return Vec::new();
     }
     let ordered = in_leaf_order(record, nodes);

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use crate::baseline::Expectation;
 use crate::campaign::fleet::Fleet;
 use crate::campaign::{fit, network};
-use crate::cluster::{GroupOutcome, Step};
-use crate::id::{NodeName, ProbeName};
+use crate::cluster::{GroupOutcome, PRESENCE, Step};
+use crate::id::NodeName;
 use crate::judge;
 use crate::localise::Kind;
 use crate::measure::{Facts, Measured, Outcome, WaiveKind};
@@ -24,10 +24,9 @@ pub const RESERVE: Duration = Duration::from_millis(400);
 const ROUNDS: u32 = 3;
 /// Pair rounds that the schedule keeps time for: three of all nodes, three to confirm.
 const PAIR_ROUNDS: u64 = 6;
-/// Steps that say what became of the nodes themselves, and their probe's name.
-pub const JOIN: &str = "join";
-pub const STAY: &str = "stay";
-pub const CLUSTER: ProbeName = ProbeName::new("cluster");
+/// Steps that say what became of the nodes themselves.
+const JOIN: &str = "join";
+const STAY: &str = "stay";
 
 /// Who watches: a progress bar, or nobody.
 pub trait Watch {
@@ -47,10 +46,9 @@ pub struct Campaign<'a, F: Fleet> {
     started: Instant,
 }
 
-/// A step as planned: who does it, and what differs from node to node.
+/// A step as planned, and its parameters where they differ from node to node.
 struct Planned {
     step: Step,
-    groups: Vec<Vec<NodeName>>,
     args: HashMap<NodeName, serde_json::Value>,
 }
 
@@ -113,7 +111,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     fn presence(&mut self, name: &str) {
         let step = Step {
             name: name.to_owned(),
-            probe: CLUSTER,
+            probe: PRESENCE,
             ranks: 1,
             groups: Vec::new(),
             exclusive: false,
@@ -126,7 +124,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         };
         let mut known: Vec<(NodeName, String)> = Vec::new();
         for line in &self.record.outcomes {
-            if let (true, Outcome::Failed { error, .. }) = (line.probe == CLUSTER, &line.outcome) {
+            if let (true, Outcome::Failed { error, .. }) = (line.probe == PRESENCE, &line.outcome) {
                 known.push((line.node.clone(), error.clone()));
             }
         }
@@ -156,11 +154,13 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     fn discover(&mut self) -> Vec<(NodeName, Machine)> {
         let plan = self.record.header.plan.clone();
         let looks = probe::find("environment").map(|p| p.steps(&plan, &Machine::default())).unwrap_or_default();
-        let wanted = plan.probes.iter().any(|p| p.as_str() == "environment");
-        let groups: Vec<Vec<NodeName>> = self.fleet.nodes().into_iter().map(|n| vec![n]).collect();
+        let wanted = plan.wants("environment");
         let from = self.record.outcomes.len();
-        for step in looks {
-            let planned = self.planned(step, &groups);
+        for mut step in looks {
+            if self.is_cluster() {
+                step.groups = self.fleet.nodes().into_iter().map(|n| vec![n]).collect();
+            }
+            let planned = Planned { step, args: HashMap::new() };
             if wanted {
                 self.plan_steps(vec![planned.step.clone()]);
             }
@@ -173,13 +173,6 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             .filter_map(|l| Some((l.node.clone(), machine_of(&l.outcome)?)))
             .collect();
         self.fleet.nodes().into_iter().map(|n| (n.clone(), found.get(&n).cloned().unwrap_or_default())).collect()
-    }
-
-    fn planned(&self, mut step: Step, groups: &[Vec<NodeName>]) -> Planned {
-        if self.is_cluster() {
-            step.groups = groups.to_vec();
-        }
-        Planned { step, groups: groups.to_vec(), args: HashMap::new() }
     }
 
     /// What each node does by itself, planned on its own machine; nodes that do the same do it in one step.
@@ -201,7 +194,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
                 });
                 match same {
                     Some(p) => {
-                        p.groups.push(vec![node.clone()]);
+                        p.step.groups.push(vec![node.clone()]);
                         p.args.insert(node.clone(), step.args);
                     }
                     None => {
@@ -210,14 +203,11 @@ impl<'a, F: Fleet> Campaign<'a, F> {
                         let args = HashMap::from([(node.clone(), step.args.clone())]);
                         let name =
                             if variants == 0 { step.name.clone() } else { format!("{}-v{}", step.name, variants + 1) };
-                        out.push(Planned { step: Step { name, ..step }, groups: vec![vec![node.clone()]], args });
+                        // A machine that is checked alone has no groups.
+                        let groups = if self.is_cluster() { vec![vec![node.clone()]] } else { Vec::new() };
+                        out.push(Planned { step: Step { name, groups, ..step }, args });
                     }
                 }
-            }
-        }
-        if self.is_cluster() {
-            for p in &mut out {
-                p.step.groups = p.groups.clone();
             }
         }
         out
@@ -230,16 +220,15 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             return Duration::ZERO;
         }
         let plan = &self.record.header.plan;
-        let wants = |name: &str| plan.probes.iter().any(|p| p.as_str() == name);
-        let pair = probe::pair_step(plan);
-        let pairs: Vec<Vec<NodeName>> = nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect();
-        let turns = u64::from(self.fleet.turns(&pair, &pairs));
+        let mut pair = probe::pair_step(plan);
+        pair.groups = nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect();
+        let turns = u64::from(self.fleet.turns(&pair));
         let mut ms = 1500;
-        if wants("tcp") {
+        if plan.wants("tcp") {
             ms += PAIR_ROUNDS * turns * pair.estimate_ms;
         }
         for step in network::collectives(&self.record, plan, &nodes) {
-            ms += u64::from(self.fleet.turns(&step, &step.groups)) * step.estimate_ms;
+            ms += u64::from(self.fleet.turns(&step)) * step.estimate_ms;
         }
         Duration::from_millis(ms)
     }
@@ -247,7 +236,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     fn alone(&mut self, machines: &[(NodeName, Machine)]) {
         let planned = self.solo_steps(machines);
         let reserve = self.network_time().min(self.left() * 2 / 3);
-        let turns: Vec<u32> = planned.iter().map(|p| self.fleet.turns(&p.step, &p.groups)).collect();
+        let turns: Vec<u32> = planned.iter().map(|p| self.fleet.turns(&p.step)).collect();
         let (steps, cut) =
             fit::fit(planned.iter().map(|p| p.step.clone()).collect(), &turns, self.left().saturating_sub(reserve));
         // What was cut is tried last, worthiest first: steps that end early leave their time to it.
@@ -256,7 +245,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         self.watch.steps(order.len() as u64);
         for step in order {
             if let Some(p) = planned.iter().find(|p| p.step.name == step.name) {
-                let planned = Planned { step, groups: p.groups.clone(), args: p.args.clone() };
+                let planned = Planned { step, args: p.args.clone() };
                 self.run_or_waive(planned, reserve);
             }
         }
@@ -265,7 +254,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     /// Runs a step if time is left for it beside `reserve`; else says that it was cut.
     fn run_or_waive(&mut self, mut p: Planned, reserve: Duration) {
         let plan = &self.record.header.plan;
-        let turns = self.fleet.turns(&p.step, &p.groups);
+        let turns = self.fleet.turns(&p.step);
         if self.fleet.interrupted() {
             self.waive(&p, WaiveKind::Interrupted, "interrupted");
         } else if fit::shorten(&mut p.step, turns, self.left().saturating_sub(reserve)) {
@@ -280,32 +269,29 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     /// Clocks, and the checkpoint directory: all nodes in one group.
     fn together(&mut self) {
         let plan = self.record.header.plan.clone();
-        let wants = |name: &str| plan.probes.iter().any(|p| p.as_str() == name);
-        let clock = wants("environment").then(|| probe::clock_step(&plan));
-        let shared = if wants("storage") { probe::shared_step(&plan) } else { None };
-        for step in [clock, shared].into_iter().flatten() {
-            let all = vec![self.fleet.nodes()];
-            self.between(step, all);
+        let clock = plan.wants("environment").then(|| probe::clock_step(&plan));
+        let shared = if plan.wants("storage") { probe::shared_step(&plan) } else { None };
+        for mut step in [clock, shared].into_iter().flatten() {
+            step.groups = vec![self.fleet.nodes()];
+            self.between(step);
         }
     }
 
     /// Plans and runs a step of several nodes.
-    fn between(&mut self, mut step: Step, groups: Vec<Vec<NodeName>>) {
-        step.groups = groups.clone();
+    fn between(&mut self, step: Step) {
         self.plan_steps(vec![step.clone()]);
-        self.run_or_waive(Planned { step, groups, args: HashMap::new() }, Duration::ZERO);
+        self.run_or_waive(Planned { step, args: HashMap::new() }, Duration::ZERO);
     }
 
     /// Rounds of pairs until the localiser knows enough.
     fn pairs(&mut self) {
         let plan = self.record.header.plan.clone();
-        if !plan.probes.iter().any(|p| p.as_str() == "tcp") {
+        if !plan.wants("tcp") {
             return;
         }
         let mut done: Vec<Kind> = Vec::new();
         while let Some((step, kind)) = network::next_pairs(&self.record, &plan, &self.fleet.nodes(), &done) {
-            let groups = step.groups.clone();
-            self.between(step, groups);
+            self.between(step);
             done.push(kind);
         }
     }
@@ -316,8 +302,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         let verdict = network::bad_nodes(&self.record);
         let nodes: Vec<NodeName> = self.fleet.nodes().into_iter().filter(|n| !verdict.contains(n)).collect();
         for step in network::collectives(&self.record, &plan, &nodes) {
-            let groups = step.groups.clone();
-            self.between(step, groups);
+            self.between(step);
         }
     }
 
@@ -342,14 +327,14 @@ impl<'a, F: Fleet> Campaign<'a, F> {
                     if !cases.contains(&o.case) {
                         cases.push(o.case.clone());
                     }
-                    if !groups.iter().any(|g| g[0] == o.node) {
+                    if self.is_cluster() && !groups.iter().any(|g| g[0] == o.node) {
                         groups.push(vec![o.node.clone()]);
                     }
                 }
                 if !cases.is_empty() {
                     let cases: Vec<String> = s.cases.iter().filter(|c| cases.contains(c)).cloned().collect();
-                    let step = Step { attempt: round + 1, ..fit::again(s, cases, 2) };
-                    again.push(Planned { step, groups, args: HashMap::new() });
+                    let step = Step { attempt: round + 1, groups, ..fit::again(s, cases, 2) };
+                    again.push(Planned { step, args: HashMap::new() });
                 }
             }
             if again.is_empty() {
@@ -357,7 +342,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             }
             let mut ran = false;
             for p in again {
-                let turns = self.fleet.turns(&p.step, &p.groups);
+                let turns = self.fleet.turns(&p.step);
                 let left = self.left().saturating_sub(reserve);
                 if Duration::from_millis(p.step.estimate_ms) * turns < left && !self.fleet.interrupted() {
                     self.watch.step(&format!("{} again: {} open", p.step.name, p.step.cases.len()));
@@ -377,7 +362,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         let mut got = Vec::new();
         let (writer, lost, watch) = (&mut self.writer, &mut self.lost, self.watch);
         let args = |node: &NodeName| p.args.get(node).cloned();
-        self.fleet.run(&p.step, &p.groups, &args, at_most, &mut |o| {
+        self.fleet.run(&p.step, &args, at_most, &mut |o| {
             watch.step(&format!("{}: {}", p.step.name, o.case));
             let line = line(&p.step, o);
             if let Some(Err(error)) = writer.as_mut().map(|w| w.outcome(&line)) {
@@ -390,7 +375,8 @@ impl<'a, F: Fleet> Campaign<'a, F> {
 
     fn waive(&mut self, p: &Planned, kind: WaiveKind, why: &str) {
         let alive = self.fleet.nodes();
-        for group in &p.groups {
+        let alone: Vec<Vec<NodeName>> = alive.iter().map(|n| vec![n.clone()]).collect();
+        for group in if p.step.groups.is_empty() { &alone } else { &p.step.groups } {
             // What a lost node did not do any more is not for lack of time.
             let lost = group.iter().find(|n| !alive.contains(n)).cloned();
             let why = lost.as_ref().map_or_else(|| why.to_owned(), |n| format!("{n} was lost before it"));

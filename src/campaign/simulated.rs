@@ -164,20 +164,13 @@ impl Fleet for Simulated {
         self.names.clone()
     }
 
-    fn run(
-        &mut self,
-        step: &Step,
-        groups: &[Vec<NodeName>],
-        _: ArgsOf<'_>,
-        _: Duration,
-        each: &mut dyn FnMut(GroupOutcome),
-    ) {
+    fn run(&mut self, step: &Step, _: ArgsOf<'_>, _: Duration, each: &mut dyn FnMut(GroupOutcome)) {
         let pairs = step.name.starts_with(crate::localise::PAIR_STEP);
         if pairs {
             self.rounds += 1;
-            self.tests += groups.len() as u64;
+            self.tests += step.groups.len() as u64;
         }
-        for group in groups {
+        for group in &step.groups {
             let members: Vec<u32> = group.iter().map(|n| self.numbers[n]).collect();
             let rates = if pairs { self.pair(step, members[0], members[1]) } else { Default::default() };
             for case in &step.cases {
@@ -193,7 +186,7 @@ impl Fleet for Simulated {
         }
     }
 
-    fn turns(&self, _: &Step, _: &[Vec<NodeName>]) -> u32 {
+    fn turns(&self, _: &Step) -> u32 {
         1
     }
 

@@ -1,7 +1,8 @@
 //! Hands steps to agents and serves their exchanges; survives any agent's death, hang or lies, and ends on time.
 //!
-//! All decisions are here, in one thread and without sockets: [`Hub`] brings events and takes messages. A node is blamed
-//! only for what is its own: its agent died, fell silent, or its process crashed. Who merely waited for it is not.
+//! All decisions are here, in one thread and without sockets: [`Hub`] brings events and takes messages. A node is
+//! blamed only for what is its own: its agent died, fell silent, or its process crashed. Who merely waited for it is
+//! not.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::hub::{Event, Hub, Peer};
 use crate::cluster::message::{Down, Failure, Join, PROTOCOL, Seat, Up};
 use crate::cluster::{Interrupt, Step};
+use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::measure::{FailKind, Load, Outcome, WaiveKind};
 
@@ -75,7 +77,8 @@ struct Task {
 }
 
 impl Coordinator {
-    /// Waits until every task of the world has joined, or `patience` is over. `progress` gets tasks joined and expected.
+    /// Waits until every task of the world has joined, or `patience` is over. `progress` gets tasks joined and
+    /// expected.
     pub fn gather(
         hub: Hub,
         own: &Join,
@@ -200,12 +203,11 @@ impl Coordinator {
             .map(|m| m.node.0.clone())
             .chain(self.troubles.iter().map(|t| t.node.0.clone()))
             .collect();
-        let short = |n: &str| n.split('.').next().unwrap_or("").to_owned();
-        let shorts: HashSet<String> = known.iter().map(|n| short(n)).collect();
+        let shorts: HashSet<&str> = known.iter().map(|n| hostlist::short(n)).collect();
         let error = format!("no agent came from it within {} s", patience.as_secs());
         if !hosts.is_empty() {
             let missing: Vec<String> =
-                hosts.iter().filter(|h| !known.contains(*h) && !shorts.contains(&short(h))).cloned().collect();
+                hosts.iter().filter(|h| !known.contains(*h) && !shorts.contains(hostlist::short(h))).cloned().collect();
             for host in missing {
                 self.trouble(NodeName(clean(&host).into_owned()), FailKind::NeverJoined, error.clone());
             }
@@ -251,13 +253,13 @@ impl Coordinator {
     }
 
     /// How many turns a step takes because its nodes share machines.
-    pub fn turns(&self, step: &Step, groups: &[Vec<NodeName>]) -> u32 {
+    pub fn turns(&self, step: &Step) -> u32 {
         if !step.exclusive {
             return 1;
         }
         let boot: HashMap<&NodeName, &str> = self.members.iter().map(|m| (&m.node, m.boot.as_str())).collect();
         let mut uses: HashMap<&str, u32> = HashMap::new();
-        for group in groups {
+        for group in &step.groups {
             for machine in group.iter().filter_map(|n| boot.get(n)).collect::<HashSet<_>>() {
                 *uses.entry(machine).or_default() += 1;
             }
@@ -307,12 +309,11 @@ impl Coordinator {
         self.trouble(node, kind, format!("{why}, {when}"));
     }
 
-    /// Runs a step by `groups`, all at once (or in turns, where nodes share a machine and the step wants it whole).
+    /// Runs a step by its groups, all at once (or in turns, where nodes share a machine and the step wants it whole).
     /// `args` gives a node's own parameters; `each` gets every case of every group exactly once.
     pub fn run(
         &mut self,
         step: &Step,
-        groups: &[Vec<NodeName>],
         args: &dyn Fn(&NodeName) -> Option<serde_json::Value>,
         at_most: Duration,
         each: &mut dyn FnMut(GroupOutcome),
@@ -321,7 +322,7 @@ impl Coordinator {
         let index: HashMap<NodeName, usize> =
             self.members.iter().enumerate().map(|(i, m)| (m.node.clone(), i)).collect();
         let mut queue: VecDeque<(&Vec<NodeName>, Vec<usize>)> =
-            groups.iter().map(|g| (g, g.iter().filter_map(|n| index.get(n).copied()).collect())).collect();
+            step.groups.iter().map(|g| (g, g.iter().filter_map(|n| index.get(n).copied()).collect())).collect();
         let mut tasks: HashMap<u64, Task> = HashMap::new();
         let mut busy: HashSet<String> = HashSet::new();
         loop {

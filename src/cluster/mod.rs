@@ -1,12 +1,12 @@
 //! Steps, the processes that run them, the nodes that these run on, and what passes between.
 //!
 //! A step runs in child processes. Parent and child speak JSON lines over the child's stdin and stdout ([`wire`]);
-//! `worker` is the parent's side with the deadline, `child` the other. The one primitive that ranks bootstrap with is the
-//! exchange: each publishes a text, all receive all texts in rank order.
+//! `worker` is the parent's side with the deadline, `child` the other. The one primitive that ranks bootstrap with is
+//! the exchange: each publishes a text, all receive all texts in rank order.
 //!
-//! In a cluster ([`World`]) every node runs an [`Agent`]; rank 0 also hosts the [`Coordinator`], which hands out steps and
-//! serves the exchanges of groups. `secure` is the channel between them, `hub` the coordinator's sockets, `message` the
-//! words.
+//! In a cluster ([`World`]) every node runs an [`Agent`]; rank 0 also hosts the [`Coordinator`], which hands out steps
+//! and serves the exchanges of groups. `secure` is the channel between them, `hub` the coordinator's sockets, `message`
+//! the words.
 
 mod agent;
 mod child;
@@ -24,6 +24,6 @@ pub use child::{Child, ChildError};
 pub use coordinator::{Coordinator, GroupOutcome, Member, Trouble};
 pub use hub::{Event, Hub, Peer};
 pub use secure::{Token, TokenError};
-pub use step::{Step, scratch_prefix};
+pub use step::{PRESENCE, Step, scratch_prefix};
 pub use worker::{Interrupt, Supervisor};
 pub use world::{Asked, DEFAULT_PORT, Launcher, Meeting, World, WorldError};

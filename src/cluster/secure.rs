@@ -1,8 +1,8 @@
 //! The control channel: TCP under Noise `NNpsk0`. Both ends prove that they hold the token before anything is parsed.
 //!
-//! On the wire: a length of two bytes, then that many bytes of ciphertext, at most 65535. A message is its length in four
-//! bytes and its text, in as many of these as it takes. Nonces count up on each side, so a frame that is replayed, lost or
-//! changed fails to decrypt and ends the connection. A peer that has not proven itself is granted 48 bytes and
+//! On the wire: a length of two bytes, then that many bytes of ciphertext, at most 65535. A message is its length in
+//! four bytes and its text, in as many of these as it takes. Nonces count up on each side, so a frame that is replayed,
+//! lost or changed fails to decrypt and ends the connection. A peer that has not proven itself is granted 48 bytes and
 //! [`HANDSHAKE`] of time, nothing else.
 
 use std::path::{Path, PathBuf};

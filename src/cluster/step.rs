@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeName, ProbeName};
 
+/// Whose steps say what became of the nodes themselves: no probe, the coordinator.
+pub const PRESENCE: ProbeName = ProbeName::new("cluster");
+
 /// One piece of work, planned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
@@ -29,7 +32,8 @@ pub struct Step {
     pub seed: u64,
     /// How long it should take.
     pub estimate_ms: u64,
-    /// The directory in which each node gets a folder of its own for files; removed when the step ends, however it ends.
+    /// The directory in which each node gets a folder of its own for files; removed when the step ends, however it
+    /// ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<PathBuf>,
     /// 1 at first, 2 and more when measured again with more samples.

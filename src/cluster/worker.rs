@@ -358,7 +358,8 @@ fn stop(ranks: &mut [Rank]) -> String {
     }
     let mut words = String::new();
     for r in ranks.iter_mut() {
-        // A process in uninterruptible sleep (a dead NFS server) does not die of a kill: it is left behind, not waited for.
+        // A process in uninterruptible sleep (a dead NFS server) does not die of a kill: it is left behind, not waited
+        // for.
         let since = Instant::now();
         while matches!(r.process.try_wait(), Ok(None)) && since.elapsed() < LEAVE {
             thread::sleep(Duration::from_millis(2));

@@ -21,7 +21,7 @@ use crate::exit::Exit;
 use crate::hostlist;
 use crate::id::NodeName;
 use crate::plan::{CheckPlan, hex};
-use crate::topology::{Leaf, read_topology_conf};
+use crate::topology::{Leaf, SysRoot, boot_id, read_topology_conf};
 
 /// The world that flags and environment describe.
 pub(super) fn world(args: &cli::Check) -> Result<Option<World>, WorldError> {
@@ -71,7 +71,7 @@ fn join(world: &World, plan: &CheckPlan) -> anyhow::Result<Join> {
         size: world.size,
         local_size: world.local_size,
         host: hostname(),
-        boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        boot: boot_id(&SysRoot::live()).unwrap_or_default(),
         plan: hex(&Sha256::digest(asked)),
     })
 }

@@ -5,16 +5,14 @@ use std::process::Command;
 use anyhow::{Context, anyhow};
 
 use crate::cli;
-use crate::cmd::{Failure, judge as judging, shell};
+use crate::cmd::judge::Case;
+use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
-use crate::judge::{self, Severity};
-use crate::record;
+use crate::judge::Severity;
 
 pub(super) fn run(args: &cli::Drain) -> Result<Exit, Failure> {
-    let record = record::read(&args.record).map_err(Failure::usage)?;
-    let run = record.header.plan.run.clone();
-    let limits = judging::limits(&run);
-    let judgement = judge::judge(&record, &run, &limits);
+    let case = Case::read(&args.record, None)?;
+    let judgement = case.judge();
     let mut commands: Vec<Vec<String>> = Vec::new();
     for node in &judgement.placement.exclude {
         // Proven bad only: a node about which nothing is known keeps its place.

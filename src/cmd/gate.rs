@@ -7,13 +7,13 @@ use anyhow::{Context, anyhow};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::cli;
-use crate::cmd::{Failure, judge as judging, shell};
+use crate::cmd::judge::Case;
+use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
 use crate::gate::{self, Claim, Launch, Ticket};
 use crate::hostlist;
 use crate::judge::{self, Decision};
 use crate::plan::{self, PlanHash};
-use crate::record;
 use crate::report;
 use crate::topology::{SysRoot, discover};
 
@@ -86,16 +86,14 @@ fn nodes(args: &cli::Gate) -> Result<Vec<String>, Failure> {
 }
 
 fn by_record(path: &Path) -> Result<Verdict, Failure> {
-    let record = record::read(path).map_err(Failure::usage)?;
-    let run = record.header.plan.run.clone();
-    let limits = judging::limits(&run);
-    let judgement = judge::judge(&record, &run, &limits);
+    let case = Case::read(path, None)?;
+    let (record, judgement) = (&case.record, case.judge());
     let shown = path.to_string_lossy();
     let mut view = report::view(&judgement, &shown);
     // The gate tells the verdict and its reasons; the tables are in the report.
     view.tables.clear();
     let why = report::terminal(&view, shell::style());
-    let machine = judge::Facts::machines(&record).next().map(|(_, m)| gate::software_digest(m));
+    let machine = judge::Facts::machines(record).next().map(|(_, m)| gate::software_digest(m));
     Ok(Verdict {
         what: format!("the record {}", crate::id::clean(&shown)),
         decision: judgement.decision.clone(),

@@ -1,5 +1,5 @@
-//! Is a slow node worth leaving out? A synchronous run goes as fast as its slowest node: leaving k of N out costs k/(N-k)
-//! of the time and saves what the slowest of them cost.
+//! Is a slow node worth leaving out? A synchronous run goes as fast as its slowest node: leaving k of N out costs
+//! k/(N-k) of the time and saves what the slowest of them cost.
 
 /// The slowdown (0.04: 4 % slower than the rest) from which a node is worth leaving out, by the k that minimises
 /// `(1 + slowdown of the worst kept) / (N - k)`. `spares` nodes are left out for free. Infinite when none is worth it.

@@ -59,8 +59,7 @@ pub fn admit(
 
 /// Launchers use the short name or the long one of the same host.
 fn same_host(a: &str, b: &str) -> bool {
-    let short = |n: &str| n.split('.').next().unwrap_or("").to_owned();
-    a == b || ((!a.contains('.') || !b.contains('.')) && short(a) == short(b))
+    a == b || ((!a.contains('.') || !b.contains('.')) && hostlist::short(a) == hostlist::short(b))
 }
 
 #[cfg(test)]

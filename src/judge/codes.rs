@@ -36,8 +36,8 @@ macro_rules! code {
 }
 
 /// Every code, by family: COV coverage, RUN the probes' processes, VAL validity of measurements, ENV the machine,
-/// GEM gemm, MEM memory, NET tcp and the network, COL collectives, STO storage, CLU the cluster, CLK clocks, HET differences between nodes,
-/// PER nodes against their peers, PLN the plan.
+/// GEM gemm, MEM memory, NET tcp and the network, COL collectives, STO storage, CLU the cluster, CLK clocks, HET
+/// differences between nodes, PER nodes against their peers, PLN the plan.
 pub const CODES: &[CodeDoc] = &[
     code!("COV-001", Hold, "nothing was measured",
         cause: "No probe returned a sample. An empty record proves nothing about the machine, so it cannot be a GO.",

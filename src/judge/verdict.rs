@@ -5,7 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::baseline::Weight;
-use crate::measure::{Better, stats::Summary};
+use crate::measure::Better;
+use crate::measure::stats::{self, Summary};
 
 /// Why a verdict is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -95,7 +96,7 @@ pub fn verdict(summary: &Summary, limit: f64, margin: f64, better: Better, weigh
     } else if high < margin || (margin == 0.0 && high <= 0.0) {
         Verdict::Pass
     } else {
-        let spread = 1.4826 * summary.mad / summary.median.abs();
+        let spread = stats::MAD_SCALE * summary.mad / summary.median.abs();
         open.unwrap_or(Verdict::Inconclusive(if spread > WILD {
             Reason::VarianceTooHigh
         } else {
@@ -107,7 +108,6 @@ pub fn verdict(summary: &Summary, limit: f64, margin: f64, better: Better, weigh
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::stats;
 
     fn slow(interval: (f64, f64)) -> Verdict {
         let summary = Summary {

@@ -1,6 +1,6 @@
 //! Belief about parts from noisy readings of paths: a reading is bad when any part on its path is, but for misses and
-//! false alarms. Each part's log-odds are worked out from the others' until they settle (naive mean-field on the OR model
-//! of Boolean tomography).
+//! false alarms. Each part's log-odds are worked out from the others' until they settle (naive mean-field on the OR
+//! model of Boolean tomography).
 
 /// What readings are like.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,8 +1,8 @@
-//! Pair measurements + topology -> who is to blame: a node's sending or receiving side, a leaf's uplinks, a single pair.
-//! Pure: no clock, no file, no environment.
+//! Pair measurements + topology -> who is to blame: a node's sending or receiving side, a leaf's uplinks, a single
+//! pair. Pure: no clock, no file, no environment.
 //!
-//! Bandwidth is a `min()`: a pair reads low when any part of its path is bad. So each reading is held against the others
-//! of its round and hop class, and belief about every part is worked out from all readings
+//! Bandwidth is a `min()`: a pair reads low when any part of its path is bad. So each reading is held against the
+//! others of its round and hop class, and belief about every part is worked out from all readings
 //! together (`decode`): a part is believed bad when its own readings are bad and nobody else on their paths explains
 //! them. `rounds` says which pairs to measure next: random disjoint ones first, then each suspect against distinct
 //! cleared nodes at low concurrency, beside control pairs that give the reference.

@@ -254,13 +254,6 @@ impl Pairs {
 
 /// The reference of a class, and the least share of it that is ordinary there.
 fn limit(values: &[f64], margin: f64) -> Option<(f64, f64)> {
-    if values.is_empty() {
-        return None;
-    }
-    let reference = stats::median(values);
-    let deviations: Vec<f64> = values.iter().map(|v| (v - reference).abs()).collect();
-    let spread = 1.4826 * stats::median(&deviations) / reference;
-    // The median deviation of few values is itself uncertain.
-    let unsure = 1.0 + 4.0 / values.len() as f64;
-    Some((reference, (1.0 - (ORDINARY * spread * unsure).max(margin)).max(SURELY_BAD)))
+    let (reference, deviation) = stats::robust(values)?;
+    Some((reference, (1.0 - (ORDINARY * deviation / reference).max(margin)).max(SURELY_BAD)))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::hostlist;
 use crate::id::NodeName;
 use crate::localise::{Pairs, Reading, Test};
 use crate::measure::{Outcome, stats};
@@ -19,10 +20,13 @@ pub struct Network<'r> {
 
 /// Each node's leaf number; nodes that no leaf names share one more. One leaf for all when nothing is known.
 pub fn leaf_numbers(nodes: &[&NodeName], leaves: &[Leaf]) -> Vec<u32> {
-    let short = |n: &str| n.split('.').next().unwrap_or("").to_owned();
-    let at: HashMap<String, u32> =
-        leaves.iter().enumerate().flat_map(|(i, l)| l.nodes.iter().map(move |n| (short(&n.0), i as u32))).collect();
-    let found: Vec<u32> = nodes.iter().map(|n| at.get(&short(&n.0)).copied().unwrap_or(leaves.len() as u32)).collect();
+    let at: HashMap<&str, u32> = leaves
+        .iter()
+        .enumerate()
+        .flat_map(|(i, l)| l.nodes.iter().map(move |n| (hostlist::short(&n.0), i as u32)))
+        .collect();
+    let found: Vec<u32> =
+        nodes.iter().map(|n| at.get(hostlist::short(&n.0)).copied().unwrap_or(leaves.len() as u32)).collect();
     // Numbers without gaps, in order of appearance.
     let mut seen: HashMap<u32, u32> = HashMap::new();
     found

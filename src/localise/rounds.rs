@@ -106,7 +106,8 @@ fn key(a: u32, b: u32) -> (u32, u32) {
     (a.min(b), a.max(b))
 }
 
-/// A random perfect matching (or one short of it) of pairs that have not met, of the round's hop class as far as possible.
+/// A random perfect matching (or one short of it) of pairs that have not met, of the round's hop class as far as
+/// possible.
 fn matching(pairs: &Pairs, kind: Kind, met: &HashSet<(u32, u32)>, rng: &mut fastrand::Rng) -> Vec<(u32, u32, bool)> {
     let n = pairs.nodes;
     let mut out = Vec::with_capacity(n as usize / 2);

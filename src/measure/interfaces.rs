@@ -36,7 +36,8 @@ impl Interfaces {
         Interfaces(names.filter_map(of).collect())
     }
 
-    /// What each interface sent since `before`; those that sent nothing are left out, and so are counters that went back.
+    /// What each interface sent since `before`; those that sent nothing are left out, and so are counters that went
+    /// back.
     pub fn sent_since(&self, before: &Interfaces) -> Vec<(String, u64)> {
         let of = |(name, now): (&String, &u64)| {
             let sent = now.checked_sub(*before.0.get(name)?)?;

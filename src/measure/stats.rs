@@ -7,6 +7,9 @@ use statrs::distribution::{Binomial, DiscreteCDF};
 /// Confidence of every interval that gonogo reports.
 pub const CONFIDENCE: f64 = 0.95;
 
+/// Median absolute deviations in a standard deviation of a normal distribution, inverted.
+pub const MAD_SCALE: f64 = 1.4826;
+
 /// A summary of samples. All values in the samples' own unit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Summary {
@@ -50,6 +53,13 @@ fn median_sorted(sorted: &[f64]) -> f64 {
 /// The median of unsorted samples; 0 of none.
 pub fn median(samples: &[f64]) -> f64 {
     summary(samples).map_or(0.0, |s| s.median)
+}
+
+/// The median, and the median absolute deviation from it scaled to the standard deviation of a normal distribution. The
+/// deviation of few values is itself uncertain: it is widened by `1 + 4/n`. `None` without any value.
+pub fn robust(samples: &[f64]) -> Option<(f64, f64)> {
+    let s = summary(samples)?;
+    Some((s.median, MAD_SCALE * s.mad * (1.0 + 4.0 / s.n as f64)))
 }
 
 /// [`median_ranks`] at [`CONFIDENCE`] for the numbers of samples that occur; a large record asks a million times.

@@ -74,6 +74,13 @@ pub struct CheckPlan {
     pub run_hash: PlanHash,
 }
 
+impl CheckPlan {
+    /// Whether a probe was chosen.
+    pub fn wants(&self, probe: &str) -> bool {
+        self.probes.iter().any(|p| p.as_str() == probe)
+    }
+}
+
 /// Why a selection is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SelectionError {

@@ -13,5 +13,5 @@ mod sysroot;
 pub use fabric::{FabricError, Leaf, parse_topology_conf, read_topology_conf};
 pub use filesystem::{Filesystem, Mount, mount_of};
 pub use machine::*;
-pub use read::discover;
+pub use read::{boot_id, discover};
 pub use sysroot::{SysRoot, SysRootError};

@@ -5,11 +5,16 @@ use std::path::PathBuf;
 use crate::topology::filesystem::parse_mountinfo;
 use crate::topology::{Machine, Missing, SysRoot, cpu, net, os, pci};
 
+/// What the kernel calls this boot: machines that share a kernel share it, whatever names they bear.
+pub fn boot_id(root: &SysRoot) -> Option<String> {
+    root.read("/proc/sys/kernel/random/boot_id")
+}
+
 /// Reads the machine behind `root`. Never fails: what cannot be read is in [`Machine::missing`].
 pub fn discover(root: &SysRoot) -> Machine {
     let mut machine = Machine {
         hostname: root.read("/proc/sys/kernel/hostname").unwrap_or_default(),
-        boot: root.read("/proc/sys/kernel/random/boot_id"),
+        boot: boot_id(root),
         cpu: cpu::read(root),
         memory: os::memory(root),
         nics: net::nics(root),

@@ -1,4 +1,5 @@
-//! What a person reads: every record of the fixtures by every renderer, as golden files. Bless with INSTA_UPDATE=always.
+//! What a person reads: every record of the fixtures by every renderer, as golden files. Bless with
+//! INSTA_UPDATE=always.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! What the nodes are to each other: clocks, the shared directory, differences, machines they share, strangers at the door.
+//! What the nodes are to each other: clocks, the shared directory, differences, machines they share, strangers at the
+//! door.
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,8 @@ use crate::measure::Outcome;
 use crate::record::Record;
 use crate::unit::Unit;
 
-/// A fabric that carries less than this share across leaves under full load of what it carries when quiet is oversubscribed.
+/// A fabric that carries less than this share across leaves under full load of what it carries when quiet is
+/// oversubscribed.
 const OVERSUBSCRIBED: f64 = 0.8;
 /// How much slower than others of its size a group may be.
 const SCALE_MARGIN: f64 = 0.3;

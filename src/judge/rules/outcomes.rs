@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::cluster::Step;
+use crate::cluster::{PRESENCE, Step};
 use crate::id::NodeName;
 use crate::judge::Coverage;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
@@ -42,7 +42,7 @@ pub(super) fn coverage(
                 match outcome {
                     Some(Outcome::Waived { .. }) if blamed => {}
                     Some(Outcome::Failed { kind: FailKind::NodeLost | FailKind::NodeSilent, .. })
-                        if row.probe != "cluster" => {}
+                        if step.probe != PRESENCE => {}
                     Some(Outcome::Failed { kind, error }) if group.is_some() => {
                         of_group(step, group, line, *kind, &format!("case `{case}`: {error}"), findings);
                     }

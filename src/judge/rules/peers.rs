@@ -50,11 +50,9 @@ pub(super) fn judge(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) {
     let nodes = record.header.nodes.len();
     for indices in by_metric.values().filter(|i| i.len() >= FEW) {
         let medians: Vec<f64> = indices.iter().filter_map(|i| Some(cells[*i].summary?.median)).collect();
-        let reference = stats::median(&medians);
-        let deviations: Vec<f64> = medians.iter().map(|m| (m - reference).abs()).collect();
-        let mad = 1.4826 * stats::median(&deviations);
-        // Of few nodes the spread itself is uncertain; equal values are never more exact than a quarter of a percent.
-        let scale = mad.max(0.0025 * reference) * (1.0 + 4.0 / indices.len() as f64);
+        let Some((reference, deviation)) = stats::robust(&medians) else { continue };
+        // Equal values are never more exact than a quarter of a percent.
+        let scale = deviation.max(0.0025 * reference);
         for i in indices {
             let cell = &mut cells[*i];
             let slow = |median: f64| match cell.series.better {

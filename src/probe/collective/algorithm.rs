@@ -51,7 +51,8 @@ pub fn choose(op: Collective, ranks: u32, size: usize, link: Link) -> Algorithm 
             }
         }
         Collective::AllReduce => {
-            // A number of ranks that is no power of two folds the surplus first and unfolds it last: two more exchanges.
+            // A number of ranks that is no power of two folds the surplus first and unfolds it last: two more
+            // exchanges.
             let rounds = n.log2().floor() + if ranks.is_power_of_two() { 0.0 } else { 2.0 };
             let doubling = rounds * (link.latency + s * link.per_byte);
             let ring = 2.0 * (n - 1.0) * (link.latency + s * link.per_byte / n);

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cluster::Child;
 use crate::probe::{ProbeError, io};
+use crate::topology::{SysRoot, boot_id};
 
 /// Bytes in one read or write.
 const PIECE: usize = 256 << 10;
@@ -33,7 +34,8 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Connects this rank with those that it will talk to: each listens, publishes its address, and calls those below it.
+    /// Connects this rank with those that it will talk to: each listens, publishes its address, and calls those below
+    /// it.
     pub fn connect(child: &mut Child, cores: usize, with: &dyn Fn(usize, usize) -> bool) -> Result<Self, ProbeError> {
         let (rank, ranks) = (child.rank as usize, child.ranks as usize);
         let limit = child.time_left().min(Duration::from_secs(5));
@@ -41,8 +43,8 @@ impl Mesh {
         let own = child.address;
         let listener = io(format!("cannot listen at {own}"), TcpListener::bind((own, 0)))?;
         let address = io("cannot read the listener's address", listener.local_addr())?;
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let published = child.exchange(format!("{address} {}", boot.trim()))?;
+        let boot = boot_id(&SysRoot::live()).unwrap_or_default();
+        let published = child.exchange(format!("{address} {boot}"))?;
         let parts = |text: &String| text.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap_or_default();
         let (addresses, boots): (Vec<String>, Vec<String>) = published.iter().map(parts).unzip();
         let mut links: Vec<Option<TcpStream>> = (0..ranks).map(|_| None).collect();

@@ -268,7 +268,8 @@ fn measure(
     )?)
 }
 
-/// The maximum over ranks of each block, and the rank that was last in most of them, when it was by a twentieth or more.
+/// The maximum over ranks of each block, and the rank that was last in most of them, when it was by a twentieth or
+/// more.
 fn slowest(all: &[(usize, Vec<f64>)], blocks: usize) -> (Vec<f64>, Option<u32>) {
     let mut last = vec![0usize; all.len()];
     let latency = (0..blocks)

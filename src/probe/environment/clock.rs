@@ -1,6 +1,7 @@
 //! Clock skew over all nodes at once, by the exchange: node i publishes its clock after it got one round's answer and
-//! before the next round's is complete, so in the first node's clock that moment lies between the two. Several rounds are
-//! intersected. As fine as an exchange is quick: milliseconds, where a checkpoint's mtime or a certificate minds seconds.
+//! before the next round's is complete, so in the first node's clock that moment lies between the two. Several rounds
+//! are intersected. As fine as an exchange is quick: milliseconds, where a checkpoint's mtime or a certificate minds
+//! seconds.
 
 use jiff::Timestamp;
 

@@ -1,8 +1,8 @@
 //! `storage`: the checkpoint directory. How much fits, how fast it is written and read back, what it does with many
 //! small files, whether a rename is atomic, and whether the bytes come back.
 //!
-//! The data file is unlinked as soon as it is open: however the probe ends, its space comes back. What needs names lives
-//! in one scratch directory, which the probe, its parent, or the next run's [`sweep`] removes.
+//! The data file is unlinked as soon as it is open: however the probe ends, its space comes back. What needs names
+//! lives in one scratch directory, which the probe, its parent, or the next run's [`sweep`] removes.
 
 mod data;
 mod names;

@@ -1,5 +1,5 @@
-//! The checkpoint directory seen by all nodes together: the same file system everywhere, one node's file soon seen by the
-//! others, and each node's bytes read back by another.
+//! The checkpoint directory seen by all nodes together: the same file system everywhere, one node's file soon seen by
+//! the others, and each node's bytes read back by another.
 //!
 //! A node that cannot take part says so in the exchange and goes on: the others must not wait for it.
 

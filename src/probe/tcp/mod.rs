@@ -1,14 +1,15 @@
-//! `tcp`: over loopback between two processes, the yardstick of everything that goes through the host's network stack; and
-//! between two nodes ([`pair`]).
+//! `tcp`: over loopback between two processes, the yardstick of everything that goes through the host's network stack;
+//! and between two nodes ([`pair`]).
 
+mod connect;
 mod pair;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,8 @@ use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, io, step};
 use crate::topology::Machine;
 use crate::unit::Unit;
+
+use connect::connect;
 
 pub use pair::pair_step;
 
@@ -109,59 +112,6 @@ impl Probe for Tcp {
     }
 }
 
-/// Opens `count` connections from rank 0 to rank 1. Rank 1 listens on a port that the kernel picks; a connection that
-/// does not begin with the number both agreed on is somebody else's and is dropped.
-fn connect(child: &mut Child, count: usize) -> Result<Vec<TcpStream>, ProbeError> {
-    let limit = child.time_left().min(Duration::from_secs(5));
-    let deadline = Instant::now() + limit;
-    let hello = child.step.seed.to_le_bytes();
-    let mut out = Vec::new();
-    if child.rank == 1 {
-        let listener = io("cannot listen on loopback", TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
-        let address = io("cannot read the listener's address", listener.local_addr())?;
-        child.exchange(address.to_string())?;
-        io("cannot set the listener non-blocking", listener.set_nonblocking(true))?;
-        while out.len() < count {
-            match listener.accept() {
-                Ok((mut stream, _)) => {
-                    prepare(&stream, limit)?;
-                    let mut said = [0u8; 8];
-                    if stream.read_exact(&mut said).is_ok() && said == hello {
-                        out.push(stream);
-                    }
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < deadline => {
-                    thread::sleep(Duration::from_micros(200))
-                }
-                Err(e) => return io("no connection came from rank 0 over loopback", Err(e)),
-            }
-        }
-    } else {
-        let addresses = child.exchange(String::new())?;
-        let text = addresses.get(1).map_or("", String::as_str);
-        let address: SocketAddr = text.parse().map_err(|_| {
-            ProbeError::Broken(format!("rank 1 published `{}`, not an address", crate::id::clean(text)))
-        })?;
-        for _ in 0..count {
-            let mut stream = io(format!("cannot connect to {address}"), TcpStream::connect_timeout(&address, limit))?;
-            prepare(&stream, limit)?;
-            io(format!("cannot greet {address}"), stream.write_all(&hello))?;
-            out.push(stream);
-        }
-    }
-    Ok(out)
-}
-
-fn prepare(stream: &TcpStream, limit: Duration) -> Result<(), ProbeError> {
-    let set = || {
-        stream.set_nonblocking(false)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(limit))?;
-        stream.set_write_timeout(Some(limit))
-    };
-    io("cannot prepare a loopback connection", set())
-}
-
 /// Chunk `i` of what a stream carries to be compared: different at every place and in every stream.
 fn fill(seed: u64, i: usize, buffer: &mut [u8]) {
     fastrand::Rng::with_seed(seed.rotate_left(32) ^ i as u64).fill(buffer);
@@ -172,7 +122,7 @@ fn compared_chunks(streams: usize) -> usize {
 }
 
 fn bandwidth(child: &mut Child, streams: usize, args: &Args) -> Result<(), ProbeError> {
-    let connections = connect(child, streams)?;
+    let connections = connect(child, streams, 0)?;
     let budget = child.share(child.step.cases.len());
     let seed = child.step.seed;
     // A thread a stream, and what each returned; a panic of one is an error of the case.
@@ -314,7 +264,7 @@ fn sink(mut s: TcpStream, seed: u64, streams: usize) -> Result<usize, ProbeError
 }
 
 fn ping(child: &mut Child, bytes: usize) -> Result<(), ProbeError> {
-    let mut connection = connect(child, 1)?.pop().ok_or_else(|| ProbeError::Broken("no connection".to_owned()))?;
+    let mut connection = connect(child, 1, 0)?.pop().ok_or_else(|| ProbeError::Broken("no connection".to_owned()))?;
     let budget = child.share(child.step.cases.len());
     let mut buffer = vec![0u8; bytes];
     if child.rank == 1 {

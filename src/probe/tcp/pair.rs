@@ -1,11 +1,11 @@
-//! `tcp` between two nodes: each direction alone, both at once, round trips; payload compared, and the bytes counted at the
-//! interfaces held against those sent.
+//! `tcp` between two nodes: each direction alone, both at once, round trips; payload compared, and the bytes counted at
+//! the interfaces held against those sent.
 //!
 //! The receiver measures: it counts what arrived in each of some twenty intervals. What lies in a sender's buffer was
 //! never received and is not counted.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{Child, Step};
 use crate::measure::{Check, Interfaces, Measured, Outcome, Transport, stats};
 use crate::plan::CheckPlan;
-use crate::probe::tcp::{BANDWIDTH, CHUNK, RTT_P50, RTT_P99, Tcp, fill};
+use crate::probe::tcp::{BANDWIDTH, CHUNK, RTT_P50, RTT_P99, Tcp, connect, fill};
 use crate::probe::{ProbeError, io, step};
 
 const STREAMS: usize = 4;
@@ -25,8 +25,6 @@ const COMPARED: usize = 2;
 const INTERVALS: u32 = 20;
 /// Round trips at most.
 const PINGS: usize = 2000;
-/// Longest wait for the other end.
-const PATIENCE: Duration = Duration::from_secs(4);
 
 const OUT: &str = "pair out";
 const BACK: &str = "pair back";
@@ -66,61 +64,6 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         ping(child, budget / 2)?;
     }
     Ok(())
-}
-
-/// Connections between the two: rank 1 listens at its address, rank 0 calls. Each begins with the number that both know.
-fn connect(child: &mut Child, count: usize, salt: u64) -> Result<Vec<TcpStream>, ProbeError> {
-    let limit = child.time_left().min(PATIENCE);
-    let deadline = Instant::now() + limit;
-    let hello = (child.step.seed ^ salt).to_le_bytes();
-    let peer = child.members.get(1 - child.rank as usize).map_or_else(|| "its peer".to_owned(), ToString::to_string);
-    let mut out = Vec::new();
-    if child.rank == 1 {
-        let address = child.address;
-        let listener = io(format!("cannot listen at {address}"), TcpListener::bind((address, 0)))?;
-        let own = io("cannot read the listener's address", listener.local_addr())?;
-        child.exchange(own.to_string())?;
-        io("cannot set the listener non-blocking", listener.set_nonblocking(true))?;
-        while out.len() < count {
-            match listener.accept() {
-                Ok((mut stream, _)) => {
-                    prepare(&stream)?;
-                    let mut said = [0u8; 8];
-                    if stream.read_exact(&mut said).is_ok() && said == hello {
-                        out.push(stream);
-                    }
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < deadline => {
-                    thread::sleep(Duration::from_micros(200))
-                }
-                Err(e) => return io(format!("no connection came from {peer} to {own}"), Err(e)),
-            }
-        }
-    } else {
-        let addresses = child.exchange(String::new())?;
-        let text = addresses.get(1).map_or("", String::as_str);
-        let address: SocketAddr = text.parse().map_err(|_| {
-            ProbeError::Broken(format!("{peer} published `{}`, not an address", crate::id::clean(text)))
-        })?;
-        for _ in 0..count {
-            let what = format!("cannot connect to {peer} at {address}");
-            let mut stream = io(&what, TcpStream::connect_timeout(&address, limit))?;
-            prepare(&stream)?;
-            io(what, stream.write_all(&hello))?;
-            out.push(stream);
-        }
-    }
-    Ok(out)
-}
-
-fn prepare(stream: &TcpStream) -> Result<(), ProbeError> {
-    let set = || {
-        stream.set_nonblocking(false)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))
-    };
-    io("cannot prepare a connection", set())
 }
 
 /// `sends[rank]` says who sends. With both, each direction has connections of its own.
