@@ -129,7 +129,12 @@ pub struct Simulate {
     /// Slow nodes, picked by the seed.
     #[arg(long, default_value_t = 0)]
     pub bad: u32,
-    /// A fault: node:N sends:N receives:N flapping:N leaf:N pair:A-B scale:N@SIZE; ? picks one (repeat).
+    /// Simulate also what each node measures alone: CPU, memory, loopback.
+    #[arg(long)]
+    pub alone: bool,
+    #[arg(long, value_enum, default_value = "quick")]
+    pub tier: Tier,
+    /// A fault: node:N sends:N receives:N cpu:N flapping:N leaf:N pair:A-B scale:N@SIZE; ? picks one (repeat).
     #[arg(long, value_name = "FAULT")]
     pub fault: Vec<String>,
     /// Relative standard deviation of a reading.

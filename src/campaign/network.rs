@@ -2,7 +2,7 @@
 
 use crate::cluster::Step;
 use crate::id::NodeName;
-use crate::localise::{self, Kind, PAIR_STEP, Part, Round};
+use crate::localise::{self, Kind, NARROW_STEP, PAIR_STEP, Part, Round};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe;
 use crate::record::Record;
@@ -52,6 +52,10 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName])
     let mut add = |topology: &str, size: usize, groups: Vec<Vec<NodeName>>| {
         if !groups.is_empty() {
             let mut step = probe::group_step(plan, topology, size as u32);
+            let same = out.iter().filter(|s: &&Step| s.name.starts_with(&step.name)).count();
+            if same > 0 {
+                step.name = format!("{}-{}", step.name, same + 1);
+            }
             step.groups = groups;
             out.push(step);
         }
@@ -62,17 +66,9 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName])
         size *= 2;
     }
     if plan.tier != Tier::Quick {
-        // The ring that a job's ranks will use, in two rounds of disjoint neighbours.
-        let neighbours = |first: usize| -> Vec<Vec<NodeName>> {
-            (first..total)
-                .step_by(2)
-                .filter(|i| total > 2 || *i + 1 < total)
-                .map(|i| vec![names[i].clone(), names[(i + 1) % total].clone()])
-                .collect()
-        };
-        let mut even = neighbours(0);
-        even.retain(|p| total.is_multiple_of(2) || p[1] != names[0]);
-        add("ring", 2, even);
+        for neighbours in ring(&names) {
+            add("ring", 2, neighbours);
+        }
         let leaves: Vec<Vec<NodeName>> =
             ordered.chunk_by(|a, b| a.0 == b.0).map(|c| c.iter().map(|(_, n)| n.clone()).collect()).collect();
         let mut sizes: Vec<usize> = leaves.iter().map(Vec::len).filter(|n| *n > 1 && *n < total).collect();
@@ -84,6 +80,36 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName])
     }
     add("world", total, vec![names.clone()]);
     out
+}
+
+/// The neighbours in the ring that a job's ranks will use, in rounds of disjoint pairs: two, and a third for the last
+/// pair of an odd ring.
+fn ring(names: &[NodeName]) -> Vec<Vec<Vec<NodeName>>> {
+    let total = names.len();
+    let mut rounds: Vec<Vec<Vec<NodeName>>> = vec![Vec::new(); 3];
+    // Two nodes are one pair, not two.
+    for i in 0..if total == 2 { 1 } else { total } {
+        let round = if !total.is_multiple_of(2) && i == total - 1 { 2 } else { i % 2 };
+        rounds[round].push(vec![names[i].clone(), names[(i + 1) % total].clone()]);
+    }
+    rounds.retain(|r| !r.is_empty());
+    rounds
+}
+
+/// The next round that halves the groups which are slow only together; `None` when all is found or cannot be.
+pub(super) fn next_halving(record: &Record, plan: &CheckPlan, alive: &[NodeName]) -> Option<Step> {
+    let groups = localise::groups(record);
+    let there = |i: u32| alive.contains(groups.nodes[i as usize]);
+    let (size, halves) = groups.scale.next(&there, plan.seed)?;
+    let mut step = probe::group_step(plan, "narrow", size);
+    // The largest all-reduce is what showed it.
+    let largest = step.cases.iter().rposition(|c| c.starts_with("all-reduce"))?;
+    step.estimate_ms /= step.cases.len() as u64;
+    step.cases = vec![step.cases.swap_remove(largest)];
+    let done = groups.scale.levels.iter().filter(|l| l.narrowing).count();
+    step.name = format!("{NARROW_STEP}{}", done + 1);
+    step.groups = halves.iter().map(|g| g.iter().map(|i| groups.nodes[*i as usize].clone()).collect()).collect();
+    Some(step)
 }
 
 /// Nodes whose own network is bad by the pairs measured so far.

@@ -304,6 +304,14 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         for step in network::collectives(&self.record, &plan, &nodes) {
             self.between(step);
         }
+        while let Some(step) = network::next_halving(&self.record, &plan, &self.fleet.nodes()) {
+            // Nothing was promised: without time for it, the group stays named whole.
+            let time = Duration::from_millis(step.estimate_ms) * self.fleet.turns(&step);
+            if self.fleet.interrupted() || time > self.left() {
+                break;
+            }
+            self.between(step);
+        }
     }
 
     fn plan_steps(&mut self, steps: Vec<Step>) {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::campaign::fleet::{ArgsOf, Fleet};
 use crate::cluster::{GroupOutcome, Step};
 use crate::id::NodeName;
-use crate::measure::{Better, Measured, Outcome, Series, Transport};
+use crate::measure::{Better, Measured, Metric, Outcome, Series};
+use crate::probe;
 use crate::topology::Leaf;
 use crate::unit::Unit;
 
@@ -25,6 +26,8 @@ pub enum Fault {
     Scale(u32, u32),
     /// The node is slow in half of its tests.
     Flapping(u32),
+    /// The node computes slowly; its network is well.
+    Computes(u32),
 }
 
 /// How the virtual cluster behaves. Rates are of a link, in bytes per second.
@@ -81,7 +84,11 @@ impl Simulated {
         let mut out = BTreeSet::new();
         for f in &self.faults {
             match f {
-                Fault::Node(n) | Fault::Sends(n) | Fault::Receives(n) | Fault::Flapping(n) => {
+                Fault::Node(n) | Fault::Sends(n) | Fault::Receives(n) | Fault::Flapping(n) | Fault::Computes(n) => {
+                    out.insert(self.name(*n).clone());
+                }
+                // With one group of that size there is none to hold it against.
+                Fault::Scale(n, from) if from.next_power_of_two().max(2) * 2 <= self.shape.nodes => {
                     out.insert(self.name(*n).clone());
                 }
                 Fault::Pair(..) | Fault::Leaf(_) | Fault::Scale(..) => {}
@@ -112,7 +119,7 @@ impl Simulated {
                 Fault::Pair(a, b) => hit |= (*a, *b) == (from, to) || (*b, *a) == (from, to),
                 Fault::Leaf(l) => hit |= across && (self.leaf(from) == *l || self.leaf(to) == *l),
                 Fault::Flapping(n) => flap |= *n == from || *n == to,
-                Fault::Scale(..) => {}
+                Fault::Scale(..) | Fault::Computes(_) => {}
             }
         }
         hit || (flap && self.rng.bool())
@@ -133,6 +140,26 @@ impl Simulated {
         (one(a, b), one(b, a))
     }
 
+    /// What a node measures alone: every metric of the probe that the schedule chose, each as noisy as the next.
+    fn alone(&mut self, step: &Step, node: u32) -> Outcome {
+        let metrics = probe::find(step.probe.as_str()).map_or(&[][..], |p| p.metrics());
+        let slow = self.faults.contains(&Fault::Computes(node)) && matches!(step.probe.as_str(), "gemm" | "memory");
+        let mut one = |m: &Metric| {
+            // Of the order that servers reach, so that the floors for servers are far.
+            let base = match m.unit {
+                Unit::FlopPerSecond => 2e12,
+                Unit::Second => 5e-6,
+                _ => RATE,
+            };
+            let left = if slow { self.shape.severity } else { 1.0 };
+            let of_case = (1.0 + self.shape.noise * self.gauss()).max(0.1);
+            let value = if m.better == Better::Higher { base * of_case * left } else { base * of_case / left };
+            let samples = (0..8).map(|_| value * (1.0 + 0.25 * self.shape.noise * self.gauss()).max(0.1)).collect();
+            m.series(samples, 1)
+        };
+        Outcome::Measured(Measured { series: metrics.iter().map(&mut one).collect(), ..Measured::default() })
+    }
+
     fn group(&mut self, group: &[u32]) -> f64 {
         let size = group.len() as u32;
         let hit = self.faults.iter().any(|f| match f {
@@ -146,17 +173,9 @@ impl Simulated {
 }
 
 fn series(metric: &str, value: f64) -> Outcome {
-    let series = Series {
-        metric: metric.to_owned(),
-        unit: Unit::BytePerSecond,
-        better: Better::Higher,
-        block: 1,
-        samples: vec![value; 8],
-        bound: None,
-        nominal: None,
-        slowest_rank: None,
-    };
-    Outcome::Measured(Measured { series: vec![series], transport: Vec::<Transport>::new(), ..Measured::default() })
+    let about = Metric { name: "", unit: Unit::BytePerSecond, better: Better::Higher, about: "" };
+    let series = Series { metric: metric.to_owned(), ..about.series(vec![value; 8], 1) };
+    Outcome::Measured(Measured { series: vec![series], ..Measured::default() })
 }
 
 impl Fleet for Simulated {
@@ -175,6 +194,7 @@ impl Fleet for Simulated {
             let rates = if pairs { self.pair(step, members[0], members[1]) } else { Default::default() };
             for case in &step.cases {
                 let outcome = match case.as_str() {
+                    _ if members.len() == 1 => self.alone(step, members[0]),
                     "pair out" => series("bandwidth", rates.0),
                     "pair back" => series("bandwidth", rates.1),
                     c if c.starts_with("all-reduce") => series("busbw", self.group(&members)),

@@ -12,7 +12,7 @@ use crate::exit::Exit;
 use crate::hostlist;
 use crate::id::NodeName;
 use crate::judge;
-use crate::plan::{self, RunPlan, Selection, Tier, Time};
+use crate::plan::{self, RunPlan, Selection, Time};
 use crate::probe;
 
 /// What a round of pairs takes on real hardware, for the estimate of time.
@@ -80,10 +80,11 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
     rng.shuffle(&mut free);
     faults.extend(free.into_iter().take(args.bad as usize).map(Fault::Node));
     let mut fleet = Simulated::new(shape, faults, seed);
+    let probes: &[&str] = if args.alone { &["gemm", "memory", "tcp", "collective"] } else { &["tcp", "collective"] };
     let asked = Selection {
-        tier: Some(Tier::Quick),
+        tier: Some(args.tier),
         budget: Some(Time(Duration::from_secs(86_400))),
-        only: vec!["tcp".to_owned(), "collective".to_owned()],
+        only: probes.iter().map(|p| (*p).to_owned()).collect(),
         skip: Vec::new(),
         path: None,
         seed: Some(seed),
@@ -139,7 +140,7 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
 fn parse_fault(text: &str, nodes: u32, rng: &mut fastrand::Rng) -> Result<Fault, String> {
     let bad = || {
         format!(
-            "`{}` is not a fault; they look like node:7, sends:7, receives:7, flapping:7, leaf:2, pair:3-9 or scale:7@64, and node:? picks one",
+            "`{}` is not a fault; they look like node:7, sends:7, receives:7, cpu:7, flapping:7, leaf:2, pair:3-9 or scale:7@64, and node:? picks one",
             crate::id::clean(text)
         )
     };
@@ -152,6 +153,7 @@ fn parse_fault(text: &str, nodes: u32, rng: &mut fastrand::Rng) -> Result<Fault,
         "node" => Fault::Node(number(who, nodes)?),
         "sends" => Fault::Sends(number(who, nodes)?),
         "receives" => Fault::Receives(number(who, nodes)?),
+        "cpu" => Fault::Computes(number(who, nodes)?),
         "flapping" => Fault::Flapping(number(who, nodes)?),
         "leaf" => Fault::Leaf(number(who, nodes)?),
         "pair" => {

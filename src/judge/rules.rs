@@ -163,7 +163,7 @@ pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -
     environment::findings(record, run, &mut findings);
     storage::findings(record, run, &cells, &mut findings);
     cluster::findings(record, &mut findings);
-    network::findings(record, &cells, &mut findings);
+    network::findings(record, &mut findings);
     outcomes::excuse(&mut findings);
     waivers::apply(run, record.header.started, &mut findings);
     // Worst first; waived ones last; stable within a class, so the order of the record shows through.

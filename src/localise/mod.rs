@@ -14,7 +14,7 @@ mod record;
 mod rounds;
 
 pub use decode::{Belief, Model};
-pub use ladder::{Group, scale_suspects};
+pub use ladder::{GroupTest, Level, Scale, Suspects};
 pub use pairs::{Fabric, Hop, Pairs, Part, Reading, Test, Verdict};
-pub use record::{Network, PAIR_STEP, leaf_numbers, network, round_args};
+pub use record::{Groups, NARROW_STEP, Network, PAIR_STEP, groups, leaf_numbers, network, round_args};
 pub use rounds::{Kind, Round, circle, next};

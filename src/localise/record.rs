@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 
+use crate::cluster::Step;
 use crate::hostlist;
 use crate::id::NodeName;
-use crate::localise::{Pairs, Reading, Test};
+use crate::localise::{GroupTest, Level, Pairs, Reading, Scale, Test};
 use crate::measure::{Outcome, stats};
 use crate::record::Record;
 use crate::topology::Leaf;
 
 /// What the steps of pair rounds are called, before their number.
 pub const PAIR_STEP: &str = "tcp-pairs-";
+
+/// What the steps that halve a slow group are called, before their number.
+pub const NARROW_STEP: &str = "collective-narrow-";
 
 /// Which nodes the numbers in [`Pairs`] stand for: those that took part in any pair.
 pub struct Network<'r> {
@@ -99,4 +103,48 @@ pub fn network(record: &Record) -> Network<'_> {
         }
     }
     Network { nodes, pairs }
+}
+
+/// Which nodes the numbers in [`Scale`] stand for.
+pub struct Groups<'r> {
+    pub nodes: Vec<&'r NodeName>,
+    pub scale: Scale,
+}
+
+/// Collects every collective over groups of nodes: the last all-reduce of each, which is the largest.
+pub fn groups(record: &Record) -> Groups<'_> {
+    let several = |s: &&Step| s.probe.as_str() == "collective" && s.groups.iter().any(|g| g.len() > 1);
+    let steps: Vec<(&Step, &str)> = record
+        .steps
+        .iter()
+        .filter(several)
+        .filter_map(|s| Some((s, s.cases.iter().rfind(|c| c.starts_with("all-reduce"))?.as_str())))
+        .collect();
+    let mut nodes: Vec<&NodeName> = steps.iter().flat_map(|(s, _)| s.groups.iter().flatten()).collect();
+    nodes.sort();
+    nodes.dedup();
+    let number: HashMap<&NodeName, u32> = nodes.iter().enumerate().map(|(i, n)| (*n, i as u32)).collect();
+    let case: HashMap<&str, &str> = steps.iter().map(|(s, case)| (s.name.as_str(), *case)).collect();
+    let mut busbw: HashMap<(&str, &NodeName), f64> = HashMap::new();
+    for line in record.outcomes.iter().filter(|l| case.get(l.step.as_str()).is_some_and(|c| *c == l.case)) {
+        let Some(m) = line.outcome.measured() else { continue };
+        if let Some(series) = m.series.iter().find(|s| s.metric == "busbw") {
+            busbw.insert((&line.step, &line.node), stats::median(&series.samples));
+        }
+    }
+    let level = |(step, _): &(&Step, &str)| Level {
+        size: step.groups.iter().map(Vec::len).max().unwrap_or(0) as u32,
+        narrowing: step.name.starts_with(NARROW_STEP),
+        groups: step
+            .groups
+            .iter()
+            .filter(|g| !g.is_empty())
+            .map(|g| GroupTest {
+                nodes: g.iter().map(|n| number[n]).collect(),
+                busbw: busbw.get(&(step.name.as_str(), &g[0])).copied().filter(|b| *b > 0.0),
+            })
+            .collect(),
+    };
+    let levels = steps.iter().map(level).collect();
+    Groups { nodes, scale: Scale { levels } }
 }

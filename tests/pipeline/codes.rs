@@ -260,6 +260,19 @@ fn provoke(code: &str) -> Option<Record> {
             }
             Some(r)
         }
+        "COL-022" => {
+            // Halving: n4 with a cleared node is well, n5 is not.
+            let mut r = provoke("COL-020")?;
+            let halves: Vec<Vec<NodeName>> =
+                [["n4", "n0"], ["n5", "n1"]].map(|g| g.map(|n| NodeName(n.to_owned())).to_vec()).to_vec();
+            let case = "all-reduce narrow n=2 16 MiB";
+            add_groups(&mut r, "collective-narrow-1", "collective", &[case], serde_json::Value::Null, &halves);
+            for (g, rate) in halves.iter().zip([10e9, 1e9]) {
+                let outcome = measured(series("collective", "busbw", rate));
+                add_line(&mut r, &g[0], "collective-narrow-1", "collective", case, outcome);
+            }
+            Some(r)
+        }
         "COL-021" => {
             let mut r = network(8, 1);
             let names: Vec<NodeName> = (0..8).map(|i| NodeName(format!("n{i}"))).collect();

@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 
 use crate::id::NodeName;
-use crate::judge::Cell;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
-use crate::localise::{self, Group, Part};
+use crate::localise::{self, Part};
 use crate::measure::Outcome;
 use crate::record::Record;
 use crate::unit::Unit;
@@ -13,14 +12,12 @@ use crate::unit::Unit;
 /// A fabric that carries less than this share across leaves under full load of what it carries when quiet is
 /// oversubscribed.
 const OVERSUBSCRIBED: f64 = 0.8;
-/// How much slower than others of its size a group may be.
-const SCALE_MARGIN: f64 = 0.3;
 
-pub(super) fn findings(record: &Record, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
+pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     pairs(record, findings);
     let culprits: HashSet<NodeName> =
         findings.iter().filter(|f| f.severity >= Severity::Hold).filter_map(|f| f.subject.node().cloned()).collect();
-    ladder(record, cells, &culprits, findings);
+    ladder(record, &culprits, findings);
     transport(record, findings);
 }
 
@@ -90,36 +87,34 @@ fn pairs(record: &Record, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Groups of one size, held against each other.
-fn ladder(record: &Record, cells: &[Cell<'_>], culprits: &HashSet<NodeName>, findings: &mut Vec<Finding>) {
-    let mut told: Vec<&Vec<NodeName>> = Vec::new();
-    for step in record.steps.iter().filter(|s| s.name.starts_with("collective-") && s.groups.len() >= 3) {
-        let Some(case) = step.cases.iter().rfind(|c| c.starts_with("all-reduce")) else { continue };
-        let rate = |group: &Vec<NodeName>| {
-            let cell = cells.iter().find(|c| {
-                c.row.step == step.name && c.row.case == case && *c.row.node == group[0] && c.series.metric == "busbw"
-            });
-            cell.and_then(|c| Some(c.summary?.median))
-        };
-        let level: Vec<Group> = step.groups.iter().map(|g| Group { nodes: Vec::new(), busbw: rate(g) }).collect();
-        // A group that was not measured has its own finding.
-        for (i, share) in localise::scale_suspects(&level, SCALE_MARGIN) {
-            let group = &step.groups[i];
-            if level[i].busbw.is_none() || group.iter().any(|n| culprits.contains(n)) {
-                continue;
-            }
-            // A larger group is slow because the smaller one in it is: the smallest is what to look at.
-            if told.iter().any(|t| t.iter().all(|n| group.contains(n))) {
-                continue;
-            }
-            told.push(group);
-            let evidence = format!(
-                "{case}: {:.0} % of the busbw of the {} other groups of this size, and no pair of its nodes is slow",
-                100.0 * share,
-                level.len() - 1
-            );
-            findings.push(Finding::new(doc("COL-020"), Subject::Group(group.clone()), evidence));
+/// What is slow only in company: the node if halving found it, else the group.
+fn ladder(record: &Record, culprits: &HashSet<NodeName>, findings: &mut Vec<Finding>) {
+    let groups = localise::groups(record);
+    for s in groups.scale.suspects() {
+        let nodes: Vec<NodeName> = s.nodes.iter().map(|i| groups.nodes[*i as usize].clone()).collect();
+        if nodes.iter().any(|n| culprits.contains(n)) {
+            continue;
         }
+        let others = if s.others == 1 { "the other group".to_owned() } else { format!("{} other groups", s.others) };
+        let slow = format!("{:.0} % of the all-reduce busbw of {others} of {} nodes", 100.0 * s.share, s.size);
+        // Of two groups one is always the slower: that alone proves nothing.
+        let sure = !s.vanished && (s.others > 1 || s.halvings > 0);
+        let severity = if sure { Severity::Fail } else { Severity::Warn };
+        let finding = match (&nodes[..], s.vanished) {
+            ([node], _) => {
+                let evidence = format!("{slow} in {} rounds of halving; no pair of it is slow", s.halvings);
+                Finding::new(doc("COL-022"), Subject::Node(node.clone()), evidence)
+            }
+            (_, true) => {
+                let evidence = format!("{slow}, once; neither half of it was slow among other nodes");
+                Finding::new(doc("COL-020"), Subject::Group(nodes), evidence)
+            }
+            (_, false) => {
+                let evidence = format!("{slow}, and no pair of its nodes is slow; halved {} times", s.halvings);
+                Finding::new(doc("COL-020"), Subject::Group(nodes), evidence)
+            }
+        };
+        findings.push(finding.severity(severity));
     }
 }
 
