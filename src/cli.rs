@@ -213,7 +213,7 @@ pub struct Gate {
     /// Make a key pair FILE and FILE.pub, and end.
     #[arg(long, value_name = "FILE")]
     pub new_key: Option<PathBuf>,
-    /// The command; {exclude} and {nodelist} in it are filled in.
+    /// The command; {exclude}, {nodelist} and {count} (of nodes) in it are filled in.
     #[arg(last = true)]
     pub command: Vec<String>,
 }

@@ -267,8 +267,8 @@ impl Coordinator {
         uses.values().copied().max().unwrap_or(1)
     }
 
-    /// Tells every agent that all is done.
-    pub fn dismiss(&mut self) {
+    /// Tells every agent that all is done. Returns the nodes whose agents hang: their processes may still be there.
+    pub fn dismiss(&mut self) -> Vec<NodeName> {
         self.hub.send(self.members.iter().filter(|m| m.alive).map(|m| m.peer), &Down::Bye);
         let deadline = Instant::now() + Duration::from_secs(2);
         // The last agents close within milliseconds; a hung one is not waited for.
@@ -279,6 +279,8 @@ impl Coordinator {
                 m.alive = false;
             }
         }
+        let silent = |m: &Member| self.troubles.iter().any(|t| t.node == m.node && t.kind == FailKind::NodeSilent);
+        self.members.iter().filter(|m| m.alive || silent(m)).map(|m| m.node.clone()).collect()
     }
 
     /// Takes note of what happened between steps.

@@ -198,6 +198,13 @@ impl World {
                 let seen = format!("--rank={rank} --nodes={size}");
                 return Err(WorldError::Contradiction { launcher: Launcher::Flags, seen, why });
             }
+            // A Slurm step for each node, where one for all cannot start: the allocation knows the names.
+            let hosts = allocation(get)?;
+            if hosts.len() == size as usize {
+                let job = get("SLURM_JOB_ID").unwrap_or_default();
+                let first = Meeting::At { host: hosts[0].clone(), port: slurm_port(&job, "") };
+                return world(Launcher::Slurm, seat, hosts, rendezvous.or(Some(first)), job);
+            }
             return world(Launcher::Flags, seat, Vec::new(), rendezvous, "flags".to_owned());
         }
         if asked.rank.is_some() || asked.size.is_some() {
@@ -301,11 +308,9 @@ fn slurm(s: &Source<'_>, rendezvous: Option<Meeting>, hostname: &str) -> Result<
         s.seat(&["SLURM_PROCID"], &["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"], &["SLURM_LOCALID"], &[])?;
     let Some(mut seat) = seat else { return Ok(None) };
     let list = "SLURM_STEP_NODELIST";
-    let hosts = (s.get)(list).or_else(|| (s.get)("SLURM_JOB_NODELIST")).unwrap_or_default();
-    let hosts = if hosts.is_empty() {
-        Vec::new()
-    } else {
-        hostlist::expand(&hosts).map_err(|source| WorldError::Hosts { name: list, source })?
+    let hosts = match (s.get)(list).filter(|h| !h.is_empty()) {
+        Some(hosts) => hostlist::expand(&hosts).map_err(|source| WorldError::Hosts { name: list, source })?,
+        None => allocation(s.get)?,
     };
     if let (Some(id), false) = (s.number("SLURM_NODEID")?, hosts.is_empty())
         && id as usize >= hosts.len()
@@ -327,12 +332,25 @@ fn slurm(s: &Source<'_>, rendezvous: Option<Meeting>, hostname: &str) -> Result<
     }
     let job = (s.get)("SLURM_JOB_ID").or_else(|| (s.get)("SLURM_JOBID")).unwrap_or_default();
     let step = (s.get)("SLURM_STEP_ID").or_else(|| (s.get)("SLURM_STEPID")).unwrap_or_default();
-    // Two checks on one machine at once have two ports.
-    let number = |t: &str| t.parse::<u32>().unwrap_or(0);
-    let port = 20_000 + ((number(&job).wrapping_mul(7)).wrapping_add(number(&step)) % 10_000) as u16;
+    let port = slurm_port(&job, &step);
     // Rank 0 runs on the first node of the step, whichever its list begins with: Slurm sorts both the same way.
     let host = hosts.first().cloned().unwrap_or_else(|| hostname.to_owned());
     world(s.launcher, seat, hosts, rendezvous.or(Some(Meeting::At { host, port })), format!("{job}.{step}"))
+}
+
+/// The nodes of the Slurm allocation that this process is in; none outside of one.
+fn allocation(get: Variables<'_>) -> Result<Vec<String>, WorldError> {
+    let name = "SLURM_JOB_NODELIST";
+    match get(name).filter(|h| !h.is_empty()) {
+        Some(hosts) => hostlist::expand(&hosts).map_err(|source| WorldError::Hosts { name, source }),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Two checks on one machine at once have two ports.
+fn slurm_port(job: &str, step: &str) -> u16 {
+    let number = |t: &str| t.parse::<u32>().unwrap_or(0);
+    20_000 + ((number(job).wrapping_mul(7)).wrapping_add(number(step)) % 10_000) as u16
 }
 
 /// Tasks on node `id` from Slurm's `2(x3),1`.
@@ -438,6 +456,20 @@ mod tests {
         assert_eq!(read(&[("SLURM_JOB_ID", "1"), ("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8")], "n"), Ok(None));
         assert_eq!(read(&[("RANK", "0"), ("WORLD_SIZE", "1")], "n"), Ok(None));
         assert_eq!(read(&[], "n"), Ok(None));
+    }
+
+    #[test]
+    fn a_step_a_node_knows_the_allocation() {
+        let vars = [("SLURM_JOB_ID", "17"), ("SLURM_STEP_ID", "4"), ("SLURM_JOB_NODELIST", "node[1-4]")];
+        let get = move |name: &str| vars.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned());
+        let seat = |rank, size| {
+            let asked = Asked { rank: Some(rank), size: Some(size), ..Asked::default() };
+            let w = World::read(&asked, &get, "node3").ok().flatten()?;
+            Some((w.launcher, w.rank, w.hosts.len(), w.meeting.to_string()))
+        };
+        assert_eq!(seat(2, 4), Some((Launcher::Slurm, 2, 4, "node1:20119".to_owned())));
+        // Another number of nodes is not this allocation: then somebody must say where rank 0 is.
+        assert_eq!(seat(2, 3), None);
     }
 
     #[test]

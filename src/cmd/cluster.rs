@@ -19,7 +19,7 @@ use crate::cmd::Failure;
 use crate::cmd::check::{Progress, header, hostname, is_interrupted, measure};
 use crate::exit::Exit;
 use crate::hostlist;
-use crate::id::NodeName;
+use crate::id::{NodeName, clean};
 use crate::plan::{CheckPlan, hex};
 use crate::topology::{Leaf, SysRoot, boot_id, read_topology_conf};
 
@@ -95,7 +95,7 @@ fn agent_failure(error: AgentError) -> Failure {
         AgentError::Start(_) => Exit::Internal,
         _ => Exit::Hold,
     };
-    Failure { exit, error: anyhow!(error).context(format!("node {}", crate::id::clean(&hostname()))) }
+    Failure { exit, error: anyhow!(error).context(format!("node {}", clean(&hostname()))) }
 }
 
 fn lead(
@@ -154,7 +154,18 @@ fn lead(
     let header = header(plan, nodes, Some(world.launcher.name().to_owned()), leaves);
     // The budget runs from the last join: who waits for a node that does not come has not been measuring.
     let result = measure(args, header, &mut fleet, Instant::now(), progress);
-    fleet.dismiss();
+    let hung = fleet.dismiss();
+    if !hung.is_empty() {
+        let names: Vec<String> = hung.iter().map(|n| n.0.clone()).collect();
+        let var = |name: &str| std::env::var(name).ok();
+        let how = match (world.launcher, var("SLURM_JOB_ID"), var("SLURM_STEP_ID")) {
+            (Launcher::Slurm, Some(job), Some(step)) => {
+                format!("; srun waits for it until you say: scancel {}.{}", clean(&job), clean(&step))
+            }
+            _ => "; the launcher may wait for it".to_owned(),
+        };
+        eprintln!("gonogo: the agent of {} hangs{how}", clean(&hostlist::compress(&names)));
+    }
     let _ = own.join();
     result
 }
@@ -191,9 +202,9 @@ impl Drop for MeetingFile {
 fn leaves(args: &cli::Check, world: &World, plan: &CheckPlan) -> Result<Vec<Leaf>, Failure> {
     if !plan.run.leaf.is_empty() {
         let leaf = |l: &crate::plan::LeafPlan| {
-            let nodes = hostlist::expand(&l.nodes)
-                .map_err(|e| anyhow!(e).context(format!("[[leaf]] {}", crate::id::clean(&l.name))))?;
-            Ok(Leaf { name: crate::id::clean(&l.name).into_owned(), nodes: nodes.into_iter().map(NodeName).collect() })
+            let nodes =
+                hostlist::expand(&l.nodes).map_err(|e| anyhow!(e).context(format!("[[leaf]] {}", clean(&l.name))))?;
+            Ok(Leaf { name: clean(&l.name).into_owned(), nodes: nodes.into_iter().map(NodeName).collect() })
         };
         return plan.run.leaf.iter().map(leaf).collect::<anyhow::Result<_>>().map_err(Failure::usage);
     }

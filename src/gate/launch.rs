@@ -22,8 +22,10 @@ pub struct Launch {
 impl Launch {
     pub fn new(decision: &'static str, nodes: &[String], exclude: &[String], command: &[String]) -> Self {
         let kept: Vec<String> = nodes.iter().filter(|n| !exclude.contains(n)).cloned().collect();
-        let (exclude, nodelist) = (hostlist::compress(exclude), hostlist::compress(&kept));
-        let fill = |a: &String| a.replace("{exclude}", &exclude).replace("{nodelist}", &nodelist);
+        let (exclude, nodelist, count) =
+            (hostlist::compress(exclude), hostlist::compress(&kept), kept.len().to_string());
+        let fill =
+            |a: &String| a.replace("{exclude}", &exclude).replace("{nodelist}", &nodelist).replace("{count}", &count);
         let command = command.iter().map(fill).collect();
         Launch { decision, exclude, nodelist, command }
     }
@@ -60,8 +62,8 @@ mod tests {
             "GO-WITHOUT",
             &own(&["n1", "n2", "n3"]),
             &own(&["n2"]),
-            &own(&["srun", "--exclude={exclude}", "-w", "{nodelist}", "x"]),
+            &own(&["srun", "--exclude={exclude}", "-w", "{nodelist}", "-N{count}", "x"]),
         );
-        assert_eq!(l.command, ["srun", "--exclude=n2", "-w", "n[1,3]", "x"]);
+        assert_eq!(l.command, ["srun", "--exclude=n2", "-w", "n[1,3]", "-N2", "x"]);
     }
 }

@@ -20,6 +20,8 @@ pub(super) const CASE: &str = "shared";
 /// NFS keeps attributes for up to a minute and looks again after 3 s by default; a file that is not there after this is
 /// not there when a run restarts, either.
 const VISIBLE: Duration = Duration::from_secs(10);
+/// Kept of the step's time for saying what was seen.
+const SPARE: Duration = Duration::from_secs(2);
 const BYTES: usize = 256 << 10;
 
 #[derive(Serialize, Deserialize)]
@@ -30,7 +32,7 @@ struct Args {
 /// The step over all nodes; the caller sets its groups. `None` when nobody named a directory.
 pub fn shared_step(plan: &CheckPlan) -> Option<Step> {
     let path = plan.storage_path.clone()?;
-    let mut step = step(&Storage, plan, vec![CASE.to_owned()], Args { path }, 1500);
+    let mut step = step(&Storage, plan, vec![CASE.to_owned()], Args { path }, 3000);
     step.name = "storage-shared".to_owned();
     step.exclusive = false;
     Some(step)
@@ -75,15 +77,20 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         said.error = Some(format!("cannot write {}: {e}", own.display()));
     }
     let wrote = said.error.is_none();
-    let all = child.exchange(if wrote { "wrote".to_owned() } else { String::new() })?;
-    let there = |r: usize| all.get(r).is_some_and(|t| t == "wrote");
-    // The first node that wrote is looked for by all, then each reads its neighbour's file.
-    if let Some(first) = (0..ranks).find(|r| there(*r)) {
-        said.visible_ms = wait_for(&name(first)).map(|t| t.as_secs_f64() * 1e3);
+    // Where a node wrote; nothing when it could not.
+    let all = child.exchange(if wrote { said.mount.clone() } else { String::new() })?;
+    let there = |r: usize| all.get(r).is_some_and(|t| !t.is_empty());
+    let until = Instant::now() + VISIBLE.min(child.time_left().saturating_sub(SPARE));
+    // One node's file is looked for by all, then each reads its neighbour's. The one is on the file system that most
+    // have: a node that has another must not make all the others look blind.
+    let on = |r: usize| (0..ranks).filter(|other| all[*other] == all[r]).count();
+    let first = (0..ranks).rev().filter(|r| there(*r)).max_by_key(|r| on(*r));
+    if let (Some(first), true) = (first, wrote) {
+        said.visible_ms = wait_for(&name(first), until).map(|t| t.as_secs_f64() * 1e3);
     }
     let neighbour = (rank + 1) % ranks;
     if there(neighbour) && said.visible_ms.is_some() {
-        said.read_back = match wait_for(&name(neighbour)).map(|_| fs::read(name(neighbour))) {
+        said.read_back = match wait_for(&name(neighbour), until).map(|_| fs::read(name(neighbour))) {
             Some(Ok(bytes)) => Some(bytes == content(seed, neighbour)),
             Some(Err(e)) => {
                 said.error.get_or_insert(format!("cannot read {}: {e}", name(neighbour).display()));
@@ -115,13 +122,13 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
 }
 
 /// Looks for a file until it is there; opening it makes a network file system ask its server.
-fn wait_for(path: &Path) -> Option<Duration> {
+fn wait_for(path: &Path, until: Instant) -> Option<Duration> {
     let start = Instant::now();
     loop {
         if fs::File::open(path).is_ok() {
             return Some(start.elapsed());
         }
-        if start.elapsed() > VISIBLE {
+        if Instant::now() > until {
             return None;
         }
         thread::sleep(Duration::from_millis(5));
