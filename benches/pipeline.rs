@@ -46,6 +46,7 @@ fn big() -> Record {
         seed: 1,
         estimate_ms: 1,
         scratch: None,
+        rail: None,
         attempt: 1,
     }];
     let mut rng = fastrand::Rng::with_seed(1);

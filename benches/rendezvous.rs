@@ -79,6 +79,7 @@ fn coordinate(size: u32, token: Token) {
         seed: 0,
         estimate_ms: 30_000,
         scratch: None,
+        rail: None,
         attempt: 1,
     };
     let mut good = 0;

@@ -126,6 +126,9 @@ pub struct Simulate {
     /// Nodes at a leaf switch.
     #[arg(long, default_value_t = 32)]
     pub per_leaf: u32,
+    /// Do not tell which node hangs at which leaf: up to 256 nodes, it is inferred from latencies.
+    #[arg(long)]
+    pub no_topology: bool,
     /// Slow nodes, picked by the seed.
     #[arg(long, default_value_t = 0)]
     pub bad: u32,

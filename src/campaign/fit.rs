@@ -63,6 +63,7 @@ mod tests {
             seed: 1,
             estimate_ms,
             scratch: None,
+            rail: None,
             attempt: 1,
         }
     }

@@ -1,19 +1,33 @@
 //! Steps over several nodes: which pairs and groups, in which order.
 
+use std::collections::HashMap;
+
 use crate::cluster::Step;
 use crate::id::NodeName;
-use crate::localise::{self, Kind, NARROW_STEP, PAIR_STEP, Part, Round};
+use crate::localise::{self, Kind, NARROW_STEP, Part, Plane, Round};
+use crate::measure::Outcome;
 use crate::plan::{CheckPlan, Tier};
 use crate::probe;
 use crate::record::Record;
+use crate::topology::{Machine, Nic};
 
-/// The next round of pairs among `alive` nodes, as a step; `None` when enough is known.
-pub(super) fn next_pairs(record: &Record, plan: &CheckPlan, alive: &[NodeName], done: &[Kind]) -> Option<(Step, Kind)> {
-    let mut network = localise::network(record);
+/// The next round of pairs among `alive` nodes on a plane, as a step; `None` when enough is known.
+pub(super) fn next_pairs(
+    record: &Record,
+    plan: &CheckPlan,
+    plane: &Plane,
+    alive: &[NodeName],
+    done: &[Kind],
+) -> Option<(Step, Kind)> {
+    let mut network = localise::network(record, plane);
     if done.is_empty() || network.nodes.is_empty() {
         let nodes: Vec<&NodeName> = alive.iter().collect();
-        network.pairs = localise::Pairs::new(localise::leaf_numbers(&nodes, &record.header.leaves));
+        network.pairs = localise::Pairs::new(localise::leaf_numbers(&nodes, &localise::leaves(record)));
         network.nodes = nodes;
+    }
+    if plane.rail.is_some() && plan.tier == Tier::Quick {
+        // The nodes are known by now: one round shows a bad rail, and only suspects are looked at again.
+        network.pairs.full = 1;
     }
     let Round { kind, pairs } = localise::next(&network.pairs, done, plan.seed)?;
     let name = |i: u32| network.nodes[i as usize].clone();
@@ -24,8 +38,8 @@ pub(super) fn next_pairs(record: &Record, plan: &CheckPlan, alive: &[NodeName], 
         return None;
     }
     let controls: Vec<NodeName> = pairs.iter().filter(|(_, _, c)| *c).map(|(a, _, _)| name(*a)).collect();
-    let mut step = probe::pair_step(plan);
-    step.name = format!("{PAIR_STEP}{}", done.len() + 1);
+    let mut step = probe::pair_step(plan, plane.rail.as_deref());
+    step.name = plane.step_name(done.len() + 1);
     step.args = localise::round_args(kind.name(), &controls);
     step.groups = pairs.iter().map(|(a, b, _)| vec![name(*a), name(*b)]).collect();
     Some((step, kind))
@@ -34,7 +48,7 @@ pub(super) fn next_pairs(record: &Record, plan: &CheckPlan, alive: &[NodeName], 
 /// Nodes in leaf order: neighbours in the list are neighbours in the fabric, as a scheduler's ranks are.
 fn in_leaf_order(record: &Record, nodes: &[NodeName]) -> Vec<(u32, NodeName)> {
     let refs: Vec<&NodeName> = nodes.iter().collect();
-    let leaves = localise::leaf_numbers(&refs, &record.header.leaves);
+    let leaves = localise::leaf_numbers(&refs, &localise::leaves(record));
     let mut out: Vec<(u32, NodeName)> = leaves.into_iter().zip(nodes.iter().cloned()).collect();
     out.sort_by_key(|(leaf, _)| *leaf);
     out
@@ -112,12 +126,54 @@ pub(super) fn next_halving(record: &Record, plan: &CheckPlan, alive: &[NodeName]
     Some(step)
 }
 
-/// Nodes whose own network is bad by the pairs measured so far.
-pub(super) fn bad_nodes(record: &Record) -> Vec<NodeName> {
-    let network = localise::network(record);
+/// Nodes whose own network is bad by the pairs measured so far on a plane.
+pub(super) fn bad_nodes(record: &Record, plane: &Plane) -> Vec<NodeName> {
+    let network = localise::network(record, plane);
     let of = |part: &Part| match part {
         Part::Sends(i) | Part::Receives(i) => Some(network.nodes[*i as usize].clone()),
         Part::Up(_) | Part::Down(_) => None,
     };
     network.pairs.verdict().bad.iter().filter_map(|(part, _)| of(part)).collect()
+}
+
+/// The collective that all nodes do over one rail.
+pub(super) fn rail_collective(plan: &CheckPlan, rail: &str, nodes: Vec<NodeName>) -> Step {
+    let step = probe::group_step(plan, &format!("rail {rail}"), nodes.len() as u32);
+    let name = format!("collective-rail-{rail}-{}", nodes.len());
+    Step { name, rail: Some(rail.to_owned()), groups: vec![nodes], ..step }
+}
+
+/// The other interfaces of the same kind as the one that carried the pairs: up, with an address, on every node, as fast.
+/// A management network is of another kind, and is left alone.
+pub(super) fn rails(record: &Record, machines: &[(NodeName, Machine)]) -> Vec<String> {
+    // What each node's pairs left by.
+    let mut used: HashMap<&NodeName, &str> = HashMap::new();
+    for line in &record.outcomes {
+        if let Outcome::Measured(m) = &line.outcome {
+            used.extend(m.transport.iter().filter_map(|t| Some((&t.node, t.interface.as_deref()?))));
+        }
+    }
+    let candidates = |(node, machine): &(NodeName, Machine)| -> Option<Vec<String>> {
+        let main = machine.nics.iter().find(|n| Some(&n.name.as_str()) == used.get(node))?;
+        let like = |n: &&Nic| {
+            n.name != main.name
+                && n.state == main.state
+                && (n.speed_mbps, &n.driver) == (main.speed_mbps, &main.driver)
+                && !n.addresses.is_empty()
+        };
+        Some(machine.nics.iter().filter(like).map(|n| n.name.clone()).collect())
+    };
+    let all: Vec<Vec<String>> = machines.iter().filter_map(candidates).collect();
+    let Some(first) = all.first().filter(|_| all.len() == machines.len()) else { return Vec::new() };
+    let address = |(_, m): &(NodeName, Machine), name: &str| {
+        m.nics.iter().find(|n| n.name == name).and_then(|n| n.addresses.first().copied())
+    };
+    let distinct = |name: &&String| {
+        // A bridge of containers has the same address everywhere and leads nowhere.
+        let mut addresses: Vec<_> = machines.iter().filter_map(|m| address(m, name)).collect();
+        addresses.sort();
+        addresses.dedup();
+        addresses.len() == machines.len()
+    };
+    first.iter().filter(|name| all.iter().all(|a| a.contains(name))).filter(distinct).cloned().collect()
 }

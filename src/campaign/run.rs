@@ -11,7 +11,7 @@ use crate::campaign::{fit, network};
 use crate::cluster::{GroupOutcome, PRESENCE, Step};
 use crate::id::NodeName;
 use crate::judge;
-use crate::localise::Kind;
+use crate::localise::{self, Kind, Plane};
 use crate::measure::{Facts, Measured, Outcome, WaiveKind};
 use crate::plan::{CheckPlan, Tier, Time};
 use crate::probe;
@@ -94,8 +94,9 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         }
         if self.is_cluster() && self.fleet.nodes().len() > 1 {
             self.together();
-            self.pairs();
+            self.pairs(&Plane::TCP);
             self.groups();
+            self.rails(&machines);
         }
         self.again(limits, Duration::ZERO);
         if self.is_cluster() {
@@ -120,6 +121,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             seed: 0,
             estimate_ms: 1,
             scratch: None,
+            rail: None,
             attempt: 1,
         };
         let mut known: Vec<(NodeName, String)> = Vec::new();
@@ -220,7 +222,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             return Duration::ZERO;
         }
         let plan = &self.record.header.plan;
-        let mut pair = probe::pair_step(plan);
+        let mut pair = probe::pair_step(plan, None);
         pair.groups = nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect();
         let turns = u64::from(self.fleet.turns(&pair));
         let mut ms = 1500;
@@ -270,8 +272,12 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     fn together(&mut self) {
         let plan = self.record.header.plan.clone();
         let clock = plan.wants("environment").then(|| probe::clock_step(&plan));
+        // Leaves that nobody told are inferred, where asking all about all is quick.
+        let unknown = self.record.header.leaves.is_empty()
+            && (localise::infer::FEWEST..=localise::MAX_INFERRED).contains(&self.fleet.nodes().len());
+        let latency = (unknown && plan.wants("tcp")).then(|| probe::latency_step(&plan));
         let shared = if plan.wants("storage") { probe::shared_step(&plan) } else { None };
-        for mut step in [clock, shared].into_iter().flatten() {
+        for mut step in [clock, latency, shared].into_iter().flatten() {
             step.groups = vec![self.fleet.nodes()];
             self.between(step);
         }
@@ -284,22 +290,38 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     }
 
     /// Rounds of pairs until the localiser knows enough.
-    fn pairs(&mut self) {
+    fn pairs(&mut self, plane: &Plane) {
         let plan = self.record.header.plan.clone();
-        if !plan.wants("tcp") {
+        if !plan.wants(plane.probe.as_str()) {
             return;
         }
         let mut done: Vec<Kind> = Vec::new();
-        while let Some((step, kind)) = network::next_pairs(&self.record, &plan, &self.fleet.nodes(), &done) {
+        while let Some((step, kind)) = network::next_pairs(&self.record, &plan, plane, &self.fleet.nodes(), &done) {
             self.between(step);
             done.push(kind);
+        }
+    }
+
+    /// Each other interface like the one that the control channel uses: pairs, and an all-reduce of all nodes.
+    fn rails(&mut self, machines: &[(NodeName, Machine)]) {
+        let plan = self.record.header.plan.clone();
+        let alive = self.fleet.nodes();
+        let there: Vec<_> = machines.iter().filter(|(n, _)| alive.contains(n)).cloned().collect();
+        for rail in network::rails(&self.record, &there) {
+            let plane = Plane { rail: Some(rail.clone()), ..Plane::TCP };
+            self.pairs(&plane);
+            let bad = network::bad_nodes(&self.record, &plane);
+            let nodes: Vec<NodeName> = self.fleet.nodes().into_iter().filter(|n| !bad.contains(n)).collect();
+            if nodes.len() > 1 && plan.wants("collective") {
+                self.between(network::rail_collective(&plan, &rail, nodes));
+            }
         }
     }
 
     fn groups(&mut self) {
         let plan = self.record.header.plan.clone();
         // Survivors only: a node that is slow by itself makes every group slow, and is found already.
-        let verdict = network::bad_nodes(&self.record);
+        let verdict = network::bad_nodes(&self.record, &Plane::TCP);
         let nodes: Vec<NodeName> = self.fleet.nodes().into_iter().filter(|n| !verdict.contains(n)).collect();
         for step in network::collectives(&self.record, &plan, &nodes) {
             self.between(step);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::campaign::fleet::{ArgsOf, Fleet};
 use crate::cluster::{GroupOutcome, Step};
 use crate::id::NodeName;
-use crate::measure::{Better, Measured, Metric, Outcome, Series};
+use crate::measure::{Better, Facts, Latencies, Measured, Metric, Outcome, Series};
 use crate::probe;
 use crate::topology::Leaf;
 use crate::unit::Unit;
@@ -160,6 +160,17 @@ impl Simulated {
         Outcome::Measured(Measured { series: metrics.iter().map(&mut one).collect(), ..Measured::default() })
     }
 
+    /// Microseconds: a kernel's round trip, more across leaves, and what is left of noise after the best of many.
+    fn latencies(&mut self, nodes: &[NodeName], members: &[u32]) -> Outcome {
+        let mut one = |a: u32, b: u32| {
+            let hops = if self.leaf(a) == self.leaf(b) { 0.0 } else { 1.2 };
+            (a != b).then(|| 15.0 + hops - 0.1 * (1.0 - self.rng.f64()).ln())
+        };
+        let rtt_us = members.iter().map(|a| members.iter().map(|b| one(*a, *b)).collect()).collect();
+        let facts = Some(Facts::Latencies(Latencies { nodes: nodes.to_vec(), rtt_us }));
+        Outcome::Measured(Measured { facts, ..Measured::default() })
+    }
+
     fn group(&mut self, group: &[u32]) -> f64 {
         let size = group.len() as u32;
         let hit = self.faults.iter().any(|f| match f {
@@ -184,7 +195,7 @@ impl Fleet for Simulated {
     }
 
     fn run(&mut self, step: &Step, _: ArgsOf<'_>, _: Duration, each: &mut dyn FnMut(GroupOutcome)) {
-        let pairs = step.name.starts_with(crate::localise::PAIR_STEP);
+        let pairs = crate::localise::is_pairs(step);
         if pairs {
             self.rounds += 1;
             self.tests += step.groups.len() as u64;
@@ -194,6 +205,7 @@ impl Fleet for Simulated {
             let rates = if pairs { self.pair(step, members[0], members[1]) } else { Default::default() };
             for case in &step.cases {
                 let outcome = match case.as_str() {
+                    "latencies" => self.latencies(group, &members),
                     _ if members.len() == 1 => self.alone(step, members[0]),
                     "pair out" => series("bandwidth", rates.0),
                     "pair back" => series("bandwidth", rates.1),

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use crate::cluster::Step;
 use crate::cluster::wire::{MAX_LINE, ToChild, ToParent};
-use crate::id::NodeName;
-use crate::measure::Outcome;
+use crate::id::{NodeName, clean};
+use crate::measure::{Interfaces, Outcome};
 
 /// Why a child gives up.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,8 @@ pub enum ChildError {
     Junk(String),
     #[error("cannot write to the parent process: {0}")]
     Write(std::io::Error),
+    #[error("this node has no interface {0} with an address")]
+    Rail(String),
     #[error("step {step} was given parameters it does not understand: {message}")]
     Args { step: String, message: String },
 }
@@ -76,6 +78,13 @@ impl Child {
             Some(node) if self.members.len() == self.ranks as usize => node.to_string(),
             _ => format!("rank {rank}"),
         }
+    }
+
+    /// Moves to the rail that the step names: from here on [`Child::address`] is this node's address there.
+    pub fn on_rail(&mut self) -> Result<(), ChildError> {
+        let Some(rail) = &self.step.rail else { return Ok(()) };
+        self.address = Interfaces::address(rail).ok_or_else(|| ChildError::Rail(clean(rail).into_owned()))?;
+        Ok(())
     }
 
     /// The seed of this rank's random inputs.

@@ -36,6 +36,9 @@ pub struct Step {
     /// ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<PathBuf>,
+    /// The network interface that carries it, where that is not the one of the control channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rail: Option<String>,
     /// 1 at first, 2 and more when measured again with more samples.
     pub attempt: u32,
 }

@@ -8,9 +8,10 @@ use serde::Serialize;
 use crate::exit::Exit;
 use crate::id::NodeName;
 use crate::judge::{Finding, Severity, Subject};
-use crate::localise::leaf_numbers;
+use crate::localise;
 use crate::plan::RunPlan;
-use crate::record::Header;
+use crate::record::{Header, Record};
+use crate::topology::Leaf;
 
 /// The decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -71,7 +72,8 @@ pub struct Placement {
 
 /// GO when nothing weighs against it. A finding on nodes costs those nodes; when the plan states how many it needs and
 /// enough are left, they are excluded. Otherwise proven bad is NO-GO, unproven is HOLD.
-pub(super) fn decide(findings: &[Finding], header: &Header, run: &RunPlan) -> (Decision, Placement) {
+pub(super) fn decide(findings: &[Finding], record: &Record, run: &RunPlan) -> (Decision, Placement) {
+    let (header, leaves) = (&record.header, localise::leaves(record));
     let against: Vec<&Finding> = findings.iter().filter(|f| f.weighs() && f.severity >= Severity::Hold).collect();
     let mut exclude: Vec<NodeName> = against.iter().filter_map(|f| f.subject.node().cloned()).collect();
     let mut curable = true;
@@ -84,7 +86,7 @@ pub(super) fn decide(findings: &[Finding], header: &Header, run: &RunPlan) -> (D
                     exclude.push(b.clone());
                 }
             }
-            Subject::Leaf(name) => match header.leaves.iter().find(|l| l.name == *name) {
+            Subject::Leaf(name) => match leaves.iter().find(|l| l.name == *name) {
                 Some(leaf) => exclude.extend(leaf.nodes.iter().filter(|n| header.nodes.contains(n)).cloned()),
                 None => curable = false,
             },
@@ -93,7 +95,7 @@ pub(super) fn decide(findings: &[Finding], header: &Header, run: &RunPlan) -> (D
     }
     exclude.sort();
     exclude.dedup();
-    let placement = place(header, run, exclude);
+    let placement = place(header, &leaves, run, exclude);
     if against.is_empty() {
         return (Decision::Go, placement);
     }
@@ -106,11 +108,11 @@ pub(super) fn decide(findings: &[Finding], header: &Header, run: &RunPlan) -> (D
 }
 
 /// Healthy nodes, as many as needed: from the fullest leaves first, so that what is left over is left whole, too.
-fn place(header: &Header, run: &RunPlan, exclude: Vec<NodeName>) -> Placement {
+fn place(header: &Header, leaves: &[Leaf], run: &RunPlan, exclude: Vec<NodeName>) -> Placement {
     let out: HashSet<&NodeName> = exclude.iter().collect();
     let healthy: Vec<&NodeName> = header.nodes.iter().filter(|n| !out.contains(n)).collect();
     let needed = run.nodes.as_ref().map_or(healthy.len(), |n| n.needed as usize);
-    let leaf = leaf_numbers(&healthy, &header.leaves);
+    let leaf = localise::leaf_numbers(&healthy, leaves);
     let mut size: HashMap<u32, usize> = HashMap::new();
     for l in &leaf {
         *size.entry(*l).or_default() += 1;

@@ -168,6 +168,6 @@ pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -
     waivers::apply(run, record.header.started, &mut findings);
     // Worst first; waived ones last; stable within a class, so the order of the record shows through.
     findings.sort_by_key(|f| (f.waived.is_some(), std::cmp::Reverse(f.severity)));
-    let (decision, placement) = decide(&findings, &record.header, run);
+    let (decision, placement) = decide(&findings, record, run);
     Judgement { record, decision, placement, findings, cells, coverage }
 }

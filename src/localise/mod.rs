@@ -8,6 +8,7 @@
 //! cleared nodes at low concurrency, beside control pairs that give the reference.
 
 mod decode;
+pub mod infer;
 mod ladder;
 mod pairs;
 mod record;
@@ -15,6 +16,8 @@ mod rounds;
 
 pub use decode::{Belief, Model};
 pub use ladder::{GroupTest, Level, Scale, Suspects};
-pub use pairs::{Fabric, Hop, Pairs, Part, Reading, Test, Verdict};
-pub use record::{Groups, NARROW_STEP, Network, PAIR_STEP, groups, leaf_numbers, network, round_args};
+pub use pairs::{FULL_ROUNDS, Fabric, Hop, Pairs, Part, Reading, Test, Verdict};
+pub use record::{
+    Groups, MAX_INFERRED, NARROW_STEP, Network, Plane, groups, is_pairs, leaf_numbers, leaves, network, planes, round_args,
+};
 pub use rounds::{Kind, Round, circle, next};

@@ -1,25 +1,78 @@
 //! A record's pair steps as tests for the localiser.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use crate::cluster::Step;
 use crate::hostlist;
-use crate::id::NodeName;
-use crate::localise::{GroupTest, Level, Pairs, Reading, Scale, Test};
-use crate::measure::{Outcome, stats};
+use crate::id::{NodeName, ProbeName};
+use crate::localise::{GroupTest, Level, Pairs, Reading, Scale, Test, infer};
+use crate::measure::{Facts, Outcome, stats};
 use crate::record::Record;
 use crate::topology::Leaf;
 
-/// What the steps of pair rounds are called, before their number.
-pub const PAIR_STEP: &str = "tcp-pairs-";
+/// Largest cluster whose round trips are measured all to all to infer its leaves.
+pub const MAX_INFERRED: usize = 256;
 
 /// What the steps that halve a slow group are called, before their number.
 pub const NARROW_STEP: &str = "collective-narrow-";
+
+/// A network of its own: what carries it, and the interface or device where it is not the usual one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Plane {
+    pub probe: ProbeName,
+    pub rail: Option<String>,
+}
+
+impl Plane {
+    /// The network of the control channel.
+    pub const TCP: Plane = Plane { probe: ProbeName::new("tcp"), rail: None };
+
+    /// The plane of a round of pairs; `None` for any other step.
+    pub fn of(step: &Step) -> Option<Self> {
+        is_pairs(step).then(|| Plane { probe: step.probe.clone(), rail: step.rail.clone() })
+    }
+
+    /// What a round of pairs is called.
+    pub fn step_name(&self, round: usize) -> String {
+        let rail = self.rail.as_ref().map_or(String::new(), |r| format!("-{r}"));
+        format!("{}-pairs{rail}-{round}", self.probe)
+    }
+}
+
+/// Whether a step is a round of pairs.
+pub fn is_pairs(step: &Step) -> bool {
+    step.args.get("round").is_some()
+}
 
 /// Which nodes the numbers in [`Pairs`] stand for: those that took part in any pair.
 pub struct Network<'r> {
     pub nodes: Vec<&'r NodeName>,
     pub pairs: Pairs,
+}
+
+/// The leaves that the run was told of, else those that the latencies between its nodes show.
+pub fn leaves(record: &Record) -> Cow<'_, [Leaf]> {
+    if !record.header.leaves.is_empty() {
+        return Cow::Borrowed(&record.header.leaves);
+    }
+    let latencies = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_ref()? {
+        Facts::Latencies(all) => Some(all),
+        _ => None,
+    });
+    let Some(numbers) = latencies.last().and_then(|l| Some((l, infer::leaves(&l.rtt_us)?))) else {
+        return Cow::Owned(Vec::new());
+    };
+    let (latencies, numbers) = numbers;
+    let mut out: Vec<Leaf> = Vec::new();
+    for (node, number) in latencies.nodes.iter().zip(numbers) {
+        // Numbers come in order of appearance.
+        if number as usize == out.len() {
+            out.push(Leaf { name: format!("inferred{number}"), nodes: Vec::new() });
+        }
+        out[number as usize].nodes.push(node.clone());
+    }
+    Cow::Owned(out)
 }
 
 /// Each node's leaf number; nodes that no leaf names share one more. One leaf for all when nothing is known.
@@ -47,19 +100,33 @@ pub fn round_args(kind: &str, controls: &[NodeName]) -> serde_json::Value {
     serde_json::json!({ "round": kind, "controls": controls })
 }
 
-/// Collects every pair test of a record. `rate` names the case and metric of each direction.
-pub fn network(record: &Record) -> Network<'_> {
-    let steps: Vec<_> = record.steps.iter().filter(|s| s.name.starts_with(PAIR_STEP)).collect();
+/// Every plane that pairs were measured on, in the order of the record.
+pub fn planes(record: &Record) -> Vec<Plane> {
+    let mut out: Vec<Plane> = Vec::new();
+    for plane in record.steps.iter().filter_map(Plane::of) {
+        if !out.contains(&plane) {
+            out.push(plane);
+        }
+    }
+    out
+}
+
+/// Collects every pair test of a plane.
+pub fn network<'r>(record: &'r Record, plane: &Plane) -> Network<'r> {
+    let steps: Vec<&Step> = record.steps.iter().filter(|s| Plane::of(s).as_ref() == Some(plane)).collect();
     let mut nodes: Vec<&NodeName> = steps.iter().flat_map(|s| s.groups.iter().flatten()).collect();
     nodes.sort();
     nodes.dedup();
     let number: HashMap<&NodeName, u32> = nodes.iter().enumerate().map(|(i, n)| (*n, i as u32)).collect();
-    let mut pairs = Pairs::new(leaf_numbers(&nodes, &record.header.leaves));
+    let mut pairs = Pairs::new(leaf_numbers(&nodes, &leaves(record)));
+    let names: HashSet<&str> = steps.iter().map(|s| s.name.as_str()).collect();
     type Ends<'r> = (Option<&'r Outcome>, Option<&'r Outcome>, bool);
     let mut got: HashMap<(&str, &NodeName), Ends<'_>> = HashMap::new();
-    for line in record.outcomes.iter().filter(|l| l.step.starts_with(PAIR_STEP)) {
+    for line in record.outcomes.iter().filter(|l| names.contains(l.step.as_str())) {
         let ends = got.entry((line.step.as_str(), &line.node)).or_default();
-        match line.case.as_str() {
+        // `pair out`, and on a rail `pair out eth1`.
+        let case = plane.rail.as_ref().and_then(|r| line.case.strip_suffix(r.as_str())).unwrap_or(&line.case);
+        match case.trim_end() {
             "pair out" => ends.0 = Some(&line.outcome),
             "pair back" => ends.1 = Some(&line.outcome),
             _ => {}

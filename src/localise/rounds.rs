@@ -36,8 +36,7 @@ pub struct Round {
     pub pairs: Vec<(u32, u32, bool)>,
 }
 
-/// Rounds of each kind.
-const FULL: u32 = 3;
+/// Rounds that look closer, at most.
 const QUIET: u32 = 3;
 /// Log-odds from which a node is looked at again.
 const SUSPECT: f64 = -12.0;
@@ -57,7 +56,7 @@ pub fn next(pairs: &Pairs, done: &[Kind], seed: u64) -> Option<Round> {
     let met: HashSet<(u32, u32)> = pairs.tests.iter().map(|t| key(t.a, t.b)).collect();
     let count = |kinds: &[Kind]| done.iter().filter(|k| kinds.contains(k)).count() as u32;
     let full = count(&[Kind::Intra, Kind::Inter]);
-    if full < FULL {
+    if full < pairs.full {
         // One round within leaves where leaves are known, then across.
         let leaves = pairs.leaves() > 1 && (pairs.leaves() as usize) < n;
         let kind = if full == 0 && leaves { Kind::Intra } else { Kind::Inter };

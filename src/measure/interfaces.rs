@@ -46,6 +46,13 @@ impl Interfaces {
         self.0.iter().filter_map(of).collect()
     }
 
+    /// The first address of an interface, IPv4 before IPv6; none that is for the link alone.
+    pub fn address(name: &str) -> Option<IpAddr> {
+        let usable = |ip: &IpAddr| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let all = if_addrs::get_if_addrs().ok()?;
+        all.iter().filter(|i| i.name == name).map(|i| i.ip()).filter(usable).min_by_key(IpAddr::is_ipv6)
+    }
+
     /// The interface that bears an address.
     pub fn of(address: IpAddr) -> Option<String> {
         let address = address.to_canonical();

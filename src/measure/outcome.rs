@@ -116,6 +116,8 @@ pub enum Facts {
     Clocks(Vec<ClockOffset>),
     /// The checkpoint directory as every node sees it.
     Shared(Vec<SharedView>),
+    /// Round trips between all nodes.
+    Latencies(Latencies),
     /// Who called at the coordinator's port without the token: address and times.
     Strangers(Vec<(String, u64)>),
 }
@@ -126,6 +128,14 @@ pub struct ClockOffset {
     pub node: NodeName,
     pub low_ms: f64,
     pub high_ms: f64,
+}
+
+/// The smallest of several round trips between each two nodes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Latencies {
+    pub nodes: Vec<NodeName>,
+    /// By asking node, then by answering node, in microseconds; absent where no answer came, and on the diagonal.
+    pub rtt_us: Vec<Vec<Option<f64>>>,
 }
 
 /// The checkpoint directory as one node sees it while all use it.

@@ -3,6 +3,7 @@
 //! A probe returns facts; it never says whether they are good.
 
 mod collective;
+mod dial;
 mod environment;
 mod gemm;
 mod memory;
@@ -18,7 +19,7 @@ use crate::topology::Machine;
 pub use collective::group_step;
 pub use environment::clock_step;
 pub use storage::{shared_step, sweep as sweep_scratch};
-pub use tcp::pair_step;
+pub use tcp::{latency_step, pair_step};
 
 /// Why a probe gives up. Its text goes into the record as the case's error.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,11 @@ pub fn steps(plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
     chosen.flat_map(|p| p.steps(plan, machine)).collect()
 }
 
+/// A case's name where it is measured over a rail: `pair out eth1`.
+fn on_rail(case: &str, rail: Option<&str>) -> String {
+    rail.map_or_else(|| case.to_owned(), |rail| format!("{case} {rail}"))
+}
+
 /// A step of `probe` with one rank; the callers set what differs.
 fn step(
     probe: &dyn Probe,
@@ -96,6 +102,7 @@ fn step(
         seed: plan.seed,
         estimate_ms,
         scratch: None,
+        rail: None,
         attempt: 1,
     }
 }

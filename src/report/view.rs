@@ -129,8 +129,10 @@ fn provenance(j: &Judgement<'_>) -> Vec<String> {
     let mut out = vec![format!("{} tier, {took}, {plan}", h.plan.tier.name())];
     if let Some(launcher) = &h.launcher {
         let mut line = format!("{} nodes by {}: {}", h.nodes.len(), clean(launcher), list(&h.nodes));
-        if !h.leaves.is_empty() {
-            line.push_str(&format!("; {} leaves", h.leaves.len()));
+        let leaves = crate::localise::leaves(j.record);
+        if !leaves.is_empty() {
+            let how = if h.leaves.is_empty() { " by latency" } else { "" };
+            line.push_str(&format!("; {} leaves{how}", leaves.len()));
         }
         out.push(line);
     }

@@ -1,6 +1,7 @@
 //! One node as discovery saw it. Everything optional: a container hides much, and absence is a fact of its own.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -104,6 +105,9 @@ pub struct Nic {
     pub numa: Option<u32>,
     /// PCI address, when a device is behind it.
     pub pci: Option<String>,
+    /// Its own addresses in networks that it reaches without a gateway.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]

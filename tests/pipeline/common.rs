@@ -61,6 +61,7 @@ pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome:
         seed: 1,
         estimate_ms: 1000,
         scratch: None,
+        rail: None,
         attempt: 1,
     });
     if !record.header.plan.probes.contains(&ProbeName::new(probe)) {
@@ -186,6 +187,7 @@ pub fn add_groups(
         seed: 1,
         estimate_ms: 1000,
         scratch: None,
+        rail: None,
         attempt: 1,
     });
 }
@@ -226,7 +228,7 @@ pub fn network(nodes: u32, leaves: u32) -> Record {
 /// A round of pairs, each direction at `rate(from, to)`; a rate of 0 is no connection.
 pub fn add_round(record: &mut Record, round: usize, kind: &str, pairs: &[(u32, u32)], rate: &dyn Fn(u32, u32) -> f64) {
     let name = |i: u32| NodeName(format!("n{i}"));
-    let step = format!("{}{round}", gonogo::localise::PAIR_STEP);
+    let step = format!("tcp-pairs-{round}");
     let groups: Vec<Vec<NodeName>> = pairs.iter().map(|(a, b)| vec![name(*a), name(*b)]).collect();
     // In a quiet round all but the first are there for reference.
     let controls: Vec<NodeName> =

@@ -31,6 +31,7 @@ fn run(script: &str, interrupt: Option<Duration>) -> (Vec<(String, Outcome)>, Du
         seed: 1,
         estimate_ms: 1,
         scratch: None,
+        rail: None,
         attempt: 1,
     };
     let started = Instant::now();

@@ -31,7 +31,8 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
                 let evidence = format!("{total} connections without the token, from {}", shown.join(", "));
                 findings.push(Finding::new(doc("CLU-007"), Subject::Run, evidence));
             }
-            measure::Facts::Machine(_) | measure::Facts::Filesystem(_) => {}
+            // Leaves are inferred from them where pairs are judged.
+            measure::Facts::Machine(_) | measure::Facts::Filesystem(_) | measure::Facts::Latencies(_) => {}
         }
     }
     let machines: Vec<(&NodeName, &Machine)> = Facts::machines(record).collect();

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::id::NodeName;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
-use crate::localise::{self, Part};
+use crate::localise::{self, Part, Plane};
 use crate::measure::Outcome;
 use crate::record::Record;
 use crate::unit::Unit;
@@ -14,15 +14,20 @@ use crate::unit::Unit;
 const OVERSUBSCRIBED: f64 = 0.8;
 
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
-    pairs(record, findings);
+    for plane in localise::planes(record) {
+        pairs(record, &plane, findings);
+    }
     let culprits: HashSet<NodeName> =
         findings.iter().filter(|f| f.severity >= Severity::Hold).filter_map(|f| f.subject.node().cloned()).collect();
     ladder(record, &culprits, findings);
     transport(record, findings);
 }
 
-fn pairs(record: &Record, findings: &mut Vec<Finding>) {
-    let network = localise::network(record);
+fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
+    let network = localise::network(record, plane);
+    let leaves = localise::leaves(record);
+    // What is said of a rail says which.
+    let on = plane.rail.as_ref().map_or(String::new(), |r| format!("{r}: "));
     if network.pairs.tests.is_empty() {
         return;
     }
@@ -30,7 +35,7 @@ fn pairs(record: &Record, findings: &mut Vec<Finding>) {
     let name = |i: u32| network.nodes[i as usize].clone();
     let leaf_name = |l: u32| {
         let of_leaf = network.nodes.iter().zip(&network.pairs.leaf).find(|(_, x)| **x == l).map(|(n, _)| (*n).clone());
-        let named = of_leaf.and_then(|n| record.header.leaves.iter().find(|leaf| leaf.nodes.contains(&n)));
+        let named = of_leaf.and_then(|n| leaves.iter().find(|leaf| leaf.nodes.contains(&n)));
         named.map_or_else(|| format!("leaf {l}"), |leaf| leaf.name.clone())
     };
     let tests = |i: u32| network.pairs.tests.iter().filter(|t| t.a == i || t.b == i).count();
@@ -48,9 +53,9 @@ fn pairs(record: &Record, findings: &mut Vec<Finding>) {
             (None, None) => continue,
         };
         let (code, evidence) = if best == 0.0 {
-            ("NET-027", format!("no connection with any of {} partners", tests(i)))
+            ("NET-027", format!("{on}no connection with any of {} partners", tests(i)))
         } else {
-            (code, format!("{way}, its best of {} tests reached {}", tests(i), share(best)))
+            (code, format!("{on}{way}, its best of {} tests reached {}", tests(i), share(best)))
         };
         findings.push(Finding::new(doc(code), Subject::Node(name(i)), evidence).limit(source));
     }
@@ -60,15 +65,15 @@ fn pairs(record: &Record, findings: &mut Vec<Finding>) {
             Part::Down(l) => (*l, "into"),
             Part::Sends(_) | Part::Receives(_) => continue,
         };
-        let evidence = format!("traffic {way} the leaf reached at best {}, within it all is well", share(*best));
+        let evidence = format!("{on}traffic {way} the leaf reached {}, within it all is well", share(*best));
         findings.push(Finding::new(doc("NET-024"), Subject::Leaf(leaf_name(leaf)), evidence).limit(source));
     }
     for (from, to, best) in &verdict.pairs {
-        let evidence = format!("three tests of this pair, at best {}; both nodes do well with others", share(*best));
+        let evidence = format!("{on}three tests of this pair, at best {}; both nodes do well with others", share(*best));
         findings.push(Finding::new(doc("NET-023"), Subject::Link(name(*from), name(*to)), evidence).limit(source));
     }
     for i in &verdict.open {
-        let evidence = format!("{} tests do not tell whether the node or its partners are slow", tests(*i));
+        let evidence = format!("{on}{} tests do not tell whether the node or its partners are slow", tests(*i));
         findings.push(Finding::new(doc("NET-028"), Subject::Node(name(*i)), evidence));
     }
     let f = network.pairs.fabric();
@@ -78,7 +83,7 @@ fn pairs(record: &Record, findings: &mut Vec<Finding>) {
         && busy < OVERSUBSCRIBED * quiet
     {
         let evidence = format!(
-            "across leaves, {} a pair under full load against {} within them or when quiet: {:.0} %; no node is to blame",
+            "{on}across leaves, {} a pair under full load against {} within them or when quiet: {:.0} %; no node is to blame",
             show(busy),
             show(quiet),
             100.0 * busy / quiet

@@ -7,7 +7,7 @@ use crate::id::NodeName;
 use crate::judge::Coverage;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::{Cases, Row, standing};
-use crate::localise::PAIR_STEP;
+use crate::localise::is_pairs;
 use crate::measure::{FailKind, Load, Measured, Outcome, WaiveKind};
 use crate::plan::RunPlan;
 use crate::record::{OutcomeLine, Record};
@@ -134,7 +134,7 @@ fn of_group(
     if let Some(node) = &line.blame {
         let code = if kind == FailKind::Junk { "RUN-003" } else { "RUN-001" };
         findings.push(Finding::new(doc(code), Subject::Node(node.clone()), evidence));
-    } else if !step.name.starts_with(PAIR_STEP) {
+    } else if !is_pairs(step) {
         findings.push(Finding::new(doc("COL-021"), Subject::Group(group.clone()), evidence));
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cluster::Child;
+use crate::probe::dial::dial;
 use crate::probe::{ProbeError, io};
 use crate::topology::{SysRoot, boot_id};
 
@@ -53,7 +54,7 @@ impl Mesh {
             let address: SocketAddr =
                 text.parse().map_err(|_| ProbeError::Broken(format!("{who} published no address")))?;
             let mut stream =
-                io(format!("cannot connect to {who} at {address}"), TcpStream::connect_timeout(&address, limit))?;
+                io(format!("cannot connect to {who} at {address}"), dial(child, &address, limit))?;
             io(format!("cannot greet {who}"), stream.write_all(&greeting(child.step.seed, rank)))?;
             links[peer] = Some(stream);
         }

@@ -153,6 +153,7 @@ impl Probe for HostCollective {
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
         let args: Args = child.args()?;
+        child.on_rail()?;
         let mut mesh = Mesh::connect(child, args.cores, &neighbours(child.ranks as usize))?;
         let link = tune(child, &mut mesh)?;
         let wanted: Vec<_> =

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cluster::Child;
+use crate::probe::dial::dial;
 use crate::probe::{ProbeError, io};
 
 /// Longest wait for the other end.
@@ -48,7 +49,7 @@ pub(super) fn connect(child: &mut Child, count: usize, salt: u64) -> Result<Vec<
         })?;
         for _ in 0..count {
             let what = format!("cannot connect to {peer} at {address}");
-            let mut stream = io(&what, TcpStream::connect_timeout(&address, limit))?;
+            let mut stream = io(&what, dial(child, &address, limit))?;
             prepare(&stream, limit)?;
             io(what, stream.write_all(&hello))?;
             out.push(stream);

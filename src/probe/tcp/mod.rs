@@ -1,7 +1,8 @@
 //! `tcp`: over loopback between two processes, the yardstick of everything that goes through the host's network stack;
-//! and between two nodes ([`pair`]).
+//! between two nodes ([`pair`]), and round trips between all ([`latency`]).
 
 mod connect;
+mod latency;
 mod pair;
 
 use std::io::{Read, Write};
@@ -23,6 +24,7 @@ use crate::unit::Unit;
 
 use connect::connect;
 
+pub use latency::latency_step;
 pub use pair::pair_step;
 
 pub struct Tcp;
@@ -94,6 +96,9 @@ impl Probe for Tcp {
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
+        if child.wants(latency::CASE) {
+            return latency::run(child);
+        }
         if !child.members.is_empty() {
             return pair::run(child);
         }

@@ -16,7 +16,7 @@ use crate::cluster::{Child, Step};
 use crate::measure::{Check, Interfaces, Measured, Outcome, Transport, stats};
 use crate::plan::CheckPlan;
 use crate::probe::tcp::{BANDWIDTH, CHUNK, RTT_P50, RTT_P99, Tcp, connect, fill};
-use crate::probe::{ProbeError, io, step};
+use crate::probe::{ProbeError, io, on_rail, step};
 
 const STREAMS: usize = 4;
 /// Chunks of each stream that are compared.
@@ -31,10 +31,11 @@ const BACK: &str = "pair back";
 const BOTH: &str = "pair both ways";
 const PING: &str = "pair ping";
 
-/// The step that one round of pairs runs; the caller sets its name and groups.
-pub fn pair_step(plan: &CheckPlan) -> Step {
-    let cases = [OUT, BACK, BOTH, PING].map(str::to_owned).to_vec();
-    step(&Tcp, plan, cases, (), plan.tier.pick(900, 4000, 20_000))
+/// The step that one round of pairs runs, over a rail or the usual interface; the caller sets its name and groups.
+pub fn pair_step(plan: &CheckPlan, rail: Option<&str>) -> Step {
+    let cases = [OUT, BACK, BOTH, PING].map(|c| on_rail(c, rail)).to_vec();
+    let step = step(&Tcp, plan, cases, (), plan.tier.pick(900, 4000, 20_000));
+    Step { rail: rail.map(str::to_owned), ..step }
 }
 
 /// Both ends' words after a case, by JSON in an exchange.
@@ -54,14 +55,17 @@ struct Told {
 }
 
 pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
+    child.on_rail()?;
     let budget = Duration::from_millis(child.step.estimate_ms).mul_f64(0.22);
     for (case, sends) in [(OUT, [true, false]), (BACK, [false, true]), (BOTH, [true, true])] {
-        if child.wants(case) {
-            flow(child, case, sends, budget)?;
+        let case = on_rail(case, child.step.rail.as_deref());
+        if child.wants(&case) {
+            flow(child, &case, sends, budget)?;
         }
     }
-    if child.wants(PING) {
-        ping(child, budget / 2)?;
+    let case = on_rail(PING, child.step.rail.as_deref());
+    if child.wants(&case) {
+        ping(child, &case, budget / 2)?;
     }
     Ok(())
 }
@@ -281,7 +285,7 @@ fn receive(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> (Vec<f64>, u
     (rates, total, wrong.load(Ordering::Relaxed), error)
 }
 
-fn ping(child: &mut Child, budget: Duration) -> Result<(), ProbeError> {
+fn ping(child: &mut Child, case: &str, budget: Duration) -> Result<(), ProbeError> {
     let mut stream = connect(child, 1, 99)?.pop().ok_or_else(|| ProbeError::Broken("no connection".to_owned()))?;
     let mut byte = [0u8; 1];
     if child.rank == 1 {
@@ -314,5 +318,5 @@ fn ping(child: &mut Child, budget: Duration) -> Result<(), ProbeError> {
     if times.len() >= 299 {
         series.push(RTT_P99.series(stats::quantile(times, 0.99).into_iter().collect(), times.len() as u64));
     }
-    Ok(child.outcome(PING, Outcome::Measured(Measured { series, ..Measured::default() }))?)
+    Ok(child.outcome(case, Outcome::Measured(Measured { series, ..Measured::default() }))?)
 }
