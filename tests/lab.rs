@@ -1,7 +1,8 @@
 //! Slurm and mpirun for real, over network namespaces (tests/labs/slurm-lab): each fault names exactly the guilty node.
 
+use std::io::Read;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -25,19 +26,49 @@ struct Seen {
     code: i32,
     report: serde_json::Value,
     err: String,
+    seconds: f64,
 }
 
 impl Seen {
+    fn findings(&self, severities: &[&str]) -> Vec<String> {
+        let all = self.report["findings"].as_array().cloned().unwrap_or_default();
+        let heavy = |f: &&serde_json::Value| f["severity"].as_str().is_some_and(|s| severities.contains(&s));
+        let node = |f: &serde_json::Value| {
+            let subject = &f["subject"];
+            let node = subject["node"].as_str().or_else(|| subject["path"][0].as_str());
+            node.unwrap_or("-").to_owned()
+        };
+        all.iter().filter(heavy).map(|f| format!("{} {}", f["code"].as_str().unwrap_or("?"), node(f))).collect()
+    }
+
     /// `CODE node` of everything from `hold` up.
     fn against(&self) -> Vec<String> {
-        let findings = self.report["findings"].as_array().cloned().unwrap_or_default();
-        let heavy = |f: &&serde_json::Value| matches!(f["severity"].as_str(), Some("fail" | "hold"));
-        let node = |f: &serde_json::Value| f["subject"]["node"].as_str().unwrap_or("-").to_owned();
-        findings.iter().filter(heavy).map(|f| format!("{} {}", f["code"].as_str().unwrap_or("?"), node(f))).collect()
+        self.findings(&["fail", "hold"])
     }
 
     fn excluded(&self) -> String {
         self.report["placement"]["exclude"].to_string()
+    }
+
+    /// Exactly these are named, each at least once, and the verdict came in time.
+    fn names(&self, code: i32, wanted: &[&str]) {
+        let mut named = self.against();
+        named.sort();
+        named.dedup();
+        assert_eq!((named, self.code), (wanted.iter().map(|w| (*w).to_owned()).collect(), code), "{}", self.err);
+        self.in_time();
+    }
+
+    /// Every finding is one of `codes` on `node`, and there is one.
+    fn blames(&self, node: &str, codes: &[&str]) {
+        let named = self.against();
+        let fits = |f: &String| codes.iter().any(|c| f.starts_with(c)) && f.ends_with(&format!(" {node}"));
+        assert!(!named.is_empty() && named.iter().all(fits), "{named:?} {}", self.err);
+        self.in_time();
+    }
+
+    fn in_time(&self) {
+        assert!(self.seconds < 60.0, "a verdict after {:.0} s", self.seconds);
     }
 }
 
@@ -46,11 +77,12 @@ fn check(launch: &[&str], extra: &[&str], meanwhile: Option<(u64, &[&str])>) -> 
     let dir = tempfile::tempdir()?;
     let out = dir.path().join("record");
     let out = out.to_string_lossy();
-    let child = Command::new(LAB)
+    let start = Instant::now();
+    let mut child = Command::new(LAB)
         .args(launch)
         .args([GONOGO, "check", "--quiet", "--format", "json", "--out", &out])
         .args(extra)
-        .env("GONOGO_TOKEN", "a token of the lab, long enough")
+        .env("GONOGO_TOKEN", TOKEN)
         .current_dir(dir.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -60,17 +92,34 @@ fn check(launch: &[&str], extra: &[&str], meanwhile: Option<(u64, &[&str])>) -> 
         std::thread::sleep(Duration::from_secs(seconds));
         lab(args)?;
     }
+    // The report is whole before the launcher ends: a stopped process may keep the launcher for ever.
+    let (mut report, mut piece) = (Vec::new(), [0u8; 4096]);
+    let mut stdout = child.stdout.take().ok_or("no stdout")?;
+    let parsed = loop {
+        match stdout.read(&mut piece)? {
+            0 => break serde_json::Value::Null,
+            n => report.extend_from_slice(&piece[..n]),
+        }
+        if let Ok(parsed) = serde_json::from_slice(&report) {
+            break parsed;
+        }
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    if let Some((_, ["stop-agent", node])) = meanwhile {
+        lab(&["exec", node, "pkill", "-KILL", "-x", "gonogo"])?;
+    }
     let output = child.wait_with_output()?;
-    Ok(Seen {
-        code: output.status.code().unwrap_or(-1),
-        report: serde_json::from_slice(&output.stdout).unwrap_or_default(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    })
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok(Seen { code: output.status.code().unwrap_or(-1), report: parsed, err, seconds })
 }
 
+const TOKEN: &str = "a token of the lab, long enough";
 const SRUN: &[&str] = &["srun", "--no-kill", "-N8", "--ntasks-per-node=1"];
 const NETWORK: &[&str] = &["--only", "environment,tcp"];
+/// Port of the rendezvous where a test must know it.
+const PORT: &str = "23456";
 
+/// One after the other: they share the lab, and the machine.
 #[test]
 fn the_guilty_node_is_named_and_no_other() -> Result {
     let can = lab(&["check"])?;
@@ -81,53 +130,161 @@ fn the_guilty_node_is_named_and_no_other() -> Result {
     let up = lab(&["up", "-n", "8"])?;
     let _down = Up;
     assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    let shared = String::from_utf8(lab(&["shared"])?.stdout)?.trim().to_owned();
 
+    healthy_and_a_slow_link()?;
+    a_lossy_link()?;
+    a_bad_rail_and_a_wrong_route()?;
+    the_checkpoint_directory(&shared)?;
+    a_starved_cpu()?;
+    another_build()?;
+    a_stranger_at_the_door()?;
+    an_agent_that_hangs()?;
+    slurmd_dies_before_and_during(&shared)?;
+    a_node_that_loses_power()
+}
+
+fn healthy_and_a_slow_link() -> Result {
     let healthy = check(SRUN, NETWORK, None)?;
-    assert_eq!(healthy.against(), [""; 0], "healthy: {}", healthy.err);
-    assert_eq!((healthy.code, healthy.report["nodes"].as_array().map(Vec::len)), (0, Some(8)), "{}", healthy.err);
+    healthy.names(0, &[]);
+    assert_eq!(healthy.report["nodes"].as_array().map(Vec::len), Some(8), "{}", healthy.err);
 
     lab(&["degrade", "node3", "--rate", "200mbit"])?;
     let slow = check(SRUN, NETWORK, None)?;
-    assert_eq!((slow.against(), slow.code), (vec!["NET-020 node3".to_owned()], 1), "{}", slow.err);
+    slow.names(1, &["NET-020 node3"]);
     // What it prints is what a second run uses to go.
     assert_eq!(slow.excluded(), "[\"node3\"]");
-    let without = check(&["srun", "--exclude=node3", "-N7", "--ntasks-per-node=1"], NETWORK, None)?;
-    assert_eq!((without.against(), without.code), (vec![], 0), "{}", without.err);
-    let mpi = check(&["mpirun", "-np", "8", "--map-by", "ppr:1:node", "-x", "GONOGO_TOKEN"], NETWORK, None)?;
-    assert_eq!((mpi.against(), mpi.code), (vec!["NET-020 node3".to_owned()], 1), "{}", mpi.err);
+    check(&["srun", "--exclude=node3", "-N7", "--ntasks-per-node=1"], NETWORK, None)?.names(0, &[]);
+    check(&["mpirun", "-np", "8", "--map-by", "ppr:1:node", "-x", "GONOGO_TOKEN"], NETWORK, None)?
+        .names(1, &["NET-020 node3"]);
     lab(&["heal", "node3"])?;
+    Ok(())
+}
 
+fn a_lossy_link() -> Result {
     lab(&["degrade", "node5", "--loss", "5%"])?;
-    let lossy = check(SRUN, NETWORK, None)?;
-    let named = lossy.against();
-    assert!(
-        !named.is_empty() && named.iter().all(|f| f.starts_with("NET-02") && f.ends_with(" node5")),
-        "{named:?} {}",
-        lossy.err
-    );
+    check(SRUN, NETWORK, None)?.blames("node5", &["NET-02"]);
     lab(&["heal", "node5"])?;
+    Ok(())
+}
 
+fn a_bad_rail_and_a_wrong_route() -> Result {
+    lab(&["rails", "on"])?;
+    lab(&["degrade", "node5", "--rail", "--rate", "200mbit"])?;
+    let rail = check(SRUN, NETWORK, None)?;
+    rail.names(1, &["NET-020 node5"]);
+    assert!(rail.report["findings"].to_string().contains("eth1: in both directions"), "{}", rail.report["findings"]);
+    lab(&["heal", "node5"])?;
+    lab(&["rails", "off"])?;
+    // The address is eth0's, the bytes leave by eth1.
+    lab(&["reroute", "node4"])?;
+    check(SRUN, NETWORK, None)?.names(1, &["NET-026 node4"]);
+    lab(&["heal", "node4"])?;
+    Ok(())
+}
+
+fn the_checkpoint_directory(shared: &str) -> Result {
+    let storage = ["--only", "environment,storage", "--path", shared];
+    check(SRUN, &storage, None)?.names(0, &[]);
+    lab(&["disk", "node3", "full"])?;
+    check(SRUN, &storage, None)?.blames("node3", &["STO-026", "COV-002"]);
+    lab(&["heal", "node3"])?;
+    lab(&["disk", "node6", "read-only"])?;
+    check(SRUN, &storage, None)?.names(1, &["COV-002 node6", "STO-024 node6"]);
+    lab(&["heal", "node6"])?;
+    Ok(())
+}
+
+fn a_starved_cpu() -> Result {
     let limited = lab(&["degrade", "node6", "--cpu", "25%"])?;
     if limited.status.success() {
         let starved = check(SRUN, &["--only", "environment,gemm"], None)?;
-        let named = starved.against();
-        if named.iter().any(|f| f.starts_with("VAL-002")) {
+        if starved.against().iter().any(|f| f.starts_with("VAL-002")) {
             eprintln!("skipped: a starved CPU: others use this machine, so that nothing is said of any CPU");
         } else {
-            let own = |f: &String| f == "PER-001 node6" || f == "GEM-010 node6";
-            assert!(!named.is_empty() && named.iter().all(own), "{named:?} {}", starved.err);
+            starved.blames("node6", &["PER-001", "GEM-010"]);
         }
         lab(&["heal", "node6"])?;
     } else {
         eprintln!("skipped: a starved CPU: {}", String::from_utf8_lossy(&limited.stderr).trim());
     }
+    Ok(())
+}
 
-    let killed = check(SRUN, NETWORK, Some((4, &["kill-node", "node4"])))?;
-    let named = killed.against();
-    assert!(
-        !named.is_empty() && named.iter().all(|f| f == "CLU-003 node4" || f == "CLU-002 node4"),
-        "{named:?} {}",
-        killed.err
-    );
+fn another_build() -> Result {
+    let dir = tempfile::tempdir()?;
+    let (other, pick) = (dir.path().join("gonogo"), dir.path().join("pick"));
+    let mut bytes = std::fs::read(GONOGO)?;
+    bytes.push(b'\n');
+    std::fs::write(&other, bytes)?;
+    let script = format!("#!/bin/sh\n[ \"$SLURM_PROCID\" = 6 ] && shift && exec {} \"$@\"\nexec \"$@\"\n", other.display());
+    std::fs::write(&pick, script)?;
+    for file in [&other, &pick] {
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
+    let pick = pick.to_string_lossy();
+    check(&[SRUN, &[&pick]].concat(), NETWORK, None)?.names(2, &["CLU-004 node7"]);
+    Ok(())
+}
+
+fn a_stranger_at_the_door() -> Result {
+    let flood = format!("for i in $(seq 400); do head -c 700 /dev/urandom >/dev/tcp/node1/{PORT}; sleep 0.02; done");
+    let mut stranger = Command::new(LAB)
+        .args(["exec", "head", "bash", "-c", &flood])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let at = format!("node1:{PORT}");
+    let seen = check(SRUN, &[NETWORK, &["--rendezvous", &at]].concat(), None)?;
+    stranger.kill()?;
+    stranger.wait()?;
+    seen.names(0, &[]);
+    assert!(seen.findings(&["warn"]).contains(&"CLU-007 -".to_owned()), "{}", seen.report["findings"]);
+    Ok(())
+}
+
+fn an_agent_that_hangs() -> Result {
+    let hung = check(SRUN, NETWORK, Some((4, &["stop-agent", "node6"])))?;
+    hung.blames("node6", &["CLU-003"]);
+    assert!(hung.err.contains("scancel"), "{}", hung.err);
+    Ok(())
+}
+
+fn slurmd_dies_before_and_during(shared: &str) -> Result {
+    let during = check(SRUN, NETWORK, Some((3, &["kill-slurmd", "node2"])))?;
+    during.names(1, &["CLU-009 node2"]);
+    // Dead before it, and the allocation does not know yet: one step for all does not start, and the job script does it
+    // node by node.
+    lab(&["heal", "node2"])?;
+    let idle = || Ok::<_, Box<dyn std::error::Error>>(lab(&["sinfo", "-h", "-N", "-t", "idle", "-o", "%N"])?.stdout);
+    let patience = Instant::now() + Duration::from_secs(30);
+    while idle()?.iter().filter(|b| **b == b'\n').count() < 8 && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    lab(&["kill-slurmd", "node2"])?;
+    let dir = tempfile::tempdir()?;
+    let (plan, said) = (dir.path().join("run.toml"), dir.path().join("said"));
+    std::fs::write(&plan, format!("[nodes]\nneeded = 7\n[checkpoint]\ndir = \"{shared}\"\n"))?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/containers/slurm/check-and-launch.sbatch");
+    let output = format!("--output={}", said.display());
+    let job = Command::new("timeout")
+        .args(["150", LAB, "sbatch", "-N8", "--no-kill", "--wait", &output, script, "hostname"])
+        .env("GONOGO", GONOGO)
+        .env("PLAN", &plan)
+        .env("CHECK_FLAGS", "--only environment,tcp --join-timeout 12s")
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .output()?;
+    let said = std::fs::read_to_string(&said)?;
+    let launched = said.lines().filter(|l| l.starts_with("node") && l.len() == 5).count();
+    assert!(job.status.success() && said.contains("GO-WITHOUT") && said.contains("CLU-001"), "{said}");
+    assert!(said.contains("exclude   node2") && launched == 7, "{said}");
+    lab(&["heal", "node2"])?;
+    Ok(())
+}
+
+fn a_node_that_loses_power() -> Result {
+    check(SRUN, NETWORK, Some((4, &["kill-node", "node4"])))?.blames("node4", &["CLU-003", "CLU-002"]);
     Ok(())
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::baseline::Expectation;
 use crate::campaign::fleet::Fleet;
 use crate::campaign::{fit, network};
-use crate::cluster::{GroupOutcome, PRESENCE, Step};
+use crate::cluster::{GroupOutcome, Launcher, PRESENCE, Step};
 use crate::id::NodeName;
 use crate::judge;
 use crate::localise::{self, Kind, Plane};
@@ -84,6 +84,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     pub fn go(&mut self, limits: &[Expectation]) {
         if self.is_cluster() {
             self.presence(JOIN);
+            self.daemons("start");
         }
         let machines = self.discover();
         self.alone(&machines);
@@ -101,6 +102,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         self.again(limits, Duration::ZERO);
         if self.is_cluster() {
             self.fleet.listen();
+            self.daemons("end");
             self.presence(STAY);
         }
         let end = End { ended: Timestamp::now(), interrupted: self.fleet.interrupted() };
@@ -149,6 +151,20 @@ impl<'a, F: Fleet> Campaign<'a, F> {
                 }
             };
             self.write(line(&step, GroupOutcome { node, case: name.to_owned(), outcome, load: None, blame: None }));
+        }
+    }
+
+    /// Whether each node's Slurm daemon is there: the launch needs it.
+    fn daemons(&mut self, when: &str) {
+        let plan = &self.record.header.plan;
+        let by_slurm = self.record.header.launcher.as_deref() == Some(Launcher::Slurm.name());
+        if by_slurm && plan.wants("environment") && !self.fleet.interrupted() {
+            let mut step = probe::launcher_step(plan, when);
+            step.groups = self.fleet.nodes().into_iter().map(|n| vec![n]).collect();
+            self.plan_steps(vec![step.clone()]);
+            // The look of a moment: it is taken whatever is left of the budget, as the verdict needs it.
+            let at_most = Duration::from_secs(2);
+            self.run(&Planned { step, args: HashMap::new() }, at_most);
         }
     }
 

@@ -63,12 +63,21 @@ pub struct Verdict {
     pub readings: usize,
 }
 
-/// Rates under full load and at low concurrency, median, bytes per second.
+/// Rates of pairs under full load and at low concurrency, bytes per second; absent where too few were measured for an
+/// interval.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Fabric {
-    pub intra: Option<f64>,
-    pub inter: Option<f64>,
-    pub inter_quiet: Option<f64>,
+    pub intra: Option<Rate>,
+    pub inter: Option<Rate>,
+    pub inter_quiet: Option<Rate>,
+}
+
+/// A median with its interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    pub median: f64,
+    pub low: f64,
+    pub high: f64,
 }
 
 /// All tests of one network.
@@ -257,7 +266,8 @@ impl Pairs {
                 .flat_map(|t| [t.out, t.back])
                 .filter_map(|r| if let Reading::Rate(v) = r { Some(v) } else { None })
                 .collect();
-            (rates.len() >= FEW).then(|| stats::median(&rates))
+            let s = stats::summary(&rates)?;
+            s.interval.map(|(low, high)| Rate { median: s.median, low, high })
         };
         Fabric {
             intra: median(Hop::Intra, false),

@@ -118,6 +118,8 @@ pub enum Facts {
     Shared(Vec<SharedView>),
     /// Round trips between all nodes.
     Latencies(Latencies),
+    /// Whether a process of Slurm's node daemon is to be seen.
+    Slurmd(bool),
     /// Who called at the coordinator's port without the token: address and times.
     Strangers(Vec<(String, u64)>),
 }

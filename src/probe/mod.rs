@@ -17,7 +17,7 @@ use crate::plan::CheckPlan;
 use crate::topology::Machine;
 
 pub use collective::group_step;
-pub use environment::clock_step;
+pub use environment::{clock_step, launcher_step};
 pub use storage::{shared_step, sweep as sweep_scratch};
 pub use tcp::{latency_step, pair_step};
 

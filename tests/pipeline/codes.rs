@@ -182,6 +182,12 @@ fn provoke(code: &str) -> Option<Record> {
         "CLU-005" => gone(FailKind::OtherPlan),
         "CLU-006" => gone(FailKind::OtherWorld),
         "CLU-007" => fact(Facts::Strangers(vec![("10.0.0.9".into(), 3)])),
+        "CLU-009" => cluster(&|r| {
+            for (case, runs) in [("start", true), ("end", false)] {
+                let facts = Some(Facts::Slurmd(runs));
+                add_on(r, "n2", "environment", case, Outcome::Measured(Measured { facts, ..Measured::default() }));
+            }
+        }),
         "CLU-008" => cluster(&|r| {
             for n in ["n1", "n2"] {
                 let m = Machine { boot: Some("b".into()), ..good_machine() };

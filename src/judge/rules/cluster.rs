@@ -31,11 +31,15 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
                 let evidence = format!("{total} connections without the token, from {}", shown.join(", "));
                 findings.push(Finding::new(doc("CLU-007"), Subject::Run, evidence));
             }
-            // Leaves are inferred from them where pairs are judged.
-            measure::Facts::Machine(_) | measure::Facts::Filesystem(_) | measure::Facts::Latencies(_) => {}
+            // Leaves are inferred from latencies where pairs are judged; daemons are compared below.
+            measure::Facts::Machine(_)
+            | measure::Facts::Filesystem(_)
+            | measure::Facts::Latencies(_)
+            | measure::Facts::Slurmd(_) => {}
         }
     }
     let machines: Vec<(&NodeName, &Machine)> = Facts::machines(record).collect();
+    daemons(record, findings);
     sharing(&machines, findings);
     differences(&machines, findings);
 }
@@ -104,6 +108,18 @@ fn shared(views: &[measure::SharedView], findings: &mut Vec<Finding>) {
         }
         if v.read_back == Some(false) {
             findings.push(Finding::new(doc("STO-042"), subject(), "its neighbour's file came back with other bytes"));
+        }
+    }
+}
+
+/// Slurm's daemon was there when the check began and is not when it ends.
+fn daemons(record: &Record, findings: &mut Vec<Finding>) {
+    let mut before: BTreeMap<&NodeName, bool> = BTreeMap::new();
+    for (line, f) in facts(record) {
+        let measure::Facts::Slurmd(runs) = f else { continue };
+        if before.insert(&line.node, *runs) == Some(true) && !runs {
+            let evidence = "slurmd ran when the check began, and no longer when it ended";
+            findings.push(Finding::new(doc("CLU-009"), Subject::Node(line.node.clone()), evidence));
         }
     }
 }

@@ -78,15 +78,15 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
     }
     let f = network.pairs.fabric();
     let show = |v: f64| Unit::BytePerSecond.show(v);
-    let (busy, quiet) = (f.inter, f.inter_quiet.into_iter().chain(f.intra).reduce(f64::max));
+    let (busy, quiet) = (f.inter, f.inter_quiet.into_iter().chain(f.intra).max_by(|a, b| a.median.total_cmp(&b.median)));
     if let (Some(busy), Some(quiet)) = (busy, quiet)
-        && busy < OVERSUBSCRIBED * quiet
+        && busy.high < OVERSUBSCRIBED * quiet.low
     {
         let evidence = format!(
             "{on}across leaves, {} a pair under full load against {} within them or when quiet: {:.0} %; no node is to blame",
-            show(busy),
-            show(quiet),
-            100.0 * busy / quiet
+            show(busy.median),
+            show(quiet.median),
+            100.0 * busy.median / quiet.median
         );
         findings.push(Finding::new(doc("NET-025"), Subject::Run, evidence));
     }

@@ -1,6 +1,7 @@
 //! `environment`: the machine turned into facts, and whether anybody else is using it.
 
 mod clock;
+mod launcher;
 
 use std::thread;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::probe::{Probe, ProbeError, step};
 use crate::topology::{Machine, SysRoot, discover};
 
 pub use clock::clock_step;
+pub use launcher::launcher_step;
 
 pub struct Environment;
 
@@ -45,6 +47,9 @@ impl Probe for Environment {
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
         if child.wants(clock::CASE) {
             return clock::run(child);
+        }
+        if child.wants(launcher::CASE) {
+            return launcher::run(child);
         }
         let machine = discover(&SysRoot::live());
         thread::sleep(QUIET);
