@@ -132,6 +132,7 @@ fn the_guilty_node_is_named_and_no_other() -> Result {
     assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
     let shared = String::from_utf8(lab(&["shared"])?.stdout)?.trim().to_owned();
 
+    slurmd_dies_before_and_during(&shared)?;
     healthy_and_a_slow_link()?;
     a_lossy_link()?;
     a_bad_rail_and_a_wrong_route()?;
@@ -140,7 +141,6 @@ fn the_guilty_node_is_named_and_no_other() -> Result {
     another_build()?;
     a_stranger_at_the_door()?;
     an_agent_that_hangs()?;
-    slurmd_dies_before_and_during(&shared)?;
     a_node_that_loses_power()
 }
 
@@ -257,11 +257,8 @@ fn slurmd_dies_before_and_during(shared: &str) -> Result {
     // Dead before it, and the allocation does not know yet: one step for all does not start, and the job script does it
     // node by node.
     lab(&["heal", "node2"])?;
-    let idle = || Ok::<_, Box<dyn std::error::Error>>(lab(&["sinfo", "-h", "-N", "-t", "idle", "-o", "%N"])?.stdout);
-    let patience = Instant::now() + Duration::from_secs(30);
-    while idle()?.iter().filter(|b| **b == b'\n').count() < 8 && Instant::now() < patience {
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    let all = Command::new("timeout").args(["60", LAB, "srun", "-N8", "true"]).stdin(Stdio::null()).output()?;
+    assert!(all.status.success(), "{}", String::from_utf8_lossy(&all.stderr));
     lab(&["kill-slurmd", "node2"])?;
     let dir = tempfile::tempdir()?;
     let (plan, said) = (dir.path().join("run.toml"), dir.path().join("said"));

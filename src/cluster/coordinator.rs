@@ -15,10 +15,16 @@ use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::measure::{FailKind, Load, Outcome, WaiveKind};
 
-/// An agent kills its processes at the step's deadline; after so much more it is hung itself.
-const GRACE: Duration = Duration::from_secs(5);
-/// When one member failed, the others' errors are waited for so long: the first to complain is not always the cause.
-const ECHO: Duration = Duration::from_millis(400);
+/// How long others are waited for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// An agent kills its processes at the step's deadline; after so much more it is hung itself.
+    grace: Duration,
+    /// When one member failed, the others' errors are waited for so long: the first to complain is not always the cause.
+    echo: Duration,
+}
+
+const PATIENCE: Patience = Patience { grace: Duration::from_secs(5), echo: Duration::from_millis(400) };
 /// Most blobs of an exchange together.
 const MAX_EXCHANGE: usize = 48 << 20;
 
@@ -59,6 +65,7 @@ pub struct Coordinator {
     by_peer: HashMap<Peer, usize>,
     troubles: Vec<Trouble>,
     interrupt: Interrupt,
+    patience: Patience,
     next_task: u64,
 }
 
@@ -93,6 +100,7 @@ impl Coordinator {
             by_peer: HashMap::new(),
             troubles: Vec::new(),
             interrupt,
+            patience: PATIENCE,
             next_task: 0,
         };
         let deadline = Instant::now() + patience;
@@ -433,7 +441,7 @@ impl Coordinator {
             published: vec![None; members.len()],
             ended: vec![false; members.len()],
             failure: None,
-            deadline: Instant::now() + step.deadline().min(left) + GRACE,
+            deadline: Instant::now() + step.deadline().min(left) + self.patience.grace,
             members,
         }
     }
@@ -458,7 +466,7 @@ impl Coordinator {
                         t.ended[place] = true;
                         let error = format!("{} was lost: {why}", self.members[member].node);
                         t.failure = Some((place, Failure { kind: FailKind::NodeLost, error }));
-                        t.deadline = t.deadline.min(Instant::now() + ECHO);
+                        t.deadline = t.deadline.min(Instant::now() + self.patience.echo);
                     }
                 }
             }
@@ -476,7 +484,7 @@ impl Coordinator {
                 {
                     let error = format!("it published {} texts of {} bytes out of turn", blobs.len(), size(&blobs));
                     t.failure = Some((place, Failure { kind: FailKind::Junk, error }));
-                    t.deadline = t.deadline.min(Instant::now() + ECHO);
+                    t.deadline = t.deadline.min(Instant::now() + self.patience.echo);
                     return;
                 }
                 t.published[place] = Some(blobs);
@@ -509,10 +517,17 @@ impl Coordinator {
                     if better {
                         t.failure = Some((place, failure));
                     }
-                    t.deadline = t.deadline.min(Instant::now() + ECHO);
+                    t.deadline = t.deadline.min(Instant::now() + self.patience.echo);
                 }
             }
             _ => {}
+        }
+        // An exchange that a member has left can never be complete.
+        let left = (0..t.members.len()).find(|p| t.ended[*p] && t.published[*p].is_none());
+        if let (Some(place), None, true) = (left, &t.failure, t.published.iter().any(Option::is_some)) {
+            let error = "it ended before an exchange that the others wait in".to_owned();
+            t.failure = Some((place, Failure { kind: FailKind::Junk, error }));
+            t.deadline = t.deadline.min(Instant::now() + self.patience.echo);
         }
     }
 
@@ -530,6 +545,9 @@ impl Coordinator {
             self.hub.send(late.iter().map(|p| self.members[t.members[*p]].peer), &Down::Stop { task: id });
             // Nobody failed, and the agent's own deadline is long gone: it hangs, though it beats.
             if t.failure.is_none() {
+                // Who came to an exchange waits for those who did not.
+                let absent: Vec<usize> = late.iter().copied().filter(|p| t.published[*p].is_none()).collect();
+                let late = if absent.is_empty() { late } else { absent };
                 for p in &late {
                     let node = self.members[t.members[*p]].node.clone();
                     self.trouble(node, FailKind::NodeSilent, format!("its agent did not end {} in time", step.name));
@@ -572,3 +590,6 @@ impl Coordinator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,6 +95,26 @@ impl Hub {
     }
 }
 
+/// A hub without sockets, and what a test plays the network with.
+#[cfg(test)]
+pub(super) struct Detached {
+    pub hub: Hub,
+    pub events: mpsc::Sender<Event>,
+    pub peers: Arc<Mutex<HashMap<Peer, Outbox>>>,
+}
+
+#[cfg(test)]
+impl Hub {
+    pub(super) fn detached() -> Detached {
+        let (sender, events) = mpsc::channel();
+        let peers: Arc<Mutex<HashMap<Peer, Outbox>>> = Arc::default();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let hub =
+            Hub { events, address, peers: Arc::clone(&peers), strangers: Arc::default(), end: watch::channel(false).0 };
+        Detached { hub, events: sender, peers }
+    }
+}
+
 impl Drop for Hub {
     fn drop(&mut self) {
         let _ = self.end.send(true);
