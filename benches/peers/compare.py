@@ -132,6 +132,10 @@ class Peer:
     def measure(self, gonogo: Samples) -> Samples:
         raise NotImplementedError
 
+    def launch(self, binary: Path) -> list[str | Path]:
+        """What starts gonogo: by default the binary itself, on this machine."""
+        return [binary]
+
 
 class Gemm(Peer):
     probe = "gemm"
@@ -245,7 +249,7 @@ def gonogo(binary: Path, peer: Peer) -> Samples:
     """gonogo's samples of the cases that the peer's rows name; a case measured twice has the samples of both."""
     with tempfile.TemporaryDirectory(dir=peer.scratch) as out:
         record = Path(out, "record")
-        command: list[str | Path] = [binary, "check", "--tier", "standard", "--only", peer.probe, "--path", peer.directory]
+        command: list[str | Path] = [*peer.launch(binary), "check", "--tier", "standard", "--only", peer.probe, "--path", peer.directory]
         command += ["--budget", "120s", "--quiet", "--format", "json", "--out", record]
         # 0, 1 and 2 are verdicts: go, no-go, hold.
         run(command, 300, ok=(0, 1, 2))
@@ -338,10 +342,10 @@ def table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip() for line in lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(peers: Mapping[str, type[Peer]] = PEERS, about: str | None = __doc__) -> int:
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gonogo", type=Path, default="target/release/gonogo", metavar="PATH", help="the binary (default: %(default)s)")
-    parser.add_argument("--only", action="append", choices=list(PEERS), help="compare only this; may be given more than once")
+    parser.add_argument("--only", action="append", choices=list(peers), help="compare only this; may be given more than once")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="times that each side runs (default: %(default)s)")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where storage writes (default: a new directory in the current one)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples to FILE")
@@ -357,8 +361,8 @@ def main() -> int:
     remarks: list[list[str]] = []
     failed = False
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory(prefix="peers-", dir=args.dir or Path.cwd()) as directory:
-        for name in dict.fromkeys(args.only or PEERS):
-            peer = PEERS[name](Path(directory), Path(scratch))
+        for name in dict.fromkeys(args.only or peers):
+            peer = peers[name](Path(directory), Path(scratch))
             if why := peer.missing():
                 remarks.append([name, f"skipped: {why}"])
                 continue

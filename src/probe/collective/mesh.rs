@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Empty looks before a wait sleeps: about a hundred microseconds, ten times what a small exchange takes. Longer would
 /// burn a core that the peer needs as soon as anybody else is on the machine.
 const SPINS: u32 = 300;
+/// The same where ranks share cores: each look gives the core away first.
+const YIELDS: u32 = 100;
 
 pub struct Mesh {
     pub rank: usize,
@@ -133,6 +135,11 @@ impl Mesh {
             idle += 1;
             if self.spin && idle < SPINS {
                 std::hint::spin_loop();
+                continue;
+            }
+            if !self.spin && idle < YIELDS {
+                // The peer that is waited for gets the core at once; to sleep and be woken costs more.
+                thread::yield_now();
                 continue;
             }
             let since = *since.get_or_insert_with(Instant::now);
