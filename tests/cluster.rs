@@ -283,6 +283,12 @@ fn each_kind_of_fault_has_its_own_verdict() -> Result {
         let found: Vec<&str> = text.lines().filter(|l| l.contains("  fail  ")).collect();
         assert!(!found.is_empty() && found.iter().all(|l| l.contains(code) && l.contains(subject)), "{fault}: {text}");
     }
+    // Nobody tells the leaves: they are inferred, and the bad one is found all the same.
+    let out = Command::new(env!("CARGO_BIN_EXE_gonogo"))
+        .args(["simulate", "--nodes", "256", "--no-topology", "--fault", "leaf:3"])
+        .output()?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(text.contains("NET-024  leaf inferred3"), "{text}");
     let out =
         Command::new(env!("CARGO_BIN_EXE_gonogo")).args(["simulate", "--nodes", "256", "--uplinks", "0.5"]).output()?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();

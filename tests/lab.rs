@@ -217,7 +217,8 @@ fn another_build() -> Result {
     let mut bytes = std::fs::read(GONOGO)?;
     bytes.push(b'\n');
     std::fs::write(&other, bytes)?;
-    let script = format!("#!/bin/sh\n[ \"$SLURM_PROCID\" = 6 ] && shift && exec {} \"$@\"\nexec \"$@\"\n", other.display());
+    let script =
+        format!("#!/bin/sh\n[ \"$SLURM_PROCID\" = 6 ] && shift && exec {} \"$@\"\nexec \"$@\"\n", other.display());
     std::fs::write(&pick, script)?;
     for file in [&other, &pick] {
         std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;

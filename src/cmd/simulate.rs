@@ -92,7 +92,12 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
     };
     let plan = plan::resolve(asked, RunPlan::default(), &probe::names(), seed).map_err(Failure::internal)?;
     let nodes = (0..args.nodes).map(|i| fleet.name(i).clone()).collect();
-    let header = check::header(plan, nodes, Some("simulation".to_owned()), if args.no_topology { Vec::new() } else { fleet.leaves() });
+    let header = check::header(
+        plan,
+        nodes,
+        Some("simulation".to_owned()),
+        if args.no_topology { Vec::new() } else { fleet.leaves() },
+    );
     let limits = judging::limits(&header.plan.run);
     let started = Instant::now();
     let mut campaign = Campaign::new(header, &mut fleet, None, &Nobody, started);

@@ -31,9 +31,8 @@ pub fn leaves(rtt: &[Vec<Option<f64>>]) -> Option<Vec<u32>> {
     costs.sort_by(f64::total_cmp);
     // At least half of the edges lie within leaves: smaller leaves than two nodes do not exist.
     let below = n / 2;
-    let (at, gap) = (below.max(1)..costs.len())
-        .map(|i| (i, costs[i] - costs[i - 1]))
-        .max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let (at, gap) =
+        (below.max(1)..costs.len()).map(|i| (i, costs[i] - costs[i - 1])).max_by(|a, b| a.1.total_cmp(&b.1))?;
     let (low, high) = (costs[at - 1], costs[at]);
     let median = costs[at / 2];
     let spread = costs[at - 1] - costs[0];
@@ -136,9 +135,8 @@ mod tests {
             }
         }
         let mut slow = matrix(&[0; 12], 15.0, 0.0, 0.5, 20, 3);
-        for i in 0..12 {
-            (slow[i][4], slow[4][i]) = (Some(40.0), Some(40.0));
-        }
+        slow.iter_mut().for_each(|row| row[4] = Some(40.0));
+        slow[4] = vec![Some(40.0); 12];
         assert_eq!(leaves(&slow), None);
         assert_eq!(leaves(&vec![vec![None; 8]; 8]), None);
         assert_eq!(leaves(&vec![vec![Some(f64::NAN); 8]; 8]), None);

@@ -56,14 +56,13 @@ pub fn leaves(record: &Record) -> Cow<'_, [Leaf]> {
     if !record.header.leaves.is_empty() {
         return Cow::Borrowed(&record.header.leaves);
     }
-    let latencies = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_ref()? {
+    let mut latencies = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_ref()? {
         Facts::Latencies(all) => Some(all),
         _ => None,
     });
-    let Some(numbers) = latencies.last().and_then(|l| Some((l, infer::leaves(&l.rtt_us)?))) else {
+    let Some((latencies, numbers)) = latencies.next_back().and_then(|l| Some((l, infer::leaves(&l.rtt_us)?))) else {
         return Cow::Owned(Vec::new());
     };
-    let (latencies, numbers) = numbers;
     let mut out: Vec<Leaf> = Vec::new();
     for (node, number) in latencies.nodes.iter().zip(numbers) {
         // Numbers come in order of appearance.

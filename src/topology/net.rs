@@ -115,7 +115,8 @@ mod tests {
 
     const TRIE: &str = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.79.0.3\n        /32 host LOCAL\n     |-- 10.79.0.0\n        /24 link UNICAST\n     |-- 10.80.0.3\n        /32 host LOCAL\n     |-- 127.0.0.1\n        /32 host LOCAL\n";
     const ROUTE: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\neth0\t00000000\tFE004F0A\t0003\t0\t0\t0\t00000000\t0\t0\t0\neth0\t00004F0A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\neth1\t0000500A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
-    const SIX: &str = "fd000000000000000000000000000003 02 40 00 80     ib0\nfe80000000000000020c29fffe000001 02 40 20 80     eth0\n";
+    const SIX: &str =
+        "fd000000000000000000000000000003 02 40 00 80     ib0\nfe80000000000000020c29fffe000001 02 40 20 80     eth0\n";
 
     #[test]
     fn an_address_belongs_to_the_interface_of_its_network() {

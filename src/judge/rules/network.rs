@@ -69,7 +69,8 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(doc("NET-024"), Subject::Leaf(leaf_name(leaf)), evidence).limit(source));
     }
     for (from, to, best) in &verdict.pairs {
-        let evidence = format!("{on}three tests of this pair, at best {}; both nodes do well with others", share(*best));
+        let evidence =
+            format!("{on}three tests of this pair, at best {}; both nodes do well with others", share(*best));
         findings.push(Finding::new(doc("NET-023"), Subject::Link(name(*from), name(*to)), evidence).limit(source));
     }
     for i in &verdict.open {
@@ -78,7 +79,8 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
     }
     let f = network.pairs.fabric();
     let show = |v: f64| Unit::BytePerSecond.show(v);
-    let (busy, quiet) = (f.inter, f.inter_quiet.into_iter().chain(f.intra).max_by(|a, b| a.median.total_cmp(&b.median)));
+    let (busy, quiet) =
+        (f.inter, f.inter_quiet.into_iter().chain(f.intra).max_by(|a, b| a.median.total_cmp(&b.median)));
     if let (Some(busy), Some(quiet)) = (busy, quiet)
         && busy.high < OVERSUBSCRIBED * quiet.low
     {

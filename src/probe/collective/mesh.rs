@@ -55,8 +55,7 @@ impl Mesh {
             let who = child.name(peer);
             let address: SocketAddr =
                 text.parse().map_err(|_| ProbeError::Broken(format!("{who} published no address")))?;
-            let mut stream =
-                io(format!("cannot connect to {who} at {address}"), dial(child, &address, limit))?;
+            let mut stream = io(format!("cannot connect to {who} at {address}"), dial(child, &address, limit))?;
             io(format!("cannot greet {who}"), stream.write_all(&greeting(child.step.seed, rank)))?;
             links[peer] = Some(stream);
         }

@@ -43,9 +43,9 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         let answering = scope.spawn(|| answer(&echo, seed, &over));
         let row = round_trips(&ask, &peers, rank, seed, limit);
         // Others may still ask: the answers go on until all have what they wanted.
-        let all = row.map_err(|source| ProbeError::Io { what: "cannot ping".to_owned(), source }).and_then(|row| {
-            Ok(child.exchange(serde_json::to_string(&row).unwrap_or_default())?)
-        });
+        let all = row
+            .map_err(|source| ProbeError::Io { what: "cannot ping".to_owned(), source })
+            .and_then(|row| Ok(child.exchange(serde_json::to_string(&row).unwrap_or_default())?));
         over.store(true, Ordering::Relaxed);
         let _ = answering.join();
         all
