@@ -113,7 +113,7 @@ pub struct Check {
     /// How long to wait for the last node; those that do not come are findings.
     #[arg(long, value_name = "TIME", default_value = "30s", help_heading = "Cluster")]
     pub join_timeout: Time,
-    /// Slurm's topology.conf, where it is not in its usual place.
+    /// Which node hangs at which leaf: a topology.conf of Slurm, or the output of ibnetdiscover.
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub topology: Option<PathBuf>,
 }
@@ -231,13 +231,41 @@ pub struct Drain {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Discover {
+    #[command(subcommand)]
+    pub what: Option<Discovered>,
     /// Also write everything that was read into this new folder.
     #[arg(long, value_name = "DIR", conflicts_with = "replay")]
     pub record: Option<PathBuf>,
     /// Read a recorded folder instead of this machine.
     #[arg(long, value_name = "DIR")]
     pub replay: Option<PathBuf>,
+    #[arg(long, value_enum, default_value = "terminal")]
+    pub format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Discovered {
+    /// An InfiniBand fabric, by infiniband-diags or their saved output: what is wrong with which cable.
+    Fabric(DiscoverFabric),
+}
+
+#[derive(Debug, Args)]
+pub struct DiscoverFabric {
+    /// Saved output of ibnetdiscover, iblinkinfo, ibqueryerrors, perfquery, sminfo or saquery, or a folder of such; the
+    /// tools are run unless given (repeat).
+    #[arg(long, value_name = "PATH")]
+    pub from: Vec<PathBuf>,
+    /// Keep what the tools said in this folder.
+    #[arg(long, value_name = "DIR", conflicts_with = "from")]
+    pub save: Option<PathBuf>,
+    /// The topology as it should be: ibnetdiscover's output of a good day.
+    #[arg(long, value_name = "FILE")]
+    pub expect: Option<PathBuf>,
+    /// Counters of an earlier time: only what moved since is blamed.
+    #[arg(long, value_name = "FILE")]
+    pub since: Option<PathBuf>,
     #[arg(long, value_enum, default_value = "terminal")]
     pub format: Format,
 }

@@ -21,7 +21,7 @@ use crate::exit::Exit;
 use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::plan::{CheckPlan, hex};
-use crate::topology::{Leaf, SysRoot, boot_id, read_topology_conf};
+use crate::topology::{Leaf, SysRoot, boot_id, read_topology};
 
 /// The world that flags and environment describe.
 pub(super) fn world(args: &cli::Check) -> Result<Option<World>, WorldError> {
@@ -209,7 +209,7 @@ fn leaves(args: &cli::Check, world: &World, plan: &CheckPlan) -> Result<Vec<Leaf
         return plan.run.leaf.iter().map(leaf).collect::<anyhow::Result<_>>().map_err(Failure::usage);
     }
     if let Some(path) = &args.topology {
-        return read_topology_conf(path).map_err(Failure::usage);
+        return read_topology(path).map_err(Failure::usage);
     }
     if world.launcher != Launcher::Slurm {
         return Ok(Vec::new());
@@ -217,7 +217,7 @@ fn leaves(args: &cli::Check, world: &World, plan: &CheckPlan) -> Result<Vec<Leaf
     let dir = std::env::var_os("SLURM_CONF").map(PathBuf::from).and_then(|p| p.parent().map(Path::to_owned));
     let path = dir.unwrap_or_else(|| PathBuf::from("/etc/slurm")).join("topology.conf");
     // Slurm's file was not given to us: where it cannot be used, the run goes on without.
-    let mut leaves = read_topology_conf(&path).unwrap_or_default();
+    let mut leaves = read_topology(&path).unwrap_or_default();
     for leaf in &mut leaves {
         leaf.nodes.retain(|n| world.hosts.contains(&n.0));
     }

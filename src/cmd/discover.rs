@@ -7,6 +7,9 @@ use crate::id::clean;
 use crate::topology::{Machine, SysRoot, discover};
 
 pub(super) fn run(args: cli::Discover) -> Result<Exit, Failure> {
+    if let Some(cli::Discovered::Fabric(args)) = args.what {
+        return super::fabric::run(args);
+    }
     let root = match (&args.record, &args.replay) {
         (Some(dir), _) => SysRoot::record(dir).map_err(Failure::usage)?,
         (_, Some(dir)) => SysRoot::replay(dir).map_err(Failure::usage)?,

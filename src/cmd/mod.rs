@@ -5,6 +5,7 @@ mod cluster;
 mod discover;
 mod drain;
 mod explain;
+mod fabric;
 mod gate;
 mod judge;
 mod list;

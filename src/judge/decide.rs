@@ -90,7 +90,8 @@ pub(super) fn decide(findings: &[Finding], record: &Record, run: &RunPlan) -> (D
                 Some(leaf) => exclude.extend(leaf.nodes.iter().filter(|n| header.nodes.contains(n)).cloned()),
                 None => curable = false,
             },
-            Subject::Run | Subject::Group(_) => curable = false,
+            // A fabric is judged by itself, not in a record of nodes.
+            Subject::Run | Subject::Group(_) | Subject::Switch(_) | Subject::Cable(..) => curable = false,
         }
     }
     exclude.sort();

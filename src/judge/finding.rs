@@ -43,12 +43,20 @@ pub enum Subject {
     Link(NodeName, NodeName),
     Group(Vec<NodeName>),
     Leaf(String),
+    Switch(String),
+    /// Both ends, each a node and a port.
+    Cable(String, String),
 }
 
 impl Subject {
     pub fn node(&self) -> Option<&NodeName> {
         match self {
-            Subject::Run | Subject::Link(..) | Subject::Group(_) | Subject::Leaf(_) => None,
+            Subject::Run
+            | Subject::Link(..)
+            | Subject::Group(_)
+            | Subject::Leaf(_)
+            | Subject::Switch(_)
+            | Subject::Cable(..) => None,
             Subject::Node(n) | Subject::Path(n, _) => Some(n),
         }
     }
@@ -65,6 +73,8 @@ impl fmt::Display for Subject {
                 write!(f, "group {}", clean(&hostlist::compress(&names)))
             }
             Subject::Leaf(name) => write!(f, "leaf {}", clean(name)),
+            Subject::Switch(name) => write!(f, "switch {}", clean(name)),
+            Subject::Cable(a, b) => write!(f, "cable {} - {}", clean(a), clean(b)),
             Subject::Path(n, p) => write!(f, "{} on {n}", clean(&p.to_string_lossy())),
         }
     }

@@ -5,6 +5,7 @@ mod cell;
 pub mod codes;
 mod coverage;
 mod decide;
+pub mod fabric;
 mod finding;
 mod rules;
 mod verdict;

@@ -5,5 +5,5 @@ mod terminal;
 mod view;
 
 pub use json::render as json;
-pub use terminal::{Style, render as terminal};
+pub use terminal::{Style, findings, render as terminal};
 pub use view::{FindingGroup, Row, Table, View, view};

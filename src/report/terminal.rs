@@ -101,6 +101,16 @@ pub fn render(view: &View<'_>, style: Style) -> String {
     out
 }
 
+/// Findings alone, each code once, without the report around them.
+pub fn findings(all: &[crate::judge::Finding], style: Style) -> String {
+    let mut out = String::new();
+    for group in &super::view::groups(all) {
+        finding(group, style, &mut out);
+        out.push('\n');
+    }
+    out
+}
+
 fn finding(group: &FindingGroup<'_>, style: Style, out: &mut String) {
     let f = group.first();
     let (word, colour) = match (f.weighs(), f.severity) {

@@ -157,7 +157,7 @@ fn provenance(j: &Judgement<'_>) -> Vec<String> {
     out
 }
 
-fn groups(findings: &[Finding]) -> Vec<FindingGroup<'_>> {
+pub(super) fn groups(findings: &[Finding]) -> Vec<FindingGroup<'_>> {
     let mut out: Vec<FindingGroup<'_>> = Vec::new();
     let mut index = FxHashMap::default();
     for f in findings {

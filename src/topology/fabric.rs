@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hostlist;
 use crate::id::{NodeName, clean};
+use crate::topology::ib;
 
 /// A leaf switch and the nodes at it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,14 +29,18 @@ pub enum FabricError {
 /// Largest topology.conf that is read.
 const MAX_BYTES: u64 = 32 << 20;
 
-/// Reads Slurm's topology.conf (topology/tree): the switches that have nodes are the leaves.
-pub fn read_topology_conf(path: &Path) -> Result<Vec<Leaf>, FabricError> {
+/// Reads Slurm's topology.conf (topology/tree), or ibnetdiscover's output: the switches that have nodes are the leaves.
+pub fn read_topology(path: &Path) -> Result<Vec<Leaf>, FabricError> {
     let fail = |message: String| FabricError::Read { path: path.to_owned(), message };
     let size = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?.len();
     if size > MAX_BYTES {
         return Err(fail(format!("{size} bytes, at most {MAX_BYTES} are read")));
     }
-    parse_topology_conf(path, &std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?)
+    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+    if ib::Tool::of(&text) == Some(ib::Tool::Netdiscover) {
+        return Ok(ib::parse_netdiscover(&text).value.leaves());
+    }
+    parse_topology_conf(path, &text)
 }
 
 /// Parses the text of a topology.conf; `path` is for the messages only. Keys are matched as Slurm does, in any case.

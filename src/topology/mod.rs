@@ -3,6 +3,7 @@
 mod cpu;
 mod fabric;
 mod filesystem;
+pub mod ib;
 mod machine;
 mod net;
 mod os;
@@ -10,7 +11,7 @@ mod pci;
 mod read;
 mod sysroot;
 
-pub use fabric::{FabricError, Leaf, parse_topology_conf, read_topology_conf};
+pub use fabric::{FabricError, Leaf, parse_topology_conf, read_topology};
 pub use filesystem::{Filesystem, Mount, mount_of};
 pub use machine::*;
 pub use read::{boot_id, discover};

@@ -2,6 +2,7 @@
 
 mod codes;
 mod common;
+mod fabric;
 mod fuzz;
 mod golden;
 mod honesty;

@@ -1,0 +1,273 @@
+//! `gonogo discover fabric`: an InfiniBand fabric from the tools that read it, live or saved.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+
+use crate::cli::{self, Format};
+use crate::cmd::{Failure, shell};
+use crate::exit::Exit;
+use crate::id::clean;
+use crate::judge::{self, Finding, Severity};
+use crate::report;
+use crate::topology::ib::{Fabric, Kind, Tool, parse_netdiscover, parse_queryerrors};
+
+/// What is run where nothing saved is given, and what it is called when it is kept.
+const TOOLS: &[&[&str]] =
+    &[&["ibnetdiscover"], &["iblinkinfo", "-l"], &["ibqueryerrors"], &["sminfo"], &["saquery", "SMIR"]];
+/// A large fabric answers within seconds; one whose nodes are gone takes a second for each.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Largest capture that is read: a fabric of a hundred thousand ports has some 10 MB.
+const MAX_BYTES: u64 = 256 << 20;
+
+pub(super) fn run(args: cli::DiscoverFabric) -> Result<Exit, Failure> {
+    let mut fabric = Fabric::default();
+    let mut remarks: Vec<String> = Vec::new();
+    if args.from.is_empty() {
+        live(&mut fabric, args.save.as_deref(), &mut remarks)?;
+    }
+    for path in &args.from {
+        for file in files(path)? {
+            let text = read(&file)?;
+            if !fabric.take(&file.display().to_string(), &text) {
+                let why = format!(
+                    "{}: no output of ibnetdiscover, iblinkinfo, ibqueryerrors, perfquery, sminfo or saquery",
+                    file.display()
+                );
+                // In a folder other files may lie; a file that was named is meant.
+                if path.is_file() {
+                    return Err(Failure::usage(anyhow!("{why}")));
+                }
+                remarks.push(why);
+            }
+        }
+    }
+    if let Some(path) = &args.since {
+        fabric.before = Some(expect_tool(path, Tool::Queryerrors, |t| parse_queryerrors(t).value)?);
+    }
+    if let Some(path) = &args.expect {
+        fabric.expected = Some(expect_tool(path, Tool::Netdiscover, |t| parse_netdiscover(t).value)?);
+    }
+    let empty = fabric.subnet.as_ref().is_none_or(|s| s.nodes.is_empty());
+    if empty && fabric.links.is_none() && fabric.errors.is_none() && fabric.sms.is_none() {
+        return Err(Failure::usage(anyhow!("nothing of a fabric was read; {}", remarks.join("; "))));
+    }
+    let findings = judge::fabric::findings(&fabric);
+    let worst = findings.iter().map(|f| f.severity).max();
+    let text = match args.format {
+        Format::Json => {
+            serde_json::to_string_pretty(&serde_json::json!({
+                "summary": summary(&fabric), "findings": findings, "remarks": remarks,
+            }))
+            .map_err(Failure::internal)?
+                + "\n"
+        }
+        Format::Terminal => page(&fabric, &findings, &remarks),
+    };
+    shell::print(&text).map_err(Failure::internal)?;
+    Ok(match worst {
+        Some(Severity::Fail) => Exit::NoGo,
+        Some(Severity::Hold) => Exit::Hold,
+        _ => Exit::Go,
+    })
+}
+
+/// The file itself, or those in a folder in the order of their names.
+fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let what = || format!("cannot read {}", path.display());
+    if !fs::metadata(path).with_context(what).map_err(Failure::usage)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = fs::read_dir(path).with_context(what).map_err(Failure::usage)?;
+    let mut out: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_file()).collect();
+    out.sort();
+    Ok(out)
+}
+
+/// A capture as text; what is no UTF-8 in it is replaced, for names in it are anybody's bytes.
+fn read(path: &Path) -> Result<String, Failure> {
+    let read = || -> anyhow::Result<String> {
+        let mut bytes = Vec::new();
+        fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(anyhow!("more than {} MiB", MAX_BYTES >> 20));
+        }
+        Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    };
+    read().with_context(|| format!("cannot read {}", path.display())).map_err(Failure::usage)
+}
+
+fn expect_tool<T>(path: &Path, tool: Tool, parse: impl Fn(&str) -> T) -> Result<T, Failure> {
+    let text = read(path)?;
+    match Tool::of(&text) {
+        Some(t) if t == tool => Ok(parse(&text)),
+        other => Err(Failure::usage(anyhow!(
+            "{} is {}, not {}",
+            path.display(),
+            other.map_or("of no tool that is known", name),
+            name(tool)
+        ))),
+    }
+}
+
+const fn name(tool: Tool) -> &'static str {
+    match tool {
+        Tool::Netdiscover => "ibnetdiscover's output",
+        Tool::Linkinfo => "iblinkinfo's output",
+        Tool::Queryerrors => "ibqueryerrors' or perfquery's output",
+        Tool::Sm => "sminfo's or saquery's output",
+    }
+}
+
+/// Asks the fabric; keeps what each tool said in `save`.
+fn live(fabric: &mut Fabric, save: Option<&Path>, remarks: &mut Vec<String>) -> Result<(), Failure> {
+    if let Some(dir) = save {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display())).map_err(Failure::usage)?;
+    }
+    for tool in TOOLS {
+        match ask(tool) {
+            Ok(text) => {
+                if let Some(dir) = save {
+                    let path = dir.join(format!("{}.txt", tool[0]));
+                    fs::write(&path, &text)
+                        .with_context(|| format!("cannot write {}", path.display()))
+                        .map_err(Failure::usage)?;
+                }
+                if !fabric.take(&tool.join(" "), &text) && !text.trim().is_empty() {
+                    let first = text.lines().next().unwrap_or("").to_owned();
+                    remarks.push(format!("{}: {}", tool.join(" "), clean(&first)));
+                }
+            }
+            Err(why) => remarks.push(format!("{}: {why}", tool.join(" "))),
+        }
+    }
+    // sminfo answers with an error where there is none: that is an answer, too.
+    if fabric.sms.is_none() && fabric.subnet.as_ref().is_some_and(|s| !s.nodes.is_empty()) {
+        fabric.sms = Some(Vec::new());
+    }
+    Ok(())
+}
+
+/// Runs a tool to its end or its deadline. Its exit code says whether there are errors in the fabric, not whether it ran.
+fn ask(tool: &[&str]) -> Result<String, String> {
+    let mut child = Command::new(tool[0])
+        .args(&tool[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                "not installed (apt: infiniband-diags), or in no folder of the PATH".to_owned()
+            }
+            _ => e.to_string(),
+        })?;
+    let collect = |pipe: Option<Box<dyn Read + Send>>| {
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = pipe.map(|p| p.take(MAX_BYTES).read_to_end(&mut bytes));
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    };
+    let out = collect(child.stdout.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
+    let err = collect(child.stderr.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match child.try_wait() {
+            Ok(Some(_)) => break,
+            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("no end after {} s", PATIENCE.as_secs()));
+            }
+        }
+    }
+    let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
+    if out.trim().is_empty() {
+        let said = err.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("it said nothing");
+        return Err(format!("{}; is this run as root, on a node with an active port?", clean(said)));
+    }
+    Ok(out)
+}
+
+#[derive(serde::Serialize)]
+struct Summary {
+    switches: usize,
+    leaves: usize,
+    adapters: usize,
+    hosts: usize,
+    cables: usize,
+    /// Each rate, with how many cables.
+    rates: Vec<(String, usize)>,
+    ports_down: usize,
+    manager: Option<String>,
+}
+
+fn summary(fabric: &Fabric) -> Summary {
+    let empty = Default::default();
+    let subnet = fabric.subnet.as_ref().unwrap_or(&empty);
+    let cables = subnet.cables();
+    let mut rates: std::collections::BTreeMap<String, usize> = Default::default();
+    for c in &cables {
+        *rates.entry(c.rate.to_string()).or_default() += 1;
+    }
+    let mut rates: Vec<(String, usize)> = rates.into_iter().collect();
+    rates.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    let of = |kind| subnet.nodes.values().filter(move |n| n.kind == kind);
+    let hosts: std::collections::BTreeSet<&str> = of(Kind::Ca).filter_map(|n| n.host()).map(|(h, _)| h).collect();
+    let master = fabric.sms.iter().flatten().find(|s| s.master);
+    Summary {
+        switches: of(Kind::Switch).count(),
+        leaves: subnet.leaf_switches().len(),
+        adapters: of(Kind::Ca).filter(|n| !n.is_aggregation()).count(),
+        hosts: hosts.len(),
+        cables: cables.len(),
+        rates,
+        ports_down: fabric.links.iter().flatten().filter(|l| l.state == "Down").count(),
+        manager: master.map(|m| format!("0x{:016x}", m.guid)),
+    }
+}
+
+fn page(fabric: &Fabric, findings: &[Finding], remarks: &[String]) -> String {
+    let s = summary(fabric);
+    let rates: Vec<String> = s.rates.iter().take(6).map(|(r, n)| format!("{n} x {r}")).collect();
+    let mut out = String::new();
+    let mut line = |label: &str, text: String| out.push_str(&format!("{label:<10}{}\n", clean(&text)));
+    if fabric.subnet.is_some() {
+        line(
+            "fabric",
+            format!(
+                "{} switches ({} with hosts), {} adapters of {} hosts, {} cables",
+                s.switches, s.leaves, s.adapters, s.hosts, s.cables
+            ),
+        );
+        line("links", rates.join(", "));
+    }
+    if let Some(links) = &fabric.links {
+        line("ports", format!("{} listed, {} down", links.len(), s.ports_down));
+    }
+    if let Some(errors) = &fabric.errors {
+        line("counters", format!("of {} ports", errors.len()));
+    }
+    if fabric.sms.is_some() {
+        line("manager", s.manager.clone().unwrap_or_else(|| "none".to_owned()));
+    }
+    for remark in remarks {
+        line("remark", remark.clone());
+    }
+    out.push('\n');
+    out.push_str(&report::findings(findings, shell::style()));
+    let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
+    let (bad, warned) = (count(Severity::Fail), count(Severity::Warn));
+    match findings.first() {
+        None => out.push_str("nothing is wrong with what was read\n"),
+        Some(f) => out.push_str(&format!("{bad} failures, {warned} warnings\nnext      gonogo explain {}\n", f.code)),
+    }
+    out
+}

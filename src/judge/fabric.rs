@@ -1,0 +1,518 @@
+//! A fabric -> findings: cables by both ends, switches by name. Pure.
+//!
+//! What a link should reach is told by both ends (iblinkinfo's "Could be"), by the expected topology, or by the others of
+//! its kind: no list of hardware is needed, and what is uniform is not blamed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::topology::ib::{Cable, End, Fabric, Kind, LinkState, Node, PortErrors, Rate, Subnet};
+
+/// A kind of link is uniform when this share of it has one rate.
+const UNIFORM: f64 = 0.75;
+/// Fewer of a kind tell nothing.
+const FEW: usize = 4;
+/// Errors of the wire below this count are those of plugging it in (ibqueryerrors' own default threshold).
+const PLUGGED: u64 = 10;
+/// A leaf whose ratio of hosts' to uplinks' capacity differs by more is not like the others.
+const UNEVEN: f64 = 0.25;
+
+/// More links than this that are slow in the same way are slow by design.
+const ALIKE: usize = 32;
+
+/// Counters of a bad cable, connector or port.
+const WIRE: &[&str] = &[
+    "SymbolErrorCounter",
+    "LinkErrorRecoveryCounter",
+    "PortRcvErrors",
+    "LocalLinkIntegrityErrors",
+    "ExcessiveBufferOverrunErrors",
+    "LinkDownedCounter",
+];
+/// Told beside them, never alone: another port saw the error first, or it is ordinary.
+const ASIDE: &[&str] = &["PortRcvRemotePhysicalErrors"];
+const DROPS: &[&str] = &["PortXmitDiscards"];
+const WAIT: &str = "PortXmitWait";
+
+/// Everything that is wrong with a fabric, worst first.
+pub fn findings(fabric: &Fabric) -> Vec<Finding> {
+    let mut out = Vec::new();
+    if let Some(subnet) = &fabric.subnet {
+        rates(subnet, fabric.expected.as_ref(), &mut out);
+        uplinks(subnet, &mut out);
+        rails(subnet, &mut out);
+        doubles(subnet, &mut out);
+        if let Some(expected) = &fabric.expected {
+            cabling(subnet, expected, &mut out);
+        }
+    }
+    let names = Names::of(fabric);
+    if let Some(links) = &fabric.links {
+        states(links, &names, &mut out);
+    }
+    if let Some(errors) = &fabric.errors {
+        counters(errors, fabric.before.as_deref(), &names, &mut out);
+    }
+    managers(fabric, &mut out);
+    unread(fabric, &mut out);
+    // What the rates of the topology and iblinkinfo both say is said once.
+    let mut seen = BTreeSet::new();
+    out.retain(|f| seen.insert((f.code.clone(), f.subject.clone())));
+    out.sort_by(|a, b| (b.severity, &a.code, &a.subject).cmp(&(a.severity, &b.code, &b.subject)));
+    out
+}
+
+/// What to call a port, and what hangs at its other end.
+struct Names<'f> {
+    subnet: Option<&'f Subnet>,
+    /// An adapter's ports by their own GUIDs.
+    by_port: HashMap<u64, End>,
+    by_lid: HashMap<u32, End>,
+}
+
+impl<'f> Names<'f> {
+    fn of(fabric: &'f Fabric) -> Self {
+        let subnet = fabric.subnet.as_ref();
+        let (mut by_port, mut by_lid) = (HashMap::new(), HashMap::new());
+        for node in subnet.iter().flat_map(|s| s.nodes.values()) {
+            if let Some(lid) = node.lid {
+                by_lid.insert(u32::from(lid), End { guid: node.guid, port: 0 });
+            }
+            for (number, port) in node.ports.iter().filter(|_| node.kind != Kind::Switch) {
+                let end = End { guid: node.guid, port: *number };
+                by_port.extend(port.guid.map(|g| (g, end)));
+                by_lid.extend(port.lid.map(|l| (u32::from(l), end)));
+            }
+        }
+        Names { subnet, by_port, by_lid }
+    }
+
+    /// The port that a GUID (of a node or of an adapter's port) or a LID stands for.
+    fn end(&self, guid: Option<u64>, lid: Option<u32>, port: u32) -> Option<End> {
+        let known = |g: &u64| self.subnet.is_some_and(|s| s.nodes.contains_key(g));
+        // Of an adapter the tools give the port's GUID, which may be a neighbour's own.
+        let by_guid = guid.and_then(|g| self.by_port.get(&g).map(|e| e.guid).or_else(|| known(&g).then_some(g)));
+        let guid = by_guid.or_else(|| self.by_lid.get(&lid?).map(|e| e.guid));
+        guid.map(|guid| End { guid, port })
+    }
+
+    fn peer(&self, end: End) -> Option<End> {
+        let port = self.subnet?.nodes.get(&end.guid)?.ports.get(&end.port)?;
+        Some(End { guid: port.peer, port: port.peer_port })
+    }
+
+    fn show(&self, end: Option<End>, name: &str, guid: Option<u64>, port: u32) -> String {
+        match (end, self.subnet) {
+            (Some(end), Some(subnet)) => subnet.show(end),
+            _ if !name.trim().is_empty() => format!("{} port {port}", name.trim()),
+            _ => format!("0x{:016x} port {port}", guid.unwrap_or(0)),
+        }
+    }
+}
+
+/// Both ends of a cable, named; the host's or the leaf's end first.
+fn cable(subnet: &Subnet, a: End, b: End) -> Subject {
+    let rank = |e: &End| match subnet.nodes.get(&e.guid) {
+        Some(n) if n.kind != Kind::Switch => (0, 0),
+        Some(n) => (1, usize::MAX - n.ports.values().filter(|p| is_host(subnet, p.peer)).count()),
+        None => (2, 0),
+    };
+    let (a, b) = if (rank(&a), a) <= (rank(&b), b) { (a, b) } else { (b, a) };
+    Subject::Cable(subnet.show(a), subnet.show(b))
+}
+
+fn is_host(subnet: &Subnet, guid: u64) -> bool {
+    subnet.nodes.get(&guid).is_some_and(|n| n.kind == Kind::Ca && !n.is_aggregation())
+}
+
+/// Links slower than the others of their kind, or than they were.
+fn rates(subnet: &Subnet, expected: Option<&Subnet>, out: &mut Vec<Finding>) {
+    let cables = subnet.cables();
+    let was: HashMap<(End, End), Rate> =
+        expected.map(|e| e.cables().into_iter().map(|c| ((c.a, c.b), c.rate)).collect()).unwrap_or_default();
+    // Of a kind: the same models at both ends.
+    let model = |guid: u64| subnet.nodes.get(&guid).map(|n| (n.kind, n.device));
+    let kind = |c: &Cable| {
+        let mut ends = [model(c.a.guid), model(c.b.guid)];
+        ends.sort();
+        ends
+    };
+    let mut kinds: BTreeMap<_, Vec<&Rate>> = BTreeMap::new();
+    for c in &cables {
+        kinds.entry(kind(c)).or_default().push(&c.rate);
+    }
+    let usual: BTreeMap<_, (Rate, String)> = kinds
+        .into_iter()
+        .filter_map(|(kind, rates)| {
+            let (usual, n) = most(rates.iter().copied())?;
+            let clear = rates.len() >= FEW && n as f64 >= UNIFORM * rates.len() as f64;
+            clear.then(|| (kind, (usual.clone(), format!("{n} of {} links between the same models", rates.len()))))
+        })
+        .collect();
+    for c in &cables {
+        let expected = || was.get(&(c.a, c.b)).map(|rate| (rate.clone(), "the expected topology".to_owned()));
+        let Some((reference, source)) = expected().or_else(|| usual.get(&kind(c)).cloned()) else { continue };
+        let below = |ours: f64, theirs: f64| ours < 0.99 * theirs;
+        if c.rate.width > 0 && c.rate.width < reference.width {
+            let evidence = format!("it runs at {}", c.rate);
+            let limit = format!("{reference}: {source}");
+            out.push(Finding::new(doc("FAB-001"), cable(subnet, c.a, c.b), evidence).limit(limit));
+        } else if let (Some(ours), Some(theirs)) = (c.rate.speed.lane_gbps(), reference.speed.lane_gbps())
+            && below(ours, theirs)
+        {
+            let evidence = format!("it runs at {}", c.rate);
+            let limit = format!("{reference}: {source}");
+            out.push(Finding::new(doc("FAB-002"), cable(subnet, c.a, c.b), evidence).limit(limit));
+        }
+    }
+}
+
+/// The most frequent value, and how often.
+fn most<'a, T: Eq + std::hash::Hash + 'a>(values: impl Iterator<Item = &'a T>) -> Option<(&'a T, usize)> {
+    let mut counts: HashMap<&T, usize> = HashMap::new();
+    for v in values {
+        *counts.entry(v).or_default() += 1;
+    }
+    counts.into_iter().max_by_key(|(_, n)| *n)
+}
+
+/// Leaves with fewer uplinks than the others, and leaves that are more oversubscribed.
+fn uplinks(subnet: &Subnet, out: &mut Vec<Finding>) {
+    let leaves = subnet.leaf_switches();
+    // Switches of other models are other leaves.
+    let mut by_model: BTreeMap<Option<u32>, Vec<_>> = BTreeMap::new();
+    for l in leaves.into_iter().filter(|l| !l.up.is_empty()) {
+        by_model.entry(l.node.device).or_default().push(l);
+    }
+    for leaves in by_model.values().filter(|l| l.len() >= FEW) {
+        let counts: Vec<usize> = leaves.iter().map(|l| l.up.len()).collect();
+        let Some((usual, n)) = most(counts.iter()) else { continue };
+        let uniform = n as f64 >= UNIFORM * leaves.len() as f64;
+        for l in leaves {
+            let capacity =
+                |ports: &[u32]| -> f64 { ports.iter().filter_map(|p| l.node.ports.get(p)?.rate.gbps()).sum::<f64>() };
+            if uniform && l.up.len() < *usual {
+                let mut to: BTreeMap<u64, usize> = BTreeMap::new();
+                for port in l.up.iter().filter_map(|p| l.node.ports.get(p)) {
+                    *to.entry(port.peer).or_default() += 1;
+                }
+                let most_to = to.values().copied().max().unwrap_or(0);
+                let short: Vec<String> = to
+                    .iter()
+                    .filter(|(_, n)| **n < most_to)
+                    .filter_map(|(guid, n)| Some(format!("{} to {}", n, subnet.nodes.get(guid)?.name.trim())))
+                    .take(3)
+                    .collect();
+                let only = if short.is_empty() { String::new() } else { format!("; only {}", short.join(", ")) };
+                let evidence = format!("{} uplinks{only}", l.up.len());
+                let limit = format!("{usual} uplinks: {n} of {} leaves of this model", leaves.len());
+                out.push(
+                    Finding::new(doc("FAB-004"), Subject::Switch(switch_name(subnet, l.node)), evidence).limit(limit),
+                );
+                continue;
+            }
+            // A leaf with few hosts is not yet full; one with more than its uplinks carry is told.
+            let ratio = capacity(&l.down) / capacity(&l.up).max(1.0);
+            let others: Vec<f64> = leaves.iter().map(|o| o.down.len() as f64 / o.up.len() as f64).collect();
+            let median = crate::measure::stats::median(&others);
+            let own = l.down.len() as f64 / l.up.len() as f64;
+            if ratio > 1.0 + UNEVEN && own > (1.0 + UNEVEN) * median {
+                let evidence = format!(
+                    "{} hosts' ports over {} uplinks: {ratio:.1} to 1 oversubscribed",
+                    l.down.len(),
+                    l.up.len()
+                );
+                let limit = format!("{median:.1} ports an uplink, the median of {} leaves", leaves.len());
+                out.push(
+                    Finding::new(doc("FAB-014"), Subject::Switch(switch_name(subnet, l.node)), evidence).limit(limit),
+                );
+            }
+        }
+    }
+}
+
+fn switch_name(subnet: &Subnet, node: &Node) -> String {
+    let shown = subnet.show(End { guid: node.guid, port: 0 });
+    shown.strip_suffix(" port 0").unwrap_or(&shown).to_owned()
+}
+
+/// In a fabric with a rail a leaf, adapters that hang at another rail's leaf.
+fn rails(subnet: &Subnet, out: &mut Vec<Finding>) {
+    // Devices of each leaf, as hosts call them.
+    let mut leaves: Vec<Vec<(&str, &str, End, End)>> = Vec::new();
+    for leaf in subnet.leaf_switches() {
+        let at = |number: &u32| {
+            let port = leaf.node.ports.get(number)?;
+            let (host, device) = subnet.nodes.get(&port.peer)?.host()?;
+            let own = End { guid: leaf.node.guid, port: *number };
+            Some((host, device, own, End { guid: port.peer, port: port.peer_port }))
+        };
+        leaves.push(leaf.down.iter().filter_map(at).collect());
+    }
+    leaves.retain(|l| l.len() >= FEW);
+    let labels: BTreeSet<&str> = leaves.iter().flatten().map(|(_, d, ..)| *d).collect();
+    if labels.len() < 2 || leaves.len() < 2 {
+        return;
+    }
+    let main = |leaf: &Vec<(&'_ str, &'_ str, End, End)>| -> Option<(String, usize)> {
+        let devices: Vec<&str> = leaf.iter().map(|(_, d, ..)| *d).collect();
+        most(devices.iter()).map(|(d, n)| ((*d).to_owned(), n))
+    };
+    let pure: Vec<Option<String>> =
+        leaves.iter().map(|l| main(l).filter(|(_, n)| *n as f64 >= UNIFORM * l.len() as f64).map(|(d, _)| d)).collect();
+    // Where leaves mix rails by design, nothing is crossed.
+    if (pure.iter().flatten().count() as f64) < UNIFORM * leaves.len() as f64
+        || pure.iter().flatten().collect::<BTreeSet<_>>().len() < 2
+    {
+        return;
+    }
+    let places: Vec<(&str, &str, &str, End, End)> = leaves
+        .iter()
+        .zip(&pure)
+        .filter_map(|(leaf, rail)| Some((leaf, rail.as_deref()?)))
+        .flat_map(|(leaf, rail)| leaf.iter().map(move |(host, device, own, peer)| (*host, *device, rail, *own, *peer)))
+        .collect();
+    let at: HashMap<(&str, &str), &str> = places.iter().map(|(h, d, r, ..)| ((*h, *d), *r)).collect();
+    for (host, device, rail, own, peer) in places.iter().filter(|(_, d, r, ..)| d != r) {
+        // Swapped: its own device of that rail hangs where this one belongs. A host that merely counts its devices in
+        // another way has no such pair.
+        if at.get(&(*host, *rail)) == Some(device) {
+            let evidence =
+                format!("{device} hangs at a leaf where the others are {rail}, and {rail} where they are {device}");
+            let subject = cable(subnet, *peer, *own);
+            out.push(Finding::new(doc("FAB-009"), subject, evidence).limit("the other ports of these leaves"));
+        }
+    }
+}
+
+/// GUIDs and LIDs that two have.
+fn doubles(subnet: &Subnet, out: &mut Vec<Finding>) {
+    for (guid, a, b) in &subnet.twice {
+        // A file that was put together from two captures says the same node twice.
+        if a.trim() != b.trim() {
+            let evidence = format!("0x{guid:016x} is {} and {}", a.trim(), b.trim());
+            out.push(Finding::new(doc("FAB-012"), Subject::Run, evidence));
+        }
+    }
+    let mut lids: BTreeMap<u16, BTreeSet<End>> = BTreeMap::new();
+    for node in subnet.nodes.values() {
+        if let Some(lid) = node.lid.filter(|_| node.kind == Kind::Switch) {
+            lids.entry(lid).or_default().insert(End { guid: node.guid, port: 0 });
+        }
+        for (number, port) in node.ports.iter().filter(|_| node.kind != Kind::Switch) {
+            if let Some(lid) = port.lid {
+                lids.entry(lid).or_default().insert(End { guid: node.guid, port: *number });
+            }
+        }
+    }
+    // 0 and 65535 say that no manager has given one.
+    for (lid, ends) in lids.into_iter().filter(|(lid, ends)| ends.len() > 1 && (1..0xc000).contains(lid)) {
+        let names: Vec<String> = ends.iter().take(4).map(|e| subnet.show(*e)).collect();
+        out.push(Finding::new(doc("FAB-013"), Subject::Run, format!("LID {lid} is that of {}", names.join(", "))));
+    }
+}
+
+/// Cables against the topology as it should be.
+fn cabling(subnet: &Subnet, expected: &Subnet, out: &mut Vec<Finding>) {
+    for c in expected.cables() {
+        let goes_to = |end: End| {
+            let port = subnet.nodes.get(&end.guid)?.ports.get(&end.port)?;
+            Some(End { guid: port.peer, port: port.peer_port })
+        };
+        let (from_a, from_b) = (goes_to(c.a), goes_to(c.b));
+        if from_a == Some(c.b) || from_b == Some(c.a) {
+            continue;
+        }
+        // Names as they were: a host that is gone is not in the new capture.
+        let subject = cable(expected, c.a, c.b);
+        let elsewhere = [(c.a, from_a), (c.b, from_b)].into_iter().find_map(|(end, to)| Some((end, to?)));
+        match elsewhere {
+            Some((end, to)) => {
+                let evidence = format!("{} is now connected with {}", expected.show(end), subnet.show(to));
+                out.push(Finding::new(doc("FAB-008"), subject, evidence).limit("the expected topology"));
+            }
+            None => {
+                let gone: Vec<String> = [c.a, c.b]
+                    .iter()
+                    .filter(|e| !subnet.nodes.contains_key(&e.guid))
+                    .filter_map(|e| Some(expected.nodes.get(&e.guid)?.name.trim().to_owned()))
+                    .collect();
+                let why = if gone.is_empty() {
+                    "nothing answers at either end".to_owned()
+                } else {
+                    format!("{} is not in the fabric", gone.join(" and "))
+                };
+                out.push(Finding::new(doc("FAB-007"), subject, why).limit("the expected topology"));
+            }
+        }
+    }
+}
+
+/// Links that can do more, and ports that try to come up.
+fn states(links: &[LinkState], names: &Names<'_>, out: &mut Vec<Finding>) {
+    let subject = |l: &LinkState| {
+        let end = names.end(l.guid, Some(l.lid), l.port);
+        let own = names.show(end, &l.name, l.guid, l.port);
+        let peer =
+            l.peer.as_ref().map(|(lid, port, name)| names.show(names.end(None, Some(*lid), *port), name, None, *port));
+        match (end, end.and_then(|e| names.peer(e)), names.subnet, peer) {
+            (Some(a), Some(b), Some(subnet), _) => cable(subnet, a, b),
+            // Both ends print it: one order for both.
+            (.., Some(peer)) => Subject::Cable(own.clone().min(peer.clone()), own.max(peer)),
+            _ => Subject::Cable(own, "nothing".to_owned()),
+        }
+    };
+    let up = links.iter().filter(|l| l.rate.is_some()).count();
+    // What nearly every link could be is what a simulator or a switch model says of itself.
+    let mut hints: HashMap<String, usize> = HashMap::new();
+    for l in links {
+        for hint in could_be(&l.could_be) {
+            *hints.entry(hint).or_default() += 1;
+        }
+    }
+    let mut slow: BTreeMap<(String, String), Vec<&LinkState>> = BTreeMap::new();
+    for l in links {
+        let hints: Vec<String> = could_be(&l.could_be).into_iter().filter(|h| 2 * hints[h] <= up.max(1)).collect();
+        if let (false, Some(rate)) = (hints.is_empty(), &l.rate) {
+            slow.entry((rate.to_string(), hints.join(", "))).or_default().push(l);
+        }
+        let training = matches!(l.physical.as_str(), "PortConfigurationTraining" | "LinkErrorRecovery");
+        let unused = matches!(l.state.as_str(), "Initialize" | "Armed");
+        if training || unused {
+            let evidence = format!("{} / {}", l.state, l.physical);
+            out.push(Finding::new(doc("FAB-003"), subject(l), evidence));
+        }
+    }
+    for ((rate, could), links) in slow {
+        let code = if could.split(", ").any(|h| h.ends_with('X')) { "FAB-001" } else { "FAB-002" };
+        let limit = format!("{could}: what both ends can do");
+        // Dozens alike are how it was built, splitter cables most often: said once, and no cable is called bad.
+        if links.len() > ALIKE {
+            let evidence = format!("{} ports run at {rate}", links.len());
+            out.push(Finding::new(doc(code), Subject::Run, evidence).limit(limit).severity(Severity::Warn));
+            continue;
+        }
+        for l in links {
+            out.push(Finding::new(doc(code), subject(l), format!("it runs at {rate}")).limit(limit.clone()));
+        }
+    }
+}
+
+/// `Could be 4X Could be 53.125 Gbps` in parts.
+fn could_be(text: &str) -> Vec<String> {
+    text.split("Could be").map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect()
+}
+
+/// Counters of both ends of a cable in one finding.
+fn counters(errors: &[PortErrors], before: Option<&[PortErrors]>, names: &Names<'_>, out: &mut Vec<Finding>) {
+    type Key = (Option<u64>, Option<u32>, u32);
+    let key = |p: &PortErrors| -> Key { (p.guid, p.lid, p.port) };
+    let earlier: HashMap<Key, &PortErrors> = before.unwrap_or(&[]).iter().map(|p| (key(p), p)).collect();
+    // A counter that went back was cleared: what it shows is all new.
+    let moved = |p: &PortErrors, name: &str, value: u64| -> u64 {
+        let old = earlier.get(&key(p)).and_then(|o| o.counters.iter().find(|(n, _)| n == name)).map_or(0, |(_, v)| *v);
+        if value >= old { value - old } else { value }
+    };
+    let mut cables: BTreeMap<(Option<(End, End)>, String), (Vec<String>, Vec<String>, Subject)> = BTreeMap::new();
+    for p in errors {
+        let end = names.end(p.guid, p.lid, p.port);
+        let peer = end.and_then(|e| names.peer(e));
+        let own = names.show(end, &p.name, p.guid, p.port);
+        let subject = match (end, peer, names.subnet) {
+            (Some(a), Some(b), Some(subnet)) => cable(subnet, a, b),
+            _ => Subject::Cable(own.clone(), "unknown".to_owned()),
+        };
+        let ends = end.zip(peer).map(|(a, b)| (a.min(b), a.max(b)));
+        let (mut wire, mut aside, mut drops) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, value) in &p.counters {
+            let n = moved(p, name, *value);
+            // Without an earlier reading a few may be from plugging in, and a link goes down when its host boots.
+            let least = match (before.is_some(), name.as_str()) {
+                (true, _) => 1,
+                (false, "LinkDownedCounter") => u64::MAX,
+                (false, "LocalLinkIntegrityErrors" | "ExcessiveBufferOverrunErrors") => 1,
+                (false, _) => PLUGGED + 1,
+            };
+            let shown = format!("{name} {n}{}", if sticky(name) == Some(*value) { " (at its end)" } else { "" });
+            if WIRE.contains(&name.as_str()) && n >= least {
+                wire.push(shown);
+            } else if ASIDE.contains(&name.as_str()) && n > 0 {
+                aside.push(shown);
+            } else if DROPS.contains(&name.as_str()) && n > 0 {
+                drops.push(shown);
+            } else if name == WAIT && n > 0 && before.is_some() {
+                aside.push(shown);
+            }
+        }
+        let entry = cables.entry((ends, if ends.is_none() { own.clone() } else { String::new() }));
+        let entry = entry.or_insert_with(|| (Vec::new(), Vec::new(), subject));
+        if !wire.is_empty() {
+            entry.0.push(format!("{own}: {}", [wire, aside].concat().join(", ")));
+        } else if !drops.is_empty() {
+            entry.1.push(format!("{own}: {}", [drops, aside].concat().join(", ")));
+        }
+    }
+    let since = if before.is_some() { "since the earlier reading" } else { "since the counters were last cleared" };
+    for (wire, drops, subject) in cables.into_values() {
+        if !wire.is_empty() {
+            let severity = if before.is_some() { Severity::Fail } else { Severity::Warn };
+            let finding = Finding::new(doc("FAB-005"), subject.clone(), format!("{}, {since}", wire.join("; ")));
+            out.push(finding.severity(severity));
+        }
+        if !drops.is_empty() {
+            out.push(Finding::new(doc("FAB-006"), subject, format!("{}, {since}", drops.join("; "))));
+        }
+    }
+}
+
+/// Where a counter of the old query stops (IBTA volume 1, PortCounters).
+fn sticky(name: &str) -> Option<u64> {
+    match name {
+        "LinkErrorRecoveryCounter" | "LinkDownedCounter" => Some(255),
+        "LocalLinkIntegrityErrors" | "ExcessiveBufferOverrunErrors" => Some(15),
+        "SymbolErrorCounter" | "PortRcvErrors" | "PortRcvRemotePhysicalErrors" | "PortXmitDiscards" => Some(65_535),
+        _ => None,
+    }
+}
+
+fn managers(fabric: &Fabric, out: &mut Vec<Finding>) {
+    let Some(sms) = &fabric.sms else { return };
+    let masters: BTreeSet<u64> = sms.iter().filter(|s| s.master).map(|s| s.guid).collect();
+    let name = |guid: &u64| {
+        let nodes = fabric.subnet.iter().flat_map(|s| s.nodes.values());
+        let mut of = nodes.filter(|n| n.guid == *guid || n.ports.values().any(|p| p.guid == Some(*guid)));
+        of.next().map_or_else(|| format!("0x{guid:016x}"), |n| n.name.trim().to_owned())
+    };
+    if masters.is_empty() {
+        let evidence = format!("{} managers answer, none of them is master", sms.len());
+        out.push(Finding::new(doc("FAB-010"), Subject::Run, evidence));
+    } else if masters.len() > 1 {
+        let names: Vec<String> = masters.iter().map(name).collect();
+        out.push(Finding::new(doc("FAB-011"), Subject::Run, format!("{} are both master", names.join(" and "))));
+    }
+}
+
+/// What was not understood, and nodes that others point at and nobody describes.
+fn unread(fabric: &Fabric, out: &mut Vec<Finding>) {
+    if let Some((file, first)) = fabric.skipped.first() {
+        let evidence = format!(
+            "{} lines were not understood, the first is {file}:{}: {}",
+            fabric.skipped.len(),
+            first.line,
+            first.text
+        );
+        out.push(Finding::new(doc("FAB-015"), Subject::Run, evidence));
+    }
+    let Some(subnet) = &fabric.subnet else { return };
+    let peers: BTreeSet<u64> = subnet.nodes.values().flat_map(|n| n.ports.values().map(|p| p.peer)).collect();
+    let missing: Vec<String> =
+        peers.iter().filter(|g| !subnet.nodes.contains_key(g)).map(|g| format!("0x{g:016x}")).collect();
+    if !missing.is_empty() {
+        let evidence = format!(
+            "{} nodes are pointed at and not described: {}",
+            missing.len(),
+            missing[..missing.len().min(4)].join(", ")
+        );
+        out.push(Finding::new(doc("FAB-015"), Subject::Run, evidence));
+    }
+}

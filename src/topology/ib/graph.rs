@@ -1,0 +1,183 @@
+//! Switches, channel adapters, and the cables between their ports.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::id::NodeName;
+use crate::topology::Leaf;
+use crate::topology::ib::Rate;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Switch,
+    Ca,
+    Router,
+    Other,
+}
+
+/// A switch, or a host's adapter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    pub guid: u64,
+    pub kind: Kind,
+    pub name: String,
+    pub device: Option<u32>,
+    /// Of a switch's port 0.
+    pub lid: Option<u16>,
+    /// Ports with something at their other end.
+    pub ports: BTreeMap<u32, Port>,
+}
+
+/// What is at the other end of a port.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Port {
+    pub peer: u64,
+    pub peer_port: u32,
+    pub rate: Rate,
+    /// The port's own LID, for an adapter.
+    pub lid: Option<u16>,
+    /// The port's own GUID, for an adapter.
+    pub guid: Option<u64>,
+}
+
+/// A port of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct End {
+    pub guid: u64,
+    pub port: u32,
+}
+
+/// A cable, its lower end first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cable {
+    pub a: End,
+    pub b: End,
+    pub rate: Rate,
+}
+
+/// A subnet: every node that discovery reached.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Subnet {
+    pub nodes: BTreeMap<u64, Node>,
+    /// GUIDs that two nodes claim, with both names.
+    pub twice: Vec<(u64, String, String)>,
+}
+
+/// Devid of the SHARP aggregation node inside a switch: an adapter that is no host's.
+const AGGREGATION: u32 = 0xcf09;
+
+impl Node {
+    /// The host and the device in an adapter's name: `gpu07 mlx5_3`, `gpu07 HCA-4`. A device that nobody named yet has
+    /// neither.
+    pub fn host(&self) -> Option<(&str, &str)> {
+        if self.kind != Kind::Ca || self.is_aggregation() {
+            return None;
+        }
+        let (host, device) = self.name.trim().rsplit_once(' ')?;
+        let host = host.trim();
+        // Firmware's own text: `MT4129 ConnectX7   Mellanox Technologies`.
+        (!host.contains(' ')).then_some((host, device))
+    }
+
+    pub fn is_aggregation(&self) -> bool {
+        self.device == Some(AGGREGATION) || self.name.contains("Aggregation Node")
+    }
+}
+
+impl Subnet {
+    /// Every cable once, in order. Both ends print it: what only one end says is taken, too.
+    pub fn cables(&self) -> Vec<Cable> {
+        let mut seen: BTreeSet<(End, End)> = BTreeSet::new();
+        let mut out = Vec::new();
+        for node in self.nodes.values() {
+            for (number, port) in &node.ports {
+                let ends = [End { guid: node.guid, port: *number }, End { guid: port.peer, port: port.peer_port }];
+                let (a, b) = if ends[0] <= ends[1] { (ends[0], ends[1]) } else { (ends[1], ends[0]) };
+                if seen.insert((a, b)) {
+                    out.push(Cable { a, b, rate: port.rate.clone() });
+                }
+            }
+        }
+        out.sort_by_key(|c| (c.a, c.b));
+        out
+    }
+
+    /// `gpu07 mlx5_3 port 1`, with the GUID where the name is not unique.
+    pub fn show(&self, end: End) -> String {
+        match self.nodes.get(&end.guid) {
+            None => format!("0x{:016x} port {}", end.guid, end.port),
+            Some(n) if self.is_ambiguous(&n.name) => {
+                format!("{} (0x{:016x}) port {}", n.name.trim(), end.guid, end.port)
+            }
+            Some(n) => format!("{} port {}", n.name.trim(), end.port),
+        }
+    }
+
+    fn is_ambiguous(&self, name: &str) -> bool {
+        self.nodes.values().filter(|n| n.name == name).take(2).count() > 1
+    }
+
+    /// Switches with adapters of hosts at them, each with these and its ports to other switches.
+    pub fn leaf_switches(&self) -> Vec<LeafSwitch<'_>> {
+        let of = |node: &'_ Node| {
+            let (mut down, mut up) = (Vec::new(), Vec::new());
+            for (number, port) in &node.ports {
+                match self.nodes.get(&port.peer) {
+                    Some(peer) if peer.kind == Kind::Switch && peer.guid != node.guid => up.push(*number),
+                    Some(peer) if peer.kind == Kind::Ca && !peer.is_aggregation() => down.push(*number),
+                    _ => {}
+                }
+            }
+            (down, up)
+        };
+        let switches = self.nodes.values().filter(|n| n.kind == Kind::Switch);
+        switches
+            .map(|node| {
+                let (down, up) = of(node);
+                LeafSwitch { node, down, up }
+            })
+            .filter(|l| !l.down.is_empty())
+            .collect()
+    }
+
+    /// The leaves of a cluster: each host with the switch of its first device. With a rail a switch, that is one switch of
+    /// several; hosts that share it share the others.
+    pub fn leaves(&self) -> Vec<Leaf> {
+        let mut first: BTreeMap<&str, (&str, u64)> = BTreeMap::new();
+        for node in self.nodes.values() {
+            let (Some((host, device)), Some(port)) = (node.host(), node.ports.values().next()) else { continue };
+            let entry = first.entry(host).or_insert((device, port.peer));
+            if natural(device) < natural(entry.0) {
+                *entry = (device, port.peer);
+            }
+        }
+        let mut by_switch: BTreeMap<u64, Vec<NodeName>> = BTreeMap::new();
+        for (host, (_, switch)) in first {
+            by_switch.entry(switch).or_default().push(NodeName(host.to_owned()));
+        }
+        let mut names: HashMap<String, u32> = HashMap::new();
+        by_switch
+            .into_iter()
+            .map(|(guid, nodes)| {
+                let name = self.nodes.get(&guid).map_or_else(|| format!("0x{guid:016x}"), |n| n.name.trim().to_owned());
+                let times = names.entry(name.clone()).or_default();
+                *times += 1;
+                Leaf { name: if *times > 1 { format!("{name} 0x{guid:016x}") } else { name }, nodes }
+            })
+            .collect()
+    }
+}
+
+/// A switch with hosts at it.
+#[derive(Debug, Clone)]
+pub struct LeafSwitch<'a> {
+    pub node: &'a Node,
+    /// Ports with hosts' adapters.
+    pub down: Vec<u32>,
+    /// Ports with other switches.
+    pub up: Vec<u32>,
+}
+
+/// `mlx5_10` comes after `mlx5_9`.
+fn natural(text: &str) -> (usize, &str) {
+    (text.len(), text)
+}
