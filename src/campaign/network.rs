@@ -38,9 +38,13 @@ pub(super) fn next_pairs(
         return None;
     }
     let controls: Vec<NodeName> = pairs.iter().filter(|(_, _, c)| *c).map(|(a, _, _)| name(*a)).collect();
-    let mut step = probe::pair_step(plan, plane.rail.as_deref());
+    let mut step = probe::pair_step(plan, &plane.probe, plane.rail.as_deref());
     step.name = plane.step_name(done.len() + 1);
-    step.args = localise::round_args(kind.name(), &controls);
+    let mut args = localise::round_args(kind.name(), &controls);
+    if let (Some(all), Some(own)) = (args.as_object_mut(), step.args.as_object()) {
+        all.extend(own.clone());
+    }
+    step.args = args;
     step.groups = pairs.iter().map(|(a, b, _)| vec![name(*a), name(*b)]).collect();
     Some((step, kind))
 }

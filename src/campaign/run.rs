@@ -9,7 +9,7 @@ use crate::baseline::Expectation;
 use crate::campaign::fleet::Fleet;
 use crate::campaign::{fit, network};
 use crate::cluster::{GroupOutcome, Launcher, PRESENCE, Step};
-use crate::id::NodeName;
+use crate::id::{NodeName, ProbeName};
 use crate::judge;
 use crate::localise::{self, Kind, Plane};
 use crate::measure::{Facts, Measured, Outcome, WaiveKind};
@@ -98,6 +98,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             self.pairs(&Plane::TCP);
             self.groups();
             self.rails(&machines);
+            self.devices(&machines);
         }
         self.again(limits, Duration::ZERO);
         if self.is_cluster() {
@@ -238,7 +239,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             return Duration::ZERO;
         }
         let plan = &self.record.header.plan;
-        let mut pair = probe::pair_step(plan, None);
+        let mut pair = probe::pair_step(plan, &Plane::TCP.probe, None);
         pair.groups = nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect();
         let turns = u64::from(self.fleet.turns(&pair));
         let mut ms = 1500;
@@ -315,6 +316,18 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         while let Some((step, kind)) = network::next_pairs(&self.record, &plan, plane, &self.fleet.nodes(), &done) {
             self.between(step);
             done.push(kind);
+        }
+    }
+
+    /// Pairs over each RDMA device that every node has.
+    fn devices(&mut self, machines: &[(NodeName, Machine)]) {
+        let alive = self.fleet.nodes();
+        let there: Vec<&Machine> = machines.iter().filter(|(n, _)| alive.contains(n)).map(|(_, m)| m).collect();
+        let everywhere = |d: &&str| there.iter().all(|m| m.active_rdma().any(|other| other == *d));
+        let devices: Vec<String> =
+            there.first().map_or(Vec::new(), |m| m.active_rdma().filter(everywhere).map(str::to_owned).collect());
+        for device in devices {
+            self.pairs(&Plane { probe: ProbeName::new("rdma"), rail: Some(device) });
         }
     }
 

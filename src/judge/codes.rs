@@ -36,7 +36,7 @@ macro_rules! code {
 }
 
 /// Every code, by family: COV coverage, RUN the probes' processes, VAL validity of measurements, ENV the machine,
-/// FAB the InfiniBand fabric, GEM gemm, MEM memory, NET tcp and the network, COL collectives, STO storage, CLU the cluster, CLK clocks, HET
+/// FAB the InfiniBand fabric, GEM gemm, MEM memory, NET tcp and the network, RDM RDMA devices, COL collectives, STO storage, CLU the cluster, CLK clocks, HET
 /// differences between nodes, PER nodes against their peers, PLN the plan.
 pub const CODES: &[CodeDoc] = &[
     code!("COV-001", Hold, "nothing was measured",
@@ -48,7 +48,7 @@ pub const CODES: &[CodeDoc] = &[
         suspect: "the time budget, or the failure named beside it",
         remedy: "give more time with --budget, drop --skip, or accept it by name with a [[waive]] entry in the plan"),
     code!("COV-003", Warn, "a device is there that this version does not measure",
-        cause: "Discovery sees a GPU or an InfiniBand device that no probe of this version exercises. A GO says nothing about it. When the plan asks for GPUs, this holds the gate.",
+        cause: "Discovery sees a GPU that no probe of this version exercises. A GO says nothing about it. When the plan asks for GPUs, this holds the gate.",
         suspect: "gonogo's own coverage",
         remedy: "test the device with another tool before the launch, and do not read this report as proof of it"),
     code!("COV-004", Hold, "the run was interrupted",
@@ -379,6 +379,22 @@ pub const CODES: &[CodeDoc] = &[
         cause: "Too few tests of the node ended, or they contradict each other: neither it nor its partners can be blamed.",
         suspect: "lost partners, or interference",
         remedy: "give more time with --budget, or accept it by name with a [[waive]] entry in the plan"),
+    code!("NET-029", Fail, "two nodes could not exchange data",
+        cause: "The test between them broke off, and nothing else is known against either: the path between the two, or one of them towards the other.",
+        suspect: "the path between the two nodes",
+        remedy: "read the error; for RDMA compare both ends' GIDs, MTU and link state (`ibv_devinfo -v`); for TCP the firewall and the routes"),
+    code!("NET-030", Fail, "one direction between two nodes is slow",
+        cause: "With two nodes nobody else tells what is ordinary, but a link carries both directions alike: one is far behind the other.",
+        suspect: "what the first node sends, or what the second receives: cable, port, or a shaper",
+        remedy: "on the first look at what it drops or paces (`ethtool -S`, `tc -s qdisc`), on the second at receive errors; swap the cable"),
+    code!("RDM-001", Warn, "a port counts errors under traffic",
+        cause: "Error counters of the port moved while this was measured, and only what moved is told. Sequence errors and retries are packets that got lost on the way; congestion marks say that a queue on the way was full.",
+        suspect: "the cable or the network between the nodes, or a receiver that is too slow",
+        remedy: "symbol, link and receive errors: reseat or swap the cable; sequence errors and retries on RoCE: look for drops on the switch, and at PFC and ECN; out_of_buffer and RNR: at the receiver's CPU"),
+    code!("RDM-002", Warn, "an RDMA port is not active",
+        cause: "The device is there and this port of it carries nothing: no cable, no link, or no subnet manager that would bring it up.",
+        suspect: "the cable, the switch port, or the subnet manager",
+        remedy: "ibstat; Polling: no light, look at the cable; Initialize: no subnet manager reaches it (FAB-010); Disabled: `ibportstate` or the driver turned it off"),
     code!("COL-020", Fail, "a group is slow only together",
         cause: "The all-reduce of this group stays behind that of the other groups of its size, and no pair in it is slow: what fails shows at scale only.",
         suspect: "a node of the group under load from several sides, or the switches between them",

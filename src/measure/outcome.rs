@@ -154,6 +154,18 @@ pub struct SharedView {
     pub error: Option<String>,
 }
 
+/// Error counters of a port that moved while it was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CountersMoved {
+    /// Absent for a step on one node: that node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    pub device: String,
+    pub port: u8,
+    /// Each counter by its name in sysfs, with by how much.
+    pub moved: Vec<(String, u64)>,
+}
+
 /// Measured values, each with its checks.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -165,6 +177,9 @@ pub struct Measured {
     /// What senders claim and what their interfaces counted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub transport: Vec<Transport>,
+    /// Error counters of ports that moved meanwhile.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub counters: Vec<CountersMoved>,
     /// Conditions of the measurement that a reader must know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

@@ -7,6 +7,7 @@ mod dial;
 mod environment;
 mod gemm;
 mod memory;
+mod rdma;
 mod storage;
 mod tcp;
 
@@ -19,7 +20,7 @@ use crate::topology::Machine;
 pub use collective::group_step;
 pub use environment::{clock_step, launcher_step};
 pub use storage::{shared_step, sweep as sweep_scratch};
-pub use tcp::{latency_step, pair_step};
+pub use tcp::latency_step;
 
 /// Why a probe gives up. Its text goes into the record as the case's error.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,7 @@ pub const PROBES: &[&dyn Probe] = &[
     &gemm::Gemm,
     &memory::Memory,
     &tcp::Tcp,
+    &rdma::RdmaProbe,
     &collective::HostCollective,
     &storage::Storage,
 ];
@@ -64,6 +66,14 @@ pub const PROBES: &[&dyn Probe] = &[
 /// The probe of that name.
 pub fn find(name: &str) -> Option<&'static dyn Probe> {
     PROBES.iter().copied().find(|p| p.name().as_str() == name)
+}
+
+/// The step that one round of pairs runs on a plane; the caller sets its name and groups.
+pub fn pair_step(plan: &CheckPlan, probe: &ProbeName, rail: Option<&str>) -> Step {
+    match (probe.as_str(), rail) {
+        ("rdma", Some(device)) => rdma::pair_step(plan, device),
+        _ => tcp::pair_step(plan, rail),
+    }
 }
 
 /// The names, for the plan stage.

@@ -184,6 +184,12 @@ impl Machine {
         allowed.min(quota).max(1)
     }
 
+    /// RDMA devices with an active port.
+    pub fn active_rdma(&self) -> impl Iterator<Item = &str> {
+        let active = |d: &&IbDevice| d.ports.iter().any(|p| p.state.as_deref() == Some("ACTIVE"));
+        self.infiniband.iter().filter(active).map(|d| d.name.as_str())
+    }
+
     /// Physical cores among the usable threads.
     pub fn usable_cores(&self) -> usize {
         let per_core = self.cpu.threads.checked_div(self.cpu.cores).map_or(1, |t| t.max(1) as usize);

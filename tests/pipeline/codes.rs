@@ -6,7 +6,7 @@ use crate::common::*;
 use gonogo::id::FindingCode;
 use gonogo::id::NodeName;
 use gonogo::judge::{CODES, Severity};
-use gonogo::measure::{ClockOffset, Facts, FailKind, Load, Measured, Outcome, SharedView, Transport, WaiveKind};
+use gonogo::measure::{ClockOffset, CountersMoved, Facts, FailKind, Load, Measured, Outcome, SharedView, Transport, WaiveKind};
 use gonogo::plan::RunPlan;
 use gonogo::record::{Damage, Record};
 use gonogo::topology::{IbDevice, Machine, Missing, PciGpu};
@@ -182,6 +182,25 @@ fn provoke(code: &str) -> Option<Record> {
         "CLU-005" => gone(FailKind::OtherPlan),
         "CLU-006" => gone(FailKind::OtherWorld),
         "CLU-007" => fact(Facts::Strangers(vec![("10.0.0.9".into(), 3)])),
+        "NET-029" => {
+            let mut r = network(2, 1);
+            add_round(&mut r, 1, "inter-leaf", &[(0, 1)], &|_, _| 0.0);
+            Some(r)
+        }
+        "NET-030" => {
+            let mut r = network(2, 1);
+            add_round(&mut r, 1, "inter-leaf", &[(0, 1)], &|from, _| if from == 0 { 1e9 } else { 1e8 });
+            Some(r)
+        }
+        "RDM-001" => {
+            let moved = vec![("symbol_error".to_owned(), 4)];
+            let counters = vec![CountersMoved { node: None, device: "mlx5_0".into(), port: 1, moved }];
+            case("rdma", "x", Outcome::Measured(Measured { counters, ..Measured::default() }))
+        }
+        "RDM-002" => node(&|m| {
+            let port = gonogo::topology::IbPort { port: 1, state: Some("DOWN".into()), ..Default::default() };
+            m.infiniband = vec![IbDevice { name: "mlx5_0".into(), ports: vec![port], ..IbDevice::default() }];
+        }),
         "CLU-009" => cluster(&|r| {
             for (case, runs) in [("start", true), ("end", false)] {
                 let facts = Some(Facts::Slurmd(runs));

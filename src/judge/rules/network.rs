@@ -1,17 +1,20 @@
 //! Pairs and groups of nodes -> who is to blame.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::id::NodeName;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
-use crate::localise::{self, Part, Plane};
-use crate::measure::Outcome;
+use crate::localise::{self, Part, Plane, Reading};
+use crate::measure::{Outcome, stats};
 use crate::record::Record;
 use crate::unit::Unit;
 
 /// A fabric that carries less than this share across leaves under full load of what it carries when quiet is
 /// oversubscribed.
 const OVERSUBSCRIBED: f64 = 0.8;
+
+/// Of two nodes alone, one direction at less than this share of the other is slow.
+const ONE_WAY: f64 = 0.6;
 
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     for plane in localise::planes(record) {
@@ -77,6 +80,10 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
         let evidence = format!("{on}{} tests do not tell whether the node or its partners are slow", tests(*i));
         findings.push(Finding::new(doc("NET-028"), Subject::Node(name(*i)), evidence));
     }
+    unanswered(record, plane, &network, findings);
+    if network.pairs.nodes == 2 {
+        one_way(&network, &on, findings);
+    }
     let f = network.pairs.fabric();
     let show = |v: f64| Unit::BytePerSecond.show(v);
     let (busy, quiet) =
@@ -91,6 +98,66 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
             100.0 * busy.median / quiet.median
         );
         findings.push(Finding::new(doc("NET-025"), Subject::Run, evidence));
+    }
+}
+
+/// Pairs whose last test broke off, where nothing else explains it.
+fn unanswered(record: &Record, plane: &Plane, network: &localise::Network<'_>, findings: &mut Vec<Finding>) {
+    let mut last: BTreeMap<(u32, u32), bool> = BTreeMap::new();
+    for t in &network.pairs.tests {
+        let failed = t.out == Reading::Failed || t.back == Reading::Failed;
+        last.insert((t.a.min(t.b), t.a.max(t.b)), failed);
+    }
+    let blamed: HashSet<&NodeName> = findings
+        .iter()
+        .filter(|f| f.severity >= Severity::Hold)
+        .flat_map(|f| match &f.subject {
+            Subject::Node(n) => vec![n],
+            Subject::Link(a, b) => vec![a, b],
+            _ => Vec::new(),
+        })
+        .collect();
+    let mut found = Vec::new();
+    for (a, b) in last.into_iter().filter(|(_, failed)| *failed).map(|(pair, _)| pair) {
+        let (a, b) = (network.nodes[a as usize], network.nodes[b as usize]);
+        if blamed.contains(a) || blamed.contains(b) {
+            continue;
+        }
+        let steps = record.steps.iter().filter(|s| Plane::of(s).as_ref() == Some(plane));
+        let of_pair = |g: &&Vec<NodeName>| g.len() == 2 && g.contains(a) && g.contains(b);
+        let error = steps.rev().find_map(|s| {
+            let first = &s.groups.iter().find(of_pair)?[0];
+            record.outcomes.iter().find_map(|l| match &l.outcome {
+                Outcome::Failed { error, .. } if l.step == s.name && l.node == *first => Some(error.clone()),
+                Outcome::TimedOut { after_ms } if l.step == s.name && l.node == *first => {
+                    Some(format!("no end after {} ms", after_ms))
+                }
+                _ => None,
+            })
+        });
+        let evidence = error.unwrap_or_else(|| "the test broke off".to_owned());
+        found.push(Finding::new(doc("NET-029"), Subject::Link(a.clone(), b.clone()), evidence));
+    }
+    findings.extend(found);
+}
+
+/// Two nodes have no others to be held against: their two directions are held against each other.
+fn one_way(network: &localise::Network<'_>, on: &str, findings: &mut Vec<Finding>) {
+    let rate = |from: u32| -> Option<f64> {
+        let one = |t: &localise::Test| match if t.a == from { t.out } else { t.back } {
+            Reading::Rate(v) => Some(v),
+            Reading::Failed => None,
+        };
+        let all: Vec<f64> = network.pairs.tests.iter().filter_map(one).collect();
+        (!all.is_empty()).then(|| stats::median(&all))
+    };
+    let (Some(out), Some(back)) = (rate(0), rate(1)) else { return };
+    let (slow, fast, from, to) = if out < back { (out, back, 0, 1) } else { (back, out, 1, 0) };
+    if slow < ONE_WAY * fast {
+        let show = |v: f64| Unit::BytePerSecond.show(v);
+        let evidence = format!("{on}{}, against {} the other way: {:.0} %", show(slow), show(fast), 100.0 * slow / fast);
+        let subject = Subject::Link(network.nodes[from].clone(), network.nodes[to].clone());
+        findings.push(Finding::new(doc("NET-030"), subject, evidence).limit("the other direction of the same pair"));
     }
 }
 

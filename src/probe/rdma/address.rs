@@ -1,0 +1,126 @@
+//! Which port and which address of a device to use, as sysfs tells it: the choice that most RoCE trouble comes from.
+
+use std::net::Ipv6Addr;
+
+use crate::topology::SysRoot;
+
+/// A port and the address to use on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    pub port: u8,
+    pub gid_index: u8,
+    /// `RoCE v2 10.0.0.3`, `IB fe80:0000:...`.
+    pub shown: String,
+    /// The port's rate in bytes per second, where a device is behind it: software's `2.5 Gb/sec` means nothing.
+    pub rate: Option<u64>,
+}
+
+/// An entry of a port's table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Gid {
+    index: u8,
+    address: String,
+    /// `IB/RoCE v1` or `RoCE v2`; of InfiniBand the former.
+    kind: String,
+}
+
+/// The first port that is active, and its best address. The error says what was seen.
+pub(super) fn choose(root: &SysRoot, device: &str) -> Result<Address, String> {
+    let dir = format!("/sys/class/infiniband/{device}");
+    let mut seen = Vec::new();
+    for port in root.list(format!("{dir}/ports")).iter().filter_map(|p| p.parse::<u8>().ok()) {
+        let at = format!("{dir}/ports/{port}");
+        let state = root.read(format!("{at}/state")).unwrap_or_default();
+        if !state.ends_with("ACTIVE") {
+            seen.push(format!("port {port} is {}", state.split(": ").last().unwrap_or("unknown")));
+            continue;
+        }
+        let ethernet = root.read(format!("{at}/link_layer")).as_deref() == Some("Ethernet");
+        let numbers = root.list(format!("{at}/gids"));
+        let gids: Vec<Gid> = numbers
+            .iter()
+            .filter_map(|n| {
+                Some(Gid {
+                    index: n.parse().ok()?,
+                    address: root.read(format!("{at}/gids/{n}"))?,
+                    kind: root.read(format!("{at}/gid_attrs/types/{n}")).unwrap_or_default(),
+                })
+            })
+            .collect();
+        let rate = root.read(format!("{at}/rate")).filter(|_| root.exists(format!("{dir}/device"))).and_then(|r| rate(&r));
+        match best(&gids, ethernet) {
+            Some(gid) => {
+                let kind = if ethernet { gid.kind.trim_start_matches("IB/").to_owned() } else { "IB".to_owned() };
+                let shown = format!("{device} port {port}, GID {} {kind} {}", gid.index, short(&gid.address));
+                return Ok(Address { port, gid_index: gid.index, shown, rate });
+            }
+            None => seen.push(format!("port {port} is active and has no address: give its interface an IP address")),
+        }
+    }
+    if seen.is_empty() {
+        seen.push("it has no port".to_owned());
+    }
+    Err(format!("{device}: {}", seen.join(", ")))
+}
+
+/// RoCE v2 over IPv4 first, for it is routed and its peers have it; then v2 over IPv6, then v1. Addresses for the link
+/// alone come last of each. InfiniBand's own is the first.
+fn best(gids: &[Gid], ethernet: bool) -> Option<&Gid> {
+    let set = |g: &&Gid| g.address.chars().any(|c| c != '0' && c != ':');
+    let worth = |g: &Gid| {
+        let v2 = g.kind.ends_with("v2");
+        let (four, link) = (g.address.starts_with("0000:0000:0000:0000:0000:ffff:"), g.address.starts_with("fe80"));
+        (ethernet && v2, ethernet && four, !link, std::cmp::Reverse(g.index))
+    };
+    let usable = gids.iter().filter(set);
+    if ethernet { usable.max_by_key(|g| worth(g)) } else { usable.min_by_key(|g| g.index) }
+}
+
+/// `10.77.0.1` of an address that holds an IPv4 one.
+fn short(gid: &str) -> String {
+    let parsed: Option<Ipv6Addr> = gid.parse().ok();
+    parsed.map_or_else(|| gid.to_owned(), |v6| v6.to_canonical().to_string())
+}
+
+/// Bytes per second of `100 Gb/sec (4X EDR)`.
+fn rate(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_once(' ')?;
+    let gbps: f64 = number.parse().ok().filter(|g: &f64| g.is_finite() && *g > 0.0)?;
+    unit.starts_with("Gb/sec").then_some((gbps * 1e9 / 8.0) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gid(index: u8, address: &str, kind: &str) -> Gid {
+        Gid { index, address: address.into(), kind: kind.into() }
+    }
+
+    #[test]
+    fn roce_v2_over_ipv4_is_preferred_and_infiniband_takes_its_first() {
+        let link = "fe80:0000:0000:0000:0ac0:ebff:fe00:0001";
+        let four = "0000:0000:0000:0000:0000:ffff:0a4d:0001";
+        let none = "0000:0000:0000:0000:0000:0000:0000:0000";
+        let table = [
+            gid(0, link, "IB/RoCE v1"),
+            gid(1, link, "RoCE v2"),
+            gid(2, four, "IB/RoCE v1"),
+            gid(3, four, "RoCE v2"),
+            gid(4, none, "RoCE v2"),
+        ];
+        assert_eq!(best(&table, true).map(|g| g.index), Some(3));
+        assert_eq!(best(&table[..2], true).map(|g| g.index), Some(1));
+        assert_eq!(best(&table[..1], true).map(|g| g.index), Some(0));
+        assert_eq!(best(&table[4..], true), None);
+        assert_eq!(best(&[gid(0, link, ""), gid(1, four, "")], false).map(|g| g.index), Some(0));
+        assert_eq!(short(four), "10.77.0.1");
+    }
+
+    #[test]
+    fn rates_are_bytes_per_second() {
+        assert_eq!(rate("100 Gb/sec (4X EDR)"), Some(12_500_000_000));
+        assert_eq!(rate("2.5 Gb/sec (1X SDR)"), Some(312_500_000));
+        assert_eq!((rate("N/A"), rate(""), rate("x Gb/sec"), rate("1e999 Gb/sec")), (None, None, None, None));
+    }
+}

@@ -1,0 +1,73 @@
+//! Error counters of a port, before and after: only what moved counts.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+/// Counters that move when something is wrong, of InfiniBand, of mlx5 and of soft-RoCE; `*` stands for any beginning.
+pub(super) const TELLING: &[&str] = &[
+    "symbol_error",
+    "link_error_recovery",
+    "link_downed",
+    "port_rcv_errors",
+    "port_rcv_remote_physical_errors",
+    "port_xmit_discards",
+    "port_xmit_constraint_errors",
+    "port_rcv_constraint_errors",
+    "local_link_integrity_errors",
+    "excessive_buffer_overrun_errors",
+    "out_of_sequence",
+    "packet_seq_err",
+    "local_ack_timeout_err",
+    "implied_nak_seq_err",
+    "rnr_nak_retry_err",
+    "out_of_buffer",
+    "np_ecn_marked_roce_packets",
+    "np_cnp_sent",
+    "rp_cnp_handled",
+    "roce_slow_restart",
+    "rcvd_seq_err",
+    "completer_retry_err",
+    "retry_exceeded_err",
+    "retry_rnr_exceeded_err",
+    "out_of_seq_request",
+    "send_err",
+];
+
+/// A reading of a port.
+pub(super) struct Counters(BTreeMap<&'static str, u64>);
+
+impl Counters {
+    /// Those that are there: a kernel without one, one that answers `N/A` or EINVAL, counts nothing.
+    pub fn read(device: &str, port: u8) -> Self {
+        let at = format!("/sys/class/infiniband/{device}/ports/{port}");
+        let one = |name: &&'static str| {
+            let text = ["counters", "hw_counters"].iter().find_map(|d| fs::read_to_string(format!("{at}/{d}/{name}")).ok())?;
+            Some((*name, text.trim().parse().ok()?))
+        };
+        Counters(TELLING.iter().filter_map(one).collect())
+    }
+
+    /// What moved since, with by how much. A counter that stands at its end says nothing; one that went back was cleared,
+    /// and what it shows is new.
+    pub fn moved(&self, before: &Counters) -> Vec<(String, u64)> {
+        let one = |(name, now): (&&'static str, &u64)| {
+            let was = before.0.get(name)?;
+            let by = if now >= was { now - was } else { *now };
+            (by > 0).then(|| ((*name).to_owned(), by))
+        };
+        self.0.iter().filter_map(one).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_moved_counts() {
+        let of = |list: &[(&'static str, u64)]| Counters(list.iter().copied().collect());
+        let before = of(&[("symbol_error", 65_535), ("link_downed", 3), ("send_err", 9), ("out_of_buffer", 1)]);
+        let after = of(&[("symbol_error", 65_535), ("link_downed", 4), ("send_err", 2), ("np_cnp_sent", 5)]);
+        assert_eq!(after.moved(&before), [("link_downed".to_owned(), 1), ("send_err".to_owned(), 2)]);
+    }
+}

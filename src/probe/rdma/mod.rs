@@ -1,0 +1,467 @@
+//! `rdma`: reliable connections over verbs, bandwidth and latency of write, read and send; payload compared, error counters
+//! of both ports read before and after.
+//!
+//! Over one device of a node (loopback: PCIe and the adapter, no cable), and between two nodes, device by device.
+//! `address` picks port and GID, `engine` holds the timed loops.
+
+mod address;
+mod counters;
+mod engine;
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Child, Step};
+use crate::id::ProbeName;
+use crate::measure::{Better, Bound, Check, CountersMoved, Measured, Metric, Outcome, Series, WaiveKind, stats};
+use crate::plan::{CheckPlan, Tier};
+use crate::probe::{Probe, ProbeError, step};
+use crate::sys::verbs::{self, Endpoint, Op, Path, Rdma};
+use crate::topology::{Machine, SysRoot};
+use crate::unit::{Bytes, Unit};
+
+use address::Address;
+use counters::Counters;
+use engine::{DEPTH, End, MAX_QPS};
+
+pub struct RdmaProbe;
+
+const BANDWIDTH: Metric = Metric {
+    name: "bandwidth",
+    unit: Unit::BytePerSecond,
+    better: Better::Higher,
+    about: "payload bytes per second; of both ways together where both send",
+};
+const LATENCY: Metric = Metric {
+    name: "latency",
+    unit: Unit::Second,
+    better: Better::Lower,
+    about: "median; half a round trip of write and send, a whole one of read",
+};
+const LATENCY_P99: Metric =
+    Metric { name: "latency_p99", unit: Unit::Second, better: Better::Lower, about: "99th percentile of the same" };
+const LATENCY_P999: Metric =
+    Metric { name: "latency_p999", unit: Unit::Second, better: Better::Lower, about: "99.9th percentile of the same" };
+
+/// What a case measures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum Test {
+    Bandwidth {
+        #[serde(with = "op")]
+        op: Op,
+        bytes: u32,
+        qps: usize,
+        way: Way,
+    },
+    Latency {
+        #[serde(with = "op")]
+        op: Op,
+        bytes: u32,
+    },
+}
+
+/// Which rank asks for the transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Way {
+    Out,
+    Back,
+    Both,
+}
+
+impl Way {
+    fn starts(self, rank: u32) -> bool {
+        matches!((self, rank), (Way::Both, _) | (Way::Out, 0) | (Way::Back, 1))
+    }
+}
+
+mod op {
+    use super::Op;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn name(op: Op) -> &'static str {
+        match op {
+            Op::Write => "write",
+            Op::Read => "read",
+            Op::Send => "send",
+        }
+    }
+
+    pub fn serialize<S: Serializer>(op: &Op, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(name(*op))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Op, D::Error> {
+        match &*String::deserialize(d)? {
+            "write" => Ok(Op::Write),
+            "read" => Ok(Op::Read),
+            "send" => Ok(Op::Send),
+            other => Err(D::Error::custom(format!("`{other}` is no operation"))),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Args {
+    device: String,
+    tests: Vec<(String, Test)>,
+}
+
+const KIB: u32 = 1 << 10;
+const MIB: u32 = 1 << 20;
+const OPS: [Op; 3] = [Op::Write, Op::Read, Op::Send];
+
+/// What is measured between two nodes. The first two, each way, are what the localiser reads.
+fn pair_tests(tier: Tier, device: &str) -> Vec<(String, Test)> {
+    let bandwidth = |op, bytes, qps, way| Test::Bandwidth { op, bytes, qps, way };
+    let mut out = vec![
+        (format!("pair out {device}"), bandwidth(Op::Write, 64 * KIB, 1, Way::Out)),
+        (format!("pair back {device}"), bandwidth(Op::Write, 64 * KIB, 1, Way::Back)),
+        (format!("pair both ways {device}"), bandwidth(Op::Write, 64 * KIB, 1, Way::Both)),
+    ];
+    let mut add = |name: String, test| out.push((format!("pair {name} {device}"), test));
+    for op in &OPS[1..] {
+        add(format!("{} 64 KiB", op::name(*op)), bandwidth(*op, 64 * KIB, 1, Way::Out));
+    }
+    for op in OPS {
+        add(format!("{} latency 2 B", op::name(op)), Test::Latency { op, bytes: 2 });
+    }
+    if tier != Tier::Quick {
+        add("write 64 KiB 4 QPs".to_owned(), bandwidth(Op::Write, 64 * KIB, 4, Way::Out));
+        let sizes: &[u32] = tier.pick(&[], &[2, 4 * KIB, MIB, 8 * MIB], &[2, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, MIB, 8 * MIB]);
+        for op in OPS {
+            for bytes in sizes {
+                add(format!("{} {}", op::name(op), Bytes(u64::from(*bytes))), bandwidth(op, *bytes, 1, Way::Out));
+            }
+            add(format!("{} latency 4 KiB", op::name(op)), Test::Latency { op, bytes: 4 * KIB });
+        }
+    }
+    out
+}
+
+/// What is measured over one device alone.
+fn loopback_tests(device: &str) -> Vec<(String, Test)> {
+    let one = |op| {
+        let bandwidth = Test::Bandwidth { op, bytes: 64 * KIB, qps: 1, way: Way::Out };
+        [
+            (format!("loopback {} 64 KiB {device}", op::name(op)), bandwidth),
+            (format!("loopback {} latency 2 B {device}", op::name(op)), Test::Latency { op, bytes: 2 }),
+        ]
+    };
+    OPS.into_iter().flat_map(one).collect()
+}
+
+/// The step that one round of pairs runs over a device; the caller sets its name and groups.
+pub fn pair_step(plan: &CheckPlan, device: &str) -> Step {
+    let tests = pair_tests(plan.tier, device);
+    let each = plan.tier.pick(180, 700, 2500);
+    of_tests(plan, device, tests, each)
+}
+
+fn of_tests(plan: &CheckPlan, device: &str, tests: Vec<(String, Test)>, each: u64) -> Step {
+    let cases: Vec<String> = tests.iter().map(|(name, _)| name.clone()).collect();
+    let estimate = each * cases.len() as u64 + 200;
+    let step = step(&RdmaProbe, plan, cases, Args { device: device.to_owned(), tests }, estimate);
+    Step { rail: Some(device.to_owned()), name: format!("rdma-{device}"), ..step }
+}
+
+/// The case that says why nothing is measured.
+const DEVICE: &str = "device";
+
+impl Probe for RdmaProbe {
+    fn name(&self) -> ProbeName {
+        ProbeName::new("rdma")
+    }
+
+    fn about(&self) -> &'static str {
+        "RDMA verbs: write, read, send; bandwidth and latency, over each device and between nodes; payload compared"
+    }
+
+    fn needs(&self) -> &'static str {
+        "an RDMA device with an active port, and libibverbs"
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        &[BANDWIDTH, LATENCY, LATENCY_P99, LATENCY_P999]
+    }
+
+    fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
+        let active: Vec<&str> = machine.active_rdma().collect();
+        if active.is_empty() {
+            let why = match machine.infiniband.len() {
+                0 => "no RDMA device in /sys/class/infiniband".to_owned(),
+                n => format!("none of {n} RDMA devices has an active port"),
+            };
+            return vec![step(self, plan, vec![DEVICE.to_owned()], why, 50)];
+        }
+        let each = plan.tier.pick(150, 700, 2500);
+        active
+            .into_iter()
+            .map(|device| Step { ranks: 2, ..of_tests(plan, device, loopback_tests(device), each) })
+            .collect()
+    }
+
+    fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
+        if child.wants(DEVICE) {
+            let why: String = child.args()?;
+            return Ok(child.outcome(DEVICE, Outcome::waived(WaiveKind::Absent, why))?);
+        }
+        let args: Args = child.args()?;
+        let wanted: Vec<(String, Test)> = args.tests.into_iter().filter(|(name, _)| child.wants(name)).collect();
+        let budget = child.share(wanted.len());
+        let address = address::choose(&SysRoot::live(), &args.device).map_err(ProbeError::Broken)?;
+        let most = wanted.iter().map(|(_, t)| t.bytes()).max().unwrap_or(1) as usize;
+        let qps = wanted.iter().map(|(_, t)| t.qps()).max().unwrap_or(1);
+        let mut end = connect(child, &args.device, &address, most, qps)?;
+        for (case, test) in wanted {
+            end.deadline = Instant::now() + child.time_left().min(budget * 6 + Duration::from_secs(10));
+            let before = Counters::read(&args.device, address.port);
+            let measured = match test {
+                Test::Bandwidth { op, bytes, qps, way } => bandwidth(child, &mut end, op, bytes, qps, way, budget)?,
+                Test::Latency { op, bytes } => latency(child, &mut end, op, bytes, budget)?,
+            };
+            let moved = Counters::read(&args.device, address.port).moved(&before);
+            let all = child.exchange(serde_json::to_string(&(moved, &address.shown)).unwrap_or_default())?;
+            if child.rank == 0 {
+                let outcome = finish(child, &args.device, &address, &all, measured);
+                child.outcome(&case, Outcome::Measured(outcome))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Test {
+    fn bytes(&self) -> u32 {
+        match self {
+            Test::Bandwidth { bytes, .. } | Test::Latency { bytes, .. } => *bytes,
+        }
+    }
+
+    fn qps(&self) -> usize {
+        match self {
+            Test::Bandwidth { qps, .. } => (*qps).min(MAX_QPS),
+            Test::Latency { .. } => 1,
+        }
+    }
+}
+
+/// What both ends saw of their ports goes with what was measured.
+fn finish(child: &Child, device: &str, address: &Address, all: &[String], measured: Measured) -> Measured {
+    let mut measured = measured;
+    for (rank, text) in all.iter().enumerate() {
+        let Ok((moved, shown)) = serde_json::from_str::<(Vec<(String, u64)>, String)>(text) else { continue };
+        let node = child.members.get(rank).cloned();
+        measured.notes.push(shown);
+        if !moved.is_empty() {
+            measured.counters.push(CountersMoved { node, device: device.to_owned(), port: address.port, moved });
+        }
+    }
+    measured.notes.dedup();
+    for s in measured.series.iter_mut().filter(|s| s.metric == BANDWIDTH.name) {
+        let Some(rate) = address.rate.map(|r| r as f64) else { continue };
+        s.nominal = Some(Bound { value: rate, why: format!("the rate of {device}") });
+        // Both ways at most twice the rate; what the clock adds.
+        s.bound = Some(Bound { value: 2.1 * rate, why: format!("twice the rate of {device}") });
+    }
+    measured
+}
+
+/// Opens the device and connects `qps` queue pairs with the other rank.
+fn connect(child: &mut Child, device: &str, address: &Address, bytes: usize, qps: usize) -> Result<End, ProbeError> {
+    // Each half on pages of its own: what is received never shares a line with what is sent.
+    let half = bytes.next_multiple_of(4096);
+    let rdma = Rdma::open(device, 2 * half, qps, DEPTH, true)?;
+    let port = rdma.port(address.port)?;
+    if !port.active {
+        return Err(ProbeError::Broken(format!("{device} port {} went down", address.port)));
+    }
+    let gid = rdma.gid(address.port, address.gid_index)?;
+    let (at, rkey) = rdma.remote();
+    // 24 bits; a new one for each connection, so that a packet of an older one is not taken for one of this.
+    let psn = |q: usize| (fastrand::u32(..) ^ q as u32) & 0xff_ffff;
+    let own: Vec<Endpoint> = (0..qps)
+        .map(|q| Endpoint { qp: rdma.number(q), psn: psn(q), lid: port.lid, gid, mtu: port.mtu, address: at, rkey, reads: rdma.reads })
+        .collect();
+    let all = child.exchange(serde_json::to_string(&own).unwrap_or_default())?;
+    let peer = child.name(1 - child.rank as usize);
+    let text = all.get(1 - child.rank as usize).map_or("", String::as_str);
+    let peers: Vec<Endpoint> = serde_json::from_str(text)
+        .ok()
+        .filter(|p: &Vec<Endpoint>| p.len() == qps && p.iter().all(|e| e.qp != 0 && e.address != 0))
+        .ok_or_else(|| ProbeError::Broken(format!("{peer} published no endpoints of queue pairs")))?;
+    let mut end = End { rdma, peers, half, deadline: Instant::now() + child.time_left(), peer };
+    let path = Path {
+        port: address.port,
+        gid_index: address.gid_index,
+        global: port.ethernet,
+        service_level: 0,
+        traffic_class: 0,
+    };
+    for q in 0..qps {
+        let peer = end.peers[q];
+        end.rdma.connect(q, own[q].psn, &peer, &path, port.mtu)?;
+    }
+    // Nobody sends before both can receive.
+    child.exchange(String::new())?;
+    Ok(end)
+}
+
+/// Fills what is sent, clears where it arrives.
+fn prepare(end: &mut End, seed: u64, bytes: u32) {
+    let half = end.half;
+    let memory = end.rdma.memory();
+    fastrand::Rng::with_seed(seed).fill(&mut memory[..bytes as usize]);
+    memory[half..half + bytes as usize].fill(0);
+}
+
+/// How many bytes of what arrived differ from what the peer sent; the last `but` are not compared.
+fn wrong(end: &mut End, seed: u64, bytes: u32, but: usize) -> usize {
+    let mut want = vec![0u8; bytes as usize];
+    fastrand::Rng::with_seed(seed).fill(&mut want);
+    let half = end.half;
+    let n = bytes as usize - but.min(bytes as usize);
+    end.rdma.memory()[half..half + n].iter().zip(&want[..n]).filter(|(a, b)| a != b).count()
+}
+
+/// Messages before the clock counts: they fill caches, tables of translations and the path.
+const WARM: u64 = 256;
+const BLOCKS: u64 = 20;
+
+fn bandwidth(
+    child: &mut Child,
+    end: &mut End,
+    op: Op,
+    bytes: u32,
+    qps: usize,
+    way: Way,
+    budget: Duration,
+) -> Result<Measured, ProbeError> {
+    let (me, seed) = (child.rank, child.step.seed);
+    let (starts, serves) = (way.starts(me), way.starts(1 - me));
+    prepare(end, seed ^ u64::from(me), bytes);
+    // A few messages tell how many fit the time; the slower side's word counts.
+    let first = warm_count(bytes);
+    let warm = phase(child, end, op, bytes, qps, first, 1, starts, serves)?;
+    let seconds = warm.map_or(0.0, |m| span(&m));
+    let told = child.exchange(format!("{seconds:e}"))?;
+    let slowest = told.iter().filter_map(|t| t.parse::<f64>().ok()).fold(1e-6, f64::max);
+    let count = (budget.as_secs_f64() * 0.7 * first as f64 / slowest) as u64;
+    let count = count.clamp(BLOCKS, 50_000_000).next_multiple_of(qps as u64);
+    let marks = phase(child, end, op, bytes, qps, count, BLOCKS, starts, serves)?;
+    // Of a read the own memory holds what came; of a write or send the peer's.
+    let arrived = if op == Op::Read { starts } else { serves };
+    let wrong = if arrived { wrong(end, seed ^ u64::from(1 - me), bytes, 0) } else { 0 };
+    let rate = |w: &[(Instant, u64)]| (w[1].1 - w[0].1) as f64 * f64::from(bytes) / (w[1].0 - w[0].0).as_secs_f64();
+    let rates: Vec<f64> = marks.iter().flat_map(|m| m.windows(2).map(rate)).collect();
+    let all = child.exchange(serde_json::to_string(&(rates, wrong)).unwrap_or_default())?;
+    let all: Vec<(Vec<f64>, usize)> = all
+        .iter()
+        .map(|t| serde_json::from_str(t).map_err(|_| ProbeError::Broken("an end published no result".to_owned())))
+        .collect::<Result<_, _>>()?;
+    // Both ways: block by block, as long as both flowed.
+    let flows: Vec<&Vec<f64>> = all.iter().map(|(r, _)| r).filter(|r| !r.is_empty()).collect();
+    let n = flows.iter().map(|r| r.len()).min().unwrap_or(0);
+    let rates = (0..n).map(|i| flows.iter().map(|r| r[i]).sum()).collect();
+    let wrong: usize = all.iter().map(|(_, w)| w).sum();
+    let detail = format!("{wrong} of {bytes} compared bytes differ after {count} messages");
+    Ok(Measured {
+        series: vec![BANDWIDTH.series(rates, count / BLOCKS)],
+        checks: vec![Check::new("payload", wrong == 0, detail)],
+        ..Measured::default()
+    })
+}
+
+/// Large messages are few.
+fn warm_count(bytes: u32) -> u64 {
+    (u64::from(16 * MIB) / u64::from(bytes)).clamp(4, WARM)
+}
+
+fn span(marks: &[(Instant, u64)]) -> f64 {
+    marks.first().zip(marks.last()).map_or(0.0, |(a, b)| (b.0 - a.0).as_secs_f64())
+}
+
+/// One flow from its start to its end, on both sides. Returns this side's moments if it asks.
+#[expect(clippy::too_many_arguments, reason = "each is a number of the test; a struct would name them twice")]
+fn phase(
+    child: &mut Child,
+    end: &mut End,
+    op: Op,
+    bytes: u32,
+    qps: usize,
+    count: u64,
+    blocks: u64,
+    starts: bool,
+    serves: bool,
+) -> Result<Option<Vec<(Instant, u64)>>, ProbeError> {
+    let receives = serves && op == Op::Send;
+    if receives {
+        end.make_room(qps, count)?;
+    }
+    child.exchange(String::new())?;
+    let marks = if starts { Some(end.stream(op, bytes, qps, count, blocks)?) } else { None };
+    if receives {
+        end.sink(qps, count)?;
+    }
+    child.exchange(String::new())?;
+    Ok(marks)
+}
+
+/// Round trips at most, and at least.
+const PINGS: (u64, u64) = (20_000, 64);
+
+fn latency(child: &mut Child, end: &mut End, op: Op, bytes: u32, budget: Duration) -> Result<Measured, ProbeError> {
+    let (me, seed) = (child.rank, child.step.seed);
+    prepare(end, seed ^ u64::from(me), bytes);
+    let mut times: Vec<Duration> = Vec::with_capacity(PINGS.0 as usize);
+    let round = |child: &mut Child, end: &mut End, count: u64, times: &mut Vec<Duration>| -> Result<(), ProbeError> {
+        if op == Op::Send {
+            end.make_room(1, u64::from(DEPTH))?;
+        }
+        let at = end.half + bytes as usize - 1;
+        end.rdma.memory()[at] = 0;
+        child.exchange(String::new())?;
+        if me == 0 { end.ask(op, bytes, count, times)? } else { end.answer(op, bytes, count)? }
+        child.exchange(String::new())?;
+        Ok(())
+    };
+    let warm = PINGS.1;
+    round(child, end, warm, &mut times)?;
+    let each = times.iter().sum::<Duration>().as_secs_f64() / warm as f64;
+    let told = child.exchange(format!("{each:e}"))?;
+    let each = told.first().and_then(|t| t.parse::<f64>().ok()).filter(|t| *t > 0.0).unwrap_or(1e-3);
+    let count = ((budget.as_secs_f64() * 0.7 / each) as u64).clamp(PINGS.1, PINGS.0);
+    times.clear();
+    // What was left posted by the warm-up serves now.
+    if op == Op::Send {
+        drain(end)?;
+    }
+    round(child, end, count, &mut times)?;
+    let checked = op != Op::Read || me == 0;
+    let wrong = if checked { wrong(end, seed ^ u64::from(1 - me), bytes, 1) } else { 0 };
+    let all = child.exchange(wrong.to_string())?;
+    let wrong: usize = all.iter().filter_map(|t| t.parse::<usize>().ok()).sum();
+    let share = if op == Op::Read { 1.0 } else { 0.5 };
+    let seconds: Vec<f64> = times.iter().map(|t| t.as_secs_f64() * share).collect();
+    let mut series: Vec<Series> = Vec::new();
+    if !seconds.is_empty() {
+        let block = seconds.len().div_ceil(16);
+        series.push(LATENCY.series(seconds.chunks(block).map(stats::median).collect(), block as u64));
+        // With fewer than these (log 0.05 / log q) a quantile cannot be told at 95 % confidence.
+        for (metric, quantile, least) in [(LATENCY_P99, 0.99, 299), (LATENCY_P999, 0.999, 2995)] {
+            if seconds.len() >= least {
+                series.push(metric.series(stats::quantile(&seconds, quantile).into_iter().collect(), seconds.len() as u64));
+            }
+        }
+    }
+    let detail = format!("{wrong} of {} compared bytes differ", bytes - 1);
+    let notes = vec![if op == Op::Read { "a whole round trip" } else { "half a round trip" }.to_owned()];
+    Ok(Measured { series, checks: vec![Check::new("payload", wrong == 0, detail)], notes, ..Measured::default() })
+}
+
+/// Takes what the queue still holds.
+fn drain(end: &mut End) -> Result<(), ProbeError> {
+    let mut wcs = [verbs::Wc::default(); 32];
+    while end.rdma.poll(&mut wcs)? > 0 {}
+    Ok(())
+}
