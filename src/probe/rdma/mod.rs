@@ -290,7 +290,9 @@ fn connect(child: &mut Child, device: &str, address: &Address, bytes: usize, qps
         .ok()
         .filter(|p: &Vec<Endpoint>| p.len() == qps && p.iter().all(|e| e.qp != 0 && e.address != 0))
         .ok_or_else(|| ProbeError::Broken(format!("{peer} published no endpoints of queue pairs")))?;
-    let mut end = End { rdma, peers, half, deadline: Instant::now() + child.time_left(), peer };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let shares = child.members.is_empty() && cores < 2;
+    let mut end = End { rdma, peers, half, deadline: Instant::now() + child.time_left(), shares, peer };
     let path = Path {
         port: address.port,
         gid_index: address.gid_index,

@@ -150,7 +150,7 @@ impl Rdma {
             verbs,
             memory: crate::sys::pages::huge_vec(bytes.max(4096), 0u8),
             inline: 0,
-            reads: attr.max_qp_rd_atom.min(attr.max_qp_init_rd_atom).clamp(1, 16) as u8,
+            reads: attr.max_qp_rd_atom.min(attr.max_qp_init_rd_atom).clamp(1, 128) as u8,
             sge: raw::Sge::default(),
             wr: raw::SendWr::new(),
         };
