@@ -413,7 +413,9 @@ fn counters(errors: &[PortErrors], before: Option<&[PortErrors]>, names: &Names<
         let old = earlier.get(&key(p)).and_then(|o| o.counters.iter().find(|(n, _)| n == name)).map_or(0, |(_, v)| *v);
         if value >= old { value - old } else { value }
     };
-    let mut cables: BTreeMap<(Option<(End, End)>, String), (Vec<String>, Vec<String>, Subject)> = BTreeMap::new();
+    // By both ends, or by name where they are not known: what of the wire, what of drops, and whom it is about.
+    type Cables = BTreeMap<(Option<(End, End)>, String), (Vec<String>, Vec<String>, Subject)>;
+    let mut cables = Cables::new();
     for p in errors {
         let end = names.end(p.guid, p.lid, p.port);
         let peer = end.and_then(|e| names.peer(e));

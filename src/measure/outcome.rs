@@ -118,6 +118,8 @@ pub enum Facts {
     Shared(Vec<SharedView>),
     /// Round trips between all nodes.
     Latencies(Latencies),
+    /// Both ends of a connection by RDMA.
+    RdmaPath(Box<[RdmaEnd; 2]>),
     /// Whether a process of Slurm's node daemon is to be seen.
     Slurmd(bool),
     /// Who called at the coordinator's port without the token: address and times.
@@ -130,6 +132,16 @@ pub struct ClockOffset {
     pub node: NodeName,
     pub low_ms: f64,
     pub high_ms: f64,
+}
+
+/// One end of a connection by RDMA.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RdmaEnd {
+    pub node: NodeName,
+    /// Device, port, and the address used: `mlx5_0 port 1, GID 3 RoCE v2 10.0.0.7`.
+    pub address: String,
+    /// Of the port, in bytes.
+    pub mtu: u32,
 }
 
 /// The smallest of several round trips between each two nodes.

@@ -6,7 +6,9 @@ use crate::common::*;
 use gonogo::id::FindingCode;
 use gonogo::id::NodeName;
 use gonogo::judge::{CODES, Severity};
-use gonogo::measure::{ClockOffset, CountersMoved, Facts, FailKind, Load, Measured, Outcome, SharedView, Transport, WaiveKind};
+use gonogo::measure::{
+    ClockOffset, CountersMoved, Facts, FailKind, Load, Measured, Outcome, RdmaEnd, SharedView, Transport, WaiveKind,
+};
 use gonogo::plan::RunPlan;
 use gonogo::record::{Damage, Record};
 use gonogo::topology::{IbDevice, Machine, Missing, PciGpu};
@@ -196,6 +198,10 @@ fn provoke(code: &str) -> Option<Record> {
             let moved = vec![("symbol_error".to_owned(), 4)];
             let counters = vec![CountersMoved { node: None, device: "mlx5_0".into(), port: 1, moved }];
             case("rdma", "x", Outcome::Measured(Measured { counters, ..Measured::default() }))
+        }
+        "RDM-003" => {
+            let end = |n: &str, mtu| RdmaEnd { node: NodeName(n.into()), address: "mlx5_0 port 1".into(), mtu };
+            fact(Facts::RdmaPath(Box::new([end("n1", 4096), end("n2", 1024)])))
         }
         "RDM-002" => node(&|m| {
             let port = gonogo::topology::IbPort { port: 1, state: Some("DOWN".into()), ..Default::default() };

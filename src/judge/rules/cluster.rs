@@ -31,6 +31,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
                 let evidence = format!("{total} connections without the token, from {}", shown.join(", "));
                 findings.push(Finding::new(doc("CLU-007"), Subject::Run, evidence));
             }
+            measure::Facts::RdmaPath(ends) => mtus(ends, findings),
             // Leaves are inferred from latencies where pairs are judged; daemons are compared below.
             measure::Facts::Machine(_)
             | measure::Facts::Filesystem(_)
@@ -57,6 +58,18 @@ fn clocks(offsets: &[measure::ClockOffset], findings: &mut Vec<Finding>) {
             let evidence = format!("its clock is {:.1} s {side} that of the other nodes", sure / 1e3);
             let severity = if sure > SKEW_FAIL_MS { Severity::Fail } else { Severity::Warn };
             findings.push(Finding::new(doc("CLK-001"), Subject::Node(o.node.clone()), evidence).severity(severity));
+        }
+    }
+}
+
+fn mtus([a, b]: &[measure::RdmaEnd; 2], findings: &mut Vec<Finding>) {
+    if a.mtu != b.mtu {
+        let subject = Subject::Link(a.node.clone(), b.node.clone());
+        let evidence = format!("{} has {} bytes, {} has {}", clean(&a.address), a.mtu, clean(&b.address), b.mtu);
+        let finding = Finding::new(doc("RDM-003"), subject, evidence);
+        // Every case of the pair says it.
+        if !findings.contains(&finding) {
+            findings.push(finding);
         }
     }
 }

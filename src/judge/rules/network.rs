@@ -155,7 +155,8 @@ fn one_way(network: &localise::Network<'_>, on: &str, findings: &mut Vec<Finding
     let (slow, fast, from, to) = if out < back { (out, back, 0, 1) } else { (back, out, 1, 0) };
     if slow < ONE_WAY * fast {
         let show = |v: f64| Unit::BytePerSecond.show(v);
-        let evidence = format!("{on}{}, against {} the other way: {:.0} %", show(slow), show(fast), 100.0 * slow / fast);
+        let evidence =
+            format!("{on}{}, against {} the other way: {:.0} %", show(slow), show(fast), 100.0 * slow / fast);
         let subject = Subject::Link(network.nodes[from].clone(), network.nodes[to].clone());
         findings.push(Finding::new(doc("NET-030"), subject, evidence).limit("the other direction of the same pair"));
     }

@@ -47,7 +47,8 @@ pub(super) fn choose(root: &SysRoot, device: &str) -> Result<Address, String> {
                 })
             })
             .collect();
-        let rate = root.read(format!("{at}/rate")).filter(|_| root.exists(format!("{dir}/device"))).and_then(|r| rate(&r));
+        let rate =
+            root.read(format!("{at}/rate")).filter(|_| root.exists(format!("{dir}/device"))).and_then(|r| rate(&r));
         match best(&gids, ethernet) {
             Some(gid) => {
                 let kind = if ethernet { gid.kind.trim_start_matches("IB/").to_owned() } else { "IB".to_owned() };

@@ -41,7 +41,8 @@ impl Counters {
     pub fn read(device: &str, port: u8) -> Self {
         let at = format!("/sys/class/infiniband/{device}/ports/{port}");
         let one = |name: &&'static str| {
-            let text = ["counters", "hw_counters"].iter().find_map(|d| fs::read_to_string(format!("{at}/{d}/{name}")).ok())?;
+            let text =
+                ["counters", "hw_counters"].iter().find_map(|d| fs::read_to_string(format!("{at}/{d}/{name}")).ok())?;
             Some((*name, text.trim().parse().ok()?))
         };
         Counters(TELLING.iter().filter_map(one).collect())

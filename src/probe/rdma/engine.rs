@@ -59,7 +59,8 @@ impl End {
     }
 
     /// Sends, writes or reads `count` messages over the first `qps` queue pairs as fast as they go. Returns some `blocks`
-    /// moments, each with how many messages were complete by then; the start first, the end last.
+    /// moments, each with how many messages were complete by then; the start first, the end last. After `limit` no more
+    /// is posted, but for sends, whose other side counts them: a path that loses packets is measured, not waited for.
     pub fn stream(
         &mut self,
         op: Op,
@@ -67,6 +68,7 @@ impl End {
         qps: usize,
         count: u64,
         blocks: u64,
+        limit: Duration,
     ) -> Result<Vec<(Instant, u64)>, ProbeError> {
         let depth = u64::from(DEPTH) / qps as u64;
         // A completion for every quarter of the queue: few enough to cost nothing, often enough to keep it full; and at
@@ -78,17 +80,20 @@ impl End {
         let mut marks = Vec::with_capacity(blocks as usize + 2);
         let (from, to) = if op == Op::Read { (self.half, 0) } else { (0, self.half as u64) };
         let (mut total, mut next, mut looks) = (0, 1, 0);
-        marks.push((Instant::now(), 0));
-        while total < count {
+        let start = Instant::now();
+        marks.push((start, 0));
+        let mut whole = [0u64; MAX_QPS];
+        (0..qps).for_each(|q| whole[q] = share(q));
+        let mut open = op != Op::Send;
+        while total < whole.iter().sum() {
             for q in 0..qps {
-                let whole = share(q);
                 // A few, then a look: where the provider does the work inside the post, completions come meanwhile.
                 for _ in 0..BURST {
-                    if posted[q] >= whole || posted[q] - done[q] >= depth {
+                    if posted[q] >= whole[q] || posted[q] - done[q] >= depth {
                         break;
                     }
                     let number = posted[q] + 1;
-                    let id = (number % every == 0 || number == whole).then_some((q as u64) << 48 | number);
+                    let id = (number % every == 0 || number == whole[q]).then_some((q as u64) << 48 | number);
                     let peer = &self.peers[q];
                     if !self.rdma.post(q, op, (from, bytes), (peer.address + to, peer.rkey), id)? {
                         break;
@@ -104,6 +109,11 @@ impl End {
                 continue;
             }
             self.check(&wcs[..n])?;
+            if open && start.elapsed() > limit {
+                // The last that is posted must be the last that is waited for: one more each, with a completion.
+                open = false;
+                (0..qps).for_each(|q| whole[q] = whole[q].min(posted[q] + 1));
+            }
             for wc in wcs[..n].iter().filter(|wc| !verbs::is_receive(wc)) {
                 let (q, number) = ((wc.wr_id >> 48) as usize & (MAX_QPS - 1), wc.wr_id & 0xffff_ffff_ffff);
                 total += number - done[q];
@@ -113,6 +123,10 @@ impl End {
                 marks.push((Instant::now(), total));
                 next = total * blocks / count + 1;
             }
+        }
+        // Cut short, the last part is shorter than the others, and still what it is.
+        if marks.last().is_some_and(|(_, counted)| *counted < total) {
+            marks.push((Instant::now(), total));
         }
         Ok(marks)
     }

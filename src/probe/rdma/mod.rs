@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
-use crate::id::ProbeName;
-use crate::measure::{Better, Bound, Check, CountersMoved, Measured, Metric, Outcome, Series, WaiveKind, stats};
+use crate::id::{ProbeName, clean};
+use crate::measure::{
+    Better, Bound, Check, CountersMoved, Facts, Measured, Metric, Outcome, RdmaEnd, Series, WaiveKind, stats,
+};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::{Probe, ProbeError, step};
 use crate::sys::verbs::{self, Endpoint, Op, Path, Rdma};
@@ -128,7 +130,8 @@ fn pair_tests(tier: Tier, device: &str) -> Vec<(String, Test)> {
     }
     if tier != Tier::Quick {
         add("write 64 KiB 4 QPs".to_owned(), bandwidth(Op::Write, 64 * KIB, 4, Way::Out));
-        let sizes: &[u32] = tier.pick(&[], &[2, 4 * KIB, MIB, 8 * MIB], &[2, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, MIB, 8 * MIB]);
+        let sizes: &[u32] =
+            tier.pick(&[], &[2, 4 * KIB, MIB, 8 * MIB], &[2, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, MIB, 8 * MIB]);
         for op in OPS {
             for bytes in sizes {
                 add(format!("{} {}", op::name(op), Bytes(u64::from(*bytes))), bandwidth(op, *bytes, 1, Way::Out));
@@ -164,6 +167,9 @@ fn of_tests(plan: &CheckPlan, device: &str, tests: Vec<(String, Test)>, each: u6
     let step = step(&RdmaProbe, plan, cases, Args { device: device.to_owned(), tests }, estimate);
     Step { rail: Some(device.to_owned()), name: format!("rdma-{device}"), ..step }
 }
+
+/// Kept of the step's time for saying what went wrong.
+const SPARE: Duration = Duration::from_secs(2);
 
 /// The case that says why nothing is measured.
 const DEVICE: &str = "device";
@@ -214,14 +220,16 @@ impl Probe for RdmaProbe {
         let qps = wanted.iter().map(|(_, t)| t.qps()).max().unwrap_or(1);
         let mut end = connect(child, &args.device, &address, most, qps)?;
         for (case, test) in wanted {
-            end.deadline = Instant::now() + child.time_left().min(budget * 6 + Duration::from_secs(10));
+            // Before the parent ends it: who waits for a peer must live to say so.
+            end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
             let before = Counters::read(&args.device, address.port);
             let measured = match test {
                 Test::Bandwidth { op, bytes, qps, way } => bandwidth(child, &mut end, op, bytes, qps, way, budget)?,
                 Test::Latency { op, bytes } => latency(child, &mut end, op, bytes, budget)?,
             };
             let moved = Counters::read(&args.device, address.port).moved(&before);
-            let all = child.exchange(serde_json::to_string(&(moved, &address.shown)).unwrap_or_default())?;
+            let mtu = end.rdma.port(address.port)?.mtu_bytes();
+            let all = child.exchange(serde_json::to_string(&(moved, &address.shown, mtu)).unwrap_or_default())?;
             if child.rank == 0 {
                 let outcome = finish(child, &args.device, &address, &all, measured);
                 child.outcome(&case, Outcome::Measured(outcome))?;
@@ -249,15 +257,20 @@ impl Test {
 /// What both ends saw of their ports goes with what was measured.
 fn finish(child: &Child, device: &str, address: &Address, all: &[String], measured: Measured) -> Measured {
     let mut measured = measured;
+    let mut ends: Vec<RdmaEnd> = Vec::new();
     for (rank, text) in all.iter().enumerate() {
-        let Ok((moved, shown)) = serde_json::from_str::<(Vec<(String, u64)>, String)>(text) else { continue };
+        let Ok((moved, shown, mtu)) = serde_json::from_str::<(Vec<(String, u64)>, String, u32)>(text) else { continue };
         let node = child.members.get(rank).cloned();
+        if let Some(node) = node.clone() {
+            ends.push(RdmaEnd { node, address: shown.clone(), mtu });
+        }
         measured.notes.push(shown);
         if !moved.is_empty() {
             measured.counters.push(CountersMoved { node, device: device.to_owned(), port: address.port, moved });
         }
     }
     measured.notes.dedup();
+    measured.facts = <[RdmaEnd; 2]>::try_from(ends).ok().map(|ends| Facts::RdmaPath(Box::new(ends)));
     for s in measured.series.iter_mut().filter(|s| s.metric == BANDWIDTH.name) {
         let Some(rate) = address.rate.map(|r| r as f64) else { continue };
         s.nominal = Some(Bound { value: rate, why: format!("the rate of {device}") });
@@ -281,15 +294,26 @@ fn connect(child: &mut Child, device: &str, address: &Address, bytes: usize, qps
     // 24 bits; a new one for each connection, so that a packet of an older one is not taken for one of this.
     let psn = |q: usize| (fastrand::u32(..) ^ q as u32) & 0xff_ffff;
     let own: Vec<Endpoint> = (0..qps)
-        .map(|q| Endpoint { qp: rdma.number(q), psn: psn(q), lid: port.lid, gid, mtu: port.mtu, address: at, rkey, reads: rdma.reads })
+        .map(|q| Endpoint {
+            qp: rdma.number(q),
+            psn: psn(q),
+            lid: port.lid,
+            gid,
+            mtu: port.mtu,
+            address: at,
+            rkey,
+            reads: rdma.reads,
+        })
         .collect();
-    let all = child.exchange(serde_json::to_string(&own).unwrap_or_default())?;
+    let all = child.exchange(serde_json::to_string(&(&own, &address.shown)).unwrap_or_default())?;
     let peer = child.name(1 - child.rank as usize);
     let text = all.get(1 - child.rank as usize).map_or("", String::as_str);
-    let peers: Vec<Endpoint> = serde_json::from_str(text)
+    let (peers, there): (Vec<Endpoint>, String) = serde_json::from_str(text)
         .ok()
-        .filter(|p: &Vec<Endpoint>| p.len() == qps && p.iter().all(|e| e.qp != 0 && e.address != 0))
+        .filter(|(p, _): &(Vec<Endpoint>, String)| p.len() == qps && p.iter().all(|e| e.qp != 0 && e.address != 0))
         .ok_or_else(|| ProbeError::Broken(format!("{peer} published no endpoints of queue pairs")))?;
+    // In an error both addresses stand side by side: most often one of them is the error.
+    let peer = format!("{peer} ({}; here {})", clean(&there), address.shown);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shares = child.members.is_empty() && cores < 2;
     let mut end = End { rdma, peers, half, deadline: Instant::now() + child.time_left(), shares, peer };
@@ -300,9 +324,10 @@ fn connect(child: &mut Child, device: &str, address: &Address, bytes: usize, qps
         service_level: 0,
         traffic_class: 0,
     };
-    for q in 0..qps {
+    for (q, own) in own.iter().enumerate() {
         let peer = end.peers[q];
-        end.rdma.connect(q, own[q].psn, &peer, &path, port.mtu)?;
+        let connected = end.rdma.connect(q, own.psn, &peer, &path, port.mtu);
+        connected.map_err(|e| ProbeError::Broken(format!("to {}: {e}", end.peer)))?;
     }
     // Nobody sends before both can receive.
     child.exchange(String::new())?;
@@ -344,13 +369,13 @@ fn bandwidth(
     prepare(end, seed ^ u64::from(me), bytes);
     // A few messages tell how many fit the time; the slower side's word counts.
     let first = warm_count(bytes);
-    let warm = phase(child, end, op, bytes, qps, first, 1, starts, serves)?;
-    let seconds = warm.map_or(0.0, |m| span(&m));
-    let told = child.exchange(format!("{seconds:e}"))?;
-    let slowest = told.iter().filter_map(|t| t.parse::<f64>().ok()).fold(1e-6, f64::max);
-    let count = (budget.as_secs_f64() * 0.7 * first as f64 / slowest) as u64;
+    let warm = phase(child, end, op, bytes, qps, (first, 1, budget), starts, serves)?;
+    let each = warm.map_or(0.0, |m| span(&m) / m.last().map_or(1, |l| l.1.max(1)) as f64);
+    let told = child.exchange(format!("{each:e}"))?;
+    let slowest = told.iter().filter_map(|t| t.parse::<f64>().ok()).fold(1e-9, f64::max);
+    let count = (budget.as_secs_f64() * 0.7 / slowest) as u64;
     let count = count.clamp(BLOCKS, 50_000_000).next_multiple_of(qps as u64);
-    let marks = phase(child, end, op, bytes, qps, count, BLOCKS, starts, serves)?;
+    let marks = phase(child, end, op, bytes, qps, (count, BLOCKS, 2 * budget), starts, serves)?;
     // Of a read the own memory holds what came; of a write or send the peer's.
     let arrived = if op == Op::Read { starts } else { serves };
     let wrong = if arrived { wrong(end, seed ^ u64::from(1 - me), bytes, 0) } else { 0 };
@@ -391,8 +416,7 @@ fn phase(
     op: Op,
     bytes: u32,
     qps: usize,
-    count: u64,
-    blocks: u64,
+    (count, blocks, limit): (u64, u64, Duration),
     starts: bool,
     serves: bool,
 ) -> Result<Option<Vec<(Instant, u64)>>, ProbeError> {
@@ -401,7 +425,7 @@ fn phase(
         end.make_room(qps, count)?;
     }
     child.exchange(String::new())?;
-    let marks = if starts { Some(end.stream(op, bytes, qps, count, blocks)?) } else { None };
+    let marks = if starts { Some(end.stream(op, bytes, qps, count, blocks, limit)?) } else { None };
     if receives {
         end.sink(qps, count)?;
     }
@@ -423,7 +447,11 @@ fn latency(child: &mut Child, end: &mut End, op: Op, bytes: u32, budget: Duratio
         let at = end.half + bytes as usize - 1;
         end.rdma.memory()[at] = 0;
         child.exchange(String::new())?;
-        if me == 0 { end.ask(op, bytes, count, times)? } else { end.answer(op, bytes, count)? }
+        if me == 0 {
+            end.ask(op, bytes, count, times)?
+        } else {
+            end.answer(op, bytes, count)?
+        }
         child.exchange(String::new())?;
         Ok(())
     };
@@ -452,7 +480,9 @@ fn latency(child: &mut Child, end: &mut End, op: Op, bytes: u32, budget: Duratio
         // With fewer than these (log 0.05 / log q) a quantile cannot be told at 95 % confidence.
         for (metric, quantile, least) in [(LATENCY_P99, 0.99, 299), (LATENCY_P999, 0.999, 2995)] {
             if seconds.len() >= least {
-                series.push(metric.series(stats::quantile(&seconds, quantile).into_iter().collect(), seconds.len() as u64));
+                series.push(
+                    metric.series(stats::quantile(&seconds, quantile).into_iter().collect(), seconds.len() as u64),
+                );
             }
         }
     }

@@ -65,6 +65,12 @@ pub struct Port {
     pub ethernet: bool,
 }
 
+impl Port {
+    pub fn mtu_bytes(&self) -> u32 {
+        128 << self.mtu
+    }
+}
+
 /// What a connection needs to know of its other end.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Endpoint {
@@ -259,6 +265,12 @@ impl Rdma {
         (self.memory.as_ptr() as u64, unsafe { (*self.mr).rkey })
     }
 
+    #[inline]
+    fn local_key(&self) -> u32 {
+        // SAFETY: `mr` is registered for as long as `self` lives.
+        unsafe { (*self.mr).lkey }
+    }
+
     pub fn memory(&mut self) -> &mut [u8] {
         &mut self.memory
     }
@@ -270,7 +282,14 @@ impl Rdma {
     }
 
     /// Takes a queue pair to the state in which it sends and receives.
-    pub fn connect(&mut self, qp: usize, own_psn: u32, peer: &Endpoint, path: &Path, own_mtu: u8) -> Result<(), VerbsError> {
+    pub fn connect(
+        &mut self,
+        qp: usize,
+        own_psn: u32,
+        peer: &Endpoint,
+        path: &Path,
+        own_mtu: u8,
+    ) -> Result<(), VerbsError> {
         let access = (raw::ACCESS_REMOTE_WRITE | raw::ACCESS_REMOTE_READ | raw::ACCESS_LOCAL_WRITE) as c_uint;
         let mut attr = raw::QpAttr {
             qp_state: raw::QPS_INIT,
@@ -316,20 +335,16 @@ impl Rdma {
         let mut attr = raw::QpAttr {
             qp_state: raw::QPS_RTS,
             sq_psn: own_psn,
-            // 4.096 us * 2^18 is 1.07 s, seven times: a link that is down is told within eight seconds.
-            timeout: 18,
+            // 4.096 us * 2^16 is 0.27 s, seven times: a link that is down is told within two seconds.
+            timeout: 16,
             retry_cnt: 7,
             // For ever, within the step's own deadline.
             rnr_retry: 7,
             max_rd_atomic: self.reads.min(peer.reads.max(1)),
             ..raw::QpAttr::default()
         };
-        let to_send = mask::STATE
-            | mask::SQ_PSN
-            | mask::TIMEOUT
-            | mask::RETRY_CNT
-            | mask::RNR_RETRY
-            | mask::MAX_QP_RD_ATOMIC;
+        let to_send =
+            mask::STATE | mask::SQ_PSN | mask::TIMEOUT | mask::RETRY_CNT | mask::RNR_RETRY | mask::MAX_QP_RD_ATOMIC;
         self.modify(qp, &mut attr, to_send)
     }
 
@@ -351,8 +366,7 @@ impl Rdma {
         id: Option<u64>,
     ) -> Result<bool, VerbsError> {
         debug_assert!(from + bytes as usize <= self.memory.len());
-        // SAFETY: `mr` is registered for as long as `self` lives.
-        self.sge = raw::Sge { addr: self.memory.as_ptr() as u64 + from as u64, length: bytes, lkey: unsafe { (*self.mr).lkey } };
+        self.sge = raw::Sge { addr: self.memory.as_ptr() as u64 + from as u64, length: bytes, lkey: self.local_key() };
         self.wr.sg_list = &mut self.sge;
         self.wr.opcode = match op {
             Op::Write => raw::WR_WRITE,
@@ -360,7 +374,8 @@ impl Rdma {
             Op::Send => raw::WR_SEND,
         };
         let inline = op != Op::Read && bytes <= self.inline;
-        self.wr.send_flags = if inline { raw::SEND_INLINE } else { 0 } | if id.is_some() { raw::SEND_SIGNALED } else { 0 };
+        self.wr.send_flags =
+            if inline { raw::SEND_INLINE } else { 0 } | if id.is_some() { raw::SEND_SIGNALED } else { 0 };
         self.wr.wr_id = id.unwrap_or(0);
         (self.wr.remote_addr, self.wr.rkey) = (to, rkey);
         let mut bad = ptr::null_mut();
@@ -377,8 +392,7 @@ impl Rdma {
     #[inline]
     pub fn post_receive(&mut self, qp: usize, at: usize, bytes: u32, id: u64) -> Result<bool, VerbsError> {
         debug_assert!(at + bytes as usize <= self.memory.len());
-        // SAFETY: `mr` is registered for as long as `self` lives.
-        let mut sge = raw::Sge { addr: self.memory.as_ptr() as u64 + at as u64, length: bytes, lkey: unsafe { (*self.mr).lkey } };
+        let mut sge = raw::Sge { addr: self.memory.as_ptr() as u64 + at as u64, length: bytes, lkey: self.local_key() };
         let mut wr = raw::RecvWr { wr_id: id, next: ptr::null_mut(), sg_list: &mut sge, num_sge: 1 };
         let mut bad = ptr::null_mut();
         // SAFETY: as in `post`.

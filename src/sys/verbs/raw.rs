@@ -362,13 +362,13 @@ mod tests {
             (56, 120, 130)
         );
         assert_eq!((size_of::<AhAttr>(), size_of::<GlobalRoute>()), (32, 24));
-        assert_eq!((size_of::<SendWr>(), offset_of!(SendWr, remote_addr), offset_of!(SendWr, send_flags)), (128, 40, 32));
+        assert_eq!(
+            (size_of::<SendWr>(), offset_of!(SendWr, remote_addr), offset_of!(SendWr, send_flags)),
+            (128, 40, 32)
+        );
         assert_eq!((size_of::<RecvWr>(), size_of::<Wc>(), offset_of!(Wc, qp_num), size_of::<Sge>()), (32, 48, 28, 16));
         assert_eq!((offset_of!(Mr, lkey), offset_of!(Mr, rkey), offset_of!(Qp, qp_num)), (36, 40, 52));
-        assert_eq!(
-            (offset_of!(DeviceAttr, max_qp_wr), offset_of!(DeviceAttr, max_qp_rd_atom)),
-            (112, 144)
-        );
+        assert_eq!((offset_of!(DeviceAttr, max_qp_wr), offset_of!(DeviceAttr, max_qp_rd_atom)), (112, 144));
         assert_eq!(offset_of!(DeviceAttr, max_qp_init_rd_atom), 156);
     }
 }

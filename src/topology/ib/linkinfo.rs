@@ -63,7 +63,7 @@ fn head(line: &str) -> Option<(Option<u64>, Kind, String)> {
 /// port's GUID and its node's name come first, and the peer's GUID after the arrow.
 fn port(line: &str, heading: &(Option<u64>, Kind, String)) -> Option<LinkState> {
     let (left, rest) = line.split_once("==(")?;
-    let (link, right) = rest.split_once(")==>").or_else(|| rest.split_once(") (").map(|(l, r)| (l, r)))?;
+    let (link, right) = rest.split_once(")==>").or_else(|| rest.split_once(") ("))?;
     let (mut guid, mut kind, mut name) = heading.clone();
     let mut left = left.trim();
     if let Some(rest) = left.strip_prefix("0x") {

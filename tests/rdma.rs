@@ -1,0 +1,105 @@
+//! RDMA verbs for real, over soft-RoCE in two virtual machines (tests/labs/rdma-lab): what is measured, and who is at fault
+//! after one side was degraded.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/labs/rdma-lab");
+
+/// `before` runs in each machine first. Exit code of rank 0, and its report.
+fn check(lab: &[&str], before: &str) -> Result<(i32, serde_json::Value)> {
+    let dir = tempfile::tempdir()?;
+    let work = dir.path().to_string_lossy().into_owned();
+    // The folder with all of the build would be slow to share.
+    std::fs::copy(env!("CARGO_BIN_EXE_gonogo"), dir.path().join("gonogo"))?;
+    let script = format!(
+        "{before}\ncd {work}; export GONOGO_TOKEN=0123456789abcdef0123456789abcdef\n\
+         ./gonogo check --quiet --format json --rank $LAB_RANK --nodes 2 --rendezvous ${{LAB_PEERS%%,*}}:17917 \
+         --join-timeout 60s --only environment,rdma --out rec$LAB_RANK >out$LAB_RANK 2>err$LAB_RANK; echo $? >code$LAB_RANK"
+    );
+    let out = Command::new(LAB)
+        .args(["run", "-n", "2", "--share", &work, "--timeout", "150"])
+        .args(lab)
+        .args(["--", "sh", "-c", &script])
+        .stdin(Stdio::null())
+        .output()?;
+    let read = |name: &str| std::fs::read_to_string(Path::new(&work).join(name)).unwrap_or_default();
+    let report = serde_json::from_str(&read("out0"))
+        .map_err(|e| format!("{e}: {} {} {}", read("err0"), read("err1"), String::from_utf8_lossy(&out.stderr)))?;
+    Ok((read("code0").trim().parse()?, report))
+}
+
+fn findings(report: &serde_json::Value, severities: &[&str]) -> Vec<String> {
+    let all = report["findings"].as_array().cloned().unwrap_or_default();
+    let heavy = |f: &&serde_json::Value| f["severity"].as_str().is_some_and(|s| severities.contains(&s));
+    all.iter().filter(heavy).map(|f| format!("{} {} {}", f["code"], f["subject"], f["evidence"])).collect()
+}
+
+/// One after the other: two machines of one core each need both cores of a small machine.
+#[test]
+fn two_machines_with_verbs() -> Result {
+    let can = Command::new(LAB).arg("check").output()?;
+    if !can.status.success() {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&can.stdout).trim());
+        return Ok(());
+    }
+    let build = Command::new(LAB).arg("build").output()?;
+    if !build.status.success() {
+        eprintln!("skipped: the lab cannot be built: {}", String::from_utf8_lossy(&build.stderr).trim());
+        return Ok(());
+    }
+
+    let (code, report) = check(&[], ":")?;
+    assert_eq!((code, findings(&report, &["fail", "hold"])), (0, vec![]), "healthy");
+    let metrics = report["metrics"].as_array().cloned().unwrap_or_default();
+    let has = |case: &str, metric: &str| metrics.iter().any(|m| m["case"] == case && m["metric"] == metric);
+    for (case, metric) in [
+        ("pair out rxe0", "bandwidth"),
+        ("pair back rxe0", "bandwidth"),
+        ("pair both ways rxe0", "bandwidth"),
+        ("pair read 64 KiB rxe0", "bandwidth"),
+        ("pair send 64 KiB rxe0", "bandwidth"),
+        ("pair write latency 2 B rxe0", "latency"),
+        ("pair read latency 2 B rxe0", "latency"),
+        ("pair send latency 2 B rxe0", "latency"),
+        ("loopback write 64 KiB rxe0", "bandwidth"),
+    ] {
+        assert!(has(case, metric), "no {metric} of {case}");
+    }
+
+    // What machine 1 sends is limited: that direction is named, and no other.
+    let (code, report) = check(&["--netem", "1:rate 30mbit"], ":")?;
+    let named = findings(&report, &["fail", "hold"]);
+    assert!(code == 1 && named.len() == 1, "{named:?}");
+    assert!(named[0].starts_with("\"NET-030\" {\"link\":[\"lab1\",\"lab0\"]}"), "{named:?}");
+
+    // Packets get lost: the counters of the ports say so.
+    let (_, report) = check(&["--netem", "1:loss 1%"], ":")?;
+    let warned = findings(&report, &["warn"]);
+    assert!(warned.iter().any(|f| f.contains("RDM-001") && f.contains("rxe0 port 1: ")), "{warned:?}");
+
+    // The second network of machine 1 has no IP address: only the address of the link is left, and the other end's is of
+    // IPv4. Both stand in the error.
+    let (code, report) = check(&["--nics", "2"], "[ $LAB_RANK = 1 ] && { ip addr flush dev eth1; sleep 1; }")?;
+    let named = findings(&report, &["fail", "hold"]);
+    assert!(
+        (1..=2).contains(&code) && named.iter().any(|f| f.contains("rxe1 port 1, GID 0 RoCE v2 fe80")),
+        "{named:?}"
+    );
+    assert!(named.iter().all(|f| f.contains("lab1")), "an innocent one is named: {named:?}");
+
+    // A smaller MTU at one end: the connection takes it, and it is told.
+    let (code, report) = check(&[], "[ $LAB_RANK = 1 ] && ip link set eth0 mtu 1500; sleep 1")?;
+    let warned = findings(&report, &["warn"]);
+    assert_eq!((code, findings(&report, &["fail", "hold"])), (0, vec![]), "{warned:?}");
+    assert!(warned.iter().any(|f| f.contains("RDM-003") && f.contains("4096") && f.contains("1024")), "{warned:?}");
+
+    // A port that is down is told, and the rest is measured.
+    let (code, report) = check(&["--nics", "2"], "[ $LAB_RANK = 0 ] && ip link set eth1 down; sleep 1")?;
+    let warned = findings(&report, &["warn"]);
+    assert_eq!((code, findings(&report, &["fail", "hold"])), (0, vec![]), "{warned:?}");
+    assert!(warned.iter().any(|f| f.contains("RDM-002") && f.contains("lab0") && f.contains("rxe1")), "{warned:?}");
+    Ok(())
+}
