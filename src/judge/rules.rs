@@ -1,6 +1,7 @@
 //! The rules: what in a record makes which finding.
 
 mod cluster;
+mod configuration;
 mod environment;
 mod metrics;
 mod network;

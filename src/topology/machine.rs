@@ -22,6 +22,9 @@ pub struct Machine {
     pub memory: Memory,
     pub nics: Vec<Nic>,
     pub infiniband: Vec<IbDevice>,
+    /// Whether /dev/infiniband is there; absent where there is no RDMA device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uverbs: Option<bool>,
     pub gpus: Vec<PciGpu>,
     pub disks: Vec<Disk>,
     pub mounts: Vec<Mount>,

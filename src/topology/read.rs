@@ -19,6 +19,7 @@ pub fn discover(root: &SysRoot) -> Machine {
         memory: os::memory(root),
         nics: net::nics(root),
         infiniband: net::infiniband(root),
+        uverbs: None,
         gpus: pci::gpus(root),
         disks: pci::disks(root),
         mounts: root.read("/proc/self/mountinfo").map(|t| parse_mountinfo(&t)).unwrap_or_default(),
@@ -31,6 +32,7 @@ pub fn discover(root: &SysRoot) -> Machine {
         environment: root.environment(),
         missing: Vec::new(),
     };
+    machine.uverbs = (!machine.infiniband.is_empty()).then(|| root.exists("/dev/infiniband"));
     let roots = ["/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/sys/devices/system/cpu", "/sys/class/net"];
     let absent =
         roots.into_iter().filter(|p| !root.exists(p)).map(|p| Missing { path: PathBuf::from(p), denied: false });

@@ -136,6 +136,29 @@ fn provoke(code: &str) -> Option<Record> {
             Some(record)
         }
         "ENV-007" => node(&|m| (m.gpus, m.infiniband) = (vec![gpu.clone()], vec![IbDevice::default()])),
+        code @ ("ENV-009" | "ENV-010" | "ENV-011" | "ENV-012" | "ENV-013" | "ENV-014" | "ENV-015") => node(&|m| {
+            let port = gonogo::topology::IbPort {
+                port: 1,
+                state: Some("ACTIVE".into()),
+                link_layer: Some("Ethernet".into()),
+                ..Default::default()
+            };
+            let device = |n: &str| IbDevice { name: n.into(), ports: vec![port.clone()], ..IbDevice::default() };
+            m.infiniband = ["mlx5_1", "mlx5_10"].map(device).to_vec();
+            m.nics =
+                vec![gonogo::topology::Nic { name: "eth0".into(), state: Some("up".into()), ..Default::default() }];
+            let (name, value) = match code {
+                "ENV-009" => ("NCCL_IB_HCA", "mlx5_1"),
+                "ENV-010" => ("NCCL_IB_HCA", "=mlx5_7"),
+                "ENV-011" => ("NCCL_SOCKET_IFNAME", "bond0"),
+                "ENV-012" => ("NCCL_IB_GID_INDEX", "3"),
+                _ => ("NCCL_IB_DISABLE", if code == "ENV-013" { "1" } else { "0" }),
+            };
+            m.environment.insert(name.into(), value.into());
+            m.uverbs = Some(code != "ENV-014");
+            m.cpu.virtualised = false;
+            m.kernel.command_line = (code == "ENV-015").then(|| "intel_iommu=on".into());
+        }),
         "ENV-008" => node(&|m| m.memory.shm = Some(Bytes(64 << 20))),
         "GEM-001" => wrong("gemm", "flops", "residual"),
         "GEM-002" => wrong("gemm", "flops", "repeat"),

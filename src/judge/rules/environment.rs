@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::id::NodeName;
 use crate::judge::cell::is_busy;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
-use crate::judge::rules::Facts;
+use crate::judge::rules::{Facts, configuration};
 use crate::plan::RunPlan;
 use crate::record::Record;
 use crate::topology::Machine;
@@ -26,6 +26,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
             });
         };
         of_machine(machine, run, &mut add);
+        configuration::of_machine(machine, &mut |code, evidence| add(code, None, evidence));
     }
     counters(record, findings);
     for line in record.outcomes.iter().filter(|l| l.probe.as_str() == "environment") {
