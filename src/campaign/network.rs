@@ -25,7 +25,8 @@ pub(super) fn next_pairs(
         network.pairs = localise::Pairs::new(localise::leaf_numbers(&nodes, &localise::leaves(record)));
         network.nodes = nodes;
     }
-    if plane.rail.is_some() && plan.tier == Tier::Quick {
+    let further = localise::planes(record).iter().any(|p| p.probe == plane.probe && p != plane);
+    if further && plan.tier == Tier::Quick {
         // The nodes are known by now: one round shows a bad rail, and only suspects are looked at again.
         network.pairs.full = 1;
     }

@@ -267,7 +267,11 @@ fn page(fabric: &Fabric, findings: &[Finding], remarks: &[String]) -> String {
     let (bad, warned) = (count(Severity::Fail), count(Severity::Warn));
     match findings.first() {
         None => out.push_str("nothing is wrong with what was read\n"),
-        Some(f) => out.push_str(&format!("{bad} failures, {warned} warnings\nnext      gonogo explain {}\n", f.code)),
+        Some(f) => {
+            let some = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+            let counts = [some(bad, "failure"), some(warned, "warning")].join(", ");
+            out.push_str(&format!("{counts}\nnext      gonogo explain {}\n", f.code));
+        }
     }
     out
 }
