@@ -75,9 +75,13 @@ fn a_whole_check_measures_records_reports_and_gates() -> Result {
     assert!([0, 1, 2].contains(&check.code), "{}\n{}", check.code, check.err);
     let word = check.out.split_whitespace().next().unwrap_or("").to_owned();
     assert_eq!(word, ["GO", "NO-GO", "HOLD"][check.code as usize]);
-    for part in ["gemm", "memory", "tcp", "collective", "storage", "coverage  38 cases planned", "next      gonogo "] {
+    // 38 cases of every host; of RDMA one that says why there is none, or those of the devices.
+    let adapters = std::fs::read_dir("/sys/class/infiniband").map_or(0, Iterator::count);
+    let planned = |n: u64| if adapters == 0 { n == 39 } else { n >= 39 };
+    for part in ["gemm", "memory", "tcp", "collective", "storage", "coverage  ", "next      gonogo "] {
         assert!(check.out.contains(part), "{part} is not in\n{}", check.out);
     }
+    assert_eq!(check.out.contains("no RDMA device in /sys/class/infiniband"), adapters == 0, "{}", check.out);
     assert!(leftovers(dir.0.path()).is_empty());
     // No answer of this machine may be wrong, whatever its speed.
     for code in ["GEM-00", "MEM-00", "NET-00", "COL-00", "STO-00", "RUN-00", "VAL-001"] {
@@ -91,7 +95,7 @@ fn a_whole_check_measures_records_reports_and_gates() -> Result {
     let json: serde_json::Value =
         serde_json::from_str(&dir.run(&["report", "gonogo-out/latest", "--format", "json"])?.out)?;
     assert_eq!(json["exit_code"], check.code);
-    assert_eq!(json["coverage"]["planned"], 38);
+    assert!(json["coverage"]["planned"].as_u64().is_some_and(planned), "{}", json["coverage"]);
     assert!(json["metrics"].as_array().is_some_and(|m| m.len() > 50));
     Ok(())
 }
