@@ -565,7 +565,8 @@ impl Coordinator {
         let blame = match &t.failure {
             Some((place, f)) => (t.members.len() == 1 || !matches!(f.kind, FailKind::Error)).then(|| name(*place)),
             None if t.members.len() == 1 => None,
-            None if hung && !came.is_empty() && stalled.len() == 1 => Some(name(stalled[0])),
+            // Of two, either may be stuck in what it sends to the other: the path between them is no node's fault.
+            None if hung && t.members.len() > 2 && !came.is_empty() && stalled.len() == 1 => Some(name(stalled[0])),
             None => None,
         };
         let node = name(0);
