@@ -16,7 +16,7 @@ mod rounds;
 
 pub use decode::{Belief, Model};
 pub use ladder::{GroupTest, Level, Scale, Suspects};
-pub use pairs::{FULL_ROUNDS, Fabric, Hop, Pairs, Part, Reading, Test, Verdict};
+pub use pairs::{Fabric, Hop, Pairs, Part, Reading, Test, Verdict};
 pub use record::{
     Groups, MAX_INFERRED, NARROW_STEP, Network, Plane, groups, is_pairs, leaf_numbers, leaves, network, planes,
     round_args,

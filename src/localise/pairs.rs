@@ -94,7 +94,7 @@ pub struct Pairs {
 
 /// Rounds of all nodes that find one bad node in a hundred with few false alarms (section 2.3 of the method: one within
 /// leaves, two across).
-pub const FULL_ROUNDS: u32 = 3;
+const FULL_ROUNDS: u32 = 3;
 
 /// A reading as the decoder wants it.
 #[derive(Debug, Clone, Copy)]

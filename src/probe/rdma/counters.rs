@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-/// Counters that move when something is wrong, of InfiniBand, of mlx5 and of soft-RoCE; `*` stands for any beginning.
-pub(super) const TELLING: &[&str] = &[
+/// Counters that move when something is wrong, of InfiniBand, of mlx5 and of soft-RoCE, by their names in sysfs.
+const TELLING: &[&str] = &[
     "symbol_error",
     "link_error_recovery",
     "link_downed",

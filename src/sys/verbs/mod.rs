@@ -466,8 +466,3 @@ fn open_device(verbs: &Verbs, wanted: &str) -> Result<*mut raw::Context, VerbsEr
         }
     }
 }
-
-/// Whether the library is there.
-pub fn available() -> Result<(), VerbsError> {
-    Verbs::load().map(drop).map_err(VerbsError::NoLibrary)
-}

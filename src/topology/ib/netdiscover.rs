@@ -37,7 +37,7 @@ fn keep(subnet: &mut Subnet, node: Option<Node>) {
     let Some(node) = node else { return };
     let name = node.name.clone();
     if let Some(before) = subnet.nodes.insert(node.guid, node) {
-        subnet.twice.push((subnet.nodes.get(&before.guid).map_or(0, |n| n.guid), before.name, name));
+        subnet.twice.push((before.guid, before.name, name));
     }
 }
 
