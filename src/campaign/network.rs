@@ -59,8 +59,8 @@ fn in_leaf_order(record: &Record, nodes: &[NodeName]) -> Vec<(u32, NodeName)> {
     out
 }
 
-/// Collectives: by leaf, the ladder 2, 4, 8 ... and the world. Groups of one step are disjoint.
-pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName]) -> Vec<Step> {
+/// Collectives over TCP or an RDMA device: by leaf, the ladder 2, 4, 8 ... and the world. Groups of one step are disjoint.
+pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName], device: Option<&str>) -> Vec<Step> {
     if nodes.len() < 2 || !plan.wants("collective") {
         return Vec::new();
     }
@@ -70,7 +70,7 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName])
     let mut out = Vec::new();
     let mut add = |topology: &str, size: usize, groups: Vec<Vec<NodeName>>| {
         if !groups.is_empty() {
-            let mut step = probe::group_step(plan, topology, size as u32);
+            let mut step = probe::group_step(plan, topology, size as u32, device);
             let same = out.iter().filter(|s: &&Step| s.name.starts_with(&step.name)).count();
             if same > 0 {
                 step.name = format!("{}-{}", step.name, same + 1);
@@ -116,17 +116,22 @@ fn ring(names: &[NodeName]) -> Vec<Vec<Vec<NodeName>>> {
 }
 
 /// The next round that halves the groups which are slow only together; `None` when all is found or cannot be.
-pub(super) fn next_halving(record: &Record, plan: &CheckPlan, alive: &[NodeName]) -> Option<Step> {
-    let groups = localise::groups(record);
+pub(super) fn next_halving(
+    record: &Record,
+    plan: &CheckPlan,
+    alive: &[NodeName],
+    device: Option<&str>,
+) -> Option<Step> {
+    let groups = localise::groups(record, device);
     let there = |i: u32| alive.contains(groups.nodes[i as usize]);
     let (size, halves) = groups.scale.next(&there, plan.seed)?;
-    let mut step = probe::group_step(plan, "narrow", size);
+    let mut step = probe::group_step(plan, "narrow", size, device);
     // The largest all-reduce is what showed it.
     let largest = step.cases.iter().rposition(|c| c.starts_with("all-reduce"))?;
     step.estimate_ms /= step.cases.len() as u64;
     step.cases = vec![step.cases.swap_remove(largest)];
     let done = groups.scale.levels.iter().filter(|l| l.narrowing).count();
-    step.name = format!("{NARROW_STEP}{}", done + 1);
+    step.name = format!("{NARROW_STEP}{}{}", device.map_or(String::new(), |d| format!("{d}-")), done + 1);
     step.groups = halves.iter().map(|g| g.iter().map(|i| groups.nodes[*i as usize].clone()).collect()).collect();
     Some(step)
 }
@@ -141,11 +146,29 @@ pub(super) fn bad_nodes(record: &Record, plane: &Plane) -> Vec<NodeName> {
     network.pairs.verdict().bad.iter().filter_map(|(part, _)| of(part)).collect()
 }
 
-/// The collective that all nodes do over one rail.
-pub(super) fn rail_collective(plan: &CheckPlan, rail: &str, nodes: Vec<NodeName>) -> Step {
-    let step = probe::group_step(plan, &format!("rail {rail}"), nodes.len() as u32);
-    let name = format!("collective-rail-{rail}-{}", nodes.len());
-    Step { name, rail: Some(rail.to_owned()), groups: vec![nodes], ..step }
+/// The collective that all nodes do over one rail: an interface's TCP, or an RDMA device.
+pub(super) fn rail_collective(plan: &CheckPlan, plane: &Plane, nodes: Vec<NodeName>) -> Option<Step> {
+    let rail = plane.rail.as_deref()?;
+    let device = plane.is_rdma().then_some(rail);
+    let topology = device.map_or_else(|| format!("rail {rail}"), |_| "rail".to_owned());
+    let step = probe::group_step(plan, &topology, nodes.len() as u32, device);
+    Some(Step { rail: Some(rail.to_owned()), groups: vec![nodes], ..step })
+}
+
+/// The RDMA devices that every node has, with an active port.
+pub(super) fn devices(machines: &[(NodeName, Machine)]) -> Vec<String> {
+    let everywhere = |d: &&str| machines.iter().all(|(_, m)| m.active_rdma().any(|other| other == *d));
+    let first = machines.first().map(|(_, m)| m.active_rdma().filter(everywhere).map(str::to_owned).collect());
+    first.unwrap_or_default()
+}
+
+/// Neighbours, two by two, over all their devices at once.
+pub(super) fn all_rails(plan: &CheckPlan, devices: &[String], nodes: &[NodeName]) -> Option<Step> {
+    if devices.len() < 2 || nodes.len() < 2 {
+        return None;
+    }
+    let groups = nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect();
+    Some(Step { groups, ..probe::rails_step(plan, devices) })
 }
 
 /// The other interfaces of the same kind as the one that carried the pairs: up, with an address, on every node, as fast.

@@ -96,9 +96,11 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         if self.is_cluster() && self.fleet.nodes().len() > 1 {
             self.together();
             self.pairs(&Plane::TCP);
-            self.groups();
-            self.rails(&machines);
-            self.devices(&machines);
+            let alive = self.fleet.nodes();
+            let there: Vec<_> = machines.iter().filter(|(n, _)| alive.contains(n)).cloned().collect();
+            self.groups(&Plane::TCP);
+            self.rails(&there);
+            self.devices(&network::devices(&there));
         }
         self.again(limits, Duration::ZERO);
         if self.is_cluster() {
@@ -246,7 +248,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         if plan.wants("tcp") {
             ms += PAIR_ROUNDS * turns * pair.estimate_ms;
         }
-        for step in network::collectives(&self.record, plan, &nodes) {
+        for step in network::collectives(&self.record, plan, &nodes, None) {
             ms += u64::from(self.fleet.turns(&step)) * step.estimate_ms;
         }
         Duration::from_millis(ms)
@@ -319,43 +321,54 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         }
     }
 
-    /// Pairs over each RDMA device that every node has.
-    fn devices(&mut self, machines: &[(NodeName, Machine)]) {
-        let alive = self.fleet.nodes();
-        let there: Vec<&Machine> = machines.iter().filter(|(n, _)| alive.contains(n)).map(|(_, m)| m).collect();
-        let everywhere = |d: &&str| there.iter().all(|m| m.active_rdma().any(|other| other == *d));
-        let devices: Vec<String> =
-            there.first().map_or(Vec::new(), |m| m.active_rdma().filter(everywhere).map(str::to_owned).collect());
-        for device in devices {
-            self.pairs(&Plane { probe: ProbeName::new("rdma"), rail: Some(device) });
+    /// Each RDMA device that every node has: pairs, and all-reduce, over the first in all topologies; then all at once.
+    fn devices(&mut self, devices: &[String]) {
+        let plan = self.record.header.plan.clone();
+        for (i, device) in devices.iter().enumerate() {
+            let plane = Plane { probe: ProbeName::new("rdma"), rail: Some(device.clone()) };
+            self.pairs(&plane);
+            if i == 0 { self.groups(&plane) } else { self.rail(&plane) }
+        }
+        if plan.wants("rdma")
+            && let Some(step) = network::all_rails(&plan, devices, &self.fleet.nodes())
+        {
+            self.between(step);
         }
     }
 
     /// Each other interface like the one that the control channel uses: pairs, and an all-reduce of all nodes.
     fn rails(&mut self, machines: &[(NodeName, Machine)]) {
-        let plan = self.record.header.plan.clone();
-        let alive = self.fleet.nodes();
-        let there: Vec<_> = machines.iter().filter(|(n, _)| alive.contains(n)).cloned().collect();
-        for rail in network::rails(&self.record, &there) {
+        for rail in network::rails(&self.record, machines) {
             let plane = Plane { rail: Some(rail.clone()), ..Plane::TCP };
             self.pairs(&plane);
-            let bad = network::bad_nodes(&self.record, &plane);
-            let nodes: Vec<NodeName> = self.fleet.nodes().into_iter().filter(|n| !bad.contains(n)).collect();
-            if nodes.len() > 1 && plan.wants("collective") {
-                self.between(network::rail_collective(&plan, &rail, nodes));
-            }
+            self.rail(&plane);
         }
     }
 
-    fn groups(&mut self) {
+    fn rail(&mut self, plane: &Plane) {
         let plan = self.record.header.plan.clone();
-        // Survivors only: a node that is slow by itself makes every group slow, and is found already.
-        let verdict = network::bad_nodes(&self.record, &Plane::TCP);
-        let nodes: Vec<NodeName> = self.fleet.nodes().into_iter().filter(|n| !verdict.contains(n)).collect();
-        for step in network::collectives(&self.record, &plan, &nodes) {
+        let nodes = self.good_nodes(plane);
+        if nodes.len() > 1
+            && plan.wants("collective")
+            && let Some(step) = network::rail_collective(&plan, plane, nodes)
+        {
             self.between(step);
         }
-        while let Some(step) = network::next_halving(&self.record, &plan, &self.fleet.nodes()) {
+    }
+
+    /// Survivors only: a node that is slow by itself makes every group slow, and is found already.
+    fn good_nodes(&self, plane: &Plane) -> Vec<NodeName> {
+        let bad = network::bad_nodes(&self.record, plane);
+        self.fleet.nodes().into_iter().filter(|n| !bad.contains(n)).collect()
+    }
+
+    fn groups(&mut self, plane: &Plane) {
+        let plan = self.record.header.plan.clone();
+        let device = plane.is_rdma().then_some(plane.rail.as_deref()).flatten();
+        for step in network::collectives(&self.record, &plan, &self.good_nodes(plane), device) {
+            self.between(step);
+        }
+        while let Some(step) = network::next_halving(&self.record, &plan, &self.fleet.nodes(), device) {
             // Nothing was promised: without time for it, the group stays named whole.
             let time = Duration::from_millis(step.estimate_ms) * self.fleet.turns(&step);
             if self.fleet.interrupted() || time > self.left() {

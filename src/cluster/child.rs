@@ -74,9 +74,11 @@ impl Child {
 
     /// What to call a rank in an error: its node, where each node has one.
     pub fn name(&self, rank: usize) -> String {
-        match self.members.get(rank) {
-            Some(node) if self.members.len() == self.ranks as usize => node.to_string(),
-            _ => format!("rank {rank}"),
+        let each = (self.ranks as usize).checked_div(self.members.len()).unwrap_or(0);
+        match rank.checked_div(each).and_then(|place| self.members.get(place)) {
+            Some(node) if each == 1 => node.to_string(),
+            Some(node) => format!("{node} (its rank {})", rank % each),
+            None => format!("rank {rank}"),
         }
     }
 

@@ -7,6 +7,7 @@ mod metrics;
 mod network;
 mod outcomes;
 mod peers;
+mod ports;
 mod storage;
 mod waivers;
 
@@ -162,6 +163,7 @@ pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -
     metrics::findings(&cells, &mut findings);
     metrics::unmeasured_requirements(&cells, limits, &mut findings);
     environment::findings(record, run, &mut findings);
+    ports::findings(record, &mut findings);
     storage::findings(record, run, &cells, &mut findings);
     cluster::findings(record, &mut findings);
     network::findings(record, &mut findings);

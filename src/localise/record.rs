@@ -28,6 +28,10 @@ impl Plane {
     /// The network of the control channel.
     pub const TCP: Plane = Plane { probe: ProbeName::new("tcp"), rail: None };
 
+    pub fn is_rdma(&self) -> bool {
+        self.probe.as_str() == "rdma"
+    }
+
     /// The plane of a round of pairs; `None` for any other step.
     pub fn of(step: &Step) -> Option<Self> {
         is_pairs(step).then(|| Plane { probe: step.probe.clone(), rail: step.rail.clone() })
@@ -177,9 +181,25 @@ pub struct Groups<'r> {
     pub scale: Scale,
 }
 
-/// Collects every collective over groups of nodes: the last all-reduce of each, which is the largest.
-pub fn groups(record: &Record) -> Groups<'_> {
-    let several = |s: &&Step| s.probe.as_str() == "collective" && s.groups.iter().any(|g| g.len() > 1);
+/// A collective over groups of nodes.
+fn is_group(s: &Step) -> bool {
+    s.probe.as_str() == "collective" && s.groups.iter().any(|g| g.len() > 1)
+}
+
+/// What carried collectives over groups: `None` for the control channel's own network, else a rail's name.
+pub fn carriers(record: &Record) -> Vec<Option<&str>> {
+    let mut out: Vec<Option<&str>> = Vec::new();
+    for s in record.steps.iter().filter(|s| is_group(s)) {
+        if !out.contains(&s.rail.as_deref()) {
+            out.push(s.rail.as_deref());
+        }
+    }
+    out
+}
+
+/// Collects every collective over groups of nodes on a carrier: the last all-reduce of each, which is the largest.
+pub fn groups<'r>(record: &'r Record, rail: Option<&str>) -> Groups<'r> {
+    let several = |s: &&Step| is_group(s) && s.rail.as_deref() == rail;
     let steps: Vec<(&Step, &str)> = record
         .steps
         .iter()

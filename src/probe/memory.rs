@@ -9,13 +9,13 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
-use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
 use crate::measure::{Better, Check, Measured, Metric, Outcome, Sampler};
 use crate::plan::CheckPlan;
+use crate::probe::affinity::pin;
 use crate::probe::{Probe, ProbeError, step};
 use crate::sys::pages::huge_vec;
 use crate::topology::Machine;
@@ -212,15 +212,6 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
         child.outcome(&case(*kernel, cores), Outcome::Measured(measured))?;
     }
     Ok(())
-}
-
-/// Pinning is best effort: in a container it may be refused, and the figures then say what an unpinned job gets.
-fn pin(cpu: Option<u32>) {
-    if let Some(cpu) = cpu.filter(|c| (*c as usize) < CpuSet::MAX_CPU) {
-        let mut set = CpuSet::new();
-        set.set(cpu as usize);
-        let _ = sched_setaffinity(None, &set);
-    }
 }
 
 /// One pass. Returns the sum for a read, 0 otherwise.

@@ -2,6 +2,7 @@
 //!
 //! A probe returns facts; it never says whether they are good.
 
+mod affinity;
 mod collective;
 mod dial;
 mod environment;
@@ -19,6 +20,7 @@ use crate::topology::Machine;
 
 pub use collective::group_step;
 pub use environment::{clock_step, launcher_step};
+pub use rdma::rails_step;
 pub use storage::{shared_step, sweep as sweep_scratch};
 pub use tcp::latency_step;
 

@@ -23,9 +23,47 @@ pub fn huge_vec<T: Copy>(len: usize, value: T) -> Vec<T> {
     data
 }
 
+/// Zeroed memory that begins at a page: what devices like best, and numbers in it are aligned.
+pub struct Pages {
+    data: Vec<u8>,
+    skip: usize,
+    len: usize,
+}
+
+impl Pages {
+    pub fn new(len: usize) -> Self {
+        let data = huge_vec(len + PAGE, 0u8);
+        // The vector's own memory does not move when the vector does.
+        let skip = data.as_ptr().align_offset(PAGE).min(PAGE);
+        Pages { data, skip, len }
+    }
+}
+
+impl std::ops::Deref for Pages {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.data[self.skip..self.skip + self.len]
+    }
+}
+
+impl std::ops::DerefMut for Pages {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.data[self.skip..self.skip + self.len]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_begin_at_a_page() {
+        for len in [0, 1, 4096, 100_000] {
+            let p = Pages::new(len);
+            assert!(p.as_ptr().align_offset(PAGE) == 0 && p.len() == len && p.iter().all(|b| *b == 0));
+        }
+    }
 
     #[test]
     fn vectors_of_any_length_are_filled() {

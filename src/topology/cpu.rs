@@ -4,7 +4,7 @@ use crate::topology::{Cpu, NumaNode, SysRoot};
 use crate::unit::Bytes;
 
 /// `0-3,8,10-11` -> the numbers. Nonsense parts are left out; at most 8192 numbers are taken.
-pub(super) fn parse_list(text: &str) -> Vec<u32> {
+pub fn parse_list(text: &str) -> Vec<u32> {
     let mut out = Vec::new();
     for part in text.trim().split(',') {
         let (a, b) = part.split_once('-').unwrap_or((part, part));

@@ -118,8 +118,73 @@ pub struct Nic {
 pub struct IbDevice {
     pub name: String,
     pub firmware: Option<String>,
+    /// The adapter's model, such as `MT4129`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The board's number (PSID): what one model is sold as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub board: Option<String>,
+    /// The kernel driver; absent where no device is behind it, as for soft-RoCE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// Whether libibverbs' configuration names a provider for it; absent where that cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<bool>,
     pub numa: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pcie: Option<Pcie>,
+    /// Congestion control as the driver's files show it: absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub congestion: Option<Congestion>,
     pub ports: Vec<IbPort>,
+}
+
+/// What a RoCE adapter does against loss, by traffic class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Congestion {
+    /// Classes in which the sender slows down when told (DCQCN).
+    pub ecn: Option<u32>,
+    /// Classes that may be paused.
+    pub pfc: Option<u32>,
+}
+
+/// A device's place on PCI Express.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Pcie {
+    /// Bridges above it, the root port first.
+    pub bridges: Vec<String>,
+    /// Bridges of those that send peer-to-peer traffic up to the root complex (ACS); absent where that may not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirecting: Option<Vec<String>>,
+    pub link: Option<PcieLink>,
+    /// What the device itself could do.
+    pub most: Option<PcieLink>,
+    /// What the slot above it could do.
+    pub slot: Option<PcieLink>,
+}
+
+/// Transfers per second and lane, and lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct PcieLink {
+    /// 2.5 for the first generation, 32 for the fifth.
+    pub gigatransfers: f64,
+    pub lanes: u32,
+}
+
+impl PcieLink {
+    /// Bytes per second each way, after line coding, before packet headers.
+    pub fn rate(&self) -> f64 {
+        let coding = if self.gigatransfers <= 5.0 { 0.8 } else { 128.0 / 130.0 };
+        self.gigatransfers * 1e9 * coding * f64::from(self.lanes) / 8.0
+    }
+}
+
+impl std::fmt::Display for PcieLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} GT/s x{}", self.gigatransfers, self.lanes)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -130,6 +195,25 @@ pub struct IbPort {
     pub phys_state: Option<String>,
     pub rate: Option<String>,
     pub link_layer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lid: Option<u16>,
+    /// The subnet manager's; 0 while there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sm_lid: Option<u16>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gids: Vec<Gid>,
+    /// Partitions in the order of the port's table; the highest bit means full membership.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pkeys: Vec<u16>,
+}
+
+/// An entry of a port's table of addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Gid {
+    pub index: u8,
+    pub address: String,
+    /// `IB/RoCE v1` or `RoCE v2`; of InfiniBand the former.
+    pub kind: String,
 }
 
 /// A GPU by its PCI class; what only a driver can tell is not here.
@@ -141,6 +225,8 @@ pub struct PciGpu {
     pub device: String,
     pub driver: Option<String>,
     pub numa: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pcie: Option<Pcie>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]

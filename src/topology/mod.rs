@@ -8,11 +8,14 @@ mod machine;
 mod net;
 mod os;
 mod pci;
+mod rdma;
 mod read;
 mod sysroot;
 
+pub use cpu::parse_list as parse_cpu_list;
 pub use fabric::{FabricError, Leaf, parse_topology_conf, read_topology};
 pub use filesystem::{Filesystem, Mount, mount_of};
 pub use machine::*;
+pub use rdma::gids;
 pub use read::{boot_id, discover};
 pub use sysroot::{SysRoot, SysRootError};

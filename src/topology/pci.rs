@@ -1,6 +1,7 @@
-//! GPUs by PCI class, and disks. No driver is asked: a GPU whose driver is broken must still be seen.
+//! GPUs by PCI class, a device's place on PCI Express, and disks. No driver is asked: a GPU whose driver is broken must still
+//! be seen.
 
-use crate::topology::{Disk, PciGpu, SysRoot};
+use crate::topology::{Disk, PciGpu, Pcie, PcieLink, SysRoot};
 use crate::unit::Bytes;
 
 /// Display and 3D controllers of those who make accelerators; a server's ASPEED or virtio display is none.
@@ -18,11 +19,61 @@ pub(super) fn gpus(root: &SysRoot) -> Vec<PciGpu> {
                 device: root.read(format!("{dir}/device")).unwrap_or_default(),
                 driver: root.link_name(format!("{dir}/driver")),
                 numa: root.parse::<i64>(format!("{dir}/numa_node")).and_then(|n| u32::try_from(n).ok()),
+                pcie: pcie(root, &pci),
                 vendor,
                 pci,
             })
         })
         .collect()
+}
+
+/// A device's place on PCI Express, by its address.
+pub(super) fn pcie(root: &SysRoot, address: &str) -> Option<Pcie> {
+    let dir = |a: &str| format!("/sys/bus/pci/devices/{a}");
+    // `../../../devices/pci0000:16/0000:16:01.0/0000:17:00.0`: the bridges, then the device.
+    let target = root.link(dir(address))?;
+    let bridges: Vec<String> = target
+        .split('/')
+        .filter(|part| part.len() == 12 && part.as_bytes()[4] == b':' && *part != address)
+        .map(str::to_owned)
+        .collect();
+    let read: Option<Vec<(&String, bool)>> =
+        bridges.iter().map(|b| Some((b, redirects(&root.read_bytes(format!("{}/config", dir(b)))?)?))).collect();
+    let redirecting = read.map(|all| all.into_iter().filter(|(_, on)| *on).map(|(b, _)| b.clone()).collect());
+    let link = |a: &str, which: &str| {
+        // `16.0 GT/s PCIe`, `Unknown`; a width of 0 or 255 is of a link that is not there.
+        let speed = root.read(format!("{}/{which}_link_speed", dir(a)))?;
+        let gigatransfers: f64 = speed.split(' ').next()?.parse().ok().filter(|g: &f64| g.is_finite() && *g > 0.0)?;
+        let lanes = root.parse::<u32>(format!("{}/{which}_link_width", dir(a))).filter(|w| (1..=32).contains(w))?;
+        Some(PcieLink { gigatransfers, lanes })
+    };
+    let slot = bridges.last().and_then(|b| link(b, "max"));
+    Some(Pcie { redirecting, link: link(address, "current"), most: link(address, "max"), slot, bridges })
+}
+
+/// Whether a bridge's Access Control Services redirect peer-to-peer requests, from its configuration space (PCI Express Base
+/// Specification, 7.7.11). `None` where only the first part of it may be read, as by a user who is not root.
+fn redirects(config: &[u8]) -> Option<bool> {
+    const ACS: u32 = 0x000d;
+    const REQUEST_REDIRECT: u16 = 1 << 2;
+    if config.len() < 4096 {
+        return None;
+    }
+    let word = |at: usize| Some(u32::from_le_bytes(config.get(at..at + 4)?.try_into().ok()?));
+    let mut at = 0x100;
+    // The list has 960 places at most; one that goes in circles ends there.
+    for _ in 0..960 {
+        let header = word(at)?;
+        if header & 0xffff == ACS {
+            let control = u16::from_le_bytes(config.get(at + 6..at + 8)?.try_into().ok()?);
+            return Some(control & REQUEST_REDIRECT != 0);
+        }
+        at = (header >> 20) as usize & !3;
+        if at < 0x100 {
+            break;
+        }
+    }
+    Some(false)
 }
 
 pub(super) fn disks(root: &SysRoot) -> Vec<Disk> {
@@ -40,4 +91,36 @@ pub(super) fn disks(root: &SysRoot) -> Vec<Disk> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(capabilities: &[(usize, u32, usize, u16)]) -> Vec<u8> {
+        let mut out = vec![0u8; 4096];
+        for (at, id, next, control) in capabilities {
+            out[*at..at + 4].copy_from_slice(&(id | 1 << 16 | (*next as u32) << 20).to_le_bytes());
+            out[at + 6..at + 8].copy_from_slice(&control.to_le_bytes());
+        }
+        out
+    }
+
+    #[test]
+    fn a_bridge_that_redirects_is_known_by_its_control_bits() {
+        let chain = |control| config(&[(0x100, 0x0001, 0x148, 0xffff), (0x148, 0x000d, 0, control)]);
+        assert_eq!(redirects(&chain(0x001d)), Some(true));
+        assert_eq!(redirects(&chain(0x0001)), Some(false));
+        assert_eq!(redirects(&config(&[])), Some(false));
+        assert_eq!(redirects(&chain(0x1d)[..64]), None);
+        // A list that points at itself.
+        assert_eq!(redirects(&config(&[(0x100, 0x0001, 0x100, 0)])), Some(false));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_configuration_makes_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 4096)) {
+            let _ = redirects(&bytes);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::topology::filesystem::parse_mountinfo;
-use crate::topology::{Machine, Missing, SysRoot, cpu, net, os, pci};
+use crate::topology::{Machine, Missing, SysRoot, cpu, net, os, pci, rdma};
 
 /// What the kernel calls this boot: machines that share a kernel share it, whatever names they bear.
 pub fn boot_id(root: &SysRoot) -> Option<String> {
@@ -18,7 +18,7 @@ pub fn discover(root: &SysRoot) -> Machine {
         cpu: cpu::read(root),
         memory: os::memory(root),
         nics: net::nics(root),
-        infiniband: net::infiniband(root),
+        infiniband: rdma::devices(root),
         uverbs: None,
         gpus: pci::gpus(root),
         disks: pci::disks(root),

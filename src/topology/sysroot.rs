@@ -157,6 +157,13 @@ impl SysRoot {
     /// A text file, without its last line feed. `None` when absent, unreadable (sysfs answers EINVAL for what a device
     /// lacks) or not text.
     pub fn read(&self, path: impl AsRef<Path>) -> Option<String> {
+        let bytes = self.read_bytes(path)?;
+        let text = String::from_utf8_lossy(&bytes);
+        Some(text.trim_end_matches(['\n', '\0']).to_owned())
+    }
+
+    /// A file as it is. `None` when absent or unreadable.
+    pub fn read_bytes(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
         let path = path.as_ref();
         let bytes = self.look(path, |real| {
             let mut bytes = Vec::new();
@@ -170,8 +177,7 @@ impl SysRoot {
             }
             fs::write(target, &bytes)
         });
-        let text = String::from_utf8_lossy(&bytes);
-        Some(text.trim_end_matches(['\n', '\0']).to_owned())
+        Some(bytes)
     }
 
     /// A text file parsed; nonsense in it is absence.
@@ -199,14 +205,19 @@ impl SysRoot {
 
     /// The last part of where a link points: `driver -> ../../bus/pci/drivers/mlx5_core` gives `mlx5_core`.
     pub fn link_name(&self, path: impl AsRef<Path>) -> Option<String> {
+        let target = self.link(path)?;
+        target.rsplit('/').next().filter(|n| !n.is_empty()).map(str::to_owned)
+    }
+
+    /// Where a link points, as it is written.
+    pub fn link(&self, path: impl AsRef<Path>) -> Option<String> {
         let path = path.as_ref();
         if let Mode::Replay { links, .. } = &self.mode {
             return links.get(path).cloned();
         }
-        let target = self.look(path, |p| fs::read_link(p))?;
-        let name = target.file_name()?.to_str()?.to_owned();
-        self.links.borrow_mut().insert(path.to_owned(), name.clone());
-        Some(name)
+        let target = self.look(path, |p| fs::read_link(p))?.into_os_string().into_string().ok()?;
+        self.links.borrow_mut().insert(path.to_owned(), target.clone());
+        Some(target)
     }
 
     /// Whether a path exists.

@@ -11,7 +11,7 @@ use gonogo::measure::{
 };
 use gonogo::plan::RunPlan;
 use gonogo::record::{Damage, Record};
-use gonogo::topology::{IbDevice, Machine, Missing, PciGpu};
+use gonogo::topology::{Congestion, IbDevice, IbPort, Machine, Missing, NumaNode, PciGpu, Pcie, PcieLink};
 use gonogo::unit::Bytes;
 
 /// The smallest record that brings a code up; `None` for a code nobody wrote a test for.
@@ -158,6 +158,68 @@ fn provoke(code: &str) -> Option<Record> {
             m.uverbs = Some(code != "ENV-014");
             m.cpu.virtualised = false;
             m.kernel.command_line = (code == "ENV-015").then(|| "intel_iommu=on".into());
+        }),
+        code @ ("ENV-016" | "ENV-017" | "ENV-018" | "ENV-019" | "RDM-005" | "RDM-006" | "RDM-007" | "RDM-008"
+        | "RDM-009" | "RDM-010") => node(&|m| {
+            let link = |gigatransfers, lanes| Some(PcieLink { gigatransfers, lanes });
+            let port = |rate: &str| IbPort {
+                port: 1,
+                state: Some("ACTIVE".into()),
+                rate: Some(rate.into()),
+                link_layer: Some("InfiniBand".into()),
+                lid: Some(7),
+                sm_lid: Some(1),
+                pkeys: vec![0xffff],
+                ..Default::default()
+            };
+            let device = |n: &str, rate: &str| IbDevice {
+                name: n.into(),
+                model: Some("MT4129".into()),
+                driver: Some("mlx5_core".into()),
+                ports: vec![port(rate)],
+                ..IbDevice::default()
+            };
+            let full = "400 Gb/sec (4X NDR)";
+            m.infiniband = ["mlx5_0", "mlx5_1", "mlx5_2"].map(|n| device(n, full)).to_vec();
+            m.cpu.virtualised = false;
+            let d = &mut m.infiniband[2];
+            let place = Pcie { bridges: vec!["0000:16:01.0".into()], link: link(16.0, 4), ..Pcie::default() };
+            match code {
+                "ENV-016" => {
+                    d.numa = Some(1);
+                    let node = |id, cpus: &[u32]| NumaNode { id, cpus: cpus.to_vec(), memory: None };
+                    m.cpu.numa = vec![node(0, &[0, 1]), node(1, &[2, 3])];
+                    m.cpu.allowed = vec![0, 1];
+                }
+                "ENV-017" => {
+                    let redirecting = Some(vec!["0000:16:01.0".to_owned()]);
+                    d.pcie = Some(Pcie { redirecting, link: link(32.0, 16), ..place });
+                    m.gpus = vec![gpu.clone()];
+                }
+                "ENV-018" => d.provider = Some(false),
+                "ENV-019" => {
+                    d.ports[0].link_layer = Some("Ethernet".into());
+                    d.congestion = Some(Congestion { ecn: Some(0), pfc: Some(0) });
+                }
+                "RDM-005" => d.ports[0].rate = Some("100 Gb/sec (1X NDR)".into()),
+                "RDM-006" => d.ports[0].rate = Some("100 Gb/sec (1X NDR)".into()),
+                "RDM-007" => m.infiniband.iter_mut().for_each(|d| d.ports[0].rate = Some("200 Gb/sec (4X HDR)".into())),
+                "RDM-008" => d.pcie = Some(Pcie { most: link(32.0, 16), slot: link(32.0, 16), ..place }),
+                "RDM-009" => d.ports[0].sm_lid = Some(0),
+                _ => d.ports[0].pkeys = vec![0x7fff],
+            }
+        }),
+        "RDM-004" => cluster(&|r| {
+            let node = NodeName("n1".into());
+            let groups = [vec![node.clone(), NodeName("n2".into())]];
+            for (step, case, rate) in [("rdma-alone", "pair out", 48e9), ("rdma-all-rails", "all rails out", 25e9)] {
+                let cases = ["mlx5_0", "mlx5_1"].map(|d| format!("{case} {d}"));
+                let names: Vec<&str> = cases.iter().map(String::as_str).collect();
+                add_groups(r, step, "rdma", &names, serde_json::Value::Null, &groups);
+                for case in &cases {
+                    add_line(r, &node, step, "rdma", case, measured(series("rdma", "bandwidth", rate)));
+                }
+            }
         }),
         "ENV-008" => node(&|m| m.memory.shm = Some(Bytes(64 << 20))),
         "GEM-001" => wrong("gemm", "flops", "residual"),

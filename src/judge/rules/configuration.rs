@@ -1,7 +1,7 @@
 //! What is set wrongly for RDMA and NCCL: mistakes that cost people weeks, for nothing breaks, it is only slow.
 
 use crate::id::clean;
-use crate::topology::{Machine, Nic};
+use crate::topology::{Congestion, Machine, Nic};
 
 /// `^mlx5_0:1,mlx5_1`, `=eth0`: NCCL's lists of interfaces and devices.
 struct Listed<'a> {
@@ -67,6 +67,41 @@ pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, String)) {
     }
     if let (false, Some(false)) = (devices.is_empty(), m.uverbs) {
         add("ENV-014", format!("{} in /sys/class/infiniband, no /dev/infiniband", devices.join(", ")));
+    }
+    for d in &m.infiniband {
+        let there = d.numa.and_then(|n| m.cpu.numa.iter().find(|x| x.id == n));
+        if let Some(node) = there.filter(|n| m.cpu.numa.len() > 1 && !n.cpus.is_empty())
+            && !m.cpu.allowed.is_empty()
+            && !node.cpus.iter().any(|c| m.cpu.allowed.contains(c))
+        {
+            add("ENV-016", format!("{} is at NUMA node {}, and no CPU of it is allowed here", d.name, node.id));
+        }
+        if let (Some(false), Some(driver)) = (d.provider, d.driver.as_deref().or(Some("software"))) {
+            add("ENV-018", format!("{} ({}): none in /etc/libibverbs.d", d.name, clean(driver)));
+        }
+        let roce = d.ports.iter().any(|p| p.link_layer.as_deref() == Some("Ethernet"));
+        if let (true, Some(Congestion { ecn, pfc })) = (roce, d.congestion)
+            && ecn.unwrap_or(0) == 0
+            && pfc.unwrap_or(0) == 0
+        {
+            let what = match (ecn, pfc) {
+                (Some(_), Some(_)) => "ECN and PFC are off in all classes",
+                (Some(_), None) => "ECN is off in all classes, and PFC cannot be seen",
+                _ => "PFC is off in all classes, and ECN cannot be seen",
+            };
+            add("ENV-019", format!("{}: {what}", d.name));
+        }
+    }
+    let places =
+        m.infiniband.iter().filter_map(|d| d.pcie.as_ref()).chain(m.gpus.iter().filter_map(|g| g.pcie.as_ref()));
+    let mut redirecting: Vec<&str> =
+        places.filter_map(|p| p.redirecting.as_ref()).flatten().map(String::as_str).collect();
+    redirecting.sort_unstable();
+    redirecting.dedup();
+    if !redirecting.is_empty() && !devices.is_empty() && !m.gpus.is_empty() && !m.cpu.virtualised {
+        let more = if redirecting.len() > 4 { format!(" and {} more", redirecting.len() - 4) } else { String::new() };
+        let shown = redirecting.iter().take(4).copied().collect::<Vec<_>>().join(", ");
+        add("ENV-017", format!("ACS redirects requests at {}{more}", clean(&shown)));
     }
     let line = m.kernel.command_line.as_deref().unwrap_or("");
     let on = ["intel_iommu=on", "amd_iommu=on"].iter().find(|w| line.split_whitespace().any(|x| x == **w));

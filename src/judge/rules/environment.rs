@@ -1,8 +1,5 @@
 //! What the machine is -> findings.
 
-use std::collections::BTreeMap;
-
-use crate::id::NodeName;
 use crate::judge::cell::is_busy;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::{Facts, configuration};
@@ -28,7 +25,6 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
         of_machine(machine, run, &mut add);
         configuration::of_machine(machine, &mut |code, evidence| add(code, None, evidence));
     }
-    counters(record, findings);
     for line in record.outcomes.iter().filter(|l| l.probe.as_str() == "environment") {
         if let Some(load) = line.load.filter(is_busy) {
             let evidence = format!(
@@ -40,25 +36,6 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
     }
 }
 
-/// Error counters that moved under traffic, each port once with all that moved.
-fn counters(record: &Record, findings: &mut Vec<Finding>) {
-    let mut ports: BTreeMap<(NodeName, String, u8), BTreeMap<String, u64>> = BTreeMap::new();
-    for line in &record.outcomes {
-        for c in line.outcome.measured().into_iter().flat_map(|m| &m.counters) {
-            let node = c.node.clone().unwrap_or_else(|| line.node.clone());
-            let port = ports.entry((node, c.device.clone(), c.port)).or_default();
-            for (name, by) in &c.moved {
-                *port.entry(name.clone()).or_default() += by;
-            }
-        }
-    }
-    for ((node, device, port), moved) in ports {
-        let shown: Vec<String> = moved.iter().map(|(name, by)| format!("{name} +{by}")).collect();
-        let evidence = format!("{device} port {port}: {}", shown.join(", "));
-        findings.push(Finding::new(doc("RDM-001"), Subject::Node(node), evidence));
-    }
-}
-
 fn of_machine(m: &Machine, run: &RunPlan, add: &mut dyn FnMut(&str, Option<Severity>, String)) {
     let wanted_gpus = run.nodes.as_ref().map_or(0, |n| n.gpus_per_node) as usize;
     if m.gpus.len() < wanted_gpus {
@@ -67,13 +44,6 @@ fn of_machine(m: &Machine, run: &RunPlan, add: &mut dyn FnMut(&str, Option<Sever
     if !m.gpus.is_empty() {
         let severity = (wanted_gpus > 0).then_some(Severity::Hold);
         add("COV-003", severity, format!("{} GPU(s) seen, none measured", m.gpus.len()));
-    }
-    for (d, p) in m.infiniband.iter().flat_map(|d| d.ports.iter().map(move |p| (d, p))) {
-        let state = p.state.as_deref().unwrap_or("unknown");
-        if state != "ACTIVE" {
-            let physical = p.phys_state.as_deref().unwrap_or("unknown");
-            add("RDM-002", None, format!("{} port {}: {state}, physically {physical}", d.name, p.port));
-        }
     }
     if let (false, Some(limit)) = (m.infiniband.is_empty(), m.limits.memlock) {
         add("ENV-001", None, format!("memlock is {limit}, {} InfiniBand device(s) are there", m.infiniband.len()));

@@ -22,7 +22,9 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     }
     let culprits: HashSet<NodeName> =
         findings.iter().filter(|f| f.severity >= Severity::Hold).filter_map(|f| f.subject.node().cloned()).collect();
-    ladder(record, &culprits, findings);
+    for rail in localise::carriers(record) {
+        ladder(record, rail, &culprits, findings);
+    }
     transport(record, findings);
 }
 
@@ -163,15 +165,16 @@ fn one_way(network: &localise::Network<'_>, on: &str, findings: &mut Vec<Finding
 }
 
 /// What is slow only in company: the node if halving found it, else the group.
-fn ladder(record: &Record, culprits: &HashSet<NodeName>, findings: &mut Vec<Finding>) {
-    let groups = localise::groups(record);
+fn ladder(record: &Record, rail: Option<&str>, culprits: &HashSet<NodeName>, findings: &mut Vec<Finding>) {
+    let groups = localise::groups(record, rail);
+    let on = rail.map_or(String::new(), |r| format!("{r}: "));
     for s in groups.scale.suspects() {
         let nodes: Vec<NodeName> = s.nodes.iter().map(|i| groups.nodes[*i as usize].clone()).collect();
         if nodes.iter().any(|n| culprits.contains(n)) {
             continue;
         }
         let others = if s.others == 1 { "the other group".to_owned() } else { format!("{} other groups", s.others) };
-        let slow = format!("{:.0} % of the all-reduce busbw of {others} of {} nodes", 100.0 * s.share, s.size);
+        let slow = format!("{on}{:.0} % of the all-reduce busbw of {others} of {} nodes", 100.0 * s.share, s.size);
         // Of two groups one is always the slower: that alone proves nothing.
         let sure = !s.vanished && (s.others > 1 || s.halvings > 0);
         let severity = if sure { Severity::Fail } else { Severity::Warn };

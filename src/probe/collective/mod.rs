@@ -1,10 +1,12 @@
-//! `collective`, the host backend: all-reduce and its relatives among ranks over TCP, every result checked.
+//! `collective`, the host backend: all-reduce and its relatives among ranks over TCP and over RDMA, every result checked.
 //!
-//! Topology `node`: 2 and 4 ranks on this machine. `mesh` carries bytes, `algorithm` arranges them, `verify`
-//! knows what must come out.
+//! Topology `node`: 2 and 4 ranks on this machine. `mesh` is what algorithms see of the ranks, `tcp` and `verbs` carry the
+//! bytes, `algorithm` arranges them, `verify` knows what must come out.
 
 mod algorithm;
 mod mesh;
+mod tcp;
+mod verbs;
 mod verify;
 
 use std::time::{Duration, Instant};
@@ -13,14 +15,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Better, Check, Collective, Measured, Metric, Outcome, Sampler, bus_factor};
+use crate::measure::{Better, Bound, Check, Collective, CountersMoved, Measured, Metric, Outcome, Sampler, bus_factor};
 use crate::plan::{CheckPlan, Tier};
-use crate::probe::{Probe, ProbeError, step};
-use crate::topology::Machine;
+use crate::probe::rdma::{self, Address, Counters};
+use crate::probe::{Probe, ProbeError, affinity, on_rail, step};
+use crate::topology::{Machine, SysRoot};
 use crate::unit::{Bytes, Unit};
 
 use algorithm::{Algorithm, Link};
 use mesh::Mesh;
+use tcp::Tcp;
+use verbs::Verbs;
 
 pub struct HostCollective;
 
@@ -49,6 +54,9 @@ struct Args {
     /// `node` for ranks on one machine; `pair`, `leaf`, `ladder`, `world` ... over nodes.
     #[serde(default = "on_node")]
     topology: String,
+    /// The RDMA device that carries it; TCP without one.
+    #[serde(default)]
+    device: Option<String>,
 }
 
 fn on_node() -> String {
@@ -58,8 +66,8 @@ fn on_node() -> String {
 /// More nodes than this do without all-to-all: every rank would need a connection to every other.
 const MAX_ALL_TO_ALL: u32 = 64;
 
-/// A step of one rank a node over groups of `nodes` nodes; the caller sets its name and groups.
-pub fn group_step(plan: &CheckPlan, topology: &str, nodes: u32) -> Step {
+/// A step of one rank a node over groups of `nodes` nodes, over TCP or an RDMA device; the caller sets its groups.
+pub fn group_step(plan: &CheckPlan, topology: &str, nodes: u32, device: Option<&str>) -> Step {
     const MIB: usize = 1 << 20;
     let all_reduce: &[usize] = plan.tier.pick(
         &[8, 16 * MIB],
@@ -72,13 +80,19 @@ pub fn group_step(plan: &CheckPlan, topology: &str, nodes: u32) -> Step {
         sizes
             .extend(others.filter(|op| nodes <= MAX_ALL_TO_ALL || *op != Collective::AllToAll).map(|op| (op, 4 * MIB)));
     }
-    let cases = sizes.iter().map(|(op, s)| case(*op, topology, nodes, *s)).collect();
+    let args = Args {
+        cores: 2,
+        copy_ceiling: f64::MAX,
+        sizes,
+        topology: topology.to_owned(),
+        device: device.map(str::to_owned),
+    };
+    let cases = args.sizes.iter().map(|(op, s)| args.case(*op, nodes, *s)).collect();
     let each = plan.tier.pick(250, 1000, 6000);
-    let estimate = each * sizes.len() as u64;
-    let args = Args { cores: 2, copy_ceiling: f64::MAX, sizes, topology: topology.to_owned() };
-    let mut step = step(&HostCollective, plan, cases, args, estimate);
-    step.name = format!("collective-{topology}-{nodes}");
-    step
+    let estimate = each * args.sizes.len() as u64;
+    let step = step(&HostCollective, plan, cases, args, estimate);
+    let name = on_rail(&format!("collective-{topology}-{nodes}"), device).replace(' ', "-");
+    Step { name, rail: device.map(str::to_owned), ..step }
 }
 
 /// Whether two ranks ever talk: the ring's neighbours, the doubling's and the barrier's partners; all when few.
@@ -111,8 +125,11 @@ fn sizes(tier: Tier) -> Vec<(Collective, usize)> {
     all_reduce.iter().map(|s| (Collective::AllReduce, *s)).chain(others).collect()
 }
 
-fn case(op: Collective, topology: &str, ranks: u32, size: usize) -> String {
-    format!("{} {topology} n={ranks} {}", op.name(), Bytes(size as u64))
+impl Args {
+    fn case(&self, op: Collective, ranks: u32, size: usize) -> String {
+        let case = format!("{} {} n={ranks} {}", op.name(), self.topology, Bytes(size as u64));
+        on_rail(&case, self.device.as_deref())
+    }
 }
 
 impl Probe for HostCollective {
@@ -138,11 +155,12 @@ impl Probe for HostCollective {
             copy_ceiling: machine.copy_ceiling(machine.usable_cores()),
             sizes: sizes(plan.tier),
             topology: on_node(),
+            device: None,
         };
         RANKS
             .into_iter()
             .map(|ranks| {
-                let cases = args.sizes.iter().map(|(op, s)| case(*op, &args.topology, ranks, *s)).collect();
+                let cases = args.sizes.iter().map(|(op, s)| args.case(*op, ranks, *s)).collect();
                 let mut step = step(self, plan, cases, &args, plan.tier.pick(2200, 16_000, 80_000));
                 step.name = format!("collective-node-{ranks}");
                 step.ranks = ranks;
@@ -153,14 +171,26 @@ impl Probe for HostCollective {
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
         let args: Args = child.args()?;
-        child.on_rail()?;
-        let mut mesh = Mesh::connect(child, args.cores, &neighbours(child.ranks as usize))?;
+        let with = neighbours(child.ranks as usize);
+        let (ranks, rank) = (child.ranks, child.rank);
+        let (mut mesh, port) = match &args.device {
+            None => {
+                child.on_rail()?;
+                (Mesh::new(rank, ranks, Tcp::connect(child, args.cores, &with)?), None)
+            }
+            Some(device) => {
+                let root = SysRoot::live();
+                let address = rdma::choose(&root, device).map_err(ProbeError::Broken)?;
+                affinity::near(&root, address.numa);
+                let wire = Verbs::connect(child, device, &address, &with)?;
+                (Mesh::new(rank, ranks, wire), Some(Port { device: device.clone(), address }))
+            }
+        };
         let link = tune(child, &mut mesh)?;
-        let wanted: Vec<_> =
-            args.sizes.iter().filter(|(op, s)| child.wants(&case(*op, &args.topology, child.ranks, *s))).collect();
+        let wanted: Vec<_> = args.sizes.iter().filter(|(op, s)| child.wants(&args.case(*op, ranks, *s))).collect();
         let budget = child.share(wanted.len());
         for (op, size) in wanted {
-            measure(child, &mut mesh, (*op, *size), link, budget, &args)?;
+            measure(child, &mut mesh, (*op, *size), link, budget, &args, port.as_ref())?;
         }
         Ok(())
     }
@@ -191,6 +221,21 @@ fn tune(child: &mut Child, mesh: &mut Mesh) -> Result<Link, ProbeError> {
     Ok(Link { latency, per_byte })
 }
 
+/// The port that a mesh over RDMA leaves by.
+struct Port {
+    device: String,
+    address: Address,
+}
+
+impl Port {
+    fn counters(&self) -> Counters {
+        Counters::read(&self.device, self.address.port)
+    }
+}
+
+/// What a rank tells of a measurement: wrong elements, seconds by block, error counters of its port that moved.
+type Told = (usize, Vec<f64>, Vec<(String, u64)>);
+
 fn measure(
     child: &mut Child,
     mesh: &mut Mesh,
@@ -198,8 +243,10 @@ fn measure(
     link: Link,
     budget: Duration,
     args: &Args,
+    port: Option<&Port>,
 ) -> Result<(), ProbeError> {
     let ranks = child.ranks;
+    let before = port.map(Port::counters);
     let mut buffers = verify::Buffers::new(op, child.rank, ranks, size, child.step.seed);
     let algorithm = algorithm::choose(op, ranks, size, link);
     // Every rank must run the same number of blocks: rank 0 times one operation and all take its plan.
@@ -228,12 +275,13 @@ fn measure(
         seconds.push(start.elapsed().as_secs_f64() / block as f64);
     }
     wrong += buffers.wrong();
-    let all = child.exchange(serde_json::to_string(&(wrong, seconds)).unwrap_or_default())?;
+    let moved = port.zip(before).map_or(Vec::new(), |(port, before)| port.counters().moved(&before));
+    let all = child.exchange(serde_json::to_string(&(wrong, seconds, moved)).unwrap_or_default())?;
     if child.rank != 0 {
         return Ok(());
     }
     let bad = |rank: usize| ProbeError::Broken(format!("rank {rank} published no samples"));
-    let all: Vec<(usize, Vec<f64>)> = all
+    let all: Vec<Told> = all
         .iter()
         .enumerate()
         .map(|(r, text)| serde_json::from_str(text).map_err(|_| bad(r)))
@@ -249,12 +297,15 @@ fn measure(
     if args.topology == "node" {
         busbw = busbw.bounded(args.copy_ceiling, why);
     }
+    if let Some((port, rate)) = port.and_then(|p| Some((p, p.address.rate? as f64))) {
+        busbw.nominal = Some(Bound { value: rate, why: format!("the rate of {}", port.device) });
+    }
     let series = vec![time, ALGBW.series(rate(1.0), block), busbw];
     let wrong: Vec<String> = all
         .iter()
         .enumerate()
-        .filter(|(_, (w, _))| *w > 0)
-        .map(|(r, (w, _))| format!("{}: {w}", child.name(r)))
+        .filter(|(_, (w, ..))| *w > 0)
+        .map(|(r, (w, ..))| format!("{}: {w}", child.name(r)))
         .collect();
     let detail = if wrong.is_empty() {
         "no element differs on any rank".to_owned()
@@ -262,20 +313,28 @@ fn measure(
         format!("wrong elements on {}", wrong.join(", "))
     };
     let checks = vec![Check::new("sum", wrong.is_empty(), detail)];
-    let notes = vec![algorithm.name().to_owned()];
-    Ok(child.outcome(
-        &case(op, &args.topology, ranks, size),
-        Outcome::Measured(Measured { series, checks, notes, ..Measured::default() }),
-    )?)
+    let mut notes = vec![algorithm.name().to_owned()];
+    notes.extend(port.map(|p| p.address.shown.clone()));
+    let counters = port.map_or(Vec::new(), |port| {
+        let of = |(rank, told): (usize, &Told)| CountersMoved {
+            node: child.members.get(rank).cloned(),
+            device: port.device.clone(),
+            port: port.address.port,
+            moved: told.2.clone(),
+        };
+        all.iter().enumerate().filter(|(_, told)| !told.2.is_empty()).map(of).collect()
+    });
+    let measured = Measured { series, checks, notes, counters, ..Measured::default() };
+    Ok(child.outcome(&args.case(op, ranks, size), Outcome::Measured(measured))?)
 }
 
 /// The maximum over ranks of each block, and the rank that was last in most of them, when it was by a twentieth or
 /// more.
-fn slowest(all: &[(usize, Vec<f64>)], blocks: usize) -> (Vec<f64>, Option<u32>) {
+fn slowest(all: &[Told], blocks: usize) -> (Vec<f64>, Option<u32>) {
     let mut last = vec![0usize; all.len()];
     let latency = (0..blocks)
         .map(|b| {
-            let times: Vec<f64> = all.iter().map(|(_, t)| t.get(b).copied().unwrap_or(f64::NAN)).collect();
+            let times: Vec<f64> = all.iter().map(|(_, t, _)| t.get(b).copied().unwrap_or(f64::NAN)).collect();
             let longest = times.iter().copied().fold(0.0, f64::max);
             let shortest = times.iter().copied().fold(f64::INFINITY, f64::min);
             if longest > 1.05 * shortest
@@ -296,9 +355,10 @@ mod tests {
 
     #[test]
     fn the_slowest_rank_is_named_when_it_is_slow() {
-        let all = vec![(0, vec![1.0; 10]), (0, vec![1.2; 10])];
+        let told = |t: f64| (0, vec![t; 10], Vec::new());
+        let all = vec![told(1.0), told(1.2)];
         assert_eq!(slowest(&all, 10), (vec![1.2; 10], Some(1)));
-        let even = vec![(0, vec![1.0; 10]), (0, vec![1.01; 10])];
+        let even = vec![told(1.0), told(1.01)];
         assert_eq!(slowest(&even, 10).1, None);
     }
 }

@@ -2,31 +2,45 @@
 
 use std::net::Ipv6Addr;
 
-use crate::topology::SysRoot;
+use crate::sys::verbs::{Path, Port};
+use crate::topology::{Gid, SysRoot, gids};
 
 /// A port and the address to use on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Address {
+pub(in crate::probe) struct Address {
     pub port: u8,
     pub gid_index: u8,
     /// `RoCE v2 10.0.0.3`, `IB fe80:0000:...`.
     pub shown: String,
     /// The port's rate in bytes per second, where a device is behind it: software's `2.5 Gb/sec` means nothing.
     pub rate: Option<u64>,
+    pub service_level: u8,
+    pub traffic_class: u8,
+    /// The device's own NUMA node.
+    pub numa: Option<u32>,
 }
 
-/// An entry of a port's table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Gid {
-    index: u8,
-    address: String,
-    /// `IB/RoCE v1` or `RoCE v2`; of InfiniBand the former.
-    kind: String,
+impl Address {
+    /// How connections from here are made.
+    pub fn path(&self, port: &Port) -> Path {
+        Path {
+            port: self.port,
+            gid_index: self.gid_index,
+            global: port.ethernet,
+            service_level: self.service_level,
+            traffic_class: self.traffic_class,
+        }
+    }
 }
 
 /// The first port that is active, and its best address. The error says what was seen.
-pub(super) fn choose(root: &SysRoot, device: &str) -> Result<Address, String> {
+pub(in crate::probe) fn choose(root: &SysRoot, device: &str) -> Result<Address, String> {
     let dir = format!("/sys/class/infiniband/{device}");
+    let numa = root.parse::<i64>(format!("{dir}/device/numa_node")).and_then(|n| u32::try_from(n).ok());
+    // The class that the job itself will ask for.
+    let environment = root.environment();
+    let class = |name: &str| environment.get(name).and_then(|v| v.parse::<u8>().ok()).unwrap_or(0);
+    let (service_level, traffic_class) = (class("NCCL_IB_SL").min(15), class("NCCL_IB_TC"));
     let mut seen = Vec::new();
     for port in root.list(format!("{dir}/ports")).iter().filter_map(|p| p.parse::<u8>().ok()) {
         let at = format!("{dir}/ports/{port}");
@@ -36,24 +50,21 @@ pub(super) fn choose(root: &SysRoot, device: &str) -> Result<Address, String> {
             continue;
         }
         let ethernet = root.read(format!("{at}/link_layer")).as_deref() == Some("Ethernet");
-        let numbers = root.list(format!("{at}/gids"));
-        let gids: Vec<Gid> = numbers
-            .iter()
-            .filter_map(|n| {
-                Some(Gid {
-                    index: n.parse().ok()?,
-                    address: root.read(format!("{at}/gids/{n}"))?,
-                    kind: root.read(format!("{at}/gid_attrs/types/{n}")).unwrap_or_default(),
-                })
-            })
-            .collect();
+        let gids = gids(root, &at);
         let rate =
             root.read(format!("{at}/rate")).filter(|_| root.exists(format!("{dir}/device"))).and_then(|r| rate(&r));
         match best(&gids, ethernet) {
             Some(gid) => {
                 let kind = if ethernet { gid.kind.trim_start_matches("IB/").to_owned() } else { "IB".to_owned() };
-                let shown = format!("{device} port {port}, GID {} {kind} {}", gid.index, short(&gid.address));
-                return Ok(Address { port, gid_index: gid.index, shown, rate });
+                let mut shown = format!("{device} port {port}, GID {} {kind} {}", gid.index, short(&gid.address));
+                if service_level > 0 {
+                    shown += &format!(", service level {service_level}");
+                }
+                if traffic_class > 0 {
+                    shown += &format!(", traffic class {traffic_class}");
+                }
+                let gid_index = gid.index;
+                return Ok(Address { port, gid_index, shown, rate, service_level, traffic_class, numa });
             }
             None => seen.push(format!("port {port} is active and has no address: give its interface an IP address")),
         }
@@ -67,14 +78,12 @@ pub(super) fn choose(root: &SysRoot, device: &str) -> Result<Address, String> {
 /// RoCE v2 over IPv4 first, for it is routed and its peers have it; then v2 over IPv6, then v1. Addresses for the link
 /// alone come last of each. InfiniBand's own is the first.
 fn best(gids: &[Gid], ethernet: bool) -> Option<&Gid> {
-    let set = |g: &&Gid| g.address.chars().any(|c| c != '0' && c != ':');
     let worth = |g: &Gid| {
         let v2 = g.kind.ends_with("v2");
         let (four, link) = (g.address.starts_with("0000:0000:0000:0000:0000:ffff:"), g.address.starts_with("fe80"));
         (ethernet && v2, ethernet && four, !link, std::cmp::Reverse(g.index))
     };
-    let usable = gids.iter().filter(set);
-    if ethernet { usable.max_by_key(|g| worth(g)) } else { usable.min_by_key(|g| g.index) }
+    if ethernet { gids.iter().max_by_key(|g| worth(g)) } else { gids.iter().min_by_key(|g| g.index) }
 }
 
 /// `10.77.0.1` of an address that holds an IPv4 one.
@@ -102,18 +111,12 @@ mod tests {
     fn roce_v2_over_ipv4_is_preferred_and_infiniband_takes_its_first() {
         let link = "fe80:0000:0000:0000:0ac0:ebff:fe00:0001";
         let four = "0000:0000:0000:0000:0000:ffff:0a4d:0001";
-        let none = "0000:0000:0000:0000:0000:0000:0000:0000";
-        let table = [
-            gid(0, link, "IB/RoCE v1"),
-            gid(1, link, "RoCE v2"),
-            gid(2, four, "IB/RoCE v1"),
-            gid(3, four, "RoCE v2"),
-            gid(4, none, "RoCE v2"),
-        ];
+        let table =
+            [gid(0, link, "IB/RoCE v1"), gid(1, link, "RoCE v2"), gid(2, four, "IB/RoCE v1"), gid(3, four, "RoCE v2")];
         assert_eq!(best(&table, true).map(|g| g.index), Some(3));
         assert_eq!(best(&table[..2], true).map(|g| g.index), Some(1));
         assert_eq!(best(&table[..1], true).map(|g| g.index), Some(0));
-        assert_eq!(best(&table[4..], true), None);
+        assert_eq!(best(&[], true), None);
         assert_eq!(best(&[gid(0, link, ""), gid(1, four, "")], false).map(|g| g.index), Some(0));
         assert_eq!(short(four), "10.77.0.1");
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-/// Counters that move when something is wrong, of InfiniBand, of mlx5 and of soft-RoCE, by their names in sysfs.
+/// Counters that move when something is wrong, of InfiniBand, mlx5, bnxt_re, efa, irdma and soft-RoCE, by their names in sysfs.
 const TELLING: &[&str] = &[
     "symbol_error",
     "link_error_recovery",
@@ -15,6 +15,8 @@ const TELLING: &[&str] = &[
     "port_rcv_constraint_errors",
     "local_link_integrity_errors",
     "excessive_buffer_overrun_errors",
+    "VL15_dropped",
+    "port_xmit_wait",
     "out_of_sequence",
     "packet_seq_err",
     "local_ack_timeout_err",
@@ -31,10 +33,23 @@ const TELLING: &[&str] = &[
     "retry_rnr_exceeded_err",
     "out_of_seq_request",
     "send_err",
+    "rx_read_requests_dropped",
+    "to_retransmits",
+    "seq_err_naks_rcvd",
+    "rnr_naks_rcvd",
+    "missing_resp",
+    "rx_ecn_marked_pkts",
+    "retrans_pkts",
+    "retrans_timeout_events",
+    "unresponsive_remote_events",
+    "tcpRetransSegs",
+    "RxECNMrkd",
+    "cnpHandled",
+    "cnpSent",
 ];
 
 /// A reading of a port.
-pub(super) struct Counters(BTreeMap<&'static str, u64>);
+pub(in crate::probe) struct Counters(BTreeMap<&'static str, u64>);
 
 impl Counters {
     /// Those that are there: a kernel without one, one that answers `N/A` or EINVAL, counts nothing.

@@ -7,6 +7,11 @@
 mod address;
 mod counters;
 mod engine;
+mod rails;
+
+pub(super) use address::{Address, choose};
+pub(super) use counters::Counters;
+pub use rails::rails_step;
 
 use std::time::{Duration, Instant};
 
@@ -18,13 +23,11 @@ use crate::measure::{
     Better, Bound, Check, CountersMoved, Facts, Measured, Metric, Outcome, RdmaEnd, Series, WaiveKind, stats,
 };
 use crate::plan::{CheckPlan, Tier};
-use crate::probe::{Probe, ProbeError, step};
-use crate::sys::verbs::{self, Endpoint, Op, Path, Rdma};
+use crate::probe::{Probe, ProbeError, affinity, step};
+use crate::sys::verbs::{self, Endpoint, Op, Rdma};
 use crate::topology::{Machine, SysRoot};
 use crate::unit::{Bytes, Unit};
 
-use address::Address;
-use counters::Counters;
 use engine::{DEPTH, End, MAX_QPS};
 
 pub struct RdmaProbe;
@@ -212,13 +215,18 @@ impl Probe for RdmaProbe {
             let why: String = child.args()?;
             return Ok(child.outcome(DEVICE, Outcome::waived(WaiveKind::Absent, why))?);
         }
+        if let Ok(args) = child.args::<rails::Args>() {
+            return rails::run(child, &args);
+        }
         let args: Args = child.args()?;
         let wanted: Vec<(String, Test)> = args.tests.into_iter().filter(|(name, _)| child.wants(name)).collect();
         let budget = child.share(wanted.len());
-        let address = address::choose(&SysRoot::live(), &args.device).map_err(ProbeError::Broken)?;
+        let root = SysRoot::live();
+        let address = choose(&root, &args.device).map_err(ProbeError::Broken)?;
+        let place = affinity::near(&root, address.numa);
         let most = wanted.iter().map(|(_, t)| t.bytes()).max().unwrap_or(1) as usize;
         let qps = wanted.iter().map(|(_, t)| t.qps()).max().unwrap_or(1);
-        let mut end = connect(child, &args.device, &address, most, qps)?;
+        let mut end = connect(child, &args.device, &address, most, qps, 1 - child.rank as usize)?;
         for (case, test) in wanted {
             // Before the parent ends it: who waits for a peer must live to say so.
             end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
@@ -231,7 +239,8 @@ impl Probe for RdmaProbe {
             let mtu = end.rdma.port(address.port)?.mtu_bytes();
             let all = child.exchange(serde_json::to_string(&(moved, &address.shown, mtu)).unwrap_or_default())?;
             if child.rank == 0 {
-                let outcome = finish(child, &args.device, &address, &all, measured);
+                let mut outcome = finish(child, &args.device, &address, &all, measured);
+                outcome.notes.extend(place.clone());
                 child.outcome(&case, Outcome::Measured(outcome))?;
             }
         }
@@ -254,7 +263,7 @@ impl Test {
     }
 }
 
-/// What both ends saw of their ports goes with what was measured.
+/// What both ends (the texts of `all`, by place of their nodes) saw of their ports goes with what was measured.
 fn finish(child: &Child, device: &str, address: &Address, all: &[String], measured: Measured) -> Measured {
     let mut measured = measured;
     let mut ends: Vec<RdmaEnd> = Vec::new();
@@ -280,8 +289,15 @@ fn finish(child: &Child, device: &str, address: &Address, all: &[String], measur
     measured
 }
 
-/// Opens the device and connects `qps` queue pairs with the other rank.
-fn connect(child: &mut Child, device: &str, address: &Address, bytes: usize, qps: usize) -> Result<End, ProbeError> {
+/// Opens the device and connects `qps` queue pairs with rank `partner`.
+fn connect(
+    child: &mut Child,
+    device: &str,
+    address: &Address,
+    bytes: usize,
+    qps: usize,
+    partner: usize,
+) -> Result<End, ProbeError> {
     // Each half on pages of its own: what is received never shares a line with what is sent.
     let half = bytes.next_multiple_of(4096);
     let rdma = Rdma::open(device, 2 * half, qps, DEPTH, true)?;
@@ -306,8 +322,8 @@ fn connect(child: &mut Child, device: &str, address: &Address, bytes: usize, qps
         })
         .collect();
     let all = child.exchange(serde_json::to_string(&(&own, &address.shown)).unwrap_or_default())?;
-    let peer = child.name(1 - child.rank as usize);
-    let text = all.get(1 - child.rank as usize).map_or("", String::as_str);
+    let peer = child.name(partner);
+    let text = all.get(partner).map_or("", String::as_str);
     let (peers, there): (Vec<Endpoint>, String) = serde_json::from_str(text)
         .ok()
         .filter(|(p, _): &(Vec<Endpoint>, String)| p.len() == qps && p.iter().all(|e| e.qp != 0 && e.address != 0))
@@ -317,13 +333,7 @@ fn connect(child: &mut Child, device: &str, address: &Address, bytes: usize, qps
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shares = child.members.is_empty() && cores < 2;
     let mut end = End { rdma, peers, half, deadline: Instant::now() + child.time_left(), shares, peer };
-    let path = Path {
-        port: address.port,
-        gid_index: address.gid_index,
-        global: port.ethernet,
-        service_level: 0,
-        traffic_class: 0,
-    };
+    let path = address.path(&port);
     for (q, own) in own.iter().enumerate() {
         let peer = end.peers[q];
         let connected = end.rdma.connect(q, own.psn, &peer, &path, port.mtu);

@@ -11,6 +11,8 @@ use std::ptr;
 
 use raw::{Verbs, mask};
 
+use crate::sys::pages::Pages;
+
 pub use raw::Wc;
 pub use status::explain;
 
@@ -114,7 +116,7 @@ pub struct Rdma {
     post_send: raw::PostSend,
     post_recv: raw::PostRecv,
     verbs: Verbs,
-    memory: Vec<u8>,
+    memory: Pages,
     pub inline: u32,
     pub reads: u8,
     sge: raw::Sge,
@@ -154,7 +156,7 @@ impl Rdma {
             post_send,
             post_recv,
             verbs,
-            memory: crate::sys::pages::huge_vec(bytes.max(4096), 0u8),
+            memory: Pages::new(bytes.max(4096)),
             inline: 0,
             reads: attr.max_qp_rd_atom.min(attr.max_qp_init_rd_atom).clamp(1, 128) as u8,
             sge: raw::Sge::default(),
@@ -279,6 +281,15 @@ impl Rdma {
     pub fn peek(&self, at: usize) -> u8 {
         // SAFETY: in bounds by the slice's own check; volatile, since no code of ours writes it.
         unsafe { ptr::read_volatile(&self.memory[at]) }
+    }
+
+    /// Looks at a number that the peer may write at any time; `at` is a multiple of 8.
+    pub fn peek_u64(&self, at: usize) -> u64 {
+        let bytes = &self.memory[at..at + 8];
+        debug_assert!(at.is_multiple_of(8));
+        // SAFETY: eight bytes in bounds by the slice's own check; the memory begins at a page, so that a multiple of 8 is
+        // aligned. Volatile, since no code of ours writes it.
+        unsafe { ptr::read_volatile(bytes.as_ptr().cast::<u64>()) }
     }
 
     /// Takes a queue pair to the state in which it sends and receives.
