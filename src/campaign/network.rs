@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::cluster::Step;
 use crate::id::NodeName;
-use crate::localise::{self, Kind, NARROW_STEP, Part, Plane, Round};
-use crate::measure::Outcome;
+use crate::localise::{self, Kind, NARROW_STEP, Part, Plane, Reading, Round};
+use crate::measure::{Outcome, stats};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe;
 use crate::record::Record;
@@ -60,17 +60,18 @@ fn in_leaf_order(record: &Record, nodes: &[NodeName]) -> Vec<(u32, NodeName)> {
 }
 
 /// Collectives over TCP or an RDMA device: by leaf, the ladder 2, 4, 8 ... and the world. Groups of one step are disjoint.
-pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName], device: Option<&str>) -> Vec<Step> {
+pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName], plane: &Plane) -> Vec<Step> {
     if nodes.len() < 2 || !plan.wants("collective") {
         return Vec::new();
     }
+    let (device, rate) = (plane.device(), pair_rate(record, plane));
     let ordered = in_leaf_order(record, nodes);
     let names: Vec<NodeName> = ordered.iter().map(|(_, n)| n.clone()).collect();
     let total = names.len();
     let mut out = Vec::new();
     let mut add = |topology: &str, size: usize, groups: Vec<Vec<NodeName>>| {
         if !groups.is_empty() {
-            let mut step = probe::group_step(plan, topology, size as u32, device);
+            let mut step = probe::group_step(plan, topology, size as u32, device, rate);
             let same = out.iter().filter(|s: &&Step| s.name.starts_with(&step.name)).count();
             if same > 0 {
                 step.name = format!("{}-{}", step.name, same + 1);
@@ -116,16 +117,12 @@ fn ring(names: &[NodeName]) -> Vec<Vec<Vec<NodeName>>> {
 }
 
 /// The next round that halves the groups which are slow only together; `None` when all is found or cannot be.
-pub(super) fn next_halving(
-    record: &Record,
-    plan: &CheckPlan,
-    alive: &[NodeName],
-    device: Option<&str>,
-) -> Option<Step> {
+pub(super) fn next_halving(record: &Record, plan: &CheckPlan, alive: &[NodeName], plane: &Plane) -> Option<Step> {
+    let device = plane.device();
     let groups = localise::groups(record, device);
     let there = |i: u32| alive.contains(groups.nodes[i as usize]);
     let (size, halves) = groups.scale.next(&there, plan.seed)?;
-    let mut step = probe::group_step(plan, "narrow", size, device);
+    let mut step = probe::group_step(plan, "narrow", size, device, pair_rate(record, plane));
     // The largest all-reduce is what showed it.
     let largest = step.cases.iter().rposition(|c| c.starts_with("all-reduce"))?;
     step.estimate_ms /= step.cases.len() as u64;
@@ -146,12 +143,19 @@ pub(super) fn bad_nodes(record: &Record, plane: &Plane) -> Vec<NodeName> {
     network.pairs.verdict().bad.iter().filter_map(|(part, _)| of(part)).collect()
 }
 
+/// What pairs reach on a plane, in the middle; `None` before any was measured.
+fn pair_rate(record: &Record, plane: &Plane) -> Option<f64> {
+    let rate = |r: Reading| if let Reading::Rate(rate) = r { Some(rate) } else { None };
+    let tests = localise::network(record, plane).pairs.tests;
+    let rates: Vec<f64> = tests.iter().flat_map(|t| [rate(t.out), rate(t.back)]).flatten().collect();
+    (!rates.is_empty()).then(|| stats::median(&rates))
+}
+
 /// The collective that all nodes do over one rail: an interface's TCP, or an RDMA device.
-pub(super) fn rail_collective(plan: &CheckPlan, plane: &Plane, nodes: Vec<NodeName>) -> Option<Step> {
-    let rail = plane.rail.as_deref()?;
-    let device = plane.is_rdma().then_some(rail);
+pub(super) fn rail_collective(record: &Record, plan: &CheckPlan, plane: &Plane, nodes: Vec<NodeName>) -> Option<Step> {
+    let (rail, device) = (plane.rail.as_deref()?, plane.device());
     let topology = device.map_or_else(|| format!("rail {rail}"), |_| "rail".to_owned());
-    let step = probe::group_step(plan, &topology, nodes.len() as u32, device);
+    let step = probe::group_step(plan, &topology, nodes.len() as u32, device, pair_rate(record, plane));
     Some(Step { rail: Some(rail.to_owned()), groups: vec![nodes], ..step })
 }
 

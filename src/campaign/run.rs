@@ -248,7 +248,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         if plan.wants("tcp") {
             ms += PAIR_ROUNDS * turns * pair.estimate_ms;
         }
-        for step in network::collectives(&self.record, plan, &nodes, None) {
+        for step in network::collectives(&self.record, plan, &nodes, &Plane::TCP) {
             ms += u64::from(self.fleet.turns(&step)) * step.estimate_ms;
         }
         Duration::from_millis(ms)
@@ -350,7 +350,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         let nodes = self.good_nodes(plane);
         if nodes.len() > 1
             && plan.wants("collective")
-            && let Some(step) = network::rail_collective(&plan, plane, nodes)
+            && let Some(step) = network::rail_collective(&self.record, &plan, plane, nodes)
         {
             self.between(step);
         }
@@ -364,11 +364,10 @@ impl<'a, F: Fleet> Campaign<'a, F> {
 
     fn groups(&mut self, plane: &Plane) {
         let plan = self.record.header.plan.clone();
-        let device = plane.is_rdma().then_some(plane.rail.as_deref()).flatten();
-        for step in network::collectives(&self.record, &plan, &self.good_nodes(plane), device) {
+        for step in network::collectives(&self.record, &plan, &self.good_nodes(plane), plane) {
             self.between(step);
         }
-        while let Some(step) = network::next_halving(&self.record, &plan, &self.fleet.nodes(), device) {
+        while let Some(step) = network::next_halving(&self.record, &plan, &self.fleet.nodes(), plane) {
             // Nothing was promised: without time for it, the group stays named whole.
             let time = Duration::from_millis(step.estimate_ms) * self.fleet.turns(&step);
             if self.fleet.interrupted() || time > self.left() {

@@ -75,7 +75,9 @@ pub(super) fn judge<'r>(
     for e in matching {
         let value = match (e.limit, &series.nominal) {
             (Limit::Value(v), _) => v,
-            (Limit::ShareOfNominal(share), Some(nominal)) if nominal.value > 0.0 => share * nominal.value,
+            (Limit::ShareOfNominal(share), Some(nominal)) if nominal.value > 0.0 && !nominal.claimed => {
+                share * nominal.value
+            }
             (Limit::ShareOfNominal(_), _) => continue,
         };
         // What a file system gives one node it gives to all of them together.

@@ -28,8 +28,9 @@ impl Plane {
     /// The network of the control channel.
     pub const TCP: Plane = Plane { probe: ProbeName::new("tcp"), rail: None };
 
-    pub fn is_rdma(&self) -> bool {
-        self.probe.as_str() == "rdma"
+    /// The RDMA device; `None` over TCP.
+    pub fn device(&self) -> Option<&str> {
+        self.rail.as_deref().filter(|_| self.probe.as_str() == "rdma")
     }
 
     /// The plane of a round of pairs; `None` for any other step.

@@ -56,6 +56,15 @@ fn seven_digits(v: f64) -> f64 {
 pub struct Bound {
     pub value: f64,
     pub why: String,
+    /// What software says of itself: shown, and nothing is held against it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub claimed: bool,
+}
+
+impl Bound {
+    pub fn new(value: f64, why: impl Into<String>) -> Self {
+        Bound { value, why: why.into(), claimed: false }
+    }
 }
 
 /// Samples of one metric. A sample is a block: the median or mean of `block` iterations; blocks are what n counts.
@@ -81,12 +90,12 @@ pub struct Series {
 
 impl Series {
     pub fn bounded(mut self, value: f64, why: impl Into<String>) -> Self {
-        self.bound = Some(Bound { value, why: why.into() });
+        self.bound = Some(Bound::new(value, why));
         self
     }
 
     pub fn nominally(mut self, value: f64, why: impl Into<String>) -> Self {
-        self.nominal = Some(Bound { value, why: why.into() });
+        self.nominal = Some(Bound::new(value, why));
         self
     }
 }

@@ -92,8 +92,8 @@ fn limit(cell: &Cell<'_>) -> String {
 pub(super) fn unmeasured_requirements(cells: &[Cell<'_>], limits: &[Expectation], findings: &mut Vec<Finding>) {
     for e in limits.iter().filter(|e| e.source == Source::Plan) {
         let judged = |c: &&Cell<'_>| {
-            let nominal_known =
-                !matches!(e.limit, crate::baseline::Limit::ShareOfNominal(_)) || c.series.nominal.is_some();
+            let nominal_known = !matches!(e.limit, crate::baseline::Limit::ShareOfNominal(_))
+                || c.series.nominal.as_ref().is_some_and(|n| !n.claimed);
             c.row.probe == e.probe && c.series.metric == e.metric && c.row.case.starts_with(&e.case) && nominal_known
         };
         if !cells.iter().any(|c| judged(&c)) {

@@ -65,6 +65,19 @@ pub fn choose(op: Collective, ranks: u32, size: usize, link: Link) -> Algorithm 
     }
 }
 
+/// How long an operation should take by the link's costs, seconds: for deciding how much fits the time.
+pub fn expected(op: Collective, ranks: u32, size: usize, link: Link) -> f64 {
+    let (n, s) = (f64::from(ranks), size as f64);
+    let exchange = |bytes: f64| link.latency + bytes * link.per_byte;
+    match (op, choose(op, ranks, size, link)) {
+        (Collective::AllReduce, Algorithm::RecursiveDoubling) => (n.log2().ceil() + 1.0) * exchange(s),
+        (Collective::AllReduce, _) => 2.0 * (n - 1.0) * exchange(s / n),
+        (Collective::Broadcast, Algorithm::Tree) => n.log2().ceil() * exchange(s),
+        (Collective::Broadcast, _) => exchange(s) + n * exchange(CHAIN_PIECE as f64),
+        _ => (n - 1.0) * exchange(s / n),
+    }
+}
+
 /// f32 <-> bytes as the machine holds them: both ends are of one architecture, which the version check of a cluster
 /// run will hold.
 fn bytes(data: &[f32]) -> &[u8] {
@@ -291,6 +304,17 @@ mod tests {
             assert_eq!(choose(Collective::AllReduce, n, 8, LINK), Algorithm::RecursiveDoubling, "{n}");
             assert_eq!(choose(Collective::AllReduce, n, 64 << 20, LINK), Algorithm::Ring, "{n}");
         }
+    }
+
+    #[test]
+    fn what_an_operation_costs_grows_with_size_and_ranks() {
+        for op in Collective::ALL {
+            let time = |n, s| expected(op, n, s, LINK);
+            assert!(time(8, 64 << 20) > time(8, 8) && time(64, 8) > time(8, 8), "{op:?}");
+        }
+        // Two ranks each send the whole of it once.
+        let two = expected(Collective::AllReduce, 2, 64 << 20, LINK);
+        assert!((two / (f64::from(64 << 20) * LINK.per_byte) - 1.0).abs() < 0.01, "{two}");
     }
 
     #[test]

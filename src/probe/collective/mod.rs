@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Better, Bound, Check, Collective, CountersMoved, Measured, Metric, Outcome, Sampler, bus_factor};
+use crate::measure::{
+    Better, Check, Collective, CountersMoved, Measured, Metric, Outcome, Sampler, WaiveKind, bus_factor,
+};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::rdma::{self, Address, Counters};
 use crate::probe::{Probe, ProbeError, affinity, on_rail, step};
@@ -66,8 +68,9 @@ fn on_node() -> String {
 /// More nodes than this do without all-to-all: every rank would need a connection to every other.
 const MAX_ALL_TO_ALL: u32 = 64;
 
-/// A step of one rank a node over groups of `nodes` nodes, over TCP or an RDMA device; the caller sets its groups.
-pub fn group_step(plan: &CheckPlan, topology: &str, nodes: u32, device: Option<&str>) -> Step {
+/// A step of one rank a node over groups of `nodes` nodes, over TCP or an RDMA device; the caller sets its groups. `rate` is
+/// what pairs of nodes reached, in bytes per second, where that is known: on slow links a step takes longer.
+pub fn group_step(plan: &CheckPlan, topology: &str, nodes: u32, device: Option<&str>, rate: Option<f64>) -> Step {
     const MIB: usize = 1 << 20;
     let all_reduce: &[usize] = plan.tier.pick(
         &[8, 16 * MIB],
@@ -89,7 +92,12 @@ pub fn group_step(plan: &CheckPlan, topology: &str, nodes: u32, device: Option<&
     };
     let cases = args.sizes.iter().map(|(op, s)| args.case(*op, nodes, *s)).collect();
     let each = plan.tier.pick(250, 1000, 6000);
-    let estimate = each * args.sizes.len() as u64;
+    // Both ways at once, which may halve the rate.
+    let link = Link { latency: 0.0, per_byte: rate.filter(|r| *r > 0.0).map_or(0.0, |r| 2.0 / r) };
+    let slow = |(op, size): &(Collective, usize)| {
+        (algorithm::expected(*op, nodes, *size, link) * FEWEST as f64 * 1e3).min(MOST_MS as f64) as u64
+    };
+    let estimate = args.sizes.iter().map(|case| each.max(slow(case))).sum();
     let step = step(&HostCollective, plan, cases, args, estimate);
     let name = on_rail(&format!("collective-{topology}-{nodes}"), device).replace(' ', "-");
     Step { name, rail: device.map(str::to_owned), ..step }
@@ -124,6 +132,15 @@ fn sizes(tier: Tier) -> Vec<(Collective, usize)> {
     let others = Collective::ALL.into_iter().skip(1).flat_map(|op| others.iter().map(move |s| (op, *s)));
     all_reduce.iter().map(|s| (Collective::AllReduce, *s)).chain(others).collect()
 }
+
+/// Operations that a case consists of at the least: a warm-up, one for its time, three samples.
+const FEWEST: usize = 5;
+/// From this size on bandwidth is what counts.
+const LARGE: usize = 1 << 20;
+/// However slow a link: no more time for a case than this.
+const MOST_MS: u64 = 8000;
+/// Kept of the step's time for what was not expected.
+const SPARE: Duration = Duration::from_secs(1);
 
 impl Args {
     fn case(&self, op: Collective, ranks: u32, size: usize) -> String {
@@ -189,7 +206,20 @@ impl Probe for HostCollective {
         let link = tune(child, &mut mesh)?;
         let wanted: Vec<_> = args.sizes.iter().filter(|(op, s)| child.wants(&args.case(*op, ranks, *s))).collect();
         let budget = child.share(wanted.len());
-        for (op, size) in wanted {
+        for (i, (op, size)) in wanted.iter().enumerate() {
+            let expected = algorithm::expected(*op, ranks, *size, link);
+            // All ranks decide alike: the shortest time left counts. Half of it is for the cases after this one.
+            let share = if i + 1 == wanted.len() { 1 } else { 2 };
+            let left = child.time_left().saturating_sub(SPARE) / share;
+            let left = child.exchange(left.as_secs_f64().to_string())?;
+            let left = left.iter().filter_map(|t| t.parse::<f64>().ok()).fold(f64::INFINITY, f64::min);
+            if expected * FEWEST as f64 > left {
+                let why = format!("one takes {}: not enough fit the time", Unit::Second.show(expected));
+                if rank == 0 {
+                    child.outcome(&args.case(*op, ranks, *size), Outcome::waived(WaiveKind::NoTime, why))?;
+                }
+                continue;
+            }
             measure(child, &mut mesh, (*op, *size), link, budget, &args, port.as_ref())?;
         }
         Ok(())
@@ -249,9 +279,10 @@ fn measure(
     let before = port.map(Port::counters);
     let mut buffers = verify::Buffers::new(op, child.rank, ranks, size, child.step.seed);
     let algorithm = algorithm::choose(op, ranks, size, link);
+    let slow = algorithm::expected(op, ranks, size, link) > budget.as_secs_f64() / 16.0;
     // Every rank must run the same number of blocks: rank 0 times one operation and all take its plan.
     let mut wrong = 0usize;
-    for _ in 0..3 {
+    for _ in 0..if slow { 1 } else { 3 } {
         buffers.run(mesh, algorithm)?;
         wrong += buffers.wrong();
     }
@@ -264,7 +295,7 @@ fn measure(
     let blocks = Sampler::new(budget).max_blocks / 2;
     let available = budget.as_secs_f64() * 0.6;
     let block = ((available / once / blocks as f64) as u64).clamp(1, 2000);
-    let blocks = ((available / once) as usize / block as usize).clamp(8, blocks);
+    let blocks = ((available / once) as usize / block as usize).clamp(if slow { 3 } else { 8 }, blocks);
     let mut seconds = Vec::with_capacity(blocks);
     for _ in 0..blocks {
         mesh.barrier()?;
@@ -297,8 +328,9 @@ fn measure(
     if args.topology == "node" {
         busbw = busbw.bounded(args.copy_ceiling, why);
     }
-    if let Some((port, rate)) = port.and_then(|p| Some((p, p.address.rate? as f64))) {
-        busbw.nominal = Some(Bound { value: rate, why: format!("the rate of {}", port.device) });
+    // Small messages are bound by latency: a share of the port's rate says nothing of them.
+    if let Some(port) = port.filter(|_| size >= LARGE) {
+        busbw.nominal = port.address.rate.clone();
     }
     let series = vec![time, ALGBW.series(rate(1.0), block), busbw];
     let wrong: Vec<String> = all

@@ -2,18 +2,19 @@
 
 use std::net::Ipv6Addr;
 
+use crate::measure::Bound;
 use crate::sys::verbs::{Path, Port};
 use crate::topology::{Gid, SysRoot, gids};
 
 /// A port and the address to use on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(in crate::probe) struct Address {
     pub port: u8,
     pub gid_index: u8,
     /// `RoCE v2 10.0.0.3`, `IB fe80:0000:...`.
     pub shown: String,
-    /// The port's rate in bytes per second, where a device is behind it: software's `2.5 Gb/sec` means nothing.
-    pub rate: Option<u64>,
+    /// The port's rate in bytes per second.
+    pub rate: Option<Bound>,
     pub service_level: u8,
     pub traffic_class: u8,
     /// The device's own NUMA node.
@@ -51,8 +52,12 @@ pub(in crate::probe) fn choose(root: &SysRoot, device: &str) -> Result<Address, 
         }
         let ethernet = root.read(format!("{at}/link_layer")).as_deref() == Some("Ethernet");
         let gids = gids(root, &at);
-        let rate =
-            root.read(format!("{at}/rate")).filter(|_| root.exists(format!("{dir}/device"))).and_then(|r| rate(&r));
+        let software = !root.exists(format!("{dir}/device"));
+        let rate = root.read(format!("{at}/rate")).and_then(|text| {
+            let claim = if software { ", which is software" } else { "" };
+            let why = format!("the rate of {device}{claim}");
+            Some(Bound { claimed: software, ..Bound::new(rate(&text)? as f64, why) })
+        });
         match best(&gids, ethernet) {
             Some(gid) => {
                 let kind = if ethernet { gid.kind.trim_start_matches("IB/").to_owned() } else { "IB".to_owned() };

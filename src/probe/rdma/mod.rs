@@ -281,10 +281,12 @@ fn finish(child: &Child, device: &str, address: &Address, all: &[String], measur
     measured.notes.dedup();
     measured.facts = <[RdmaEnd; 2]>::try_from(ends).ok().map(|ends| Facts::RdmaPath(Box::new(ends)));
     for s in measured.series.iter_mut().filter(|s| s.metric == BANDWIDTH.name) {
-        let Some(rate) = address.rate.map(|r| r as f64) else { continue };
-        s.nominal = Some(Bound { value: rate, why: format!("the rate of {device}") });
-        // Both ways at most twice the rate; what the clock adds.
-        s.bound = Some(Bound { value: 2.1 * rate, why: format!("twice the rate of {device}") });
+        let Some(rate) = &address.rate else { continue };
+        s.nominal = Some(rate.clone());
+        if !rate.claimed {
+            // Both ways at most twice the rate; what the clock adds.
+            s.bound = Some(Bound::new(2.1 * rate.value, format!("twice {}", rate.why)));
+        }
     }
     measured
 }
