@@ -83,6 +83,61 @@ fn the_exact_cable_is_named() -> Result {
     Ok(())
 }
 
+/// Findings of the fabric in a whole check, as `CODE severity subject: evidence`.
+fn check(net: &Path, meanwhile: &str) -> Result<Vec<String>> {
+    let dir = tempfile::tempdir()?;
+    let record = dir.path().join("record");
+    // The console's command goes in once the counters have been read for the first time.
+    let script = format!(
+        "{} check --only environment,fabric,gemm --format json --quiet --out {record} >{dir}/out & \
+         [ -z '{meanwhile}' ] || {{ for i in $(seq 100); do \
+           grep -q '\"case\":\"saquery SMIR before\"' {record}/record.jsonl 2>/dev/null && break; sleep 0.05; done; \
+           echo '{meanwhile}' >$LAB_CONSOLE; }}; wait",
+        env!("CARGO_BIN_EXE_gonogo"),
+        record = record.display(),
+        dir = dir.path().display(),
+    );
+    let out =
+        Command::new(LAB).arg("run").arg(net).args(["--", "bash", "-c", &script]).stdin(Stdio::null()).output()?;
+    let text = std::fs::read(dir.path().join("out"))?;
+    let report: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|e| format!("{e}: {}", String::from_utf8_lossy(&out.stderr)))?;
+    let show = |f: &serde_json::Value| format!("{} {} {}: {}", f["code"], f["severity"], f["subject"], f["evidence"]);
+    let all: Vec<String> = report["findings"].as_array().into_iter().flatten().map(show).collect();
+    Ok(all.into_iter().filter(|f| f.starts_with("\"FAB-")).collect())
+}
+
+#[test]
+fn a_check_reads_the_fabric_and_counts_around_its_own_traffic() -> Result {
+    if !Command::new(LAB).arg("check").output()?.status.success() {
+        eprintln!("skipped: the fabric lab's packages are missing: tests/labs/fabric-lab install");
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let net = String::from_utf8(Command::new(LAB).arg("net").output()?.stdout)?;
+    let good = dir.path().join("good.net");
+    std::fs::write(&good, &net)?;
+    assert_eq!(check(&good, "")?, [""; 0], "healthy");
+    // 4 errors are those of plugging a cable in; 4 during a check are not.
+    let errors = "PerformanceSet \"H-0000000000000103\"[1] PortCounters.SymbolErrorCounter=4";
+    let found = check(&good, errors)?;
+    assert!(found.len() == 1 && found[0].contains("FAB-005") && found[0].contains("node03 mlx5_0 port 1"), "{found:?}");
+    let slow = |l: &str| {
+        let both = l.contains("\"H-0000000000000102\"[1]") || l.contains("[1](1002)");
+        if both { l.replace("4xHDR", "4xFDR") } else { l.to_owned() }
+    };
+    let bad = dir.path().join("bad.net");
+    std::fs::write(&bad, net.lines().map(slow).collect::<Vec<_>>().join("\n") + "\n")?;
+    let found = check(&bad, "")?;
+    assert!(
+        found.len() == 1
+            && found[0].starts_with("\"FAB-002\" \"fail\"")
+            && found[0].contains("node02 mlx5_0 port 1\",\"leaf1 port 2"),
+        "{found:?}"
+    );
+    Ok(())
+}
+
 #[test]
 fn what_cannot_be_read_is_said() -> Result {
     let run = |args: &[&str]| -> Result<(i32, String)> {

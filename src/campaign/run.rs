@@ -87,6 +87,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             self.daemons("start");
         }
         let machines = self.discover();
+        self.fabric(&machines, "before");
         self.alone(&machines);
         if self.is_cluster() {
             // Who is slow alone is confirmed before the network is looked at: there is time for it now.
@@ -103,6 +104,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             self.devices(&network::devices(&there));
         }
         self.again(limits, Duration::ZERO);
+        self.fabric(&machines, "after");
         if self.is_cluster() {
             self.fleet.listen();
             self.daemons("end");
@@ -196,6 +198,26 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         self.fleet.nodes().into_iter().map(|n| (n.clone(), found.get(&n).cloned().unwrap_or_default())).collect()
     }
 
+    /// The fabric as one node sees it, the first that has a port in it.
+    fn fabric(&mut self, machines: &[(NodeName, Machine)], when: &str) {
+        let plan = self.record.header.plan.clone();
+        let alive = self.fleet.nodes();
+        let one = |(node, machine): &(NodeName, Machine)| {
+            let step = probe::fabric_step(&plan, machine, when).filter(|_| alive.contains(node))?;
+            let groups = if self.is_cluster() { vec![vec![node.clone()]] } else { Vec::new() };
+            Some(Step { groups, ..step })
+        };
+        // Counters that nobody read before cannot be differenced after.
+        let counted =
+            || self.record.outcomes.iter().any(|l| l.step == "fabric-before" && l.outcome.measured().is_some());
+        if plan.wants("fabric")
+            && (when == "before" || counted())
+            && let Some(step) = machines.iter().find_map(one)
+        {
+            self.between(step);
+        }
+    }
+
     /// What each node does by itself, planned on its own machine; nodes that do the same do it in one step.
     fn solo_steps(&self, machines: &[(NodeName, Machine)]) -> Vec<Planned> {
         let plan = &self.record.header.plan;
@@ -206,7 +228,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
                 let name = step.probe.as_str();
                 // In a cluster the network between nodes is what counts; loopback is looked at when there is time.
                 let local = matches!(name, "tcp" | "collective") && plan.tier == Tier::Quick;
-                if name == "environment" || (cluster && local) {
+                if matches!(name, "environment" | "fabric") || (cluster && local) {
                     continue;
                 }
                 let same = out.iter_mut().find(|p| {
@@ -292,7 +314,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         let plan = self.record.header.plan.clone();
         let clock = plan.wants("environment").then(|| probe::clock_step(&plan));
         // Leaves that nobody told are inferred, where asking all about all is quick.
-        let unknown = self.record.header.leaves.is_empty()
+        let unknown = localise::leaves(&self.record).is_empty()
             && (localise::infer::FEWEST..=localise::MAX_INFERRED).contains(&self.fleet.nodes().len());
         let latency = (unknown && plan.wants("tcp")).then(|| probe::latency_step(&plan));
         let shared = if plan.wants("storage") { probe::shared_step(&plan) } else { None };

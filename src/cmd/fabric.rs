@@ -3,9 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
@@ -15,15 +13,10 @@ use crate::exit::Exit;
 use crate::id::clean;
 use crate::judge::{self, Finding, Severity};
 use crate::report;
-use crate::topology::ib::{Fabric, Kind, Tool, parse_netdiscover, parse_queryerrors};
+use crate::topology::ib::{Fabric, Kind, MAX_CAPTURE, TOOLS, Tool, ask, parse_netdiscover, parse_queryerrors};
 
-/// What is run where nothing saved is given, and what it is called when it is kept.
-const TOOLS: &[&[&str]] =
-    &[&["ibnetdiscover"], &["iblinkinfo", "-l"], &["ibqueryerrors"], &["sminfo"], &["saquery", "SMIR"]];
 /// A large fabric answers within seconds; one whose nodes are gone takes a second for each.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// Largest capture that is read: a fabric of a hundred thousand ports has some 10 MB.
-const MAX_BYTES: u64 = 256 << 20;
 
 pub(super) fn run(args: cli::DiscoverFabric) -> Result<Exit, Failure> {
     let mut fabric = Fabric::default();
@@ -93,9 +86,9 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 fn read(path: &Path) -> Result<String, Failure> {
     let read = || -> anyhow::Result<String> {
         let mut bytes = Vec::new();
-        fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(anyhow!("more than {} MiB", MAX_BYTES >> 20));
+        fs::File::open(path)?.take(MAX_CAPTURE + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_CAPTURE {
+            return Err(anyhow!("more than {} MiB", MAX_CAPTURE >> 20));
         }
         Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     };
@@ -130,7 +123,7 @@ fn live(fabric: &mut Fabric, save: Option<&Path>, remarks: &mut Vec<String>) -> 
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display())).map_err(Failure::usage)?;
     }
     for tool in TOOLS {
-        match ask(tool) {
+        match ask(tool, PATIENCE) {
             Ok(text) => {
                 if let Some(dir) = save {
                     let path = dir.join(format!("{}.txt", tool[0]));
@@ -151,49 +144,6 @@ fn live(fabric: &mut Fabric, save: Option<&Path>, remarks: &mut Vec<String>) -> 
         fabric.sms = Some(Vec::new());
     }
     Ok(())
-}
-
-/// Runs a tool to its end or its deadline. Its exit code says whether there are errors in the fabric, not whether it ran.
-fn ask(tool: &[&str]) -> Result<String, String> {
-    let mut child = Command::new(tool[0])
-        .args(&tool[1..])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                "not installed (apt: infiniband-diags), or in no folder of the PATH".to_owned()
-            }
-            _ => e.to_string(),
-        })?;
-    let collect = |pipe: Option<Box<dyn Read + Send>>| {
-        thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = pipe.map(|p| p.take(MAX_BYTES).read_to_end(&mut bytes));
-            String::from_utf8_lossy(&bytes).into_owned()
-        })
-    };
-    let out = collect(child.stdout.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
-    let err = collect(child.stderr.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match child.try_wait() {
-            Ok(Some(_)) => break,
-            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("no end after {} s", PATIENCE.as_secs()));
-            }
-        }
-    }
-    let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
-    if out.trim().is_empty() {
-        let said = err.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("it said nothing");
-        return Err(format!("{}; is this run as root, on a node with an active port?", clean(said)));
-    }
-    Ok(out)
 }
 
 #[derive(serde::Serialize)]

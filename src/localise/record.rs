@@ -56,10 +56,22 @@ pub struct Network<'r> {
     pub pairs: Pairs,
 }
 
-/// The leaves that the run was told of, else those that the latencies between its nodes show.
+/// The leaves that the run was told of, else those of the fabric that was read, else those that the latencies between its nodes show.
 pub fn leaves(record: &Record) -> Cow<'_, [Leaf]> {
     if !record.header.leaves.is_empty() {
         return Cow::Borrowed(&record.header.leaves);
+    }
+    let mut of_fabric = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_ref()? {
+        Facts::Fabric(capture) if !capture.leaves.is_empty() => Some(&capture.leaves),
+        _ => None,
+    });
+    // A fabric that has none of the run's nodes is another one, or calls them otherwise.
+    let known = |leaves: &&Vec<Leaf>| {
+        let names: HashSet<&str> = leaves.iter().flat_map(|l| &l.nodes).map(|n| hostlist::short(&n.0)).collect();
+        record.header.nodes.iter().any(|n| names.contains(hostlist::short(&n.0)))
+    };
+    if let Some(leaves) = of_fabric.next_back().filter(known) {
+        return Cow::Borrowed(leaves);
     }
     let mut latencies = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_ref()? {
         Facts::Latencies(all) => Some(all),

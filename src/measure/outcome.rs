@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::NodeName;
 use crate::measure::Transport;
+use crate::topology::Leaf;
 use crate::topology::{Filesystem, Machine};
 use crate::unit::Unit;
 
@@ -131,6 +132,8 @@ pub enum Facts {
     RdmaPath(Box<[RdmaEnd; 2]>),
     /// Whether a process of Slurm's node daemon is to be seen.
     Slurmd(bool),
+    /// What a tool said of the fabric.
+    Fabric(Box<Capture>),
     /// Who called at the coordinator's port without the token: address and times.
     Strangers(Vec<(String, u64)>),
 }
@@ -141,6 +144,17 @@ pub struct ClockOffset {
     pub node: NodeName,
     pub low_ms: f64,
     pub high_ms: f64,
+}
+
+/// What a tool said of the fabric, whole: it is judged again with the record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Capture {
+    /// As it was called.
+    pub tool: String,
+    pub text: String,
+    /// Hosts at their leaf switches, where the tool tells them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaves: Vec<Leaf>,
 }
 
 /// One end of a connection by RDMA.

@@ -65,6 +65,9 @@ pub struct CheckPlan {
     pub probes: Vec<ProbeName>,
     /// Probes left out because `--skip` or `--only` said so.
     pub skipped: Vec<ProbeName>,
+    /// Probes that were asked for by name: they are tried where nothing suggests that they could run, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub named: Vec<ProbeName>,
     /// Where storage is measured; the plan's checkpoint directory unless `--path` says otherwise.
     pub storage_path: Option<PathBuf>,
     /// Seed of every random input of this run.
@@ -116,6 +119,11 @@ pub fn resolve(
         let named = |list: &[String]| list.iter().any(|n| n == p.as_str());
         (asked.only.is_empty() || named(&asked.only)) && !named(&asked.skip)
     };
+    let named = known
+        .iter()
+        .filter(|k| asked.only.iter().chain(&run.require.probes).any(|n| n == k.as_str()))
+        .cloned()
+        .collect();
     let (probes, skipped): (Vec<_>, Vec<_>) = known.iter().cloned().partition(wanted);
     if probes.is_empty() {
         return Err(SelectionError::Nothing);
@@ -127,7 +135,17 @@ pub fn resolve(
     }
     let storage_path = asked.path.or_else(|| run.checkpoint.as_ref().and_then(|c| c.dir.clone()));
     let run_hash = PlanHash::of(&run);
-    Ok(CheckPlan { tier, budget, probes, skipped, storage_path, seed: asked.seed.unwrap_or(fresh_seed), run, run_hash })
+    Ok(CheckPlan {
+        tier,
+        budget,
+        probes,
+        skipped,
+        named,
+        storage_path,
+        seed: asked.seed.unwrap_or(fresh_seed),
+        run,
+        run_hash,
+    })
 }
 
 #[cfg(test)]

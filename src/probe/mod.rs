@@ -6,6 +6,7 @@ mod affinity;
 mod collective;
 mod dial;
 mod environment;
+mod fabric;
 mod gemm;
 mod memory;
 mod rdma;
@@ -20,6 +21,7 @@ use crate::topology::Machine;
 
 pub use collective::group_step;
 pub use environment::{clock_step, launcher_step};
+pub use fabric::fabric_step;
 pub use rdma::rails_step;
 pub use storage::{shared_step, sweep as sweep_scratch};
 pub use tcp::latency_step;
@@ -57,6 +59,7 @@ pub trait Probe: Sync {
 /// Every probe, in the order in which they run.
 pub const PROBES: &[&dyn Probe] = &[
     &environment::Environment,
+    &fabric::Fabric,
     &gemm::Gemm,
     &memory::Memory,
     &tcp::Tcp,

@@ -36,6 +36,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
             measure::Facts::Machine(_)
             | measure::Facts::Filesystem(_)
             | measure::Facts::Latencies(_)
+            | measure::Facts::Fabric(_)
             | measure::Facts::Slurmd(_) => {}
         }
     }

@@ -4,6 +4,7 @@
 //! Formats after the tools' own sources (rdma-core, infiniband-diags) and captures of real fabrics. Names in them are
 //! free text, neither escaped nor unique: everything is keyed by GUID.
 
+mod ask;
 mod errors;
 mod graph;
 mod linkinfo;
@@ -12,6 +13,7 @@ mod rate;
 mod sm;
 mod view;
 
+pub use ask::{MAX_CAPTURE, TOOLS, ask};
 pub use errors::{PortErrors, parse_queryerrors};
 pub use graph::{Cable, End, Kind, Node, Port, Subnet};
 pub use linkinfo::{LinkState, parse_linkinfo};

@@ -1,0 +1,52 @@
+//! The fabric as a check's own node read it, and what moved in it meanwhile.
+
+use std::collections::HashSet;
+
+use crate::hostlist;
+use crate::judge::fabric as rules;
+use crate::judge::finding::{Finding, Severity, Subject};
+use crate::measure;
+use crate::record::Record;
+use crate::topology::ib::{Fabric, parse_queryerrors};
+
+pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
+    let mut fabric = Fabric::default();
+    let mut captures = 0;
+    for line in record.outcomes.iter().filter(|l| l.probe.as_str() == "fabric") {
+        let Some(measure::Facts::Fabric(capture)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) else {
+            continue;
+        };
+        captures += 1;
+        if line.step == "fabric-after" {
+            fabric.before = fabric.errors.take();
+            fabric.errors = Some(parse_queryerrors(&capture.text).value);
+        } else {
+            fabric.take(&capture.tool, &capture.text);
+        }
+    }
+    if captures == 0 {
+        return;
+    }
+    // sminfo answers with an error where there is none.
+    if fabric.sms.is_none() && fabric.subnet.as_ref().is_some_and(|s| !s.nodes.is_empty()) {
+        fabric.sms = Some(Vec::new());
+    }
+    let hosts: HashSet<&str> = fabric
+        .subnet
+        .iter()
+        .flat_map(|s| s.nodes.values())
+        .filter_map(|n| n.host())
+        .map(|(host, _)| hostlist::short(host))
+        .collect();
+    let own: HashSet<&str> = record.header.nodes.iter().map(|n| hostlist::short(&n.0)).collect();
+    let known = own.iter().any(|n| hosts.contains(n));
+    for f in rules::findings(&fabric) {
+        // The cable of a node that has no part in this run is its owner's affair.
+        let foreign = |end: &str| {
+            let host = hostlist::short(end.split(' ').next().unwrap_or(""));
+            hosts.contains(host) && !own.contains(host)
+        };
+        let other = matches!(&f.subject, Subject::Cable(a, b) if foreign(a) || foreign(b));
+        findings.push(if known && other { f.severity(Severity::Info) } else { f });
+    }
+}
