@@ -10,14 +10,19 @@ const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/labs/rdma-lab");
 
 /// `before` runs in each machine first. Exit code of rank 0, and its report.
 fn check(lab: &[&str], before: &str) -> Result<(i32, serde_json::Value)> {
+    check_as("root", "environment,rdma", lab, before)
+}
+
+/// The same as another user, with other probes.
+fn check_as(user: &str, only: &str, lab: &[&str], before: &str) -> Result<(i32, serde_json::Value)> {
     let dir = tempfile::tempdir()?;
     let work = dir.path().to_string_lossy().into_owned();
     // The folder with all of the build would be slow to share.
     std::fs::copy(env!("CARGO_BIN_EXE_gonogo"), dir.path().join("gonogo"))?;
     let script = format!(
-        "{before}\ncd {work}; export GONOGO_TOKEN=0123456789abcdef0123456789abcdef\n\
-         ./gonogo check --quiet --format json --rank $LAB_RANK --nodes 2 --rendezvous ${{LAB_PEERS%%,*}}:17917 \
-         --join-timeout 60s --only environment,rdma --out rec$LAB_RANK >out$LAB_RANK 2>err$LAB_RANK; echo $? >code$LAB_RANK"
+        "cd {work}; echo 'nobody:x:65534:65534::/tmp:/bin/sh' >>/etc/passwd; chmod 777 .; {before}\nexport GONOGO_TOKEN=0123456789abcdef0123456789abcdef\n\
+         su {user} -p -s /bin/sh -c \"./gonogo check --quiet --format json --rank $LAB_RANK --nodes 2 --rendezvous ${{LAB_PEERS%%,*}}:17917 \
+         --join-timeout 60s --only {only} --out rec$LAB_RANK\" >out$LAB_RANK 2>err$LAB_RANK; echo $? >code$LAB_RANK"
     );
     let out = Command::new(LAB)
         .args(["run", "-n", "2", "--share", &work, "--timeout", "150"])
@@ -95,6 +100,36 @@ fn two_machines_with_verbs() -> Result {
     let warned = findings(&report, &["warn"]);
     assert_eq!((code, findings(&report, &["fail", "hold"])), (0, vec![]), "{warned:?}");
     assert!(warned.iter().any(|f| f.contains("RDM-003") && f.contains("4096") && f.contains("1024")), "{warned:?}");
+
+    // All-reduce and its relatives over verbs, every sum checked; and two devices at once.
+    let (code, report) = check_as("root", "environment,rdma,collective", &["--nics", "2"], ":")?;
+    assert_eq!((code, findings(&report, &["fail", "hold"])), (0, vec![]), "collective");
+    let metrics = report["metrics"].as_array().cloned().unwrap_or_default();
+    for case in [
+        "all-reduce world n=2 8 B rxe0",
+        "all-to-all world n=2 4 MiB rxe0",
+        "all-reduce rail n=2 8 B rxe1",
+        "all rails out rxe1",
+    ] {
+        assert!(metrics.iter().any(|m| m["case"] == case), "no {case}");
+    }
+
+    // The second network's port goes down under traffic, and the device vanishes: the step ends in time and says so, what was
+    // measured before is kept, and what comes after says that the device is gone.
+    let vanish = "[ $LAB_RANK = 1 ] && { until grep -q 'pair back rxe1' rec0/record.jsonl; do sleep 0.1; done; \
+                  ip link set eth1 down; rdma link delete rxe1; } >/dev/null 2>&1 &";
+    let (code, report) = check(&["--nics", "2"], vanish)?;
+    let named = findings(&report, &["fail", "hold"]);
+    let told = |f: &String| f.contains("lab1: rank") && f.contains("rxe1: the device is gone");
+    assert!((1..=2).contains(&code) && named.iter().any(told), "{named:?}");
+
+    // A user whose locked memory is limited cannot register any: the limit is named, and what to do.
+    let limited = "chmod 666 /dev/infiniband/uverbs*; [ $LAB_RANK = 1 ] && ulimit -l 64; true";
+    let (code, report) = check_as("nobody", "environment,rdma", &[], limited)?;
+    let named = findings(&report, &["fail", "hold"]);
+    assert!((1..=2).contains(&code) && named.iter().any(|f| f.contains("ulimit -l unlimited")), "{named:?}");
+    let warned = findings(&report, &["warn"]);
+    assert!(warned.iter().any(|f| f.contains("ENV-001") && f.contains("lab1")), "{warned:?}");
 
     // A port that is down is told, and the rest is measured.
     let (code, report) = check(&["--nics", "2"], "[ $LAB_RANK = 0 ] && ip link set eth1 down; sleep 1")?;

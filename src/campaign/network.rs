@@ -166,6 +166,19 @@ pub(super) fn devices(machines: &[(NodeName, Machine)]) -> Vec<String> {
     first.unwrap_or_default()
 }
 
+/// Neighbours, two by two, from the memory of one's GPU into that of the other's; `None` unless all nodes have one.
+pub(super) fn gpu_pairs(
+    plan: &CheckPlan,
+    device: &str,
+    machines: &[(NodeName, Machine)],
+    nodes: &[NodeName],
+) -> Option<Step> {
+    let gpus = machines.iter().all(|(_, m)| m.gpus.iter().any(|g| g.vendor == "0x10de"));
+    let (_, first) = machines.first().filter(|_| gpus && nodes.len() > 1)?;
+    let step = probe::gpu_pair_step(plan, device, first)?;
+    Some(Step { groups: nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect(), ..step })
+}
+
 /// Neighbours, two by two, over all their devices at once.
 pub(super) fn all_rails(plan: &CheckPlan, devices: &[String], nodes: &[NodeName]) -> Option<Step> {
     if devices.len() < 2 || nodes.len() < 2 {

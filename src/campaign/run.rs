@@ -101,7 +101,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             let there: Vec<_> = machines.iter().filter(|(n, _)| alive.contains(n)).cloned().collect();
             self.groups(&Plane::TCP);
             self.rails(&there);
-            self.devices(&network::devices(&there));
+            self.devices(&there);
         }
         self.again(limits, Duration::ZERO);
         self.fabric(&machines, "after");
@@ -344,15 +344,21 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     }
 
     /// Each RDMA device that every node has: pairs, and all-reduce, over the first in all topologies; then all at once.
-    fn devices(&mut self, devices: &[String]) {
+    fn devices(&mut self, machines: &[(NodeName, Machine)]) {
+        let devices = network::devices(machines);
         let plan = self.record.header.plan.clone();
         for (i, device) in devices.iter().enumerate() {
             let plane = Plane { probe: ProbeName::new("rdma"), rail: Some(device.clone()) };
             self.pairs(&plane);
+            if plan.wants("rdma")
+                && let Some(step) = network::gpu_pairs(&plan, device, machines, &self.fleet.nodes())
+            {
+                self.between(step);
+            }
             if i == 0 { self.groups(&plane) } else { self.rail(&plane) }
         }
         if plan.wants("rdma")
-            && let Some(step) = network::all_rails(&plan, devices, &self.fleet.nodes())
+            && let Some(step) = network::all_rails(&plan, &devices, &self.fleet.nodes())
         {
             self.between(step);
         }

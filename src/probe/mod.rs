@@ -22,7 +22,7 @@ use crate::topology::Machine;
 pub use collective::group_step;
 pub use environment::{clock_step, launcher_step};
 pub use fabric::fabric_step;
-pub use rdma::rails_step;
+pub use rdma::{gpu_pair_step, rails_step};
 pub use storage::{shared_step, sweep as sweep_scratch};
 pub use tcp::latency_step;
 

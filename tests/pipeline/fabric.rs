@@ -2,7 +2,12 @@
 
 use std::path::Path;
 
+use crate::common;
+use gonogo::id::NodeName;
 use gonogo::judge::fabric::findings;
+use gonogo::judge::{self, Severity};
+use gonogo::localise;
+use gonogo::measure::{Capture, Facts, Measured, Outcome};
 use gonogo::topology::ib::{Fabric, Tool, parse_linkinfo, parse_netdiscover, parse_queryerrors, parse_sm};
 use proptest::prelude::*;
 
@@ -128,6 +133,31 @@ fn the_cable_is_named_by_both_ends() {
     let crossed = provoke("FAB-009");
     assert_eq!(crossed.len(), 2, "{crossed:?}");
     assert!(crossed.iter().all(|f| f.starts_with("FAB-009 cable host05")), "{crossed:?}");
+}
+
+/// In a check, the cable of another job's node is told and does not weigh; the fabric's leaves are the run's.
+#[test]
+fn a_check_weighs_the_cables_of_its_own_nodes() {
+    let text = with("host03 mlx5_0[4]", "1xHDR");
+    let of = |nodes: [&str; 2]| {
+        let mut record = common::healthy(Default::default());
+        record.header.launcher = Some("Slurm".into());
+        record.header.nodes = nodes.map(|n| NodeName(n.into())).to_vec();
+        let leaves = parse_netdiscover(&text).value.leaves();
+        let capture = Capture { tool: "ibnetdiscover".into(), text: text.clone(), leaves };
+        let outcome = Measured { facts: Some(Facts::Fabric(Box::new(capture))), ..Measured::default() };
+        let at = common::add_on(&mut record, nodes[0], "fabric", "ibnetdiscover before", Outcome::Measured(outcome));
+        record.outcomes[at].step = "fabric-before".into();
+        let j = judge::judge(&record, &record.header.plan.run, &[]);
+        let found = j.findings.iter().find(|f| f.code.as_str() == "FAB-001").map(|f| f.severity);
+        let leaves: Vec<String> = localise::leaves(&record).iter().take(2).map(|l| l.name.clone()).collect();
+        (found, leaves)
+    };
+    let named = vec!["leaf0".to_owned(), "leaf2".to_owned()];
+    assert_eq!(of(["host03", "host04"]), (Some(Severity::Fail), named.clone()));
+    assert_eq!(of(["host01.cluster", "host04"]), (Some(Severity::Info), named));
+    // Its nodes are not in this fabric: whose cable it is cannot be told, and no leaf is known.
+    assert_eq!(of(["a", "b"]), (Some(Severity::Fail), vec![]));
 }
 
 /// Counters: only what moved is blamed when there is an earlier reading, and one that went back was cleared.

@@ -10,7 +10,7 @@ use crate::cluster::Child;
 use crate::probe::ProbeError;
 use crate::probe::collective::mesh::{PATIENCE, Wire};
 use crate::probe::rdma::Address;
-use crate::sys::verbs::{self, Endpoint, Op, Rdma, Wc};
+use crate::sys::verbs::{self, Endpoint, Op, Rdma, Source, Wc};
 use crate::topology::{SysRoot, boot_id};
 
 /// Largest message; a larger piece goes as several.
@@ -84,7 +84,7 @@ impl Verbs {
     ) -> Result<Self, ProbeError> {
         let (rank, ranks) = (child.rank as usize, child.ranks as usize);
         let peers: Vec<usize> = (0..ranks).filter(|p| *p != rank && with(rank, *p)).collect();
-        let mut rdma = Rdma::open(device, STRIDE * peers.len(), peers.len(), DEPTH, true)?;
+        let mut rdma = Rdma::open(device, Source::Host(STRIDE * peers.len()), peers.len(), DEPTH)?;
         let port = rdma.port(address.port)?;
         let (at, rkey) = rdma.remote();
         let common = Endpoint {

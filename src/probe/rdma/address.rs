@@ -75,7 +75,8 @@ pub(in crate::probe) fn choose(root: &SysRoot, device: &str) -> Result<Address, 
         }
     }
     if seen.is_empty() {
-        seen.push("it has no port".to_owned());
+        let gone = !root.exists(&dir);
+        seen.push(if gone { "the device is gone".to_owned() } else { "it has no port".to_owned() });
     }
     Err(format!("{device}: {}", seen.join(", ")))
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::probe::ProbeError;
+use crate::probe::rdma::gpu::GpuMemory;
 use crate::sys::verbs::{self, Endpoint, Op, Rdma, VerbsError, Wc};
 
 /// Queue pairs of one test at most.
@@ -23,6 +24,8 @@ impl From<VerbsError> for ProbeError {
 /// One end of connected queue pairs. The first half of the memory is sent, the second received into.
 pub(super) struct End {
     pub rdma: Rdma,
+    /// Where the memory is a GPU's. After `rdma`, so that it is freed after it was deregistered.
+    pub gpu: Option<GpuMemory>,
     pub peers: Vec<Endpoint>,
     /// Where the second half begins.
     pub half: usize,

@@ -7,10 +7,12 @@
 mod address;
 mod counters;
 mod engine;
+mod gpu;
 mod rails;
 
 pub(super) use address::{Address, choose};
 pub(super) use counters::Counters;
+pub use gpu::gpu_pair_step;
 pub use rails::rails_step;
 
 use std::time::{Duration, Instant};
@@ -24,11 +26,12 @@ use crate::measure::{
 };
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::{Probe, ProbeError, affinity, step};
-use crate::sys::verbs::{self, Endpoint, Op, Rdma};
+use crate::sys::verbs::{self, Endpoint, Op, Rdma, Source};
 use crate::topology::{Machine, SysRoot};
 use crate::unit::{Bytes, Unit};
 
 use engine::{DEPTH, End, MAX_QPS};
+use gpu::GpuMemory;
 
 pub struct RdmaProbe;
 
@@ -206,7 +209,10 @@ impl Probe for RdmaProbe {
         let each = plan.tier.pick(150, 700, 2500);
         active
             .into_iter()
-            .map(|device| Step { ranks: 2, ..of_tests(plan, device, loopback_tests(device), each) })
+            .flat_map(|device| {
+                let host = Step { ranks: 2, ..of_tests(plan, device, loopback_tests(device), each) };
+                [host, gpu::loopback_step(plan, device, machine)]
+            })
             .collect()
     }
 
@@ -214,6 +220,9 @@ impl Probe for RdmaProbe {
         if child.wants(DEVICE) {
             let why: String = child.args()?;
             return Ok(child.outcome(DEVICE, Outcome::waived(WaiveKind::Absent, why))?);
+        }
+        if let Ok(args) = child.args::<gpu::Args>() {
+            return gpu::run(child, &args);
         }
         if let Ok(args) = child.args::<rails::Args>() {
             return rails::run(child, &args);
@@ -226,7 +235,7 @@ impl Probe for RdmaProbe {
         let place = affinity::near(&root, address.numa);
         let most = wanted.iter().map(|(_, t)| t.bytes()).max().unwrap_or(1) as usize;
         let qps = wanted.iter().map(|(_, t)| t.qps()).max().unwrap_or(1);
-        let mut end = connect(child, &args.device, &address, most, qps, 1 - child.rank as usize)?;
+        let mut end = connect(child, &args.device, &address, most, qps, 1 - child.rank as usize, None)?;
         for (case, test) in wanted {
             // Before the parent ends it: who waits for a peer must live to say so.
             end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
@@ -299,10 +308,14 @@ fn connect(
     bytes: usize,
     qps: usize,
     partner: usize,
+    gpu: Option<GpuMemory>,
 ) -> Result<End, ProbeError> {
     // Each half on pages of its own: what is received never shares a line with what is sent.
     let half = bytes.next_multiple_of(4096);
-    let rdma = Rdma::open(device, 2 * half, qps, DEPTH, true)?;
+    let rdma = match &gpu {
+        None => Rdma::open(device, Source::Host(2 * half), qps, DEPTH)?,
+        Some(gpu) => gpu.open(device, qps)?,
+    };
     let port = rdma.port(address.port)?;
     if !port.active {
         return Err(ProbeError::Broken(format!("{device} port {} went down", address.port)));
@@ -334,7 +347,7 @@ fn connect(
     let peer = format!("{peer} ({}; here {})", clean(&there), address.shown);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shares = child.members.is_empty() && cores < 2;
-    let mut end = End { rdma, peers, half, deadline: Instant::now() + child.time_left(), shares, peer };
+    let mut end = End { rdma, gpu, peers, half, deadline: Instant::now() + child.time_left(), shares, peer };
     let path = address.path(&port);
     for (q, own) in own.iter().enumerate() {
         let peer = end.peers[q];
@@ -347,20 +360,27 @@ fn connect(
 }
 
 /// Fills what is sent, clears where it arrives.
-fn prepare(end: &mut End, seed: u64, bytes: u32) {
+fn prepare(end: &mut End, seed: u64, bytes: u32) -> Result<(), ProbeError> {
     let half = end.half;
+    if let Some(gpu) = &end.gpu {
+        return gpu.prepare(seed);
+    }
     let memory = end.rdma.memory();
     fastrand::Rng::with_seed(seed).fill(&mut memory[..bytes as usize]);
     memory[half..half + bytes as usize].fill(0);
+    Ok(())
 }
 
 /// How many bytes of what arrived differ from what the peer sent; the last `but` are not compared.
-fn wrong(end: &mut End, seed: u64, bytes: u32, but: usize) -> usize {
+fn wrong(end: &mut End, seed: u64, bytes: u32, but: usize) -> Result<usize, ProbeError> {
+    if let Some(gpu) = &end.gpu {
+        return gpu.wrong(seed, bytes as usize);
+    }
     let mut want = vec![0u8; bytes as usize];
     fastrand::Rng::with_seed(seed).fill(&mut want);
     let half = end.half;
     let n = bytes as usize - but.min(bytes as usize);
-    end.rdma.memory()[half..half + n].iter().zip(&want[..n]).filter(|(a, b)| a != b).count()
+    Ok(end.rdma.memory()[half..half + n].iter().zip(&want[..n]).filter(|(a, b)| a != b).count())
 }
 
 /// Messages before the clock counts: they fill caches, tables of translations and the path.
@@ -378,7 +398,7 @@ fn bandwidth(
 ) -> Result<Measured, ProbeError> {
     let (me, seed) = (child.rank, child.step.seed);
     let (starts, serves) = (way.starts(me), way.starts(1 - me));
-    prepare(end, seed ^ u64::from(me), bytes);
+    prepare(end, seed ^ u64::from(me), bytes)?;
     // A few messages tell how many fit the time; the slower side's word counts.
     let first = warm_count(bytes);
     let warm = phase(child, end, op, bytes, qps, (first, 1, budget), starts, serves)?;
@@ -390,7 +410,7 @@ fn bandwidth(
     let marks = phase(child, end, op, bytes, qps, (count, BLOCKS, 2 * budget), starts, serves)?;
     // Of a read the own memory holds what came; of a write or send the peer's.
     let arrived = if op == Op::Read { starts } else { serves };
-    let wrong = if arrived { wrong(end, seed ^ u64::from(1 - me), bytes, 0) } else { 0 };
+    let wrong = if arrived { wrong(end, seed ^ u64::from(1 - me), bytes, 0)? } else { 0 };
     let rate = |w: &[(Instant, u64)]| (w[1].1 - w[0].1) as f64 * f64::from(bytes) / (w[1].0 - w[0].0).as_secs_f64();
     let rates: Vec<f64> = marks.iter().flat_map(|m| m.windows(2).map(rate)).collect();
     let all = child.exchange(serde_json::to_string(&(rates, wrong)).unwrap_or_default())?;
@@ -450,7 +470,7 @@ const PINGS: (u64, u64) = (20_000, 64);
 
 fn latency(child: &mut Child, end: &mut End, op: Op, bytes: u32, budget: Duration) -> Result<Measured, ProbeError> {
     let (me, seed) = (child.rank, child.step.seed);
-    prepare(end, seed ^ u64::from(me), bytes);
+    prepare(end, seed ^ u64::from(me), bytes)?;
     let mut times: Vec<Duration> = Vec::with_capacity(PINGS.0 as usize);
     let round = |child: &mut Child, end: &mut End, count: u64, times: &mut Vec<Duration>| -> Result<(), ProbeError> {
         if op == Op::Send {
@@ -480,7 +500,7 @@ fn latency(child: &mut Child, end: &mut End, op: Op, bytes: u32, budget: Duratio
     }
     round(child, end, count, &mut times)?;
     let checked = op != Op::Read || me == 0;
-    let wrong = if checked { wrong(end, seed ^ u64::from(1 - me), bytes, 1) } else { 0 };
+    let wrong = if checked { wrong(end, seed ^ u64::from(1 - me), bytes, 1)? } else { 0 };
     let all = child.exchange(wrong.to_string())?;
     let wrong: usize = all.iter().filter_map(|t| t.parse::<usize>().ok()).sum();
     let share = if op == Op::Read { 1.0 } else { 0.5 };

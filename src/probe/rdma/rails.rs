@@ -51,7 +51,7 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     let root = SysRoot::live();
     let address = choose(&root, &device).map_err(ProbeError::Broken)?;
     affinity::near(&root, address.numa);
-    let mut end = connect(child, &device, &address, BYTES as usize, 1, partner as usize)?;
+    let mut end = connect(child, &device, &address, BYTES as usize, 1, partner as usize, None)?;
     end.shares |= std::thread::available_parallelism().is_ok_and(|n| n.get() < rails as usize);
     let budget = child.share(2);
     for way in [Way::Out, Way::Back] {
@@ -97,13 +97,13 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
 fn flow(child: &mut Child, end: &mut super::End, way: Way, side: u32, budget: Duration) -> Result<Told, ProbeError> {
     let seed = child.step.seed;
     let (starts, serves) = (way.starts(side), way.starts(1 - side));
-    prepare(end, seed ^ u64::from(side), BYTES);
+    prepare(end, seed ^ u64::from(side), BYTES)?;
     let first = warm_count(BYTES);
     let warm = phase(child, end, Op::Write, BYTES, 1, (first, 1, budget), starts, serves)?;
     let each = warm.map_or(1.0, |m| span(&m) / m.last().map_or(1, |l| l.1.max(1)) as f64);
     let count = ((budget.as_secs_f64() * 0.7 / each.max(1e-9)) as u64).clamp(BLOCKS, 50_000_000);
     let marks = phase(child, end, Op::Write, BYTES, 1, (count, BLOCKS, budget), starts, serves)?;
-    let wrong = if serves { wrong(end, seed ^ u64::from(1 - side), BYTES, 0) } else { 0 };
+    let wrong = if serves { wrong(end, seed ^ u64::from(1 - side), BYTES, 0)? } else { 0 };
     let rate = |w: &[(Instant, u64)]| (w[1].1 - w[0].1) as f64 * f64::from(BYTES) / (w[1].0 - w[0].0).as_secs_f64();
     Ok((marks.iter().flat_map(|m| m.windows(2).map(rate)).collect(), wrong))
 }

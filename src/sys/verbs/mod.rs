@@ -7,10 +7,12 @@ mod status;
 
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::ptr;
 
 use raw::{Verbs, mask};
 
+use crate::sys::dl;
 use crate::sys::pages::Pages;
 
 pub use raw::Wc;
@@ -19,10 +21,12 @@ pub use status::explain;
 /// Why verbs cannot be used here.
 #[derive(Debug, thiserror::Error)]
 pub enum VerbsError {
-    #[error("libibverbs is not here ({0}); install it (Debian: libibverbs1 ibverbs-providers), also in the container")]
-    NoLibrary(libloading::Error),
+    #[error("{0}; install it (Debian: libibverbs1 ibverbs-providers), also in the container")]
+    NoLibrary(#[from] dl::DlError),
     #[error("the kernel gives no RDMA devices ({0}); is ib_uverbs loaded, and is /dev/infiniband in the container?")]
     NoKernel(io::Error),
+    #[error("this libibverbs cannot register a dma-buf (rdma-core 34 and later can)")]
+    NoDmaBuf,
     #[error("there is no RDMA device {0}; libibverbs has no provider for it, or it is gone")]
     NoDevice(String),
     #[error("{what}: {source}{hint}")]
@@ -46,6 +50,14 @@ fn with_hint(what: &'static str, source: io::Error) -> VerbsError {
         ("cannot register memory", true) => {
             "; the locked-memory limit is too low: `ulimit -l unlimited`, in the launcher and the container, too"
         }
+        // EFAULT of ibv_reg_mr, EOPNOTSUPP and EINVAL of the other.
+        ("cannot register a GPU's memory", _) if source.raw_os_error() == Some(14) => {
+            "; the kernel does not know this address: load nvidia_peermem (`modprobe nvidia-peermem`)"
+        }
+        ("cannot register a GPU's memory", true) => {
+            "; the GPU's BAR1 window is full, or the locked-memory limit is too low (`ulimit -l unlimited`)"
+        }
+        ("cannot register a GPU's memory", _) => "; the adapter's driver takes no dma-buf: kernel 5.12 and mlx5 can",
         ("cannot create a queue pair" | "cannot create a completion queue", true) => {
             "; the device has no room for so many, or the locked-memory limit is too low (`ulimit -l`)"
         }
@@ -104,6 +116,22 @@ pub enum Op {
     Send,
 }
 
+/// What is registered.
+pub enum Source {
+    /// So many bytes of the host's memory, allocated here.
+    Host(usize),
+    /// Another device's memory, at its own address; the caller keeps it alive for as long as what is opened with it.
+    Device { address: u64, bytes: usize, by: Handover },
+}
+
+/// How another device's memory is handed over.
+pub enum Handover {
+    /// By a file descriptor that its driver exported.
+    DmaBuf(std::os::fd::OwnedFd),
+    /// By its address, which a kernel module (nvidia_peermem) knows.
+    Peer,
+}
+
 /// An open device with memory, a completion queue, and queue pairs.
 pub struct Rdma {
     // Dropped in `Drop`, in this order: queue pairs, queue, memory, domain, device; the library last.
@@ -116,7 +144,11 @@ pub struct Rdma {
     post_send: raw::PostSend,
     post_recv: raw::PostRecv,
     verbs: Verbs,
+    /// Empty where the memory is another device's.
     memory: Pages,
+    /// Where the registered memory begins, and its length.
+    base: u64,
+    length: usize,
     pub inline: u32,
     pub reads: u8,
     sge: raw::Sge,
@@ -130,11 +162,14 @@ unsafe impl Send for Rdma {}
 const HEADROOM: u32 = 64;
 /// Inline data that is asked for; what a device gives instead is taken.
 const INLINE: u32 = 220;
+/// What peers may do with the memory.
+const ACCESS: c_int = raw::ACCESS_LOCAL_WRITE | raw::ACCESS_REMOTE_WRITE | raw::ACCESS_REMOTE_READ;
 
 impl Rdma {
-    /// Opens `device`, registers `bytes` of memory, and makes `qps` queue pairs with room for `depth` requests each.
-    pub fn open(device: &str, bytes: usize, qps: usize, depth: u32, relaxed: bool) -> Result<Self, VerbsError> {
-        let verbs = Verbs::load().map_err(VerbsError::NoLibrary)?;
+    /// Opens `device`, registers memory, and makes `qps` queue pairs with room for `depth` requests each.
+    pub fn open(device: &str, source: Source, qps: usize, depth: u32) -> Result<Self, VerbsError> {
+        let (library, path) = dl::open(&["libibverbs.so.1"])?;
+        let verbs = Verbs::load(library, &path)?;
         let context = open_device(&verbs, device)?;
         // SAFETY: `context` is open; the attribute struct has room beyond what any library writes (see raw).
         let (rc, attr) = unsafe {
@@ -156,7 +191,9 @@ impl Rdma {
             post_send,
             post_recv,
             verbs,
-            memory: Pages::new(bytes.max(4096)),
+            memory: Pages::new(if let Source::Host(bytes) = source { bytes.max(4096) } else { 0 }),
+            base: 0,
+            length: 0,
             inline: 0,
             reads: attr.max_qp_rd_atom.min(attr.max_qp_init_rd_atom).clamp(1, 128) as u8,
             sge: raw::Sge::default(),
@@ -178,27 +215,52 @@ impl Rdma {
                 return Err(failed("cannot create a completion queue"));
             }
         }
-        this.register(relaxed)?;
+        match source {
+            Source::Host(_) => this.register()?,
+            Source::Device { address, bytes, by } => this.register_device(address, bytes, &by)?,
+        }
         for _ in 0..qps {
             this.create(depth)?;
         }
         Ok(this)
     }
 
-    fn register(&mut self, relaxed: bool) -> Result<(), VerbsError> {
-        let access = raw::ACCESS_LOCAL_WRITE | raw::ACCESS_REMOTE_WRITE | raw::ACCESS_REMOTE_READ;
+    fn register(&mut self) -> Result<(), VerbsError> {
+        let access = ACCESS;
         let (at, bytes) = (self.memory.as_mut_ptr().cast::<c_void>(), self.memory.len());
         // SAFETY: the memory belongs to this struct and outlives its registration (`Drop` deregisters first). Relaxed
         // ordering goes through the call that tells the kernel which flags may be ignored, where it is there.
         unsafe {
-            if let (true, Some(reg)) = (relaxed, self.verbs.ibv_reg_mr_iova2) {
+            if let Some(reg) = self.verbs.ibv_reg_mr_iova2 {
                 self.mr = reg(self.pd, at, bytes, at as u64, (access | raw::ACCESS_RELAXED_ORDERING) as c_uint);
             }
             if self.mr.is_null() {
                 self.mr = (self.verbs.ibv_reg_mr)(self.pd, at, bytes, access);
             }
         }
+        (self.base, self.length) = (at as u64, bytes);
         if self.mr.is_null() { Err(failed("cannot register memory")) } else { Ok(()) }
+    }
+
+    fn register_device(&mut self, address: u64, bytes: usize, by: &Handover) -> Result<(), VerbsError> {
+        let relaxed = ACCESS | raw::ACCESS_RELAXED_ORDERING;
+        // SAFETY: the caller keeps the memory for as long as this struct lives; what is no such memory, the kernel refuses.
+        // The descriptor is needed for the call only.
+        unsafe {
+            match by {
+                Handover::DmaBuf(fd) => {
+                    let reg = self.verbs.ibv_reg_dmabuf_mr.ok_or(VerbsError::NoDmaBuf)?;
+                    for access in [relaxed, ACCESS] {
+                        if self.mr.is_null() {
+                            self.mr = reg(self.pd, 0, bytes, address, fd.as_raw_fd(), access);
+                        }
+                    }
+                }
+                Handover::Peer => self.mr = (self.verbs.ibv_reg_mr)(self.pd, address as *mut c_void, bytes, ACCESS),
+            }
+        }
+        (self.base, self.length) = (address, bytes);
+        if self.mr.is_null() { Err(failed("cannot register a GPU's memory")) } else { Ok(()) }
     }
 
     fn create(&mut self, depth: u32) -> Result<(), VerbsError> {
@@ -264,7 +326,7 @@ impl Rdma {
     /// Where the registered memory begins, and the key to it for the peer.
     pub fn remote(&self) -> (u64, u32) {
         // SAFETY: `mr` is registered for as long as `self` lives.
-        (self.memory.as_ptr() as u64, unsafe { (*self.mr).rkey })
+        (self.base, unsafe { (*self.mr).rkey })
     }
 
     #[inline]
@@ -273,6 +335,7 @@ impl Rdma {
         unsafe { (*self.mr).lkey }
     }
 
+    /// The registered memory; empty where it is another device's.
     pub fn memory(&mut self) -> &mut [u8] {
         &mut self.memory
     }
@@ -376,15 +439,16 @@ impl Rdma {
         (to, rkey): (u64, u32),
         id: Option<u64>,
     ) -> Result<bool, VerbsError> {
-        debug_assert!(from + bytes as usize <= self.memory.len());
-        self.sge = raw::Sge { addr: self.memory.as_ptr() as u64 + from as u64, length: bytes, lkey: self.local_key() };
+        debug_assert!(from + bytes as usize <= self.length);
+        self.sge = raw::Sge { addr: self.base + from as u64, length: bytes, lkey: self.local_key() };
         self.wr.sg_list = &mut self.sge;
         self.wr.opcode = match op {
             Op::Write => raw::WR_WRITE,
             Op::Read => raw::WR_READ,
             Op::Send => raw::WR_SEND,
         };
-        let inline = op != Op::Read && bytes <= self.inline;
+        // The CPU copies what goes inline: only from its own memory.
+        let inline = op != Op::Read && bytes <= self.inline && !self.memory.is_empty();
         self.wr.send_flags =
             if inline { raw::SEND_INLINE } else { 0 } | if id.is_some() { raw::SEND_SIGNALED } else { 0 };
         self.wr.wr_id = id.unwrap_or(0);
@@ -402,8 +466,8 @@ impl Rdma {
     /// Posts room for one message of up to `bytes` bytes at `at`. False when the queue is full.
     #[inline]
     pub fn post_receive(&mut self, qp: usize, at: usize, bytes: u32, id: u64) -> Result<bool, VerbsError> {
-        debug_assert!(at + bytes as usize <= self.memory.len());
-        let mut sge = raw::Sge { addr: self.memory.as_ptr() as u64 + at as u64, length: bytes, lkey: self.local_key() };
+        debug_assert!(at + bytes as usize <= self.length);
+        let mut sge = raw::Sge { addr: self.base + at as u64, length: bytes, lkey: self.local_key() };
         let mut wr = raw::RecvWr { wr_id: id, next: ptr::null_mut(), sg_list: &mut sge, num_sge: 1 };
         let mut bad = ptr::null_mut();
         // SAFETY: as in `post`.

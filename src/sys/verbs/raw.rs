@@ -5,7 +5,7 @@
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
-use libloading::Library;
+use crate::sys::dl::library;
 
 #[repr(C)]
 pub struct Device {
@@ -291,38 +291,10 @@ pub mod mask {
     pub const DEST_QPN: i32 = 1_048_576;
 }
 
-macro_rules! library {
-    ($($name:ident: fn($($arg:ty),*) -> $ret:ty;)*) => {
-        /// The functions of the library, resolved.
-        pub struct Verbs {
-            $(pub $name: unsafe extern "C" fn($($arg),*) -> $ret,)*
-            /// Since IBVERBS_1.8: takes access flags that older kernels may ignore.
-            pub ibv_reg_mr_iova2: Option<RegIova>,
-            _library: Library,
-        }
-
-        impl Verbs {
-            /// Loads `libibverbs.so.1`.
-            pub fn load() -> Result<Self, libloading::Error> {
-                // SAFETY: libibverbs' constructors read its configuration files and start nothing.
-                let library = unsafe { Library::new("libibverbs.so.1") }?;
-                // SAFETY: the types are those of rdma-core's verbs.h for these symbols; the library lives as long as
-                // the pointers, in the same struct.
-                unsafe {
-                    Ok(Verbs {
-                        $($name: *library.get(concat!(stringify!($name), "\0").as_bytes())?,)*
-                        ibv_reg_mr_iova2: library.get(b"ibv_reg_mr_iova2\0").ok().map(|f| *f),
-                        _library: library,
-                    })
-                }
-            }
-        }
-    };
-}
-
-pub type RegIova = unsafe extern "C" fn(*mut Pd, *mut c_void, usize, u64, c_uint) -> *mut Mr;
-
 library! {
+    /// The functions of libibverbs.
+    Verbs
+    needs {
     ibv_get_device_list: fn(*mut c_int) -> *mut *mut Device;
     ibv_free_device_list: fn(*mut *mut Device) -> ();
     ibv_open_device: fn(*mut Device) -> *mut Context;
@@ -339,6 +311,13 @@ library! {
     ibv_create_qp: fn(*mut Pd, *mut QpInitAttr) -> *mut Qp;
     ibv_modify_qp: fn(*mut Qp, *mut QpAttr, c_int) -> c_int;
     ibv_destroy_qp: fn(*mut Qp) -> c_int;
+    }
+    may {
+    // Since IBVERBS_1.8: takes access flags that older kernels may ignore.
+    ibv_reg_mr_iova2: fn(*mut Pd, *mut c_void, usize, u64, c_uint) -> *mut Mr;
+    // Since IBVERBS_1.12: memory of another device, by a file descriptor.
+    ibv_reg_dmabuf_mr: fn(*mut Pd, u64, usize, u64, c_int, c_int) -> *mut Mr;
+    }
 }
 
 #[cfg(test)]

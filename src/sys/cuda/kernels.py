@@ -1,0 +1,28 @@
+"""Compiles kernels.cu to kernels.ptx with NVRTC: python3 -m pip install nvidia-cuda-nvrtc-cu11==11.7.99, then
+python3 src/sys/cuda/kernels.py. That version's PTX loads in every driver from 515 on; a newer compiler's would not."""
+import ctypes, glob, os, site, sys
+
+here = os.path.dirname(os.path.abspath(__file__))
+places = [p for d in site.getsitepackages() + sys.path for p in glob.glob(d + "/nvidia/cuda_nvrtc/lib/libnvrtc.so.11*")]
+if not places:
+    sys.exit(__doc__)
+nvrtc = ctypes.CDLL(places[0])
+
+
+def text(size, get):
+    n = ctypes.c_size_t()
+    size(program, ctypes.byref(n))
+    buffer = ctypes.create_string_buffer(n.value)
+    get(program, buffer)
+    return buffer.value.decode()
+
+
+program = ctypes.c_void_p()
+source = open(here + "/kernels.cu", "rb").read()
+assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None) == 0
+options = [b"--gpu-architecture=compute_70", b"--std=c++14"]
+failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+sys.stderr.write(text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog))
+if failed:
+    sys.exit(1)
+open(here + "/kernels.ptx", "w").write(text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX))
