@@ -105,6 +105,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         }
         self.again(limits, Duration::ZERO);
         self.fabric(&machines, "after");
+        self.gpus(&machines);
         if self.is_cluster() {
             self.fleet.listen();
             self.daemons("end");
@@ -196,6 +197,21 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             .filter_map(|l| Some((l.node.clone(), machine_of(&l.outcome)?)))
             .collect();
         self.fleet.nodes().into_iter().map(|n| (n.clone(), found.get(&n).cloned().unwrap_or_default())).collect()
+    }
+
+    /// The GPUs once more, on every node whose driver could be asked.
+    fn gpus(&mut self, machines: &[(NodeName, Machine)]) {
+        let plan = self.record.header.plan.clone();
+        let alive = self.fleet.nodes();
+        let answered = |(n, m): &&(NodeName, Machine)| {
+            alive.contains(n) && m.nvidia.as_ref().is_some_and(|n| n.error.is_none() && !n.gpus.is_empty())
+        };
+        let nodes: Vec<&NodeName> = machines.iter().filter(answered).map(|(n, _)| n).collect();
+        if plan.wants("environment") && !nodes.is_empty() && !self.fleet.interrupted() {
+            let groups =
+                if self.is_cluster() { nodes.into_iter().map(|n| vec![n.clone()]).collect() } else { Vec::new() };
+            self.between(Step { groups, ..probe::gpus_step(&plan) });
+        }
     }
 
     /// The fabric as one node sees it, the first that has a port in it.

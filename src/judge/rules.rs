@@ -4,6 +4,7 @@ mod cluster;
 mod configuration;
 mod environment;
 mod fabric;
+mod gpus;
 mod metrics;
 mod network;
 mod outcomes;
@@ -164,6 +165,7 @@ pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -
     metrics::findings(&cells, &mut findings);
     metrics::unmeasured_requirements(&cells, limits, &mut findings);
     environment::findings(record, run, &mut findings);
+    gpus::findings(record, &mut findings);
     ports::findings(record, &mut findings);
     fabric::findings(record, &mut findings);
     storage::findings(record, run, &cells, &mut findings);

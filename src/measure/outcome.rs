@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::NodeName;
 use crate::measure::Transport;
-use crate::topology::Leaf;
-use crate::topology::{Filesystem, Machine};
+use crate::topology::{Filesystem, Leaf, Machine, Nvidia};
 use crate::unit::Unit;
 
 /// Which direction is better.
@@ -132,6 +131,8 @@ pub enum Facts {
     RdmaPath(Box<[RdmaEnd; 2]>),
     /// Whether a process of Slurm's node daemon is to be seen.
     Slurmd(bool),
+    /// What the GPUs' driver says at the end of a check.
+    Nvidia(Box<Nvidia>),
     /// What a tool said of the fabric.
     Fabric(Box<Capture>),
     /// Who called at the coordinator's port without the token: address and times.

@@ -3,5 +3,6 @@
 pub mod cuda;
 pub mod dl;
 pub mod gemm;
+pub mod nvml;
 pub mod pages;
 pub mod verbs;

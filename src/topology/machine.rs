@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::topology::Mount;
+use crate::topology::{Mount, Nvidia};
 use crate::unit::Bytes;
 
 /// One node.
@@ -26,6 +26,9 @@ pub struct Machine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uverbs: Option<bool>,
     pub gpus: Vec<PciGpu>,
+    /// What NVIDIA's driver says of them; absent without such a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nvidia: Option<Nvidia>,
     pub disks: Vec<Disk>,
     pub mounts: Vec<Mount>,
     pub kernel: Kernel,

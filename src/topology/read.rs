@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::topology::filesystem::parse_mountinfo;
-use crate::topology::{Machine, Missing, SysRoot, cpu, net, os, pci, rdma};
+use crate::topology::{Machine, Missing, SysRoot, cpu, net, nvidia, os, pci, rdma};
 
 /// What the kernel calls this boot: machines that share a kernel share it, whatever names they bear.
 pub fn boot_id(root: &SysRoot) -> Option<String> {
@@ -21,6 +21,7 @@ pub fn discover(root: &SysRoot) -> Machine {
         infiniband: rdma::devices(root),
         uverbs: None,
         gpus: pci::gpus(root),
+        nvidia: None,
         disks: pci::disks(root),
         mounts: root.read("/proc/self/mountinfo").map(|t| parse_mountinfo(&t)).unwrap_or_default(),
         kernel: os::kernel(root),
@@ -32,6 +33,7 @@ pub fn discover(root: &SysRoot) -> Machine {
         environment: root.environment(),
         missing: Vec::new(),
     };
+    machine.nvidia = nvidia::nvidia(root, machine.gpus.iter().any(|g| g.vendor == "0x10de"));
     machine.uverbs = (!machine.infiniband.is_empty()).then(|| root.exists("/dev/infiniband"));
     let roots = ["/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/sys/devices/system/cpu", "/sys/class/net"];
     let absent =

@@ -230,6 +230,21 @@ impl SysRoot {
         found
     }
 
+    /// What is no file, such as a driver's answer: a recording keeps it as JSON beside the files, and a replay reads it there.
+    pub fn reading<T>(&self, name: &str, live: impl FnOnce() -> T) -> Option<T>
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        if let Mode::Replay { dir, .. } = &self.mode {
+            return serde_json::from_slice(&fs::read(dir.join(name)).ok()?).ok();
+        }
+        let value = live();
+        self.keep(&Path::new("/").join(name), |target| {
+            fs::write(target, serde_json::to_vec_pretty(&value).unwrap_or_default())
+        });
+        Some(value)
+    }
+
     /// The allow-listed environment variables.
     pub fn environment(&self) -> BTreeMap<String, String> {
         if let Mode::Replay { dir, .. } = &self.mode {

@@ -11,7 +11,10 @@ use gonogo::measure::{
 };
 use gonogo::plan::RunPlan;
 use gonogo::record::{Damage, Record};
-use gonogo::topology::{Congestion, IbDevice, IbPort, Machine, Missing, NumaNode, PciGpu, Pcie, PcieLink};
+use gonogo::topology::{
+    Congestion, FabricState, Gpu, GpuProcess, IbDevice, IbPort, Machine, Missing, NumaNode, NvLink, Nvidia, PciGpu,
+    Pcie, PcieLink, Remapped, Xid,
+};
 use gonogo::unit::Bytes;
 
 /// The smallest record that brings a code up; `None` for a code nobody wrote a test for.
@@ -222,6 +225,36 @@ fn provoke(code: &str) -> Option<Record> {
             }
         }),
         "ENV-008" => node(&|m| m.memory.shm = Some(Bytes(64 << 20))),
+        code if code.starts_with("GPU-") => {
+            let ours = Gpu { name: "H200".into(), uuid: "GPU-1".into(), pci: "0000:19:00.0".into(), ..Gpu::default() };
+            let mut g = ours.clone();
+            let mut n = Nvidia { driver: Some("570.86".into()), ..Nvidia::default() };
+            match code {
+                "GPU-001" => n.error = Some("libnvidia-ml.so.1 is not to be found".into()),
+                "GPU-002" => n.lost = vec!["GPU 3: the GPU is lost".into()],
+                "GPU-003" => g.ecc_uncorrected = Some(2),
+                "GPU-004" => g.ecc = Some(false),
+                "GPU-005" => g.remapped = Some(Remapped { failed: true, ..Remapped::default() }),
+                "GPU-006" => n.xids = Some(vec![Xid { at: 1, pci: "0000:19:00.0".into(), code: 79, text: "x".into() }]),
+                "GPU-007" => g.throttled = vec!["power brake".into()],
+                "GPU-008" => (g.pcie.lanes, g.pcie.lanes_max) = (Some(8), Some(16)),
+                "GPU-009" => {
+                    let link = |link, active| NvLink { link, active, ..NvLink::default() };
+                    g.nvlinks = vec![link(0, true), link(1, false)];
+                }
+                "GPU-010" => g.fabric = Some(FabricState { state: "in progress".into(), ..FabricState::default() }),
+                "GPU-011" => g.mig = Some(true),
+                "GPU-012" => g.compute_mode = Some("exclusive process".into()),
+                "GPU-013" => g.persistence = Some(false),
+                "GPU-014" => g.processes = vec![GpuProcess { pid: 7, name: Some("python".into()), memory: None }],
+                _ => (g.power_limit_w, g.power_default_w) = (Some(400.0), Some(700.0)),
+            }
+            n.gpus = vec![g];
+            node(&|m| {
+                m.gpus = vec![PciGpu { pci: "0000:19:00.0".into(), ..gpu.clone() }];
+                m.nvidia = Some(n.clone());
+            })
+        }
         "GEM-001" => wrong("gemm", "flops", "residual"),
         "GEM-002" => wrong("gemm", "flops", "repeat"),
         "GEM-010" => {

@@ -37,6 +37,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
             | measure::Facts::Filesystem(_)
             | measure::Facts::Latencies(_)
             | measure::Facts::Fabric(_)
+            | measure::Facts::Nvidia(_)
             | measure::Facts::Slurmd(_) => {}
         }
     }

@@ -1,6 +1,7 @@
 //! `environment`: the machine turned into facts, and whether anybody else is using it.
 
 mod clock;
+mod gpus;
 mod launcher;
 
 use std::thread;
@@ -14,6 +15,7 @@ use crate::probe::{Probe, ProbeError, step};
 use crate::topology::{Machine, SysRoot, discover};
 
 pub use clock::clock_step;
+pub use gpus::gpus_step;
 pub use launcher::launcher_step;
 
 pub struct Environment;
@@ -50,6 +52,9 @@ impl Probe for Environment {
         }
         if child.wants(launcher::CASE) {
             return launcher::run(child);
+        }
+        if child.wants(gpus::CASE) {
+            return gpus::run(child);
         }
         let machine = discover(&SysRoot::live());
         thread::sleep(QUIET);
