@@ -76,12 +76,16 @@ struct Entry {
     source: String,
 }
 
-const HOST: &str = include_str!("host.toml");
+const FILES: [(&str, &str); 2] = [("host.toml", include_str!("host.toml")), ("gpu.toml", include_str!("gpu.toml"))];
 
-/// The built-in floors for hosts.
+/// The built-in floors for hosts and GPUs.
 pub fn builtin() -> Vec<Expectation> {
-    // The file is part of the binary and the test below parses it.
-    let file: File = toml::from_str(HOST).unwrap_or(File { expect: Vec::new() });
+    FILES.iter().flat_map(|(name, text)| of_file(name, text)).collect()
+}
+
+fn of_file(name: &str, text: &str) -> Vec<Expectation> {
+    // The files are part of the binary and the test below parses them.
+    let file: File = toml::from_str(text).unwrap_or(File { expect: Vec::new() });
     let limits = |e: Entry| {
         [(Weight::Fail, e.fail), (Weight::Warn, e.warn)].map(|(weight, value)| {
             value.map(|v| Expectation {
@@ -92,7 +96,7 @@ pub fn builtin() -> Vec<Expectation> {
                 margin: e.margin,
                 weight,
                 source: if e.share { Source::Spec } else { Source::Catalogue },
-                provenance: format!("host.toml: {}", e.source),
+                provenance: format!("{name}: {}", e.source),
             })
         })
     };
@@ -143,8 +147,10 @@ mod tests {
 
     #[test]
     fn the_catalogue_parses_and_every_limit_has_a_source() {
-        let file: Result<File, _> = toml::from_str(HOST);
-        assert!(file.as_ref().is_ok_and(|f| f.expect.len() > 5), "{:?}", file.err());
+        for (name, text) in FILES {
+            let file: Result<File, _> = toml::from_str(text);
+            assert!(file.as_ref().is_ok_and(|f| f.expect.len() > 5), "{name}: {:?}", file.err());
+        }
         for e in builtin() {
             assert!(
                 e.provenance.len() > 30 && e.provenance.contains("20"),

@@ -244,7 +244,9 @@ impl<'a, F: Fleet> Campaign<'a, F> {
                 let name = step.probe.as_str();
                 // In a cluster the network between nodes is what counts; loopback is looked at when there is time.
                 let local = matches!(name, "tcp" | "collective") && plan.tier == Tier::Quick;
-                if matches!(name, "environment" | "fabric") || (cluster && local) {
+                // On a node with GPUs, too, what they do counts first.
+                let gpus = machine.nvidia.as_ref().is_some_and(|n| !n.gpus.is_empty());
+                if matches!(name, "environment" | "fabric") || ((cluster || gpus) && local) {
                     continue;
                 }
                 let same = out.iter_mut().find(|p| {

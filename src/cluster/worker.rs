@@ -205,6 +205,8 @@ impl Supervisor {
         for rank in 0..step.ranks {
             let mut process = Command::new(&self.program)
                 .args(&self.arguments)
+                // GPUs are counted in the order of the bus, as nvidia-smi does: not the fastest first.
+                .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())

@@ -133,6 +133,8 @@ pub enum Facts {
     Slurmd(bool),
     /// What the GPUs' driver says at the end of a check.
     Nvidia(Box<Nvidia>),
+    /// What the driver saw of a GPU under load.
+    GpuLoad(Box<GpuLoad>),
     /// What a tool said of the fabric.
     Fabric(Box<Capture>),
     /// Who called at the coordinator's port without the token: address and times.
@@ -145,6 +147,24 @@ pub struct ClockOffset {
     pub node: NodeName,
     pub low_ms: f64,
     pub high_ms: f64,
+}
+
+/// A GPU while a probe worked on it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct GpuLoad {
+    pub pci: String,
+    /// The middle of all looks.
+    pub sm_mhz: Option<f64>,
+    /// The highest seen.
+    pub power_w: Option<f64>,
+    pub temperature_c: Option<u32>,
+    /// What held the clocks down, and in which share of the looks.
+    pub throttled: Vec<(String, f64)>,
+    pub pcie_generation: Option<u32>,
+    pub pcie_generation_max: Option<u32>,
+    pub pcie_lanes: Option<u32>,
+    pub pcie_lanes_max: Option<u32>,
 }
 
 /// What a tool said of the fabric, whole: it is judged again with the record.

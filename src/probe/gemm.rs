@@ -1,4 +1,4 @@
-//! `gemm` on the CPU: f32 and f64, one core and all of them, every answer checked.
+//! `gemm`; here on the CPU (on GPUs: `gpu::gemm`): f32 and f64, one core and all of them, every answer checked.
 //!
 //! Inputs are random normal-like numbers in [-1, 1). The result of sampled rows is held against a product in higher
 //! precision (f64 for f32, double-double for f64) within the bound `n u |A||B|` that holds for every order of summation
@@ -10,7 +10,7 @@ use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
 use crate::measure::{Better, Check, Measured, Metric, Outcome, Sampler};
 use crate::plan::CheckPlan;
-use crate::probe::{Probe, ProbeError, step};
+use crate::probe::{Probe, ProbeError, gpu, step};
 use crate::sys::gemm::{Element, multiply};
 use crate::sys::pages::huge_vec;
 use crate::topology::Machine;
@@ -44,7 +44,7 @@ impl Probe for Gemm {
     }
 
     fn about(&self) -> &'static str {
-        "CPU matrix multiplication, f32 and f64, one core and all; residual and bit-identical repeats"
+        "matrix products on CPU and GPUs, burst and sustained; residual, bit-identical repeats and GPUs"
     }
 
     fn needs(&self) -> &'static str {
@@ -75,10 +75,14 @@ impl Probe for Gemm {
             nominal_why: format!("{common:.0} f32 operations a cycle and core at {:.2} GHz", clock / 1e9),
         };
         let estimate = plan.tier.pick(2600, 24_000, 120_000);
-        vec![step(self, plan, cases(threads), args, estimate)]
+        let host = step(self, plan, cases(threads), args, estimate);
+        std::iter::once(host).chain(gpu::gemm_step(self, plan, machine)).collect()
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
+        if gpu::is_gemm(child) {
+            return gpu::run_gemm(child, &FLOPS);
+        }
         let args: Args = child.args()?;
         for threads in thread_counts(args.threads) {
             if child.wants(&case::<f32>(threads)) {

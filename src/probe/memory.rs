@@ -16,7 +16,7 @@ use crate::id::ProbeName;
 use crate::measure::{Better, Check, Measured, Metric, Outcome, Sampler};
 use crate::plan::CheckPlan;
 use crate::probe::affinity::pin;
-use crate::probe::{Probe, ProbeError, step};
+use crate::probe::{Probe, ProbeError, gpu, step};
 use crate::sys::pages::huge_vec;
 use crate::topology::Machine;
 use crate::unit::{Bytes, Unit};
@@ -117,10 +117,14 @@ impl Probe for Memory {
             notes,
         };
         let cases = core_counts(cores).into_iter().flat_map(|c| Kernel::ALL.map(|k| case(k, c))).collect();
-        vec![step(self, plan, cases, args, plan.tier.pick(3200, 16_000, 60_000))]
+        let host = step(self, plan, cases, args, plan.tier.pick(3200, 16_000, 60_000));
+        std::iter::once(host).chain(gpu::memory_step(self, plan, machine)).collect()
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
+        if gpu::is_memory(child) {
+            return gpu::run_memory(child, &BANDWIDTH);
+        }
         let args: Args = child.args()?;
         for cores in core_counts(args.cores) {
             measure(child, &args, cores)?;

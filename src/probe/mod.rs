@@ -8,6 +8,7 @@ mod dial;
 mod environment;
 mod fabric;
 mod gemm;
+mod gpu;
 mod memory;
 mod rdma;
 mod storage;
@@ -62,6 +63,7 @@ pub const PROBES: &[&dyn Probe] = &[
     &fabric::Fabric,
     &gemm::Gemm,
     &memory::Memory,
+    &gpu::Copy,
     &tcp::Tcp,
     &rdma::RdmaProbe,
     &collective::HostCollective,

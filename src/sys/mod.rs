@@ -1,5 +1,6 @@
 //! The only unsafe code: raw, then fallible, then safe to hold. Everything above this folder is safe Rust.
 
+pub mod cublaslt;
 pub mod cuda;
 pub mod dl;
 pub mod gemm;

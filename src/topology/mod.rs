@@ -11,6 +11,7 @@ mod os;
 mod pci;
 mod rdma;
 mod read;
+mod spec;
 mod sysroot;
 
 pub use cpu::parse_list as parse_cpu_list;
@@ -20,4 +21,5 @@ pub use machine::*;
 pub use nvidia::{Clocks, FabricState, Gpu, GpuProcess, NvLink, Nvidia, PcieState, Remapped, Xid, nvidia, throttled};
 pub use rdma::gids;
 pub use read::{boot_id, discover};
+pub use spec::{GpuSpec, gpu_spec, gpu_specs};
 pub use sysroot::{SysRoot, SysRootError};

@@ -38,6 +38,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
             | measure::Facts::Latencies(_)
             | measure::Facts::Fabric(_)
             | measure::Facts::Nvidia(_)
+            | measure::Facts::GpuLoad(_)
             | measure::Facts::Slurmd(_) => {}
         }
     }

@@ -49,6 +49,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
             moved(before, after, &mut add);
         }
     }
+    under_load(record, findings);
 }
 
 fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, Option<Severity>, String)) {
@@ -170,6 +171,9 @@ fn of_gpu(g: &Gpu, add: &mut dyn FnMut(&str, Option<Severity>, String)) {
     }
 }
 
+/// Held down in fewer looks than this is a moment, not a state.
+const OFTEN: f64 = 0.1;
+
 /// What the hardware does to save itself; a power cap is how a GPU works.
 fn hardware(reason: &str) -> bool {
     ["hardware slowdown", "hardware thermal slowdown", "software thermal slowdown", "power brake"].contains(&reason)
@@ -186,6 +190,44 @@ fn tell_xids(xids: &[&Xid], when: &str, add: &mut dyn FnMut(&str, Option<Severit
         let text = meaning.map_or_else(|| clean(&last.text).into_owned(), str::to_owned);
         let many = if times > 1 { format!(", {times} times") } else { String::new() };
         add("GPU-006", severity, format!("GPU {}: Xid {code} {when}{many}: {text}", clean(&pci)));
+    }
+}
+
+/// What held a GPU down while it worked, and its link then; each once.
+fn under_load(record: &Record, findings: &mut Vec<Finding>) {
+    let mut told: std::collections::BTreeSet<(String, String, String)> = Default::default();
+    for line in &record.outcomes {
+        let Some(measure::Facts::GpuLoad(load)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) else {
+            continue;
+        };
+        let mut add = |code: &str, severity: Option<Severity>, what: &str, evidence: String| {
+            if told.insert((line.node.0.clone(), load.pci.clone(), what.to_owned())) {
+                let f = Finding::new(doc(code), Subject::Node(line.node.clone()), evidence);
+                findings.push(severity.map_or(f.clone(), |s| f.severity(s)));
+            }
+        };
+        let who = format!("GPU {} in `{}`", clean(&load.pci), clean(&line.case));
+        for (reason, share) in load.throttled.iter().filter(|(r, s)| hardware(r) && *s >= OFTEN) {
+            let temperature = load.temperature_c.map_or(String::new(), |c| format!(", {c} C"));
+            let text = format!("{who}: {} in {:.0} % of the looks{temperature}", clean(reason), 100.0 * share);
+            add("GPU-007", None, reason, text);
+        }
+        if let (Some(now), Some(most)) = (load.pcie_lanes, load.pcie_lanes_max)
+            && now < most
+        {
+            add("GPU-008", None, "lanes", format!("{who}: PCIe x{now} of x{most} under load"));
+        }
+        if let (Some(now), Some(most)) = (load.pcie_generation, load.pcie_generation_max)
+            && now < most
+            && line.probe.as_str() == "copy"
+        {
+            add(
+                "GPU-008",
+                Some(Severity::Warn),
+                "generation",
+                format!("{who}: PCIe generation {now} of {most} under load"),
+            );
+        }
     }
 }
 

@@ -21,12 +21,6 @@ const BYTES: u32 = 64 * KIB;
 /// What the driver aligns large allocations to, and a dma-buf needs.
 const PAGE: usize = 2 << 20;
 
-impl From<CudaError> for ProbeError {
-    fn from(e: CudaError) -> Self {
-        ProbeError::Broken(e.to_string())
-    }
-}
-
 #[derive(Serialize, Deserialize)]
 pub(super) struct Args {
     device: String,

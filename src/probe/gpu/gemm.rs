@@ -1,0 +1,292 @@
+//! `gemm` on GPUs by cuBLASLt: normal random inputs made on the device, the fastest of the algorithms that the library proposes;
+//! burst (cool and short), and sustained on all GPUs of the node at once until clocks have settled. Both labelled: they differ
+//! by 5 to 25 %.
+//!
+//! Sampled elements are held against sums in double precision; repeats of one algorithm must be identical to the bit, and so
+//! must the results of all GPUs of one model.
+
+use std::time::Duration;
+
+use crate::cluster::{Child, Step};
+use crate::measure::{Check, Measured, Metric, Outcome};
+use crate::plan::{CheckPlan, Tier};
+use crate::probe::gpu::{GpuArgs, Session, gpu_step, run_all};
+use crate::probe::{Probe, ProbeError};
+use crate::sys::cublaslt::{Lt, Product, Types};
+use crate::sys::cuda::{Arg, Memory};
+use crate::topology::Machine;
+
+/// A type of product.
+struct Kind {
+    name: &'static str,
+    types: Types,
+    /// Numbers of kernels.cu for the types of input and output, and bytes of an element of each.
+    input: (u32, usize),
+    output: (u32, usize),
+    /// The largest difference from an exact sum over the norm of its products: what rounding of results (4 standard deviations)
+    /// and of inputs (tf32) explains, with room.
+    tolerance: f32,
+}
+
+const KINDS: &[Kind] = &[
+    Kind { name: "bf16", types: Types::BF16, input: (2, 2), output: (2, 2), tolerance: 0.04 },
+    Kind { name: "f16", types: Types::F16, input: (3, 2), output: (3, 2), tolerance: 0.006 },
+    Kind { name: "fp8", types: Types::FP8, input: (4, 1), output: (2, 2), tolerance: 0.06 },
+    Kind { name: "tf32", types: Types::TF32, input: (1, 4), output: (1, 4), tolerance: 0.006 },
+    Kind { name: "f32", types: Types::F32, input: (1, 4), output: (1, 4), tolerance: 2e-5 },
+    Kind { name: "f64", types: Types::F64, input: (0, 8), output: (0, 8), tolerance: 1e-13 },
+];
+
+/// Algorithms that are tried.
+const ALGORITHMS: usize = 8;
+/// What Hopper's and later algorithms want at the most.
+const WORKSPACE: usize = 64 << 20;
+/// Sampled elements.
+const SAMPLES: u32 = 512;
+/// A block: long beside the half microsecond that an event resolves.
+const BLOCK_S: f64 = 0.02;
+/// What the GPU cools before a burst.
+const COOL: Duration = Duration::from_millis(300);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Length {
+    Burst,
+    Sustained,
+}
+
+/// `bf16 8192 burst`: a type, m (n and k are 8192 where m is larger), a length.
+fn tests(tier: Tier) -> Vec<String> {
+    let mut out = vec!["bf16 8192 burst".to_owned(), "fp8 8192 burst".to_owned()];
+    if tier != Tier::Quick {
+        out.extend(["bf16 16384 burst", "f16 8192 burst", "tf32 8192 burst", "f32 8192 burst"].map(str::to_owned));
+    }
+    out.push("f64 4096 burst".to_owned());
+    out.push("bf16 8192 sustained".to_owned());
+    if tier != Tier::Quick {
+        out.push("fp8 8192 sustained".to_owned());
+    }
+    out
+}
+
+fn sustained_ms(tier: Tier) -> u64 {
+    tier.pick(2500, 20_000, 90_000)
+}
+
+pub(in crate::probe) fn step(probe: &dyn Probe, plan: &CheckPlan, machine: &Machine) -> Option<Step> {
+    let tests = tests(plan.tier);
+    let sustained = tests.iter().filter(|t| t.ends_with("sustained")).count() as u64;
+    let ms = 1500 + 700 * tests.len() as u64 + sustained * sustained_ms(plan.tier);
+    gpu_step(probe, plan, machine, "gemm", &tests, ms)
+}
+
+pub(in crate::probe) fn is_gemm(child: &Child) -> bool {
+    child.args::<GpuArgs>().is_ok_and(|a| a.gpu == "gemm")
+}
+
+fn parse(test: &str) -> Option<(&'static Kind, u64, Length)> {
+    let words: Vec<&str> = test.split(' ').collect();
+    let [kind, m, length] = words[..] else { return None };
+    let length = if length == "burst" { Length::Burst } else { Length::Sustained };
+    Some((KINDS.iter().find(|k| k.name == kind)?, m.parse().ok()?, length))
+}
+
+pub(in crate::probe) fn run(child: &mut Child, flops: &Metric) -> Result<(), ProbeError> {
+    let args: GpuArgs = child.args()?;
+    let tests = args.tests.clone();
+    let mut lt: Option<Lt> = None;
+    let step_ms = child.step.estimate_ms;
+    let count = tests.len() as u64;
+    run_all(
+        child,
+        &args,
+        |_| false,
+        |session, place, child| {
+            let (kind, m, length) =
+                parse(&tests[place]).ok_or_else(|| ProbeError::Broken(format!("`{}` is no test", tests[place])))?;
+            let lt = match &lt {
+                Some(lt) => lt,
+                None => lt.insert(Lt::load()?),
+            };
+            // Of a step that was shortened, the sustained part is what gives.
+            let sustained_s = (step_ms.saturating_sub(1500 + 700 * count)) as f64 / 1000.0;
+            let sustained = tests.iter().filter(|t| t.ends_with("sustained")).count().max(1) as f64;
+            measure(session, lt, kind, m, length, sustained_s / sustained, child.step.seed, flops)
+        },
+    )
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is a number of the test; a struct would name them twice")]
+fn measure(
+    session: &Session,
+    lt: &Lt,
+    kind: &Kind,
+    m: u64,
+    length: Length,
+    sustained_s: f64,
+    seed: u64,
+    flops: &Metric,
+) -> Result<Measured, ProbeError> {
+    let small = m.min(8192);
+    let (n, k) = (small, small);
+    let bytes = |elements: u64, size: usize| elements as usize * size;
+    let a = session.gpu.alloc(bytes(m * k, kind.input.1))?;
+    let b = session.gpu.alloc(bytes(k * n, kind.input.1))?;
+    let c = session.gpu.alloc(bytes(m * n, kind.output.1))?;
+    // The same inputs on every GPU: like GPUs must give like bits.
+    for (memory, elements, seed) in [(&a, m * k, seed), (&b, k * n, seed ^ 0x5bd1_e995)] {
+        let args = [Arg::Memory(memory), Arg::U64(elements), Arg::U64(seed), Arg::U32(kind.input.0)];
+        session.kernels.launch(&session.stream, c"fill_normal", None, &args)?;
+    }
+    let product = lt.product(kind.types, (m, n, k), session.gpu.alloc(WORKSPACE)?, ALGORITHMS)?;
+    // The first algorithm is the same on every GPU of a model; the fastest need not be.
+    session.stream.fill(&c, 0xff)?;
+    product.run(&session.stream, 0, &a, &b, &c)?;
+    let bits = session.digest(&c)?;
+    let best = fastest(session, &product, &a, &b, &c)?;
+    let work = || Ok(product.run(&session.stream, best, &a, &b, &c)?);
+    session.stream.fill(&c, 0xff)?;
+    work()?;
+    let first = session.digest(&c)?;
+    let (mut seconds, block) = match length {
+        Length::Burst => {
+            session.stream.synchronize()?;
+            std::thread::sleep(COOL);
+            session.blocks(BLOCK_S, 0.3, work)?
+        }
+        Length::Sustained => session.blocks(BLOCK_S * 5.0, sustained_s, work)?,
+    };
+    if length == Length::Sustained {
+        // The half in which clocks have settled.
+        seconds.drain(..seconds.len() / 2);
+    }
+    let last = session.digest(&c)?;
+    let worst = residual(session, kind, (m, n, k), (&a, &b, &c), seed)?;
+    let operations = 2.0 * (m * n) as f64 * k as f64;
+    let mut series = flops.series(seconds.iter().map(|s| operations / s).collect(), block);
+    if let Some((rate, spec)) = session.spec.as_ref().and_then(|s| Some((s.rate(kind.name)?, s))) {
+        let why = format!("{} {}, dense: {}", spec.name, kind.name, spec.source);
+        series = series.nominally(rate, why.clone()).bounded(1.1 * rate, why);
+    }
+    let checks = vec![
+        Check::new(
+            "repeat",
+            first == last,
+            format!("digests {first:016x} and {last:016x} of the first and the last product"),
+        ),
+        Check::new(
+            "residual",
+            worst <= kind.tolerance,
+            format!(
+                "{worst:.2e} of the products' norm at the most, {:.0e} allowed, {SAMPLES} elements",
+                kind.tolerance
+            ),
+        ),
+    ];
+    let notes = vec![
+        format!("{m} x {n} x {k}, algorithm {best} of {}, cuBLASLt {}", product.algorithms(), lt.version),
+        format!("{BITS}{bits:016x}"),
+    ];
+    Ok(Measured { series: vec![series], checks, notes, ..Measured::default() })
+}
+
+/// What the note with the bits of the first algorithm begins with.
+const BITS: &str = "bits ";
+
+/// The place of the fastest algorithm: the shortest of three runs each, after one that does not count.
+fn fastest(session: &Session, product: &Product<'_>, a: &Memory, b: &Memory, c: &Memory) -> Result<usize, ProbeError> {
+    let events = [session.gpu.event()?, session.gpu.event()?];
+    let mut best = (f64::INFINITY, 0);
+    for place in 0..product.algorithms() {
+        // One that fails here is not the best; another may do.
+        if product.run(&session.stream, place, a, b, c).is_err() {
+            continue;
+        }
+        for _ in 0..3 {
+            session.stream.record(&events[0])?;
+            product.run(&session.stream, place, a, b, c)?;
+            session.stream.record(&events[1])?;
+            events[1].synchronize()?;
+            let seconds = events[1].seconds_since(&events[0])?;
+            if seconds < best.0 {
+                best = (seconds, place);
+            }
+        }
+    }
+    Ok(best.1)
+}
+
+fn residual(
+    session: &Session,
+    kind: &Kind,
+    (m, n, k): (u64, u64, u64),
+    (a, b, c): (&Memory, &Memory, &Memory),
+    seed: u64,
+) -> Result<f32, ProbeError> {
+    session.stream.fill(&session.counted, 0)?;
+    let args = [
+        Arg::Memory(a),
+        Arg::Memory(b),
+        Arg::Memory(c),
+        Arg::U64(m),
+        Arg::U64(n),
+        Arg::U64(k),
+        Arg::U32(kind.input.0),
+        Arg::U32(kind.output.0),
+        Arg::U64(seed),
+        Arg::Memory(&session.counted),
+    ];
+    session.kernels.launch(&session.stream, c"residual", Some(SAMPLES), &args)?;
+    Ok(f32::from_bits(session.stream.read_u64(&session.counted)? as u32))
+}
+
+/// Adds to each outcome whether its GPU computed the bits that most of its model did.
+pub(super) fn compare_bits(outcomes: &mut [Outcome]) {
+    // The note of the GPU itself names its model first.
+    let of = |o: &Outcome| {
+        let notes = &o.measured()?.notes;
+        let bits = notes.iter().find_map(|n| n.strip_prefix(BITS))?.to_owned();
+        let name = notes.iter().find(|n| n.contains(" GPU-"))?.split(" 0").next()?.to_owned();
+        Some((name, bits))
+    };
+    let all: Vec<Option<(String, String)>> = outcomes.iter().map(of).collect();
+    for (i, own) in all.iter().enumerate() {
+        let Some((name, bits)) = own else { continue };
+        let like: Vec<&str> = all.iter().flatten().filter(|(n, _)| n == name).map(|(_, b)| b.as_str()).collect();
+        if like.len() < 2 {
+            continue;
+        }
+        let same = like.iter().filter(|b| *b == bits).count();
+        let ok = same * 2 > like.len();
+        let detail = format!("{same} of {} GPUs of this model computed these bits", like.len());
+        if let Outcome::Measured(m) = &mut outcomes[i] {
+            m.checks.push(Check::new("same bits", ok, detail));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_test_of_every_tier_is_understood() {
+        for tier in [Tier::Quick, Tier::Standard, Tier::Soak] {
+            assert!(tests(tier).iter().all(|t| parse(t).is_some()));
+        }
+    }
+
+    #[test]
+    fn the_gpu_that_computes_other_bits_is_told() {
+        let gpu = |i: u32, bits: &str| {
+            let notes = vec![format!("{BITS}{bits}"), format!("NVIDIA H200 0000:1{i}:00.0 GPU-{i}")];
+            Outcome::Measured(Measured { notes, ..Measured::default() })
+        };
+        let mut all = vec![gpu(0, "a"), gpu(1, "a"), gpu(2, "b"), gpu(3, "a")];
+        compare_bits(&mut all);
+        let ok: Vec<bool> = all.iter().filter_map(|o| Some(o.measured()?.checks.first()?.ok)).collect();
+        assert_eq!(ok, [true, true, false, true]);
+        let mut one = vec![gpu(0, "a")];
+        compare_bits(&mut one);
+        assert!(one[0].measured().is_some_and(|m| m.checks.is_empty()));
+    }
+}

@@ -1,0 +1,146 @@
+//! `memory` on GPUs: read, write, copy and triad by kernels, and the driver's own copy, counted as STREAM counts them (copy moves
+//! twice its size); in the soak tier a pattern over nearly all of the memory.
+
+use crate::cluster::{Child, Step};
+use crate::measure::{Check, Measured, Metric};
+use crate::plan::{CheckPlan, Tier};
+use crate::probe::gpu::{GpuArgs, Session, gpu_step, run_all};
+use crate::probe::{Probe, ProbeError};
+use crate::sys::cuda::{Arg, Memory};
+use crate::topology::Machine;
+
+/// Bytes of an array: many times any last-level cache of a GPU.
+const ARRAY: usize = 1 << 30;
+const BLOCK_S: f64 = 0.02;
+/// Of what is free, this much is filled by the pattern test.
+const PATTERN_SHARE: f64 = 0.95;
+
+fn tests(tier: Tier) -> Vec<String> {
+    let mut out = ["read", "write", "copy", "triad", "device copy"].map(str::to_owned).to_vec();
+    if tier == Tier::Soak {
+        out.push("pattern".to_owned());
+    }
+    out
+}
+
+pub(in crate::probe) fn step(probe: &dyn Probe, plan: &CheckPlan, machine: &Machine) -> Option<Step> {
+    let tests = tests(plan.tier);
+    let ms = 1200 + plan.tier.pick(300, 1000, 8000) * tests.len() as u64;
+    gpu_step(probe, plan, machine, "memory", &tests, ms)
+}
+
+pub(in crate::probe) fn is_memory(child: &Child) -> bool {
+    child.args::<GpuArgs>().is_ok_and(|a| a.gpu == "memory")
+}
+
+pub(in crate::probe) fn run(child: &mut Child, bandwidth: &Metric) -> Result<(), ProbeError> {
+    let args: GpuArgs = child.args()?;
+    let tests = args.tests.clone();
+    run_all(
+        child,
+        &args,
+        |_| false,
+        |session, place, child| {
+            let budget = child.share(tests.len()).as_secs_f64();
+            if tests[place] == "pattern" {
+                return pattern(session, child.step.seed, bandwidth);
+            }
+            measure(session, &tests[place], budget, child.step.seed, bandwidth)
+        },
+    )
+}
+
+fn measure(session: &Session, test: &str, budget: f64, seed: u64, bandwidth: &Metric) -> Result<Measured, ProbeError> {
+    let (free, _) = session.gpu.memory_info()?;
+    let bytes = ARRAY.min(free / 4) / 4096 * 4096;
+    let arrays = [session.gpu.alloc(bytes)?, session.gpu.alloc(bytes)?, session.gpu.alloc(bytes)?];
+    let [a, b, c] = &arrays;
+    let n = bytes as u64 / 16;
+    let launch = |name: &std::ffi::CStr, args: &[Arg<'_>]| session.kernels.launch(&session.stream, name, None, args);
+    let (x, y, s) = (1.5f32, 2.25f32, 2.0f32);
+    let constant = |memory: &Memory, v: f32| launch(c"stream_write", &[Arg::Memory(memory), Arg::F32(v), Arg::U64(n)]);
+    match test {
+        "triad" => {
+            constant(a, x)?;
+            constant(b, y)?;
+        }
+        _ => session.pattern(a, seed, 0)?,
+    }
+    session.stream.fill(c, 0)?;
+    let work = || {
+        match test {
+            "read" => launch(c"stream_read", &[Arg::Memory(a), Arg::Memory(&session.counted), Arg::U64(n)])?,
+            "write" => constant(c, x)?,
+            "copy" => launch(c"stream_copy", &[Arg::Memory(a), Arg::Memory(c), Arg::U64(n)])?,
+            "triad" => {
+                let args = [Arg::Memory(a), Arg::Memory(b), Arg::Memory(c), Arg::F32(s), Arg::U64(n)];
+                launch(c"stream_triad", &args)?
+            }
+            _ => session.stream.copy(c, a)?,
+        }
+        Ok(())
+    };
+    let (seconds, block) = session.blocks(BLOCK_S, budget * 0.7, work)?;
+    let wrong = match test {
+        "read" => session.wrong(a, seed, 0)?,
+        "write" => constants(session, c, x)?,
+        "triad" => constants(session, c, x + s * y)?,
+        _ => session.wrong(c, seed, 0)?,
+    };
+    let moved = bytes as f64
+        * match test {
+            "read" | "write" => 1.0,
+            "triad" => 3.0,
+            _ => 2.0,
+        };
+    let mut series = bandwidth.series(seconds.iter().map(|s| moved / s).collect(), block);
+    if let Some(spec) = &session.spec {
+        let why = format!("memory of {}: {}", spec.name, spec.source);
+        series = series.nominally(spec.memory, why.clone()).bounded(1.1 * spec.memory, why);
+    }
+    let detail = format!("{wrong} of {} words differ", bytes / 4);
+    let checks = vec![Check::new("pattern", wrong == 0, detail)];
+    let notes = vec![format!("{} an array", crate::unit::Bytes(bytes as u64))];
+    Ok(Measured { series: vec![series], checks, notes, ..Measured::default() })
+}
+
+/// Words at the beginning and the end of what was written that are not `v`.
+fn constants(session: &Session, memory: &Memory, v: f32) -> Result<u64, ProbeError> {
+    let mut bytes = vec![0u8; memory.len().min(16 << 20)];
+    session.stream.read(memory, &mut bytes)?;
+    Ok(bytes.chunks_exact(4).filter(|w| **w != v.to_ne_bytes()).count() as u64)
+}
+
+/// Every word of nearly all memory, as it is and inverted.
+fn pattern(session: &Session, seed: u64, bandwidth: &Metric) -> Result<Measured, ProbeError> {
+    let (free, total) = session.gpu.memory_info()?;
+    let mut pieces: Vec<Memory> = Vec::new();
+    let mut held = 0;
+    while held + ARRAY <= (free as f64 * PATTERN_SHARE) as usize {
+        match session.gpu.alloc(ARRAY) {
+            Ok(piece) => pieces.push(piece),
+            // Memory in pieces is less than its sum.
+            Err(e) if e.is_out_of_memory() => break,
+            Err(e) => return Err(e.into()),
+        }
+        held += ARRAY;
+    }
+    let (begin, end) = (session.gpu.event()?, session.gpu.event()?);
+    session.stream.record(&begin)?;
+    let mut wrong = 0;
+    for flip in [0, u32::MAX] {
+        for (i, piece) in pieces.iter().enumerate() {
+            session.pattern(piece, seed ^ i as u64, flip)?;
+        }
+        for (i, piece) in pieces.iter().enumerate() {
+            wrong += session.wrong(piece, seed ^ i as u64, flip)?;
+        }
+    }
+    session.stream.record(&end)?;
+    end.synchronize()?;
+    let rate = 4.0 * held as f64 / end.seconds_since(&begin)?.max(1e-9);
+    let detail = format!("{wrong} of {} words differ, each tried with its bits and their opposites", held / 4);
+    let checks = vec![Check::new("pattern", wrong == 0 && held > 0, detail)];
+    let share = format!("{:.0} % of the memory", 100.0 * held as f64 / total.max(1) as f64);
+    Ok(Measured { series: vec![bandwidth.series(vec![rate], 1)], checks, notes: vec![share], ..Measured::default() })
+}

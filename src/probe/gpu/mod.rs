@@ -1,0 +1,237 @@
+//! What the probes have in common on GPUs: one child process a GPU, all at once or in turn, and the load that the driver saw
+//! meanwhile.
+
+mod copy;
+mod gemm;
+mod memory;
+mod monitor;
+
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Child, Step};
+use crate::measure::{Facts, FailKind, Measured, Outcome, WaiveKind};
+use crate::plan::CheckPlan;
+use crate::probe::{Probe, ProbeError, affinity, step};
+use crate::sys::cublaslt::LtError;
+use crate::sys::cuda::{Arg, Cuda, CudaError, Event, Gpu, Kernels, Memory, Stream};
+use crate::topology::{GpuSpec, Machine, SysRoot, gpu_spec};
+
+use monitor::Monitor;
+
+pub use copy::Copy;
+pub(super) use gemm::{is_gemm, run as run_gemm, step as gemm_step};
+pub(super) use memory::{is_memory, run as run_memory, step as memory_step};
+
+impl From<CudaError> for ProbeError {
+    fn from(e: CudaError) -> Self {
+        ProbeError::Broken(e.to_string())
+    }
+}
+
+impl From<LtError> for ProbeError {
+    fn from(e: LtError) -> Self {
+        ProbeError::Broken(e.to_string())
+    }
+}
+
+/// What every GPU step is told.
+#[derive(Serialize, Deserialize)]
+struct GpuArgs {
+    gpu: String,
+    tests: Vec<String>,
+}
+
+/// GPUs that a step may use: those that the driver told, or, where it could not be asked, those on the PCI bus.
+fn count(machine: &Machine) -> usize {
+    let told = machine.nvidia.as_ref().map_or(0, |n| n.gpus.len());
+    let seen = machine.gpus.iter().filter(|g| g.vendor == "0x10de").count();
+    if told > 0 { told } else { seen }
+}
+
+/// A step with a rank for each GPU; a case for each test and GPU. `None` where there is no NVIDIA GPU.
+fn gpu_step(
+    probe: &dyn Probe,
+    plan: &CheckPlan,
+    machine: &Machine,
+    what: &str,
+    tests: &[String],
+    ms: u64,
+) -> Option<Step> {
+    let gpus = count(machine);
+    if gpus == 0 {
+        return None;
+    }
+    let cases = tests.iter().flat_map(|t| (0..gpus).map(move |g| case(t, g))).collect();
+    let args = GpuArgs { gpu: what.to_owned(), tests: tests.to_vec() };
+    let step = step(probe, plan, cases, args, ms);
+    Some(Step { name: format!("{}-gpu", probe.name()), ranks: gpus as u32, ..step })
+}
+
+fn case(test: &str, gpu: usize) -> String {
+    format!("{test} gpu{gpu}")
+}
+
+/// One GPU, open, with what works on it. Fields are dropped in this order.
+struct Session {
+    stream: Stream,
+    kernels: Kernels,
+    counted: Memory,
+    gpu: Gpu,
+    spec: Option<GpuSpec>,
+    notes: Vec<String>,
+}
+
+impl Session {
+    fn open(cuda: &Rc<Cuda>, index: usize) -> Result<Self, CudaError> {
+        let gpu = Gpu::open(cuda, index)?;
+        let root = SysRoot::live();
+        let numa = root.parse::<i64>(format!("/sys/bus/pci/devices/{}/numa_node", gpu.pci));
+        let place = affinity::near(&root, numa.and_then(|n| u32::try_from(n).ok()));
+        let mut notes = vec![format!("{} {} {}", gpu.name, gpu.pci, gpu.uuid)];
+        notes.extend(place);
+        Ok(Session {
+            stream: gpu.stream()?,
+            kernels: gpu.kernels()?,
+            counted: gpu.alloc(64)?,
+            spec: gpu_spec(&gpu.name),
+            gpu,
+            notes,
+        })
+    }
+
+    /// The hash of what lies in `memory`.
+    fn digest(&self, memory: &Memory) -> Result<u64, CudaError> {
+        self.stream.fill(&self.counted, 0)?;
+        let args = [Arg::Memory(memory), Arg::U64(memory.len() as u64 / 4), Arg::Memory(&self.counted)];
+        self.kernels.launch(&self.stream, c"digest", None, &args)?;
+        self.stream.read_u64(&self.counted)
+    }
+
+    fn pattern(&self, memory: &Memory, seed: u64, flip: u32) -> Result<(), CudaError> {
+        let args = [Arg::Memory(memory), Arg::U64(memory.len() as u64 / 4), Arg::U64(seed), Arg::U32(flip)];
+        self.kernels.launch(&self.stream, c"pattern_fill", None, &args)
+    }
+
+    /// Words of `memory` that are not those of the pattern.
+    fn wrong(&self, memory: &Memory, seed: u64, flip: u32) -> Result<u64, CudaError> {
+        self.stream.fill(&self.counted, 0)?;
+        let (wrong, first) = (Arg::Memory(&self.counted), Arg::At(&self.counted, 8));
+        let args =
+            [Arg::Memory(memory), Arg::U64(memory.len() as u64 / 4), Arg::U64(seed), Arg::U32(flip), wrong, first];
+        self.kernels.launch(&self.stream, c"pattern_check", None, &args)?;
+        self.stream.read_u64(&self.counted)
+    }
+
+    /// Seconds of one `work`, block by block: blocks of about `block_s` follow each other without a gap, each between two
+    /// events, until `budget_s` has gone; at least three.
+    fn blocks(
+        &self,
+        block_s: f64,
+        budget_s: f64,
+        mut work: impl FnMut() -> Result<(), ProbeError>,
+    ) -> Result<(Vec<f64>, u64), ProbeError> {
+        const MOST: usize = 4096;
+        let (begin, end) = (self.gpu.event()?, self.gpu.event()?);
+        work()?;
+        self.stream.record(&begin)?;
+        work()?;
+        self.stream.record(&end)?;
+        end.synchronize()?;
+        let once = end.seconds_since(&begin)?.max(1e-6);
+        let each = ((block_s / once) as u64).clamp(1, 100_000);
+        let blocks = ((budget_s / (once * each as f64)) as usize).clamp(3, MOST);
+        let mut events: Vec<Event> = vec![self.gpu.event()?];
+        self.stream.record(&events[0])?;
+        for i in 1..=blocks {
+            for _ in 0..each {
+                work()?;
+            }
+            events.push(self.gpu.event()?);
+            self.stream.record(&events[i])?;
+            // One block runs while the next is queued; more would be lost when time is up.
+            events[i - 1].synchronize()?;
+        }
+        events[blocks].synchronize()?;
+        let seconds: Result<Vec<f64>, CudaError> = events.windows(2).map(|w| w[1].seconds_since(&w[0])).collect();
+        Ok((seconds?.iter().map(|s| s / each as f64).collect(), each))
+    }
+}
+
+/// Opens this rank's GPU; an outcome says why not.
+fn open(rank: u32) -> Result<Session, Outcome> {
+    let of = |e: CudaError| match e {
+        CudaError::NoDriver(_) => Outcome::waived(WaiveKind::Absent, e.to_string()),
+        CudaError::NoDevice { wanted, count } => {
+            let visible = std::env::var("CUDA_VISIBLE_DEVICES")
+                .map_or(String::new(), |v| format!(" (CUDA_VISIBLE_DEVICES={})", crate::id::clean(&v)));
+            Outcome::error(FailKind::Error, format!("no GPU {wanted} for CUDA, which shows {count}{visible}"))
+        }
+        e => Outcome::error(FailKind::Error, e.to_string()),
+    };
+    let cuda = Cuda::load().map_err(of)?;
+    Session::open(&cuda, rank as usize).map_err(of)
+}
+
+/// Runs every test on all GPUs at once, or one after the other where `in_turn` says so of the test; rank 0 tells of all. `test` is
+/// called with the place of the test. It exchanges nothing: a rank that fails must not leave others waiting.
+fn run_all(
+    child: &mut Child,
+    args: &GpuArgs,
+    in_turn: impl Fn(&str) -> bool,
+    mut test: impl FnMut(&Session, usize, &Child) -> Result<Measured, ProbeError>,
+) -> Result<(), ProbeError> {
+    let session = open(child.rank);
+    for (place, name) in args.tests.iter().enumerate() {
+        if !child.wants(&case(name, 0)) {
+            continue;
+        }
+        let turns = if in_turn(name) { child.ranks } else { 1 };
+        let mut outcome = Outcome::error(FailKind::Error, "this GPU had no turn");
+        for turn in 0..turns {
+            // Ranks begin together, or when it is their turn.
+            child.exchange(String::new())?;
+            if turns == 1 || turn == child.rank {
+                outcome = match &session {
+                    Err(outcome) => outcome.clone(),
+                    Ok(session) => watched(session, || test(session, place, child)),
+                };
+            }
+        }
+        let all = child.exchange(serde_json::to_string(&outcome).unwrap_or_default())?;
+        if child.rank == 0 {
+            tell(child, name, &all)?;
+        }
+    }
+    Ok(())
+}
+
+/// One test on one GPU, with what the driver saw meanwhile.
+fn watched(session: &Session, test: impl FnOnce() -> Result<Measured, ProbeError>) -> Outcome {
+    let monitor = Monitor::start(&session.gpu.uuid);
+    let result = test();
+    let load = monitor.stop();
+    match result {
+        Ok(mut measured) => {
+            measured.notes.extend(session.notes.iter().cloned());
+            measured.facts = measured.facts.or(load.map(|l| Facts::GpuLoad(Box::new(l))));
+            Outcome::Measured(measured)
+        }
+        Err(e) => Outcome::error(FailKind::Error, e.to_string()),
+    }
+}
+
+/// Reports the outcomes of all GPUs, after a look at whether like ones computed like bits.
+fn tell(child: &mut Child, test: &str, all: &[String]) -> Result<(), ProbeError> {
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for (rank, text) in all.iter().enumerate() {
+        let bad = |_| ProbeError::Broken(format!("rank {rank} published no outcome"));
+        outcomes.push(serde_json::from_str(text).map_err(bad)?);
+    }
+    gemm::compare_bits(&mut outcomes);
+    for (gpu, outcome) in outcomes.into_iter().enumerate() {
+        child.outcome(&case(test, gpu), outcome)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! What the driver sees of a GPU while it works: clock, power, temperature, what holds it down, its PCIe link.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nvml_wrapper::Nvml;
+use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
+
+use crate::measure::{GpuLoad, stats};
+use crate::topology::throttled;
+
+/// Between two looks: often enough for a probe of half a second, seldom enough to cost nothing.
+const EVERY: Duration = Duration::from_millis(25);
+
+/// A thread that looks until it is stopped.
+pub(super) struct Monitor {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Option<GpuLoad>>>,
+}
+
+impl Monitor {
+    pub fn start(uuid: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (seen, uuid) = (stop.clone(), uuid.to_owned());
+        let thread = std::thread::Builder::new().name("monitor".to_owned()).spawn(move || watch(&uuid, &seen)).ok();
+        Monitor { stop, thread }
+    }
+
+    /// `None` where NVML could not be asked.
+    pub fn stop(self) -> Option<GpuLoad> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread?.join().ok().flatten()
+    }
+}
+
+fn watch(uuid: &str, stop: &AtomicBool) -> Option<GpuLoad> {
+    let nvml = Nvml::init().ok()?;
+    let device = nvml.device_by_uuid(uuid).ok()?;
+    let mut out = GpuLoad { pci: device.pci_info().map(|p| p.bus_id).unwrap_or_default(), ..GpuLoad::default() };
+    let (mut clocks, mut looks) = (Vec::new(), 0u32);
+    let mut held: std::collections::BTreeMap<String, u32> = Default::default();
+    loop {
+        // The first look and the last are at the edges of the work: both count, for a probe may be short.
+        clocks.extend(device.clock_info(Clock::SM).ok().map(f64::from));
+        if let Ok(mw) = device.power_usage() {
+            out.power_w = Some(out.power_w.unwrap_or(0.0).max(f64::from(mw) / 1000.0));
+        }
+        if let Ok(c) = device.temperature(TemperatureSensor::Gpu) {
+            out.temperature_c = Some(out.temperature_c.unwrap_or(0).max(c));
+        }
+        for reason in device.current_throttle_reasons().map(throttled).unwrap_or_default() {
+            *held.entry(reason).or_default() += 1;
+        }
+        out.pcie_generation = out.pcie_generation.max(device.current_pcie_link_gen().ok());
+        out.pcie_lanes = out.pcie_lanes.max(device.current_pcie_link_width().ok());
+        looks += 1;
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        std::thread::sleep(EVERY);
+    }
+    out.pcie_generation_max = device.max_pcie_link_gen().ok();
+    out.pcie_lanes_max = device.max_pcie_link_width().ok();
+    out.sm_mhz = (!clocks.is_empty()).then(|| stats::median(&clocks));
+    out.throttled = held.into_iter().map(|(reason, n)| (reason, f64::from(n) / f64::from(looks))).collect();
+    Some(out)
+}
