@@ -44,6 +44,11 @@ impl<'r> Row<'r> {
         Row { node: &line.node, probe: line.probe.as_str(), step: &line.step, case: &line.case, group }
     }
 
+    /// Whether a GPU did it: a probe's steps on GPUs are called `gemm-gpu` or, on machines unlike the first, `gemm-gpu-v2`.
+    pub(super) fn on_gpu(&self) -> bool {
+        self.step.contains("-gpu")
+    }
+
     pub(super) fn subject(&self) -> Subject {
         if self.group.is_empty() { Subject::Node(self.node.clone()) } else { Subject::Group(self.group.to_vec()) }
     }

@@ -7,7 +7,8 @@ use gonogo::id::FindingCode;
 use gonogo::id::NodeName;
 use gonogo::judge::{CODES, Severity};
 use gonogo::measure::{
-    ClockOffset, CountersMoved, Facts, FailKind, Load, Measured, Outcome, RdmaEnd, SharedView, Transport, WaiveKind,
+    Check, ClockOffset, CountersMoved, Facts, FailKind, Load, Measured, Outcome, RdmaEnd, SharedView, Transport,
+    WaiveKind,
 };
 use gonogo::plan::RunPlan;
 use gonogo::record::{Damage, Record};
@@ -256,6 +257,30 @@ fn provoke(code: &str) -> Option<Record> {
             })
         }
         "GEM-001" => wrong("gemm", "flops", "residual"),
+        code @ ("GEM-003" | "GEM-004" | "GEM-011" | "MEM-002" | "MEM-011" | "CPY-001" | "CPY-010" | "RDM-011"
+        | "RDM-012") => {
+            let (probe, name, metric, check) = match code {
+                "GEM-003" => ("gemm", "bf16 8192 burst gpu0", "flops", "same bits"),
+                "GEM-004" | "GEM-011" => ("gemm", "bf16 8192 burst gpu0", "flops", "residual"),
+                "MEM-002" | "MEM-011" => ("memory", "driver copy gpu0", "bandwidth", "pattern"),
+                "CPY-001" | "CPY-010" => ("copy", "h2d gpu0", "bandwidth", "payload"),
+                _ => ("rdma", "pair out mlx5_0", "bandwidth", "payload"),
+            };
+            let mut record = healthy(RunPlan::default());
+            let outcome = if code.ends_with("10") || code == "GEM-011" || code == "MEM-011" || code == "RDM-012" {
+                measured(series(probe, metric, 1e9).nominally(100e9, "the test's device"))
+            } else {
+                let checks = vec![Check::new(check, false, "as the test has it")];
+                Outcome::Measured(Measured { checks, ..Measured::default() })
+            };
+            let at = add(&mut record, probe, name, outcome);
+            let step = format!("{probe}-gpu");
+            if let Some(s) = record.steps.iter_mut().find(|s| s.cases.iter().any(|c| c == name)) {
+                s.name.clone_from(&step);
+            }
+            record.outcomes[at].step = step;
+            Some(record)
+        }
         "GEM-002" => wrong("gemm", "flops", "repeat"),
         "GEM-010" => {
             case("gemm", "f32 9 cores", measured(series("gemm", "flops", 10e9).nominally(100e9, "the test's CPU")))

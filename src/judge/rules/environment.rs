@@ -23,7 +23,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
             });
         };
         let on_gpu = |l: &crate::record::OutcomeLine| {
-            l.node == *node && l.step.ends_with("-gpu") && l.outcome.measured().is_some_and(|m| !m.series.is_empty())
+            l.node == *node && l.step.contains("-gpu") && l.outcome.measured().is_some_and(|m| !m.series.is_empty())
         };
         of_machine(machine, run, record.outcomes.iter().any(on_gpu), &mut add);
         configuration::of_machine(machine, &mut |code, evidence| add(code, None, evidence));

@@ -3,6 +3,7 @@
 use crate::baseline::{Expectation, Source};
 use crate::judge::cell::is_busy;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::rules::Row;
 use crate::judge::{Cell, Reason, Verdict};
 
 pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
@@ -19,7 +20,7 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
             Verdict::Inconclusive(Reason::TooFewSamples | Reason::VarianceTooHigh | Reason::Unconfirmed) => "VAL-003",
             Verdict::Inconclusive(Reason::NearYardstick) => "VAL-005",
             _ if cell.limit.as_ref().is_some_and(|l| l.source == Source::Peers) => "PER-001",
-            _ => code_of(cell.row.probe, &cell.series.metric),
+            _ => code_of(&cell.row, &cell.series.metric),
         };
         findings
             .push(Finding::new(doc(code), cell.row.subject(), evidence(cell)).severity(severity).limit(limit(cell)));
@@ -27,8 +28,12 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
 }
 
 /// The code of a metric that missed its limit.
-fn code_of(probe: &str, metric: &str) -> &'static str {
-    match (probe, metric) {
+fn code_of(row: &Row<'_>, metric: &str) -> &'static str {
+    match (row.probe, metric) {
+        ("gemm", _) if row.on_gpu() => "GEM-011",
+        ("memory", _) if row.on_gpu() => "MEM-011",
+        ("copy", _) => "CPY-010",
+        ("rdma", _) => "RDM-012",
         ("gemm", _) => "GEM-010",
         ("memory", _) => "MEM-010",
         ("tcp", "bandwidth") => "NET-010",

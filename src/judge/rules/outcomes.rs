@@ -188,6 +188,11 @@ fn failure(row: &Row<'_>, kind: FailKind, error: &str) -> Finding {
 pub(super) fn checks(row: &Row<'_>, attempts: &[(&Measured, Option<Load>)], findings: &mut Vec<Finding>) {
     for check in attempts.iter().flat_map(|(m, _)| &m.checks).filter(|c| !c.ok) {
         let code = match (row.probe, check.name.as_str()) {
+            ("gemm", "same bits") => "GEM-003",
+            ("gemm", _) if row.on_gpu() => "GEM-004",
+            ("memory", _) if row.on_gpu() => "MEM-002",
+            ("copy", _) => "CPY-001",
+            ("rdma", _) => "RDM-011",
             ("gemm", "repeat") => "GEM-002",
             ("gemm", _) => "GEM-001",
             ("memory", _) => "MEM-001",

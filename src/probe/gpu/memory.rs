@@ -16,7 +16,8 @@ const BLOCK_S: f64 = 0.02;
 const PATTERN_SHARE: f64 = 0.95;
 
 fn tests(tier: Tier) -> Vec<String> {
-    let mut out = ["read", "write", "copy", "triad", "device copy"].map(str::to_owned).to_vec();
+    let mut out =
+        ["device read", "device write", "device copy", "device triad", "driver copy"].map(str::to_owned).to_vec();
     if tier == Tier::Soak {
         out.push("pattern".to_owned());
     }
@@ -60,7 +61,7 @@ fn measure(session: &Session, test: &str, budget: f64, seed: u64, bandwidth: &Me
     let (x, y, s) = (1.5f32, 2.25f32, 2.0f32);
     let constant = |memory: &Memory, v: f32| launch(c"stream_write", &[Arg::Memory(memory), Arg::F32(v), Arg::U64(n)]);
     match test {
-        "triad" => {
+        "device triad" => {
             constant(a, x)?;
             constant(b, y)?;
         }
@@ -69,10 +70,10 @@ fn measure(session: &Session, test: &str, budget: f64, seed: u64, bandwidth: &Me
     session.stream.fill(c, 0)?;
     let work = || {
         match test {
-            "read" => launch(c"stream_read", &[Arg::Memory(a), Arg::Memory(&session.counted), Arg::U64(n)])?,
-            "write" => constant(c, x)?,
-            "copy" => launch(c"stream_copy", &[Arg::Memory(a), Arg::Memory(c), Arg::U64(n)])?,
-            "triad" => {
+            "device read" => launch(c"stream_read", &[Arg::Memory(a), Arg::Memory(&session.counted), Arg::U64(n)])?,
+            "device write" => constant(c, x)?,
+            "device copy" => launch(c"stream_copy", &[Arg::Memory(a), Arg::Memory(c), Arg::U64(n)])?,
+            "device triad" => {
                 let args = [Arg::Memory(a), Arg::Memory(b), Arg::Memory(c), Arg::F32(s), Arg::U64(n)];
                 launch(c"stream_triad", &args)?
             }
@@ -82,15 +83,15 @@ fn measure(session: &Session, test: &str, budget: f64, seed: u64, bandwidth: &Me
     };
     let (seconds, block) = session.blocks(BLOCK_S, budget * 0.7, work)?;
     let wrong = match test {
-        "read" => session.wrong(a, seed, 0)?,
-        "write" => constants(session, c, x)?,
-        "triad" => constants(session, c, x + s * y)?,
+        "device read" => session.wrong(a, seed, 0)?,
+        "device write" => constants(session, c, x)?,
+        "device triad" => constants(session, c, x + s * y)?,
         _ => session.wrong(c, seed, 0)?,
     };
     let moved = bytes as f64
         * match test {
-            "read" | "write" => 1.0,
-            "triad" => 3.0,
+            "device read" | "device write" => 1.0,
+            "device triad" => 3.0,
             _ => 2.0,
         };
     let mut series = bandwidth.series(seconds.iter().map(|s| moved / s).collect(), block);
