@@ -5,7 +5,7 @@ BIN := target/release/gonogo
 # Where `make check` measures storage: the checkpoint directory of your run, e.g. make check CKPT=/mnt/checkpoints
 CKPT ?= .
 
-.PHONY: check test lint build setup bench clean
+.PHONY: check test gpu-test lint build setup bench clean
 
 check: build
 	$(BIN) check --path $(CKPT)
@@ -15,6 +15,10 @@ build: setup
 
 test: setup
 	$(CARGO) test --quiet
+
+# What needs a GPU, on a machine that has one; record, report and fixture stay under reports/.
+gpu-test: build
+	tests/labs/gpu-test
 
 # Formatting, lints with warnings denied, and the documentation.
 lint: setup

@@ -57,6 +57,8 @@ pub enum Format {
 pub enum Listed {
     Probes,
     Codes,
+    /// GPUs whose datasheet is known, with its rates and source.
+    Gpus,
     /// The JSON schema of a record's lines.
     Schema,
 }

@@ -1,4 +1,4 @@
-//! `gonogo list probes|codes|schema`.
+//! `gonogo list probes|codes|gpus|schema`.
 
 use crate::cli::Listed;
 use crate::cmd::{Failure, shell};
@@ -6,15 +6,39 @@ use crate::exit::Exit;
 use crate::judge::CODES;
 use crate::probe::PROBES;
 use crate::record;
+use crate::topology::gpu_specs;
 
 pub(super) fn run(what: Listed) -> Result<Exit, Failure> {
     let text = match what {
         Listed::Probes => probes(),
         Listed::Codes => CODES.iter().map(|c| format!("{}  {:<4}  {}\n", c.code, c.severity.name(), c.title)).collect(),
+        Listed::Gpus => gpus(),
         Listed::Schema => serde_json::to_string_pretty(&record::schema()).map_err(Failure::internal)? + "\n",
     };
     shell::print(&text).map_err(Failure::internal)?;
     Ok(Exit::Go)
+}
+
+/// TFLOP/s dense, GB/s.
+fn gpus() -> String {
+    const KINDS: [&str; 6] = ["bf16", "f16", "fp8", "tf32", "f32", "f64"];
+    let head: String = KINDS.iter().map(|k| format!("{k:>8}")).collect();
+    let mut out = format!("{:<15}{head}{:>8}{:>8}  PCIe    source\n", "TFLOP/s", "memory", "NVLink");
+    for g in gpu_specs() {
+        let show = |rate: Option<f64>, unit: f64| {
+            rate.map_or("-".to_owned(), |r| format!("{}", (r / unit * 10.0).round() / 10.0))
+        };
+        let rates: String = KINDS.iter().map(|k| format!("{:>8}", show(g.rate(k), 1e12))).collect();
+        let nvlink = show(Some(g.nvlink).filter(|n| *n > 0.0), 1e9);
+        let pcie = format!("{}x{}", g.pcie.0, g.pcie.1);
+        out.push_str(&format!(
+            "{:<15}{rates}{:>8}{nvlink:>8}  {pcie:<6}  {}\n",
+            g.name,
+            show(Some(g.memory), 1e9),
+            g.source
+        ));
+    }
+    out
 }
 
 fn probes() -> String {
