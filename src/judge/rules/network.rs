@@ -14,7 +14,7 @@ use crate::unit::Unit;
 const OVERSUBSCRIBED: f64 = 0.8;
 
 /// Of two nodes alone, one direction at less than this share of the other is slow.
-const ONE_WAY: f64 = 0.6;
+const ONE_WAY: f64 = 0.5;
 
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     for plane in localise::planes(record) {

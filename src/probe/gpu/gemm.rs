@@ -73,7 +73,16 @@ fn sustained_ms(tier: Tier) -> u64 {
 }
 
 pub(in crate::probe) fn step(probe: &dyn Probe, plan: &CheckPlan, machine: &Machine) -> Option<Step> {
-    let tests = tests(plan.tier);
+    let mut tests = tests(plan.tier);
+    // bf16 and tf32 came with compute capability 8.0, fp8 with 8.9; the driver told which it is, or nobody knows.
+    let least = machine.nvidia.iter().flat_map(|n| &n.gpus).filter_map(|g| g.capability).min();
+    if let Some(least) = least {
+        tests.retain(|t| match t.split(' ').next() {
+            Some("fp8") => least >= (8, 9),
+            Some("bf16" | "tf32") => least >= (8, 0),
+            _ => true,
+        });
+    }
     let sustained = tests.iter().filter(|t| t.ends_with("sustained")).count() as u64;
     let ms = 1500 + 700 * tests.len() as u64 + sustained * sustained_ms(plan.tier);
     gpu_step(probe, plan, machine, "gemm", &tests, ms)

@@ -411,8 +411,7 @@ fn bandwidth(
     // Of a read the own memory holds what came; of a write or send the peer's.
     let arrived = if op == Op::Read { starts } else { serves };
     let wrong = if arrived { wrong(end, seed ^ u64::from(1 - me), bytes, 0)? } else { 0 };
-    let rate = |w: &[(Instant, u64)]| (w[1].1 - w[0].1) as f64 * f64::from(bytes) / (w[1].0 - w[0].0).as_secs_f64();
-    let rates: Vec<f64> = marks.iter().flat_map(|m| m.windows(2).map(rate)).collect();
+    let rates = marks.map_or(Vec::new(), |m| rates(&m, bytes));
     let all = child.exchange(serde_json::to_string(&(rates, wrong)).unwrap_or_default())?;
     let all: Vec<(Vec<f64>, usize)> = all
         .iter()
@@ -429,6 +428,19 @@ fn bandwidth(
         checks: vec![Check::new("payload", wrong == 0, detail)],
         ..Measured::default()
     })
+}
+
+/// Bytes per second, block by block; of a flow that stood still for most of its time (a lost packet waits for its timeout, and
+/// what was queued behind it then completes at once) one figure for the whole: its blocks would tell the bursts.
+fn rates(marks: &[(Instant, u64)], bytes: u32) -> Vec<f64> {
+    let rate = |a: &(Instant, u64), b: &(Instant, u64)| {
+        (b.1 - a.1) as f64 * f64::from(bytes) / (b.0 - a.0).as_secs_f64().max(1e-9)
+    };
+    let longest = marks.windows(2).map(|w| (w[1].0 - w[0].0).as_secs_f64()).fold(0.0, f64::max);
+    match (marks.first(), marks.last()) {
+        (Some(first), Some(last)) if marks.len() > 4 && longest > span(marks) / 3.0 => vec![rate(first, last)],
+        _ => marks.windows(2).map(|w| rate(&w[0], &w[1])).collect(),
+    }
 }
 
 /// Large messages are few.
@@ -528,4 +540,21 @@ fn drain(end: &mut End) -> Result<(), ProbeError> {
     let mut wcs = [verbs::Wc::default(); 32];
     while end.rdma.poll(&mut wcs)? > 0 {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_that_stood_still_is_told_as_a_whole() {
+        let start = Instant::now();
+        let at = |ms: &[u64]| -> Vec<(Instant, u64)> {
+            ms.iter().enumerate().map(|(i, ms)| (start + Duration::from_millis(*ms), i as u64 * 100)).collect()
+        };
+        let steady = rates(&at(&[0, 10, 20, 30, 40, 50]), 1000);
+        assert!(steady.len() == 5 && steady.iter().all(|r| (r / 1e7 - 1.0).abs() < 1e-6), "{steady:?}");
+        let stalled = rates(&at(&[0, 1, 2, 3, 4, 500]), 1000);
+        assert!(stalled.len() == 1 && (stalled[0] / 1e6 - 1.0).abs() < 1e-6, "{stalled:?}");
+    }
 }
