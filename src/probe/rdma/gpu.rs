@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{Child, Step};
 use crate::measure::{FailKind, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
-use crate::probe::rdma::{Counters, KIB, RdmaProbe, SPARE, Way, bandwidth, choose, connect, finish};
+use crate::probe::rdma::{Counters, KIB, RdmaProbe, SPARE, Way, bandwidth, choose, connect, finish, seen};
 use crate::probe::{ProbeError, affinity, step};
 use crate::sys::cuda::{Arg, Cuda, CudaError, Gpu, Kernels, Memory, Stream};
 use crate::sys::verbs::{Handover, Op, Rdma, Source};
@@ -179,9 +179,8 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
         end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
         let before = Counters::read(&args.device, address.port);
         let measured = bandwidth(child, &mut end, Op::Write, BYTES, 1, *way, budget)?;
-        let moved = Counters::read(&args.device, address.port).moved(&before);
-        let mtu = end.rdma.port(address.port)?.mtu_bytes();
-        let all = child.exchange(serde_json::to_string(&(moved, &address.shown, mtu)).unwrap_or_default())?;
+        let all =
+            child.exchange(serde_json::to_string(&seen(&end, &args.device, &address, &before)?).unwrap_or_default())?;
         if child.rank == 0 {
             let mut outcome = finish(child, &args.device, &address, &all, measured);
             outcome.notes.extend(place.clone());

@@ -244,9 +244,8 @@ impl Probe for RdmaProbe {
                 Test::Bandwidth { op, bytes, qps, way } => bandwidth(child, &mut end, op, bytes, qps, way, budget)?,
                 Test::Latency { op, bytes } => latency(child, &mut end, op, bytes, budget)?,
             };
-            let moved = Counters::read(&args.device, address.port).moved(&before);
-            let mtu = end.rdma.port(address.port)?.mtu_bytes();
-            let all = child.exchange(serde_json::to_string(&(moved, &address.shown, mtu)).unwrap_or_default())?;
+            let all = child
+                .exchange(serde_json::to_string(&seen(&end, &args.device, &address, &before)?).unwrap_or_default())?;
             if child.rank == 0 {
                 let mut outcome = finish(child, &args.device, &address, &all, measured);
                 outcome.notes.extend(place.clone());
@@ -272,12 +271,21 @@ impl Test {
     }
 }
 
+/// Counters that moved, the address used, the MTU in bytes.
+type Seen = (Vec<(String, u64)>, String, u32);
+
+/// What an end tells of its port after a measurement: counters are told since `before`.
+fn seen(end: &End, device: &str, address: &Address, before: &Counters) -> Result<Seen, ProbeError> {
+    let moved = Counters::read(device, address.port).moved(before);
+    Ok((moved, address.shown.clone(), end.rdma.port(address.port)?.mtu_bytes()))
+}
+
 /// What both ends (the texts of `all`, by place of their nodes) saw of their ports goes with what was measured.
 fn finish(child: &Child, device: &str, address: &Address, all: &[String], measured: Measured) -> Measured {
     let mut measured = measured;
     let mut ends: Vec<RdmaEnd> = Vec::new();
     for (rank, text) in all.iter().enumerate() {
-        let Ok((moved, shown, mtu)) = serde_json::from_str::<(Vec<(String, u64)>, String, u32)>(text) else { continue };
+        let Ok((moved, shown, mtu)) = serde_json::from_str::<Seen>(text) else { continue };
         let node = child.members.get(rank).cloned();
         if let Some(node) = node.clone() {
             ends.push(RdmaEnd { node, address: shown.clone(), mtu });

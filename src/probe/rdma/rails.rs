@@ -9,8 +9,8 @@ use crate::cluster::{Child, Step};
 use crate::measure::{Check, Measured, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::rdma::{
-    BANDWIDTH, BLOCKS, Counters, KIB, RdmaProbe, SPARE, Way, choose, connect, finish, phase, prepare, span, warm_count,
-    wrong,
+    BANDWIDTH, BLOCKS, Counters, KIB, RdmaProbe, SPARE, Way, choose, connect, finish, phase, prepare, rates, seen,
+    span, warm_count, wrong,
 };
 use crate::probe::{ProbeError, affinity, step};
 use crate::sys::verbs::Op;
@@ -58,9 +58,7 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
         end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
         let before = Counters::read(&device, address.port);
         let (rates, wrong) = flow(child, &mut end, way, side, budget)?;
-        let moved = Counters::read(&device, address.port).moved(&before);
-        let mtu = end.rdma.port(address.port)?.mtu_bytes();
-        let told: (Told, _) = ((rates, wrong), (moved, &address.shown, mtu));
+        let told: (Told, _) = ((rates, wrong), seen(&end, &device, &address, &before)?);
         let all = child.exchange(serde_json::to_string(&told).unwrap_or_default())?;
         if child.rank != 0 {
             continue;
@@ -104,6 +102,5 @@ fn flow(child: &mut Child, end: &mut super::End, way: Way, side: u32, budget: Du
     let count = ((budget.as_secs_f64() * 0.7 / each.max(1e-9)) as u64).clamp(BLOCKS, 50_000_000);
     let marks = phase(child, end, Op::Write, BYTES, 1, (count, BLOCKS, budget), starts, serves)?;
     let wrong = if serves { wrong(end, seed ^ u64::from(1 - side), BYTES, 0)? } else { 0 };
-    let rate = |w: &[(Instant, u64)]| (w[1].1 - w[0].1) as f64 * f64::from(BYTES) / (w[1].0 - w[0].0).as_secs_f64();
-    Ok((marks.iter().flat_map(|m| m.windows(2).map(rate)).collect(), wrong))
+    Ok((marks.map_or(Vec::new(), |m| rates(&m, BYTES)), wrong))
 }
