@@ -173,7 +173,7 @@ pub(super) fn gpu_pairs(
     machines: &[(NodeName, Machine)],
     nodes: &[NodeName],
 ) -> Option<Step> {
-    let gpus = machines.iter().all(|(_, m)| m.gpus.iter().any(|g| g.vendor == "0x10de"));
+    let gpus = machines.iter().all(|(_, m)| m.gpus.iter().any(|g| g.is_nvidia()));
     let (_, first) = machines.first().filter(|_| gpus && nodes.len() > 1)?;
     let step = probe::gpu_pair_step(plan, device, first)?;
     Some(Step { groups: nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect(), ..step })

@@ -232,6 +232,12 @@ pub struct PciGpu {
     pub pcie: Option<Pcie>,
 }
 
+impl PciGpu {
+    pub fn is_nvidia(&self) -> bool {
+        self.vendor == "0x10de"
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Disk {

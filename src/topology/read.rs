@@ -33,7 +33,7 @@ pub fn discover(root: &SysRoot) -> Machine {
         environment: root.environment(),
         missing: Vec::new(),
     };
-    machine.nvidia = nvidia::nvidia(root, machine.gpus.iter().any(|g| g.vendor == "0x10de"));
+    machine.nvidia = nvidia::nvidia(root, machine.gpus.iter().any(|g| g.is_nvidia()));
     machine.uverbs = (!machine.infiniband.is_empty()).then(|| root.exists("/dev/infiniband"));
     let roots = ["/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/sys/devices/system/cpu", "/sys/class/net"];
     let absent =

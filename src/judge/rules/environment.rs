@@ -51,7 +51,7 @@ fn of_machine(m: &Machine, run: &RunPlan, measured: bool, add: &mut dyn FnMut(&s
     if let (false, Some(limit)) = (m.infiniband.is_empty(), m.limits.memlock) {
         add("ENV-001", None, format!("memlock is {limit}, {} InfiniBand device(s) are there", m.infiniband.len()));
     }
-    let nvidia = m.gpus.iter().any(|g| g.vendor == "0x10de");
+    let nvidia = m.gpus.iter().any(|g| g.is_nvidia());
     if nvidia && !m.infiniband.is_empty() && !m.modules.iter().any(|x| x == "nvidia_peermem" || x == "nv_peer_mem") {
         add(
             "ENV-007",

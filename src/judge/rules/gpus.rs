@@ -53,7 +53,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
 }
 
 fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, Option<Severity>, String)) {
-    let on_bus = m.gpus.iter().filter(|g| g.vendor == "0x10de").count();
+    let on_bus = m.gpus.iter().filter(|g| g.is_nvidia()).count();
     let Some(n) = &m.nvidia else { return };
     if let Some(error) = &n.error {
         add("GPU-001", None, format!("{on_bus} NVIDIA GPU(s) on the PCI bus; {}", clean(error)));
@@ -65,7 +65,7 @@ fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, Option<Severity>, String)) 
     let gone: Vec<&str> = m
         .gpus
         .iter()
-        .filter(|g| g.vendor == "0x10de" && !n.gpus.iter().any(|x| x.pci == g.pci))
+        .filter(|g| g.is_nvidia() && !n.gpus.iter().any(|x| x.pci == g.pci))
         .map(|g| g.pci.as_str())
         .collect();
     if !gone.is_empty() && n.lost.is_empty() {

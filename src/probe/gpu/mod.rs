@@ -46,7 +46,7 @@ struct GpuArgs {
 /// GPUs that a step may use: those that the driver told, or, where it could not be asked, those on the PCI bus.
 fn count(machine: &Machine) -> usize {
     let told = machine.nvidia.as_ref().map_or(0, |n| n.gpus.len());
-    let seen = machine.gpus.iter().filter(|g| g.vendor == "0x10de").count();
+    let seen = machine.gpus.iter().filter(|g| g.is_nvidia()).count();
     if told > 0 { told } else { seen }
 }
 

@@ -37,7 +37,7 @@ fn nearest(machine: &Machine, device: &str) -> Vec<String> {
         place.zip(g.pcie.as_ref()).map_or(0, |(a, b)| common(a, b))
     };
     let numa = machine.infiniband.iter().find(|d| d.name == device).and_then(|d| d.numa);
-    let mut gpus: Vec<&PciGpu> = machine.gpus.iter().filter(|g| g.vendor == "0x10de").collect();
+    let mut gpus: Vec<&PciGpu> = machine.gpus.iter().filter(|g| g.is_nvidia()).collect();
     gpus.sort_by_key(|g| std::cmp::Reverse((shared(g), g.numa.is_some() && g.numa == numa)));
     gpus.into_iter().map(|g| g.pci.clone()).collect()
 }
