@@ -16,7 +16,7 @@ fn libraries() -> Result<Option<tempfile::TempDir>> {
     if !compiled.is_ok_and(|s| s.success()) {
         return Ok(None);
     }
-    for name in ["libcublasLt.so.12", "libnvidia-ml.so.1"] {
+    for name in ["libcublasLt.so.12", "libnvidia-ml.so.1", "libnccl.so.2"] {
         // Links, not copies: the loader then opens the same library, with one state.
         std::os::unix::fs::symlink(&one, dir.path().join(name))?;
     }
@@ -116,5 +116,125 @@ fn gpus_that_are_well_and_gpus_that_fail() -> Result {
     // CUDA shows fewer than the driver has: told, with the variable's name.
     let hidden = check(lib, "environment,memory", &[("FAKE_GPUS", "0")])?;
     assert!(!hidden.cases().iter().any(|c| c.contains("gpu")), "{:?}", hidden.cases());
+    Ok(())
+}
+
+const LOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/nccl/two-nodes.log");
+
+/// NCCL among processes, each with a GPU of the stand-in: what is right is right, and who hangs, dies or lies is named in time.
+#[test]
+fn nccl_that_is_well_and_nccl_that_fails() -> Result {
+    let Some(dir) = libraries()? else {
+        eprintln!("skipped: no C compiler (cc) for the stand-in");
+        return Ok(());
+    };
+    let lib = dir.path();
+    let only = "environment,collective";
+
+    let well = check(lib, only, &[("FAKE_GPUS", "3"), ("FAKE_NCCL_LOG", LOG)])?;
+    assert_eq!((well.code, well.findings(&["fail", "hold"])), (0, vec![]));
+    for case in ["start nccl node n=3", "all-reduce nccl node n=3 8 B", "all-reduce nccl node n=3 1 MiB"] {
+        assert!(well.cases().iter().any(|c| c == case), "no {case} in {:?}", well.cases());
+    }
+    let warned = well.findings(&["warn"]);
+    for code in ["NCL-002", "NCL-011"] {
+        assert!(warned.iter().any(|f| f.starts_with(code)), "{code}: {warned:?}");
+    }
+
+    let wrong = check(lib, only, &[("FAKE_FAULT", "nccl-wrong")])?;
+    let named = wrong.findings(&["fail"]);
+    assert!(wrong.code == 1 && !named.is_empty(), "{named:?}");
+    assert!(named.iter().all(|f| f.starts_with("COL-001") && f.contains("wrong elements on rank 1")), "{named:?}");
+
+    for (fault, said, seconds) in [
+        ("nccl-die", "rank 1 of step collective-gpu ended early with exit status 9", 5),
+        ("nccl-init-die", "rank 1 of step collective-gpu ended early with exit status 9", 5),
+        ("nccl-hang", "did not end within 10 s; 2 of 2 ranks alike", 20),
+        ("nccl-stop", "the others waited for rank 1", 30),
+        ("nccl-init-hang", "ncclCommInitRankConfig did not end within 10 s", 25),
+    ] {
+        let begin = Instant::now();
+        let run = check(lib, only, &[("FAKE_FAULT", fault)])?;
+        let named = run.findings(&["fail", "hold"]);
+        assert!(named.iter().any(|f| f.contains(said)), "{fault}: {named:?}");
+        assert!(begin.elapsed() < Duration::from_secs(seconds), "{fault}: {:?}", begin.elapsed());
+        assert!(!left_behind(lib)?, "{fault}: a process is left");
+    }
+
+    // What is not there, or is not as the driver has it.
+    for (name, value, said) in [
+        ("CUDA_VISIBLE_DEVICES", "nonsense", "CUDA_VISIBLE_DEVICES hides all GPUs"),
+        ("CUDA_VISIBLE_DEVICES", "", "CUDA_VISIBLE_DEVICES hides all GPUs"),
+        ("CUDA_VISIBLE_DEVICES", "0", "no GPU 1 for CUDA, which shows 1 (CUDA_VISIBLE_DEVICES=0)"),
+    ] {
+        let run = check(lib, "environment,memory,collective", &[(name, value)])?;
+        let named = run.findings(&["fail", "hold"]);
+        assert!(named.iter().any(|f| f.contains(said)), "{name}={value}: {named:?}");
+    }
+    std::fs::remove_file(lib.join("libnccl.so.2"))?;
+    let without = check(lib, only, &[])?;
+    let waived = without.report["coverage"].to_string();
+    assert!(waived.contains("waived"), "{waived}");
+    assert!(!without.cases().iter().any(|c| c.contains("nccl")), "{:?}", without.cases());
+    Ok(())
+}
+
+/// Whether a process still has the stand-in's libraries open.
+fn left_behind(lib: &std::path::Path) -> Result<bool> {
+    let wanted = lib.to_string_lossy().into_owned();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let maps = std::fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
+        if maps.contains(&wanted) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Two nodes with two GPUs each: the world by NCCL, and what happens when they are not alike.
+#[test]
+fn nccl_over_two_nodes() -> Result {
+    let Some(dir) = libraries()? else {
+        eprintln!("skipped: no C compiler (cc) for the stand-in");
+        return Ok(());
+    };
+    let run = |other: &[(&str, &str)], tier: &str| -> Result<Run> {
+        let home = tempfile::tempdir()?;
+        let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let mut nodes = Vec::new();
+        for rank in ["0", "1"] {
+            let mut c = Command::new(env!("CARGO_BIN_EXE_gonogo"));
+            c.args(["check", "--quiet", "--format", "json", "--budget", "100s", "--only", "environment,collective"])
+                .args(["--tier", tier, "--rank", rank, "--nodes", "2", "--rendezvous", &format!("127.0.0.1:{port}")])
+                .args(["--out", &format!("record-{rank}")])
+                .current_dir(home.path())
+                .env("GONOGO_TOKEN", "a token of the tests, long enough")
+                .env("LD_LIBRARY_PATH", dir.path())
+                .env_remove("CUDA_VISIBLE_DEVICES")
+                .envs(if rank == "1" { other } else { &[] }.iter().copied())
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            nodes.push(c.spawn()?);
+        }
+        let mut outputs = Vec::new();
+        for node in nodes {
+            outputs.push(node.wait_with_output()?);
+        }
+        let first = &outputs[0];
+        let said = String::from_utf8_lossy(&first.stderr);
+        let report = serde_json::from_slice(&first.stdout).map_err(|e| format!("{e}: {said}"))?;
+        Ok(Run { code: first.status.code().unwrap_or(-1), report })
+    };
+    let well = run(&[], "quick")?;
+    let cases = well.cases();
+    assert!(cases.iter().any(|c| c == "all-reduce nccl world n=4 1 MiB"), "{cases:?}");
+    assert_eq!(well.findings(&["fail"]), [""; 0]);
+
+    let mixed = run(&[("FAKE_NCCL_VERSION", "22602")], "quick")?;
+    let named = mixed.findings(&["fail"]);
+    assert!(named.iter().any(|f| f.starts_with("NCL-008")), "{named:?}");
+    let held = mixed.findings(&["hold", "fail"]);
+    assert!(held.iter().any(|f| f.contains("all ranks need one version")), "{held:?}");
     Ok(())
 }

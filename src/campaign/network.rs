@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::cluster::Step;
-use crate::id::NodeName;
+use crate::id::{NodeName, ProbeName};
 use crate::localise::{self, Kind, NARROW_STEP, Part, Plane, Reading, Round};
 use crate::measure::{Outcome, stats};
 use crate::plan::{CheckPlan, Tier};
@@ -11,14 +11,57 @@ use crate::probe;
 use crate::record::Record;
 use crate::topology::{Machine, Nic};
 
+/// A plane, and how many GPUs of each node take part in it: none where processes of the host do.
+pub(super) struct Net {
+    pub plane: Plane,
+    pub gpus: u32,
+}
+
+impl Net {
+    pub fn host(plane: Plane) -> Self {
+        Net { plane, gpus: 0 }
+    }
+
+    /// The GPUs by NCCL.
+    pub fn nccl(gpus: u32) -> Self {
+        Net { plane: Plane { probe: ProbeName::new("collective"), rail: Some(probe::NCCL.to_owned()) }, gpus }
+    }
+
+    fn pair_step(&self, plan: &CheckPlan) -> Step {
+        match self.gpus {
+            0 => probe::pair_step(plan, &self.plane.probe, self.plane.rail.as_deref()),
+            gpus => probe::nccl_step(plan, "pair", 2, gpus),
+        }
+    }
+
+    /// `rate` is what pairs of nodes reached, where that is known.
+    fn group_step(&self, plan: &CheckPlan, topology: &str, nodes: u32, rate: Option<f64>) -> Step {
+        match self.gpus {
+            0 => probe::group_step(plan, topology, nodes, self.plane.carrier(), rate),
+            gpus => probe::nccl_step(plan, topology, nodes, gpus),
+        }
+    }
+}
+
+/// The nodes that have as many GPUs as most have, and how many that is.
+pub(super) fn with_gpus(machines: &[(NodeName, Machine)]) -> (u32, Vec<NodeName>) {
+    let count = |m: &Machine| m.nvidia.as_ref().filter(|n| n.error.is_none()).map_or(0, |n| n.gpus.len() as u32);
+    let mut by_count: HashMap<u32, Vec<NodeName>> = HashMap::new();
+    for (node, machine) in machines.iter().filter(|(_, m)| count(m) > 0) {
+        by_count.entry(count(machine)).or_default().push(node.clone());
+    }
+    by_count.into_iter().max_by_key(|(gpus, nodes)| (nodes.len(), *gpus)).unwrap_or_default()
+}
+
 /// The next round of pairs among `alive` nodes on a plane, as a step; `None` when enough is known.
 pub(super) fn next_pairs(
     record: &Record,
     plan: &CheckPlan,
-    plane: &Plane,
+    net: &Net,
     alive: &[NodeName],
     done: &[Kind],
 ) -> Option<(Step, Kind)> {
+    let plane = &net.plane;
     let mut network = localise::network(record, plane);
     if done.is_empty() || network.nodes.is_empty() {
         let nodes: Vec<&NodeName> = alive.iter().collect();
@@ -39,7 +82,7 @@ pub(super) fn next_pairs(
         return None;
     }
     let controls: Vec<NodeName> = pairs.iter().filter(|(_, _, c)| *c).map(|(a, _, _)| name(*a)).collect();
-    let mut step = probe::pair_step(plan, &plane.probe, plane.rail.as_deref());
+    let mut step = net.pair_step(plan);
     step.name = plane.step_name(done.len() + 1);
     let mut args = localise::round_args(kind.name(), &controls);
     if let (Some(all), Some(own)) = (args.as_object_mut(), step.args.as_object()) {
@@ -60,18 +103,18 @@ fn in_leaf_order(record: &Record, nodes: &[NodeName]) -> Vec<(u32, NodeName)> {
 }
 
 /// Collectives over TCP or an RDMA device: by leaf, the ladder 2, 4, 8 ... and the world. Groups of one step are disjoint.
-pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName], plane: &Plane) -> Vec<Step> {
+pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName], net: &Net) -> Vec<Step> {
     if nodes.len() < 2 || !plan.wants("collective") {
         return Vec::new();
     }
-    let (device, rate) = (plane.device(), pair_rate(record, plane));
+    let rate = pair_rate(record, &net.plane);
     let ordered = in_leaf_order(record, nodes);
     let names: Vec<NodeName> = ordered.iter().map(|(_, n)| n.clone()).collect();
     let total = names.len();
     let mut out = Vec::new();
     let mut add = |topology: &str, size: usize, groups: Vec<Vec<NodeName>>| {
         if !groups.is_empty() {
-            let mut step = probe::group_step(plan, topology, size as u32, device, rate);
+            let mut step = net.group_step(plan, topology, size as u32, rate);
             let same = out.iter().filter(|s: &&Step| s.name.starts_with(&step.name)).count();
             if same > 0 {
                 step.name = format!("{}-{}", step.name, same + 1);
@@ -98,6 +141,10 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName],
             add("leaf", size, leaves.iter().filter(|l| l.len() == size).cloned().collect());
         }
     }
+    // Each GPU with its likes on the other nodes: what the network alone does, adapter by adapter.
+    if net.gpus > 1 && plan.tier != Tier::Quick {
+        add("rail", total, vec![names.clone()]);
+    }
     add("world", total, vec![names.clone()]);
     out
 }
@@ -117,18 +164,19 @@ fn ring(names: &[NodeName]) -> Vec<Vec<Vec<NodeName>>> {
 }
 
 /// The next round that halves the groups which are slow only together; `None` when all is found or cannot be.
-pub(super) fn next_halving(record: &Record, plan: &CheckPlan, alive: &[NodeName], plane: &Plane) -> Option<Step> {
-    let device = plane.device();
-    let groups = localise::groups(record, device);
+pub(super) fn next_halving(record: &Record, plan: &CheckPlan, alive: &[NodeName], net: &Net) -> Option<Step> {
+    let carrier = net.plane.carrier();
+    let groups = localise::groups(record, carrier);
     let there = |i: u32| alive.contains(groups.nodes[i as usize]);
     let (size, halves) = groups.scale.next(&there, plan.seed)?;
-    let mut step = probe::group_step(plan, "narrow", size, device, pair_rate(record, plane));
+    let mut step = net.group_step(plan, "narrow", size, pair_rate(record, &net.plane));
     // The largest all-reduce is what showed it.
     let largest = step.cases.iter().rposition(|c| c.starts_with("all-reduce"))?;
-    step.estimate_ms /= step.cases.len() as u64;
+    // On GPUs most of the time is that of beginning.
+    step.estimate_ms /= if net.gpus == 0 { step.cases.len() as u64 } else { 1 };
     step.cases = vec![step.cases.swap_remove(largest)];
     let done = groups.scale.levels.iter().filter(|l| l.narrowing).count();
-    step.name = format!("{NARROW_STEP}{}{}", device.map_or(String::new(), |d| format!("{d}-")), done + 1);
+    step.name = format!("{NARROW_STEP}{}{}", carrier.map_or(String::new(), |c| format!("{c}-")), done + 1);
     step.groups = halves.iter().map(|g| g.iter().map(|i| groups.nodes[*i as usize].clone()).collect()).collect();
     Some(step)
 }
@@ -153,7 +201,7 @@ fn pair_rate(record: &Record, plane: &Plane) -> Option<f64> {
 
 /// The collective that all nodes do over one rail: an interface's TCP, or an RDMA device.
 pub(super) fn rail_collective(record: &Record, plan: &CheckPlan, plane: &Plane, nodes: Vec<NodeName>) -> Option<Step> {
-    let (rail, device) = (plane.rail.as_deref()?, plane.device());
+    let (rail, device) = (plane.rail.as_deref()?, plane.carrier());
     let topology = device.map_or_else(|| format!("rail {rail}"), |_| "rail".to_owned());
     let step = probe::group_step(plan, &topology, nodes.len() as u32, device, pair_rate(record, plane));
     Some(Step { rail: Some(rail.to_owned()), groups: vec![nodes], ..step })

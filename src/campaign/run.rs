@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::baseline::Expectation;
 use crate::campaign::fleet::Fleet;
+use crate::campaign::network::Net;
 use crate::campaign::{fit, network};
 use crate::cluster::{GroupOutcome, Launcher, PRESENCE, Step};
 use crate::id::{NodeName, ProbeName};
@@ -96,12 +97,14 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         }
         if self.is_cluster() && self.fleet.nodes().len() > 1 {
             self.together();
-            self.pairs(&Plane::TCP);
+            let tcp = Net::host(Plane::TCP);
+            self.pairs(&tcp, None);
             let alive = self.fleet.nodes();
             let there: Vec<_> = machines.iter().filter(|(n, _)| alive.contains(n)).cloned().collect();
-            self.groups(&Plane::TCP);
+            self.groups(&tcp, None);
             self.rails(&there);
             self.devices(&there);
+            self.nccl(&there);
         }
         self.again(limits, Duration::ZERO);
         self.fabric(&machines, "after");
@@ -243,24 +246,24 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             for step in probe::steps(plan, machine) {
                 let name = step.probe.as_str();
                 // In a cluster the network between nodes is what counts; loopback is looked at when there is time.
-                let local = matches!(name, "tcp" | "collective") && plan.tier == Tier::Quick;
+                let local = matches!(name, "tcp" | "collective") && plan.tier == Tier::Quick && step.rail.is_none();
                 // On a node with GPUs, too, what they do counts first.
                 let gpus = machine.nvidia.as_ref().is_some_and(|n| !n.gpus.is_empty());
                 if matches!(name, "environment" | "fabric") || ((cluster || gpus) && local) {
                     continue;
                 }
-                let same = out.iter_mut().find(|p| {
-                    (p.step.name == step.name || p.step.name.starts_with(&format!("{}-v", step.name)))
-                        && p.step.cases == step.cases
-                });
+                // The step, and its variants on machines unlike the first.
+                let of_name = |p: &Planned| {
+                    p.step.name.strip_prefix(&step.name).is_some_and(|rest| rest.is_empty() || rest.starts_with("-v"))
+                };
+                let variants = out.iter().filter(|p| of_name(p)).count();
+                let same = out.iter_mut().find(|p| of_name(p) && p.step.cases == step.cases);
                 match same {
                     Some(p) => {
                         p.step.groups.push(vec![node.clone()]);
                         p.args.insert(node.clone(), step.args);
                     }
                     None => {
-                        let variants =
-                            out.iter().filter(|p| p.step.probe == step.probe && p.step.ranks == step.ranks).count();
                         let args = HashMap::from([(node.clone(), step.args.clone())]);
                         let name =
                             if variants == 0 { step.name.clone() } else { format!("{}-v{}", step.name, variants + 1) };
@@ -288,7 +291,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         if plan.wants("tcp") {
             ms += PAIR_ROUNDS * turns * pair.estimate_ms;
         }
-        for step in network::collectives(&self.record, plan, &nodes, &Plane::TCP) {
+        for step in network::collectives(&self.record, plan, &nodes, &Net::host(Plane::TCP)) {
             ms += u64::from(self.fleet.turns(&step)) * step.estimate_ms;
         }
         Duration::from_millis(ms)
@@ -348,17 +351,35 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         self.run_or_waive(Planned { step, args: HashMap::new() }, Duration::ZERO);
     }
 
-    /// Rounds of pairs until the localiser knows enough.
-    fn pairs(&mut self, plane: &Plane) {
+    /// Rounds of pairs until the localiser knows enough, among all nodes or those of `only`.
+    fn pairs(&mut self, net: &Net, only: Option<&[NodeName]>) {
         let plan = self.record.header.plan.clone();
-        if !plan.wants(plane.probe.as_str()) {
+        if !plan.wants(net.plane.probe.as_str()) {
             return;
         }
         let mut done: Vec<Kind> = Vec::new();
-        while let Some((step, kind)) = network::next_pairs(&self.record, &plan, plane, &self.fleet.nodes(), &done) {
+        while let Some((step, kind)) = network::next_pairs(&self.record, &plan, net, &self.alive(only), &done) {
             self.between(step);
             done.push(kind);
         }
+    }
+
+    fn alive(&self, only: Option<&[NodeName]>) -> Vec<NodeName> {
+        self.fleet.nodes().into_iter().filter(|n| only.is_none_or(|only| only.contains(n))).collect()
+    }
+
+    /// The GPUs of all nodes that have as many as most, by NCCL. Whoever has fewer is named as different.
+    fn nccl(&mut self, machines: &[(NodeName, Machine)]) {
+        let (gpus, nodes) = network::with_gpus(machines);
+        if gpus == 0 || nodes.len() < 2 {
+            return;
+        }
+        let net = Net::nccl(gpus);
+        // Making a communicator takes seconds: when time is short, one of all nodes says the most.
+        if self.record.header.plan.tier != Tier::Quick {
+            self.pairs(&net, Some(&nodes));
+        }
+        self.groups(&net, Some(&nodes));
     }
 
     /// Each RDMA device that every node has: pairs, and all-reduce, over the first in all topologies; then all at once.
@@ -367,13 +388,14 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         let plan = self.record.header.plan.clone();
         for (i, device) in devices.iter().enumerate() {
             let plane = Plane { probe: ProbeName::new("rdma"), rail: Some(device.clone()) };
-            self.pairs(&plane);
+            let net = Net::host(plane);
+            self.pairs(&net, None);
             if plan.wants("rdma")
                 && let Some(step) = network::gpu_pairs(&plan, device, machines, &self.fleet.nodes())
             {
                 self.between(step);
             }
-            if i == 0 { self.groups(&plane) } else { self.rail(&plane) }
+            if i == 0 { self.groups(&net, None) } else { self.rail(&net.plane) }
         }
         if plan.wants("rdma")
             && let Some(step) = network::all_rails(&plan, &devices, &self.fleet.nodes())
@@ -385,9 +407,9 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     /// Each other interface like the one that the control channel uses: pairs, and an all-reduce of all nodes.
     fn rails(&mut self, machines: &[(NodeName, Machine)]) {
         for rail in network::rails(&self.record, machines) {
-            let plane = Plane { rail: Some(rail.clone()), ..Plane::TCP };
-            self.pairs(&plane);
-            self.rail(&plane);
+            let net = Net::host(Plane { rail: Some(rail.clone()), ..Plane::TCP });
+            self.pairs(&net, None);
+            self.rail(&net.plane);
         }
     }
 
@@ -408,12 +430,18 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         self.fleet.nodes().into_iter().filter(|n| !bad.contains(n)).collect()
     }
 
-    fn groups(&mut self, plane: &Plane) {
+    fn groups(&mut self, net: &Net, only: Option<&[NodeName]>) {
         let plan = self.record.header.plan.clone();
-        for step in network::collectives(&self.record, &plan, &self.good_nodes(plane), plane) {
+        let mut nodes = self.good_nodes(&net.plane);
+        nodes.retain(|n| only.is_none_or(|only| only.contains(n)));
+        let mut steps = network::collectives(&self.record, &plan, &nodes, net);
+        if net.gpus > 0 && plan.tier == Tier::Quick {
+            steps.drain(..steps.len().saturating_sub(1));
+        }
+        for step in steps {
             self.between(step);
         }
-        while let Some(step) = network::next_halving(&self.record, &plan, &self.fleet.nodes(), plane) {
+        while let Some(step) = network::next_halving(&self.record, &plan, &self.alive(only), net) {
             // Nothing was promised: without time for it, the group stays named whole.
             let time = Duration::from_millis(step.estimate_ms) * self.fleet.turns(&step);
             if self.fleet.interrupted() || time > self.left() {

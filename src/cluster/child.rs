@@ -36,6 +36,7 @@ pub struct Child {
     pub address: IpAddr,
     /// The group's nodes by place; empty for a step on one node.
     pub members: Vec<NodeName>,
+    told: Vec<String>,
     started: Instant,
     input: Box<dyn BufRead + Send>,
     output: Box<dyn Write + Send>,
@@ -46,7 +47,8 @@ impl Child {
     pub fn accept(mut input: Box<dyn BufRead + Send>, output: Box<dyn Write + Send>) -> Result<Self, ChildError> {
         match receive(&mut *input)? {
             ToChild::Job { step, rank, ranks, address, members } => {
-                Ok(Child { step: *step, rank, ranks, address, members, started: Instant::now(), input, output })
+                let (told, started) = (Vec::new(), Instant::now());
+                Ok(Child { step: *step, rank, ranks, address, members, told, started, input, output })
             }
             ToChild::All { .. } => Err(ChildError::Junk("an exchange before the job".to_owned())),
         }
@@ -94,8 +96,14 @@ impl Child {
         self.step.seed ^ (u64::from(self.rank) << 48)
     }
 
+    /// Whether a case's end was reported.
+    pub fn has_told(&self, case: &str) -> bool {
+        self.told.iter().any(|t| t == case)
+    }
+
     /// Reports a case's end.
     pub fn outcome(&mut self, case: &str, outcome: Outcome) -> Result<(), ChildError> {
+        self.told.push(case.to_owned());
         self.send(&ToParent::Outcome { case: case.to_owned(), outcome })
     }
 

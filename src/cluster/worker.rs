@@ -163,6 +163,7 @@ impl Supervisor {
             ),
         };
         drop(channel);
+        let missing = missing(&ranks, seat.base);
         let last_words = stop(&mut ranks);
         if let Some(scratch) = &own.scratch {
             remove_scratch(scratch);
@@ -178,7 +179,7 @@ impl Supervisor {
                 (None, (WaiveKind::NoTime, "the budget ended before it"))
             }
             End::Deadline => (
-                Some(Outcome::TimedOut { after_ms: started.elapsed().as_millis() as u64 }),
+                Some(Outcome::TimedOut { after_ms: started.elapsed().as_millis() as u64, missing }),
                 (WaiveKind::NotReached, "the step ran out of time before it"),
             ),
             End::Failed(kind, error) => {
@@ -231,6 +232,13 @@ impl Supervisor {
         }
         Ok(())
     }
+}
+
+/// Ranks that are still at work while others wait for them in an exchange.
+fn missing(ranks: &[Rank], base: u32) -> Vec<u32> {
+    let waited_for = ranks.iter().any(|r| r.published.is_some());
+    let late = |(_, r): &(u32, &Rank)| waited_for && !r.done && r.published.is_none();
+    (base..).zip(ranks).filter(late).map(|(n, _)| n).collect()
 }
 
 /// This node's and this process's own folder in `dir`.

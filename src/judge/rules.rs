@@ -6,6 +6,7 @@ mod environment;
 mod fabric;
 mod gpus;
 mod metrics;
+mod nccl;
 mod network;
 mod outcomes;
 mod peers;
@@ -171,6 +172,7 @@ pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -
     metrics::unmeasured_requirements(&cells, limits, &mut findings);
     environment::findings(record, run, &mut findings);
     gpus::findings(record, &mut findings);
+    nccl::findings(record, &mut findings);
     ports::findings(record, &mut findings);
     fabric::findings(record, &mut findings);
     storage::findings(record, run, &cells, &mut findings);

@@ -28,9 +28,9 @@ impl Plane {
     /// The network of the control channel.
     pub const TCP: Plane = Plane { probe: ProbeName::new("tcp"), rail: None };
 
-    /// The RDMA device; `None` over TCP.
-    pub fn device(&self) -> Option<&str> {
-        self.rail.as_deref().filter(|_| self.probe.as_str() == "rdma")
+    /// What carries collectives here, as their steps have it: an RDMA device, or NCCL; `None` over TCP.
+    pub fn carrier(&self) -> Option<&str> {
+        self.rail.as_deref().filter(|_| self.probe.as_str() != "tcp")
     }
 
     /// The plane of a round of pairs; `None` for any other step.

@@ -14,15 +14,18 @@ pub enum Collective {
     ReduceScatter,
     Broadcast,
     AllToAll,
+    /// Each rank to the next round a ring.
+    SendReceive,
 }
 
 impl Collective {
-    pub const ALL: [Collective; 5] = [
+    pub const ALL: [Collective; 6] = [
         Collective::AllReduce,
         Collective::AllGather,
         Collective::ReduceScatter,
         Collective::Broadcast,
         Collective::AllToAll,
+        Collective::SendReceive,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -32,6 +35,19 @@ impl Collective {
             Collective::ReduceScatter => "reduce-scatter",
             Collective::Broadcast => "broadcast",
             Collective::AllToAll => "all-to-all",
+            Collective::SendReceive => "send-receive",
+        }
+    }
+
+    /// As NCCL's log calls it.
+    pub const fn nccl_name(self) -> &'static str {
+        match self {
+            Collective::AllReduce => "AllReduce",
+            Collective::AllGather => "AllGather",
+            Collective::ReduceScatter => "ReduceScatter",
+            Collective::Broadcast => "Broadcast",
+            Collective::AllToAll => "AlltoAll",
+            Collective::SendReceive => "SendRecv",
         }
     }
 }
@@ -43,7 +59,7 @@ pub fn bus_factor(op: Collective, n: u32) -> f64 {
     match op {
         Collective::AllReduce => 2.0 * (n - 1.0) / n,
         Collective::AllGather | Collective::ReduceScatter | Collective::AllToAll => (n - 1.0) / n,
-        Collective::Broadcast => 1.0,
+        Collective::Broadcast | Collective::SendReceive => 1.0,
     }
 }
 

@@ -13,7 +13,7 @@ pub use clock::resolution;
 pub use interfaces::{Interfaces, Transport};
 pub use load::{Load, LoadMeter};
 pub use outcome::{
-    Better, Bound, Capture, Check, ClockOffset, CountersMoved, Facts, FailKind, GpuLoad, Latencies, Measured, Metric,
-    Outcome, RdmaEnd, Series, SharedView, WaiveKind,
+    Better, Bits, Bound, Capture, Check, ClockOffset, CountersMoved, Facts, FailKind, GpuLoad, Latencies, Measured,
+    Metric, Outcome, PeerCopy, RdmaEnd, Series, SharedView, WaiveKind,
 };
 pub use sampler::{Sampler, Samples};

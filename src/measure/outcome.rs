@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::NodeName;
 use crate::measure::Transport;
-use crate::topology::{Filesystem, Leaf, Machine, Nvidia};
+use crate::topology::{Filesystem, Leaf, Machine, Nccl, Nvidia};
 use crate::unit::Unit;
 
 /// Which direction is better.
@@ -135,6 +135,10 @@ pub enum Facts {
     Nvidia(Box<Nvidia>),
     /// What the driver saw of a GPU under load.
     GpuLoad(Box<GpuLoad>),
+    /// What a GPU reaches of each other of its node: a row of the matrix.
+    Peers(Vec<PeerCopy>),
+    /// What NCCL said of itself.
+    Nccl(Box<Nccl>),
     /// What a tool said of the fabric.
     Fabric(Box<Capture>),
     /// Who called at the coordinator's port without the token: address and times.
@@ -147,6 +151,17 @@ pub struct ClockOffset {
     pub node: NodeName,
     pub low_ms: f64,
     pub high_ms: f64,
+}
+
+/// Copies from one GPU into another of its node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PeerCopy {
+    pub to: u32,
+    /// Bytes per second, the median.
+    pub rate: f64,
+    /// Whether it goes there directly; else through the host.
+    pub direct: bool,
+    pub atomics: bool,
 }
 
 /// A GPU while a probe worked on it.
@@ -236,9 +251,20 @@ pub struct Measured {
     /// Error counters of ports that moved meanwhile.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub counters: Vec<CountersMoved>,
+    /// What a GPU computed, for comparison with its likes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits: Option<Box<Bits>>,
     /// Conditions of the measurement that a reader must know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+/// A digest of a result: what bears the same name must have the same digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Bits {
+    /// The GPU's model and the library that chose the algorithm.
+    pub of: String,
+    pub digest: String,
 }
 
 /// Why a probe has no answer.
@@ -302,6 +328,9 @@ pub enum Outcome {
     },
     TimedOut {
         after_ms: u64,
+        /// Ranks that did not come to an exchange in which the others waited.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        missing: Vec<u32>,
     },
 }
 

@@ -20,7 +20,7 @@ use crate::measure::Metric;
 use crate::plan::CheckPlan;
 use crate::topology::Machine;
 
-pub use collective::group_step;
+pub use collective::{NCCL, group_step, nccl_step};
 pub use environment::{clock_step, gpus_step, launcher_step};
 pub use fabric::fabric_step;
 pub use rdma::{gpu_pair_step, rails_step};

@@ -3,7 +3,9 @@
 pub mod cublaslt;
 pub mod cuda;
 pub mod dl;
+pub mod environment;
 pub mod gemm;
+pub mod nccl;
 pub mod nvml;
 pub mod pages;
 pub mod verbs;

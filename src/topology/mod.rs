@@ -5,6 +5,7 @@ mod fabric;
 mod filesystem;
 pub mod ib;
 mod machine;
+mod nccl;
 mod net;
 mod nvidia;
 mod os;
@@ -13,13 +14,18 @@ mod rdma;
 mod read;
 mod spec;
 mod sysroot;
+mod transport;
 
 pub use cpu::parse_list as parse_cpu_list;
 pub use fabric::{FabricError, Leaf, parse_topology_conf, read_topology};
 pub use filesystem::{Filesystem, Mount, mount_of};
 pub use machine::*;
+pub use nccl::{
+    Choice, Log, Nccl, NcclTopology, NetDevice, TopologyCpu, TopologyGpu, TopologyNet, parse_log, parse_topology,
+};
 pub use nvidia::{Clocks, FabricState, Gpu, GpuProcess, NvLink, Nvidia, PcieState, Remapped, Xid, nvidia, throttled};
 pub use rdma::gids;
 pub use read::{boot_id, discover};
-pub use spec::{GpuSpec, gpu_spec, gpu_specs};
+pub use spec::{GpuSpec, gpu_spec, gpu_spec_named, gpu_specs};
 pub use sysroot::{SysRoot, SysRootError};
+pub use transport::{Class, busbw_of};

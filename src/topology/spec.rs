@@ -96,6 +96,11 @@ pub fn gpu_spec(name: &str) -> Option<GpuSpec> {
     entries().into_iter().find(fits).map(spec)
 }
 
+/// The datasheet by the name that it has here.
+pub fn gpu_spec_named(name: &str) -> Option<GpuSpec> {
+    entries().into_iter().find(|e| e.name == name).map(spec)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

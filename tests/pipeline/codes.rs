@@ -108,7 +108,7 @@ fn provoke(code: &str) -> Option<Record> {
         "COV-005" => with("", &|r| r.damage = Some(Damage { line: 9, bytes: 40 })),
         "COV-006" => case("storage", "capacity", Outcome::waived(WaiveKind::NotAsked, "no directory")),
         "RUN-001" => failed(FailKind::Crashed),
-        "RUN-002" => case("gemm", "x", Outcome::TimedOut { after_ms: 9000 }),
+        "RUN-002" => case("gemm", "x", Outcome::TimedOut { after_ms: 9000, missing: vec![1] }),
         "RUN-003" => failed(FailKind::Junk),
         "RUN-004" => failed(FailKind::Error),
         "VAL-001" => case("gemm", "x", measured(series("gemm", "flops", 500e9).bounded(400e9, "the test's CPU"))),
@@ -226,6 +226,7 @@ fn provoke(code: &str) -> Option<Record> {
             }
         }),
         "ENV-008" => node(&|m| m.memory.shm = Some(Bytes(64 << 20))),
+        code if code.starts_with("NCL-") => crate::nccl::provoke(code),
         code if code.starts_with("GPU-") => {
             let ours = Gpu { name: "H200".into(), uuid: "GPU-1".into(), pci: "0000:19:00.0".into(), ..Gpu::default() };
             let mut g = ours.clone();

@@ -23,7 +23,7 @@ fn what_was_not_measured_and_what_is_zero_are_never_healthy() {
 fn a_probe_that_broke_holds_the_gate() {
     for outcome in [
         Outcome::error(FailKind::Crashed, "x"),
-        Outcome::TimedOut { after_ms: 1 },
+        Outcome::TimedOut { after_ms: 1, missing: Vec::new() },
         Outcome::error(FailKind::Error, "x"),
     ] {
         let mut record = healthy(RunPlan::default());

@@ -6,4 +6,5 @@ mod fabric;
 mod fuzz;
 mod golden;
 mod honesty;
+mod nccl;
 mod supervisor;

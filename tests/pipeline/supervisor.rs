@@ -62,7 +62,7 @@ fn a_case_that_ended_is_kept_and_the_one_that_broke_is_named() {
 #[test]
 fn a_hang_is_killed_at_the_deadline() {
     let (out, took) = run("sleep 60 & sleep 60", None);
-    assert!(matches!(out[0].1, Outcome::TimedOut { after_ms: 1400..2500 }), "{out:?}");
+    assert!(matches!(out[0].1, Outcome::TimedOut { after_ms: 1400..2500, .. }), "{out:?}");
     assert!(matches!(out[1].1, Outcome::Waived { kind: WaiveKind::NotReached, .. }), "{out:?}");
     assert!(took < Duration::from_secs(4), "{took:?}");
 }

@@ -39,6 +39,8 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
             | measure::Facts::Fabric(_)
             | measure::Facts::Nvidia(_)
             | measure::Facts::GpuLoad(_)
+            | measure::Facts::Nccl(_)
+            | measure::Facts::Peers(_)
             | measure::Facts::Slurmd(_) => {}
         }
     }

@@ -1,10 +1,12 @@
 //! What the GPUs' driver says -> findings; and what moved between the beginning and the end of a check.
 
+use std::collections::BTreeMap;
+
 use crate::id::clean;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::Facts;
-use crate::measure;
-use crate::record::Record;
+use crate::measure::{self, Measured};
+use crate::record::{OutcomeLine, Record};
 use crate::topology::{Gpu, Machine, Nvidia, Xid};
 
 /// Xids after which a GPU or a node is not to be trusted, with what they mean (NVIDIA, "Xid Errors", r570).
@@ -32,6 +34,7 @@ const MANY_CORRECTED: u64 = 10_000;
 const NEAR_C: u32 = 3;
 
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
+    other_bits(record, findings);
     for (node, machine) in Facts::machines(record) {
         let mut add = |code: &str, severity: Option<Severity>, evidence: String| {
             let f = Finding::new(doc(code), Subject::Node(node.clone()), evidence);
@@ -80,6 +83,37 @@ fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, Option<Severity>, String)) 
         n.gpus.iter().filter_map(|g| g.fabric.as_ref()).map(|f| f.clique).collect();
     if cliques.len() > 1 {
         add("GPU-010", None, format!("the node's GPUs are in {} NVLink cliques", cliques.len()));
+    }
+}
+
+/// GPUs that compute other bits than most of their model on all nodes. Who differs on its own node was named by its check.
+fn other_bits(record: &Record, findings: &mut Vec<Finding>) {
+    type Likes<'r> = BTreeMap<(&'r str, &'r str), Vec<(&'r OutcomeLine, &'r Measured, &'r str)>>;
+    let mut likes: Likes<'_> = BTreeMap::new();
+    for line in &record.outcomes {
+        let Some((m, bits)) = line.outcome.measured().and_then(|m| Some((m, m.bits.as_ref()?))) else { continue };
+        // `bf16 8192 burst gpu3`: all GPUs have the same inputs.
+        let test = line.case.rsplit_once(" gpu").map_or(line.case.as_str(), |(test, _)| test);
+        likes.entry((test, &bits.of)).or_default().push((line, m, &bits.digest));
+    }
+    for ((test, of), all) in &likes {
+        let count = |digest: &str| all.iter().filter(|(_, _, d)| *d == digest).count();
+        let Some(usual) = all.iter().map(|(_, _, d)| count(d)).max().filter(|most| most * 2 > all.len()) else {
+            continue;
+        };
+        for (line, m, digest) in all.iter().filter(|(_, _, d)| count(d) < usual) {
+            if m.checks.iter().all(|c| c.name != "same bits" || c.ok) {
+                let evidence = format!(
+                    "{}, case `{}`: digest {}, and {usual} of {} GPUs ({}) have another for {test}",
+                    line.step,
+                    line.case,
+                    clean(digest),
+                    all.len(),
+                    clean(of)
+                );
+                findings.push(Finding::new(doc("GEM-003"), Subject::Node(line.node.clone()), evidence));
+            }
+        }
     }
 }
 

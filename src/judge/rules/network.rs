@@ -131,7 +131,7 @@ fn unanswered(record: &Record, plane: &Plane, network: &localise::Network<'_>, f
             let first = &s.groups.iter().find(of_pair)?[0];
             record.outcomes.iter().find_map(|l| match &l.outcome {
                 Outcome::Failed { error, .. } if l.step == s.name && l.node == *first => Some(error.clone()),
-                Outcome::TimedOut { after_ms } if l.step == s.name && l.node == *first => {
+                Outcome::TimedOut { after_ms, .. } if l.step == s.name && l.node == *first => {
                     Some(format!("no end after {} ms", after_ms))
                 }
                 _ => None,

@@ -46,8 +46,8 @@ pub(super) fn coverage(
                     Some(Outcome::Failed { kind, error }) if group.is_some() => {
                         of_group(step, group, line, *kind, &format!("case `{case}`: {error}"), findings);
                     }
-                    Some(Outcome::TimedOut { after_ms }) if group.is_some() => {
-                        let error = format!("case `{case}`: killed after {:.1} s", *after_ms as f64 / 1e3);
+                    Some(Outcome::TimedOut { after_ms, missing }) if group.is_some() => {
+                        let error = format!("case `{case}`: {}", killed(*after_ms, missing));
                         of_group(step, group, line, FailKind::Error, &error, findings);
                     }
                     // A pair whose first direction failed does not try the second.
@@ -72,9 +72,8 @@ pub(super) fn coverage(
                         ));
                     }
                     Some(Outcome::Failed { kind, error }) => findings.push(failure(&row, *kind, error)),
-                    Some(Outcome::TimedOut { after_ms }) => {
-                        let evidence =
-                            format!("{}, case `{case}`: killed after {:.1} s", step.name, *after_ms as f64 / 1e3);
+                    Some(Outcome::TimedOut { after_ms, missing }) => {
+                        let evidence = format!("{}, case `{case}`: {}", step.name, killed(*after_ms, missing));
                         findings.push(Finding::new(doc("RUN-002"), row.subject(), evidence));
                     }
                     Some(Outcome::Measured(_) | Outcome::Waived { .. }) => {}
@@ -205,5 +204,14 @@ pub(super) fn checks(row: &Row<'_>, attempts: &[(&Measured, Option<Load>)], find
         };
         let evidence = format!("{}, case `{}`, {}: {}", row.step, row.case, check.name, check.detail);
         findings.push(Finding::new(doc(code), row.subject(), evidence).severity(Severity::Fail));
+    }
+}
+/// How a step that ran out of time is told, and who held it up.
+fn killed(after_ms: u64, missing: &[u32]) -> String {
+    let seconds = after_ms as f64 / 1e3;
+    let names: Vec<String> = missing.iter().take(8).map(|r| format!("rank {r}")).collect();
+    match names.len() {
+        0 => format!("killed after {seconds:.1} s"),
+        _ => format!("killed after {seconds:.1} s; the others waited for {}", names.join(", ")),
     }
 }

@@ -19,6 +19,7 @@ pub enum Algorithm {
     Tree,
     Chain,
     Pairwise,
+    Neighbour,
 }
 
 impl Algorithm {
@@ -29,6 +30,7 @@ impl Algorithm {
             Algorithm::Tree => "binomial tree",
             Algorithm::Chain => "pipelined chain",
             Algorithm::Pairwise => "pairwise",
+            Algorithm::Neighbour => "to the next rank",
         }
     }
 }
@@ -62,6 +64,7 @@ pub fn choose(op: Collective, ranks: u32, size: usize, link: Link) -> Algorithm 
         Collective::Broadcast if size <= CHAIN_PIECE => Algorithm::Tree,
         Collective::Broadcast => Algorithm::Chain,
         Collective::AllToAll => Algorithm::Pairwise,
+        Collective::SendReceive => Algorithm::Neighbour,
     }
 }
 
@@ -74,6 +77,7 @@ pub fn expected(op: Collective, ranks: u32, size: usize, link: Link) -> f64 {
         (Collective::AllReduce, _) => 2.0 * (n - 1.0) * exchange(s / n),
         (Collective::Broadcast, Algorithm::Tree) => n.log2().ceil() * exchange(s),
         (Collective::Broadcast, _) => exchange(s) + n * exchange(CHAIN_PIECE as f64),
+        (Collective::SendReceive, _) => exchange(s),
         _ => (n - 1.0) * exchange(s / n),
     }
 }
@@ -279,6 +283,12 @@ pub fn broadcast(mesh: &mut Mesh, algorithm: Algorithm, data: &mut [f32]) -> Res
     Ok(())
 }
 
+/// `data` goes to the next rank; `out` holds that of the one before.
+pub fn send_receive(mesh: &mut Mesh, data: &[f32], out: &mut [f32]) -> Result<(), ProbeError> {
+    let (rank, n) = (mesh.rank, mesh.ranks);
+    mesh.exchange((rank + 1) % n, bytes(data), (rank + n - 1) % n, bytes_mut(out))
+}
+
 /// Part j of `data` goes to rank j; `out` holds part `rank` of every rank, in rank order.
 pub fn all_to_all(mesh: &mut Mesh, data: &[f32], out: &mut [f32]) -> Result<(), ProbeError> {
     let (rank, n) = (mesh.rank, mesh.ranks);
@@ -310,7 +320,9 @@ mod tests {
     fn what_an_operation_costs_grows_with_size_and_ranks() {
         for op in Collective::ALL {
             let time = |n, s| expected(op, n, s, LINK);
-            assert!(time(8, 64 << 20) > time(8, 8) && time(64, 8) > time(8, 8), "{op:?}");
+            // Neighbours exchange alike however many there are.
+            let more = time(64, 8) > time(8, 8) || op == Collective::SendReceive;
+            assert!(time(8, 64 << 20) > time(8, 8) && more, "{op:?}");
         }
         // Two ranks each send the whole of it once.
         let two = expected(Collective::AllReduce, 2, 64 << 20, LINK);

@@ -1,10 +1,12 @@
-//! `collective`, the host backend: all-reduce and its relatives among ranks over TCP and over RDMA, every result checked.
+//! `collective`: all-reduce and its relatives, every result checked: among processes over TCP and over RDMA by own algorithms, and
+//! among GPUs by NCCL (`nccl`).
 //!
-//! Topology `node`: 2 and 4 ranks on this machine. `mesh` is what algorithms see of the ranks, `tcp` and `verbs` carry the
+//! Topology `node`: 2 and 4 ranks on this machine, or all its GPUs. `mesh` is what algorithms see of the ranks, `tcp` and `verbs` carry the
 //! bytes, `algorithm` arranges them, `verify` knows what must come out.
 
 mod algorithm;
 mod mesh;
+mod nccl;
 mod tcp;
 mod verbs;
 mod verify;
@@ -29,6 +31,8 @@ use mesh::Mesh;
 use tcp::Tcp;
 use verbs::Verbs;
 
+pub use nccl::{NCCL, nccl_step};
+
 pub struct HostCollective;
 
 const LATENCY: Metric = Metric {
@@ -43,6 +47,19 @@ const BUSBW: Metric = Metric {
     unit: Unit::BytePerSecond,
     better: Better::Higher,
     about: "algbw times the operation's bus factor",
+};
+
+const BANDWIDTH: Metric = Metric {
+    name: "bandwidth",
+    unit: Unit::BytePerSecond,
+    better: Better::Higher,
+    about: "from all GPUs of a node to their likes on another, together",
+};
+const START: Metric = Metric {
+    name: "start",
+    unit: Unit::Second,
+    better: Better::Lower,
+    about: "from the start of a rank's process until the communicator stands: context, libraries, NCCL; the slowest rank's",
 };
 
 /// Ranks on one node.
@@ -155,15 +172,15 @@ impl Probe for HostCollective {
     }
 
     fn about(&self) -> &'static str {
-        "all-reduce, all-gather, reduce-scatter, broadcast, all-to-all among 2 and 4 local ranks over TCP; sums checked"
+        "all-reduce, all-gather, reduce-scatter, broadcast, all-to-all, send-receive: among local ranks, nodes, and GPUs by NCCL; sums checked"
     }
 
     fn needs(&self) -> &'static str {
-        "a loopback interface"
+        "a loopback interface; for GPUs their driver and libnccl.so.2"
     }
 
     fn metrics(&self) -> &'static [Metric] {
-        &[LATENCY, ALGBW, BUSBW]
+        &[LATENCY, ALGBW, BUSBW, BANDWIDTH, START]
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
@@ -174,19 +191,20 @@ impl Probe for HostCollective {
             topology: on_node(),
             device: None,
         };
-        RANKS
-            .into_iter()
-            .map(|ranks| {
-                let cases = args.sizes.iter().map(|(op, s)| args.case(*op, ranks, *s)).collect();
-                let mut step = step(self, plan, cases, &args, plan.tier.pick(2200, 16_000, 80_000));
-                step.name = format!("collective-node-{ranks}");
-                step.ranks = ranks;
-                step
-            })
-            .collect()
+        let local = RANKS.into_iter().map(|ranks| {
+            let cases = args.sizes.iter().map(|(op, s)| args.case(*op, ranks, *s)).collect();
+            let mut step = step(self, plan, cases, &args, plan.tier.pick(2200, 16_000, 80_000));
+            step.name = format!("collective-node-{ranks}");
+            step.ranks = ranks;
+            step
+        });
+        nccl::node_step(plan, machine).into_iter().chain(local).collect()
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
+        if nccl::is_nccl(&child.step) {
+            return nccl::run(child);
+        }
         let args: Args = child.args()?;
         let with = neighbours(child.ranks as usize);
         let (ranks, rank) = (child.ranks, child.rank);
@@ -317,7 +335,8 @@ fn measure(
         .enumerate()
         .map(|(r, text)| serde_json::from_str(text).map_err(|_| bad(r)))
         .collect::<Result<_, _>>()?;
-    let (latency, slowest) = slowest(&all, blocks);
+    let times: Vec<&[f64]> = all.iter().map(|(_, t, _)| t.as_slice()).collect();
+    let (latency, slowest) = slowest(&times, blocks);
     let factor = bus_factor(op, ranks);
     let rate = |f: f64| latency.iter().map(|t| size as f64 * f / t).collect::<Vec<f64>>();
     let why = "each rank's bus bytes are copied by a core at a cache line per cycle";
@@ -362,11 +381,11 @@ fn measure(
 
 /// The maximum over ranks of each block, and the rank that was last in most of them, when it was by a twentieth or
 /// more.
-fn slowest(all: &[Told], blocks: usize) -> (Vec<f64>, Option<u32>) {
+fn slowest(all: &[&[f64]], blocks: usize) -> (Vec<f64>, Option<u32>) {
     let mut last = vec![0usize; all.len()];
     let latency = (0..blocks)
         .map(|b| {
-            let times: Vec<f64> = all.iter().map(|(_, t, _)| t.get(b).copied().unwrap_or(f64::NAN)).collect();
+            let times: Vec<f64> = all.iter().map(|t| t.get(b).copied().unwrap_or(f64::NAN)).collect();
             let longest = times.iter().copied().fold(0.0, f64::max);
             let shortest = times.iter().copied().fold(f64::INFINITY, f64::min);
             if longest > 1.05 * shortest
@@ -387,10 +406,8 @@ mod tests {
 
     #[test]
     fn the_slowest_rank_is_named_when_it_is_slow() {
-        let told = |t: f64| (0, vec![t; 10], Vec::new());
-        let all = vec![told(1.0), told(1.2)];
-        assert_eq!(slowest(&all, 10), (vec![1.2; 10], Some(1)));
-        let even = vec![told(1.0), told(1.01)];
-        assert_eq!(slowest(&even, 10).1, None);
+        let (one, slow, like) = ([1.0; 10], [1.2; 10], [1.01; 10]);
+        assert_eq!(slowest(&[&one, &slow], 10), (vec![1.2; 10], Some(1)));
+        assert_eq!(slowest(&[&one, &like], 10).1, None);
     }
 }

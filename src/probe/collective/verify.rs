@@ -36,7 +36,7 @@ impl Buffers {
         let whole = size.div_ceil(4);
         let split = whole.div_ceil(ranks) * ranks;
         let (send, receive) = match op {
-            Collective::AllReduce => (whole, whole),
+            Collective::AllReduce | Collective::SendReceive => (whole, whole),
             Collective::AllGather => (split / ranks, split),
             Collective::ReduceScatter => (split, split / ranks),
             Collective::AllToAll => (split, split),
@@ -62,6 +62,7 @@ impl Buffers {
             Collective::ReduceScatter => algorithm::reduce_scatter(mesh, &self.send, &mut self.receive),
             Collective::Broadcast => algorithm::broadcast(mesh, algorithm, &mut self.receive),
             Collective::AllToAll => algorithm::all_to_all(mesh, &self.send, &mut self.receive),
+            Collective::SendReceive => algorithm::send_receive(mesh, &self.send, &mut self.receive),
         }
     }
 
@@ -80,6 +81,7 @@ impl Buffers {
             Collective::AllReduce => total(i),
             Collective::ReduceScatter => total(self.rank * self.receive.len() + i),
             Collective::Broadcast => element(self.seed, 0, i),
+            Collective::SendReceive => element(self.seed, (self.rank + self.ranks - 1) % self.ranks, i),
             Collective::AllGather => {
                 let each = self.receive.len() / self.ranks;
                 element(self.seed, i / each, i % each)

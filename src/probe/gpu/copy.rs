@@ -3,7 +3,7 @@
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Better, Check, Measured, Metric};
+use crate::measure::{Better, Check, Facts, Measured, Metric, PeerCopy};
 use crate::plan::CheckPlan;
 use crate::probe::gpu::{GpuArgs, Session, count, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
@@ -146,7 +146,7 @@ fn peer(session: &Session, budget: f64, child: &Child) -> Result<Measured, Probe
     let from = session.gpu.alloc(SIZE)?;
     session.pattern(&from, seed, 0)?;
     session.stream.synchronize()?;
-    let (mut series, mut checks, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut series, mut checks, mut row) = (Vec::new(), Vec::new(), Vec::new());
     for other in (0..child.ranks as usize).filter(|g| *g != child.rank as usize) {
         let gpu = Gpu::open(&cuda, other)?;
         let to = gpu.alloc(SIZE)?;
@@ -163,20 +163,15 @@ fn peer(session: &Session, budget: f64, child: &Child) -> Result<Measured, Probe
         let wrong = session.wrong(&returned, seed, 0)?;
         checks.push(Check::new("payload", wrong == 0, format!("to gpu{other}: {wrong} of {} words differ", SIZE / 4)));
         series.push(BANDWIDTH.series(seconds.iter().map(|s| SIZE as f64 / s).collect(), block));
-        let how = if access { "directly" } else { "through the host" };
         let rate = series.last().map_or(0.0, |s| crate::measure::stats::median(&s.samples));
-        notes.push(format!(
-            "to gpu{other} {how}, {} atomics, {}",
-            if atomics { "with" } else { "without" },
-            Unit::BytePerSecond.show(rate)
-        ));
+        row.push(PeerCopy { to: other as u32, rate, direct: access, atomics });
     }
-    // The slowest stands for the row: a GPU is only as good as its worst link. The others are in the notes.
+    // The slowest stands for the row: a GPU is only as good as its worst link. The row has all.
     series.sort_by(|a, b| {
         crate::measure::stats::median(&a.samples).total_cmp(&crate::measure::stats::median(&b.samples))
     });
     series.truncate(1);
-    Ok(Measured { series, checks, notes, ..Measured::default() })
+    Ok(Measured { series, checks, facts: Some(Facts::Peers(row)), ..Measured::default() })
 }
 
 #[cfg(test)]

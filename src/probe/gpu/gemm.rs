@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::cluster::{Child, Step};
-use crate::measure::{Check, Measured, Metric, Outcome};
+use crate::measure::{Bits, Check, Measured, Metric, Outcome};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::gpu::{GpuArgs, Session, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
@@ -191,15 +191,10 @@ fn measure(
             ),
         ),
     ];
-    let notes = vec![
-        format!("{m} x {n} x {k}, algorithm {best} of {}, cuBLASLt {}", product.algorithms(), lt.version),
-        format!("{BITS}{bits:016x}"),
-    ];
-    Ok(Measured { series: vec![series], checks, notes, ..Measured::default() })
+    let notes = vec![format!("{m} x {n} x {k}, algorithm {best} of {}, cuBLASLt {}", product.algorithms(), lt.version)];
+    let bits = Bits { of: format!("{}, cuBLASLt {}", session.gpu.name, lt.version), digest: format!("{bits:016x}") };
+    Ok(Measured { series: vec![series], checks, notes, bits: Some(Box::new(bits)), ..Measured::default() })
 }
-
-/// What the note with the bits of the first algorithm begins with.
-const BITS: &str = "bits ";
 
 /// The place of the fastest algorithm: the shortest of three runs each, after one that does not count.
 fn fastest(session: &Session, product: &Product<'_>, a: &Memory, b: &Memory, c: &Memory) -> Result<usize, ProbeError> {
@@ -250,25 +245,14 @@ fn residual(
 
 /// Adds to each outcome whether its GPU computed the bits that most of its model did.
 pub(super) fn compare_bits(outcomes: &mut [Outcome]) {
-    // The note of the GPU itself names its model first.
-    let of = |o: &Outcome| {
-        let notes = &o.measured()?.notes;
-        let bits = notes.iter().find_map(|n| n.strip_prefix(BITS))?.to_owned();
-        let name = notes.iter().find(|n| n.contains(" GPU-"))?.split(" 0").next()?.to_owned();
-        Some((name, bits))
-    };
-    let all: Vec<Option<(String, String)>> = outcomes.iter().map(of).collect();
-    for (i, own) in all.iter().enumerate() {
-        let Some((name, bits)) = own else { continue };
-        let like: Vec<&str> = all.iter().flatten().filter(|(n, _)| n == name).map(|(_, b)| b.as_str()).collect();
-        if like.len() < 2 {
-            continue;
-        }
-        let same = like.iter().filter(|b| *b == bits).count();
-        let ok = same * 2 > like.len();
-        let detail = format!("{same} of {} GPUs of this model computed these bits", like.len());
-        if let Outcome::Measured(m) = &mut outcomes[i] {
-            m.checks.push(Check::new("same bits", ok, detail));
+    let all: Vec<Option<Bits>> = outcomes.iter().map(|o| o.measured()?.bits.as_deref().cloned()).collect();
+    for (outcome, own) in outcomes.iter_mut().zip(&all) {
+        let (Outcome::Measured(m), Some(own)) = (outcome, own) else { continue };
+        let like: Vec<&Bits> = all.iter().flatten().filter(|b| b.of == own.of).collect();
+        if like.len() > 1 {
+            let same = like.iter().filter(|b| b.digest == own.digest).count();
+            let detail = format!("{same} of {} GPUs of this model computed these bits", like.len());
+            m.checks.push(Check::new("same bits", same * 2 > like.len(), detail));
         }
     }
 }
@@ -286,15 +270,15 @@ mod tests {
 
     #[test]
     fn the_gpu_that_computes_other_bits_is_told() {
-        let gpu = |i: u32, bits: &str| {
-            let notes = vec![format!("{BITS}{bits}"), format!("NVIDIA H200 0000:1{i}:00.0 GPU-{i}")];
-            Outcome::Measured(Measured { notes, ..Measured::default() })
+        let gpu = |bits: &str| {
+            let bits = Bits { of: "NVIDIA H200".to_owned(), digest: bits.to_owned() };
+            Outcome::Measured(Measured { bits: Some(Box::new(bits)), ..Measured::default() })
         };
-        let mut all = vec![gpu(0, "a"), gpu(1, "a"), gpu(2, "b"), gpu(3, "a")];
+        let mut all = vec![gpu("a"), gpu("a"), gpu("b"), gpu("a")];
         compare_bits(&mut all);
         let ok: Vec<bool> = all.iter().filter_map(|o| Some(o.measured()?.checks.first()?.ok)).collect();
         assert_eq!(ok, [true, true, false, true]);
-        let mut one = vec![gpu(0, "a")];
+        let mut one = vec![gpu("a")];
         compare_bits(&mut one);
         assert!(one[0].measured().is_some_and(|m| m.checks.is_empty()));
     }

@@ -7,6 +7,7 @@ mod memory;
 mod monitor;
 
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +45,7 @@ struct GpuArgs {
 }
 
 /// GPUs that a step may use: those that the driver told, or, where it could not be asked, those on the PCI bus.
-fn count(machine: &Machine) -> usize {
+pub(super) fn count(machine: &Machine) -> usize {
     let told = machine.nvidia.as_ref().map_or(0, |n| n.gpus.len());
     let seen = machine.gpus.iter().filter(|g| g.is_nvidia()).count();
     if told > 0 { told } else { seen }
@@ -74,13 +75,13 @@ fn case(test: &str, gpu: usize) -> String {
 }
 
 /// One GPU, open, with what works on it. Fields are dropped in this order.
-struct Session {
-    stream: Stream,
-    kernels: Kernels,
-    counted: Memory,
-    gpu: Gpu,
-    spec: Option<GpuSpec>,
-    notes: Vec<String>,
+pub(super) struct Session {
+    pub stream: Stream,
+    pub kernels: Kernels,
+    pub counted: Memory,
+    pub gpu: Gpu,
+    pub spec: Option<GpuSpec>,
+    pub notes: Vec<String>,
 }
 
 impl Session {
@@ -160,7 +161,7 @@ impl Session {
 }
 
 /// Opens this rank's GPU; an outcome says why not.
-fn open(rank: u32) -> Result<Session, Outcome> {
+pub(super) fn open(rank: u32) -> Result<Session, Outcome> {
     let of = |e: CudaError| match e {
         CudaError::NoDriver(_) => Outcome::waived(WaiveKind::Absent, e.to_string()),
         CudaError::NoDevice { wanted, count } => {
@@ -170,8 +171,17 @@ fn open(rank: u32) -> Result<Session, Outcome> {
         }
         e => Outcome::error(FailKind::Error, e.to_string()),
     };
+    let begin = Instant::now();
     let cuda = Cuda::load().map_err(of)?;
-    Session::open(&cuda, rank as usize).map_err(of)
+    let loaded = begin.elapsed();
+    let mut session = Session::open(&cuda, rank as usize).map_err(of)?;
+    let ms = |d: Duration| format!("{:.0} ms", d.as_secs_f64() * 1e3);
+    session.notes.push(format!(
+        "driver loaded in {}, context and kernels in {}",
+        ms(loaded),
+        ms(begin.elapsed() - loaded)
+    ));
+    Ok(session)
 }
 
 /// Runs every test on all GPUs at once, or one after the other where `in_turn` says so of the test; rank 0 tells of all. `test` is

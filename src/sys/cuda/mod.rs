@@ -168,6 +168,11 @@ impl Gpu {
         self.cuda.check("cuCtxSetCurrent", unsafe { (self.cuda.raw.cuCtxSetCurrent)(self.context) })
     }
 
+    /// What makes this GPU current on another thread, for a library that is called there. The GPU must live as long.
+    pub fn elsewhere(&self) -> Elsewhere {
+        Elsewhere { set: self.cuda.raw.cuCtxSetCurrent, context: self.context }
+    }
+
     pub fn attribute(&self, which: i32) -> Result<i32, CudaError> {
         let mut value = 0;
         // SAFETY: the value is written to a local.
@@ -292,6 +297,23 @@ impl Drop for Gpu {
 fn show_uuid(bytes: &[u8; 16]) -> String {
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// See [`Gpu::elsewhere`].
+pub struct Elsewhere {
+    set: unsafe extern "C" fn(raw::Context) -> c_int,
+    context: raw::Context,
+}
+
+// SAFETY: a context may be current on several threads at once (CUDA driver API, context management).
+unsafe impl Send for Elsewhere {}
+
+impl Elsewhere {
+    /// Whether this thread's calls are for the GPU from here on.
+    pub fn make_current(&self) -> bool {
+        // SAFETY: the context is retained by the GPU that this came from.
+        unsafe { (self.set)(self.context) == 0 }
+    }
 }
 
 /// Device memory.

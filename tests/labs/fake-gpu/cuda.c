@@ -1,4 +1,4 @@
-// A libcuda.so.1, libcublasLt.so.12 and libnvidia-ml.so.1 in one, that stand in for a driver on a machine without a GPU: device
+// A libcuda.so.1, libcublasLt.so.12, libnvidia-ml.so.1 and (nccl.c) libnccl.so.2 in one, that stand in for a driver on a machine without a GPU: device
 // memory is the host's, work is done when it is queued. It shows that gonogo calls the libraries as their headers have them and
 // what it does when they fail. It measures nothing: no figure of it may go into a report that is kept.
 //
@@ -12,17 +12,26 @@
 #include <unistd.h>
 
 typedef int R;
+// NVML counts all; CUDA, those that CUDA_VISIBLE_DEVICES names: up to the first that is none.
 static int gpus(void) { const char *s = getenv("FAKE_GPUS"); return s ? atoi(s) : 2; }
+static int shown(void) {
+    const char *s = getenv("CUDA_VISIBLE_DEVICES");
+    int n = 0;
+    if (!s) return gpus();
+    for (char *end; *s; s = *end ? end + 1 : end, n++) { long d = strtol(s, &end, 10); if (end == s || d < 0 || d >= gpus()) break; }
+    return n;
+}
 static int fault(const char *f) { const char *s = getenv("FAKE_FAULT"); return s && !strcmp(s, f); }
 static __thread int current;
 static int lost;
+#include "nccl.c"
 #define ALIVE do { if (lost) return 999; } while (0)
 
-R cuInit(unsigned f) { return f ? 1 : gpus() ? 0 : 100; }
+R cuInit(unsigned f) { return f ? 1 : shown() ? 0 : 100; }
 R cuDriverGetVersion(int *v) { *v = 12080; return 0; }
 R cuGetErrorName(int c, const char **s) { *s = c == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : c == 999 ? "CUDA_ERROR_UNKNOWN" : c == 46 ? "CUDA_ERROR_DEVICE_UNAVAILABLE" : 0; return *s ? 0 : 1; }
 R cuGetErrorString(int c, const char **s) { *s = c == 2 ? "out of memory" : c == 999 ? "unknown error" : c == 46 ? "CUDA-capable device(s) is/are busy or unavailable" : 0; return *s ? 0 : 1; }
-R cuDeviceGetCount(int *n) { *n = gpus(); return 0; }
+R cuDeviceGetCount(int *n) { *n = shown(); return 0; }
 R cuDeviceGet(int *d, int i) { *d = i; return i < gpus() ? 0 : 101; }
 R cuDeviceGetName(char *s, int n, int d) { snprintf(s, n, "NVIDIA Fake %d", 1); return 0; }
 R cuDeviceGetUuid(unsigned char *u, int d) { memset(u, d + 1, 16); return 0; }
@@ -50,11 +59,11 @@ R cuMemsetD8Async(uint64_t d, unsigned char v, size_t n, void *st) { ALIVE; mems
 R cuStreamCreate(void **s, unsigned f) { *s = malloc(1); return 0; }
 R cuStreamDestroy_v2(void *s) { free(s); return 0; }
 R cuStreamSynchronize(void *s) { ALIVE; if (fault("hang")) for (;;) pause(); return 0; }
-R cuStreamQuery(void *s) { ALIVE; return 0; }
+R cuStreamQuery(void *s) { ALIVE; return busy() ? 600 : 0; }
 R cuStreamWaitEvent(void *s, void *e, unsigned f) { return 0; }
 R cuEventCreate(void **e, unsigned f) { *e = calloc(1, sizeof(struct timespec)); return 0; }
 R cuEventDestroy_v2(void *e) { free(e); return 0; }
-R cuEventRecord(void *e, void *s) { ALIVE; clock_gettime(CLOCK_MONOTONIC, e); return 0; }
+R cuEventRecord(void *e, void *s) { ALIVE; stamp(e); return 0; }
 R cuEventSynchronize(void *e) { ALIVE; return 0; }
 R cuEventElapsedTime(float *ms, void *a, void *b) { struct timespec *x = a, *y = b; *ms = (y->tv_sec - x->tv_sec) * 1e3 + (y->tv_nsec - x->tv_nsec) * 1e-6; return 0; }
 R cuModuleLoadData(void **m, const void *text) { *m = (void *)text; return strstr(text, ".version 7.7") ? 0 : 222; }
@@ -66,6 +75,7 @@ R cuModuleGetFunction(void **f, void *m, const char *name) {
 }
 
 static uint64_t mix(uint64_t x) { x += 0x9E3779B97F4A7C15ull; x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull; x = (x ^ (x >> 27)) * 0x94D049BB133111EBull; return x ^ (x >> 31); }
+static float element(uint64_t seed, uint64_t rank, uint64_t i) { uint64_t x = seed ^ (rank * 0x9E3779B97F4A7C15ull) ^ (i * 0xD1B54A32D192ED03ull); x ^= x >> 32; x *= 0xD6E8FEB86659FD93ull; return (float)((x >> 48) & 1023); }
 #define U64(i) (*(uint64_t *)a[i])
 #define U32(i) (*(uint32_t *)a[i])
 #define F32(i) (*(float *)a[i])
@@ -86,6 +96,13 @@ R cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, un
     else if (!strcmp(n, "stream_triad")) { for (i = 0; i < 4 * U64(4); i++) P(float, 2)[i] = P(float, 0)[i] + F32(3) * P(float, 1)[i];
     } else if (!strcmp(n, "pattern_fill")) { for (i = 0; i < U64(1); i++) P(uint32_t, 0)[i] = (uint32_t)mix(U64(2) + i) ^ U32(3);
     } else if (!strcmp(n, "pattern_check")) { for (i = 0; i < U64(1); i++) if (P(uint32_t, 0)[i] != ((uint32_t)mix(U64(2) + i) ^ U32(3))) P(uint64_t, 4)[0]++;
+    } else if (!strcmp(n, "ranks_fill")) { for (i = 0; i < U64(1); i++) P(float, 0)[i] = element(U64(2), U64(3), i);
+    } else if (!strcmp(n, "ranks_check")) {
+        for (i = 0; i < U64(1); i++) {
+            float want = 0;
+            for (uint64_t r = U64(4); r < U64(4) + U64(5); r++) want += element(U64(3), r, U64(2) + i);
+            if (P(float, 0)[i] != want) P(uint64_t, 6)[0]++;
+        }
     } else return 500;
     return 0;
 }

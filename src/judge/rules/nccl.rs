@@ -1,0 +1,270 @@
+//! What NCCL says of itself -> findings.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use crate::hostlist;
+use crate::id::{NodeName, clean};
+use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::rules::Facts;
+use crate::measure::{self, stats};
+use crate::record::{OutcomeLine, Record};
+use crate::topology::{Machine, Nccl};
+use crate::unit::Unit;
+
+/// Variables that take a decision from NCCL which it makes better, or switch off what it needs.
+const OVERRIDES: &[&str] = &[
+    "NCCL_ALGO",
+    "NCCL_PROTO",
+    "NCCL_NTHREADS",
+    "NCCL_BUFFSIZE",
+    "NCCL_MIN_NCHANNELS",
+    "NCCL_MAX_NCHANNELS",
+    "NCCL_MIN_CTAS",
+    "NCCL_MAX_CTAS",
+    "NCCL_P2P_DISABLE",
+    "NCCL_P2P_LEVEL",
+    "NCCL_SHM_DISABLE",
+    "NCCL_NET_GDR_LEVEL",
+    "NCCL_NET_GDR_READ",
+    "NCCL_CROSS_NIC",
+    "NCCL_NVLS_ENABLE",
+    "NCCL_COLLNET_ENABLE",
+    "NCCL_TOPO_FILE",
+    "NCCL_GRAPH_FILE",
+    "NCCL_CHECKS_DISABLE",
+];
+
+/// So many times what NCCL itself expects is told.
+const FAR: f64 = 2.0;
+/// NVLS needs the third generation of switches: compute capability 9.0.
+const NVLS_SINCE: (i32, i32) = (9, 0);
+
+pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
+    let machines: HashMap<&NodeName, &Machine> = Facts::machines(record).collect();
+    let mut told: HashSet<(String, String)> = HashSet::new();
+    let mut versions: BTreeMap<&str, Vec<&NodeName>> = BTreeMap::new();
+    for line in &record.outcomes {
+        let Some(measured) = line.outcome.measured() else { continue };
+        if let Some(measure::Facts::Nccl(nccl)) = &measured.facts {
+            if nccl.nodes == 1 && !nccl.version.is_empty() {
+                let nodes = versions.entry(&nccl.version).or_default();
+                if !nodes.contains(&&line.node) {
+                    nodes.push(&line.node);
+                }
+            }
+            let subject = subject(record, line);
+            of_communicator(nccl, machines.get(&line.node).copied(), &mut |code, severity, evidence| {
+                // The same of a node in every step is told once.
+                if told.insert((code.to_owned(), format!("{} {evidence}", line.node))) {
+                    let f = Finding::new(doc(code), subject.clone(), format!("{}: {evidence}", line.step));
+                    findings.push(match severity {
+                        Some(s) => f.severity(s),
+                        None => f,
+                    });
+                }
+            });
+        }
+        far_from_expected(record, line, findings);
+    }
+    for (node, machine) in &machines {
+        overrides(node, machine, record, findings);
+    }
+    differing(&versions, findings);
+}
+
+/// Nodes whose NCCL is not that of most; where no version has most, all of it is one finding.
+fn differing(versions: &BTreeMap<&str, Vec<&NodeName>>, findings: &mut Vec<Finding>) {
+    let total: usize = versions.values().map(Vec::len).sum();
+    let usual = versions.iter().find(|(_, nodes)| nodes.len() * 2 > total);
+    match usual {
+        _ if versions.len() < 2 => {}
+        Some((usual, most)) => {
+            for (version, nodes) in versions.iter().filter(|(v, _)| *v != usual) {
+                let evidence =
+                    format!("NCCL {} here, {} on {} other node(s)", clean(version), clean(usual), most.len());
+                let of = |n: &&NodeName| Finding::new(doc("NCL-008"), Subject::Node((*n).clone()), evidence.clone());
+                findings.extend(nodes.iter().map(of));
+            }
+        }
+        None => {
+            let shown: Vec<String> = versions
+                .iter()
+                .map(|(v, nodes)| {
+                    let names: Vec<String> = nodes.iter().map(|n| n.0.clone()).collect();
+                    format!("{} on {}", clean(v), clean(&hostlist::compress(&names)))
+                })
+                .collect();
+            findings.push(Finding::new(doc("NCL-008"), Subject::Run, format!("NCCL {}", shown.join(", "))));
+        }
+    }
+}
+
+fn subject(record: &Record, line: &OutcomeLine) -> Subject {
+    let step = record.steps.iter().find(|s| s.name == line.step);
+    let group = step.and_then(|s| s.groups.iter().find(|g| g.len() > 1 && g[0] == line.node));
+    group.map_or_else(|| Subject::Node(line.node.clone()), |g| Subject::Group(g.clone()))
+}
+
+type Add<'a> = &'a mut dyn FnMut(&'static str, Option<Severity>, String);
+
+fn of_communicator(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
+    // On one node the network carries nothing yet: what is wrong with it is a warning.
+    let alone = (n.nodes == 1).then_some(Severity::Warn);
+    let rdma: Vec<&str> = machine.map(|m| m.active_rdma().collect()).unwrap_or_default();
+    if let (Some("Socket"), Some(device)) = (n.network.as_deref(), rdma.first()) {
+        add("NCL-001", alone, format!("it uses sockets, and {} has an active port", clean(device)));
+    }
+    let without: Vec<String> =
+        n.devices.iter().filter(|d| d.gdr == Some(false)).map(|d| clean(&d.name).into_owned()).collect();
+    if !without.is_empty() && n.network.as_deref() != Some("Socket") {
+        add("NCL-002", alone, format!("GPU Direct RDMA is disabled for {}", without.join(", ")));
+    }
+    if let (Some("IB"), Some(m)) = (n.network.as_deref(), machine) {
+        unused(n, m, &rdma, add);
+    }
+    shared(n, add);
+    if let Some(channels) = n.transports.iter().find(|(t, _)| t.starts_with("SHM")).map(|(_, c)| c) {
+        let nvlinks = machine
+            .and_then(|m| m.nvidia.as_ref())
+            .is_some_and(|n| n.gpus.iter().any(|g| g.nvlinks.iter().any(|l| l.active)));
+        let beside = if nvlinks { ", though the GPUs have NVLinks" } else { "" };
+        add("NCL-005", nvlinks.then_some(Severity::Fail), format!("{channels} channels by SHM{beside}"));
+    }
+    if n.nodes == 1 {
+        ring(n, machine, add);
+        placed(n, add);
+    }
+    let asked = n.settings.iter().find(|(k, v)| k == "NCCL_NET_PLUGIN" && v != "none");
+    if let (Some((_, wanted)), true) = (asked, n.plugins.iter().any(|(_, loaded)| !loaded)) {
+        let missing: Vec<String> = n.plugins.iter().filter(|(_, l)| !l).map(|(p, _)| clean(p).into_owned()).collect();
+        let used = n.network.as_deref().unwrap_or("nothing");
+        add(
+            "NCL-007",
+            None,
+            format!("NCCL_NET_PLUGIN={}, not loaded: {}; it uses {}", clean(wanted), missing.join(", "), clean(used)),
+        );
+    }
+    let switched = machine.and_then(|m| m.nvidia.as_ref()).is_some_and(|n| {
+        let fit = |g: &crate::topology::Gpu| {
+            g.capability.is_some_and(|c| c >= NVLS_SINCE) && g.fabric.as_ref().is_some_and(|f| f.state == "completed")
+        };
+        n.gpus.len() > 1 && n.gpus.iter().all(fit)
+    });
+    if n.nvls == Some(false) && switched && n.nodes == 1 && n.ranks > 1 {
+        add("NCL-010", None, "the GPUs are joined by NVSwitches, and NVLS multicast is not available".to_owned());
+    }
+    if !n.warnings.is_empty() {
+        let shown: Vec<String> = n.warnings.iter().take(3).map(|w| format!("`{}`", clean(w))).collect();
+        add("NCL-011", None, shown.join(", "));
+    }
+}
+
+/// Adapters as fast as those that NCCL uses, and that it leaves alone.
+fn unused(n: &Nccl, m: &Machine, rdma: &[&str], add: Add<'_>) {
+    let rate = |name: &str| m.infiniband.iter().find(|d| d.name == name)?.ports.iter().find_map(|p| p.rate.as_deref());
+    // Merged adapters are called `mlx5_0+mlx5_1`.
+    let used: HashSet<&str> = n.devices.iter().flat_map(|d| d.name.split('+')).collect();
+    // A slower adapter is another network, which NCCL does well to leave alone.
+    let like = |d: &&str| !used.contains(d) && used.iter().any(|u| rate(u).is_some() && rate(u) == rate(d));
+    let idle: Vec<&str> = rdma.iter().copied().filter(like).collect();
+    if !idle.is_empty() {
+        let known: Vec<&str> = used.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        let (idle, known) = (clean(&idle.join(", ")).into_owned(), clean(&known.join(", ")).into_owned());
+        add("NCL-003", None, format!("{idle} not used; used are {known}"));
+    }
+}
+
+/// Ranks of a node that send through one adapter while another has nothing to do.
+fn shared(n: &Nccl, add: Add<'_>) {
+    let each = n.ranks.checked_div(n.nodes).unwrap_or(0);
+    let there = n.devices.len();
+    if n.nodes < 2 || each < 2 || there < 2 {
+        return;
+    }
+    for node in 0..n.nodes {
+        let ranks = node * each..(node + 1) * each;
+        let of_node: Vec<(&u32, &Vec<u32>)> = n.sends_by.iter().filter(|(r, _)| ranks.contains(r)).collect();
+        let used: BTreeSet<u32> = of_node.iter().flat_map(|(_, d)| d.iter().copied()).collect();
+        // A ring leaves a node by as many adapters as channels need: fewer than there are GPUs and adapters is a loss.
+        let could = there.min(each as usize);
+        if !of_node.is_empty() && used.len() < could {
+            let evidence =
+                format!("node {node} of {} sends by {} of {there} adapters, with {each} GPUs", n.nodes, used.len());
+            add("NCL-004", None, evidence);
+            return;
+        }
+    }
+}
+
+/// How often the ring goes from one NUMA node to another, where no switch makes that cheap.
+fn ring(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
+    let Some(topology) = &n.topology else { return };
+    let linked = machine
+        .and_then(|m| m.nvidia.as_ref())
+        .is_some_and(|n| n.gpus.iter().any(|g| g.nvlinks.iter().any(|l| l.active)));
+    let mut numa: HashMap<i64, i64> = HashMap::new();
+    for cpu in &topology.cpus {
+        numa.extend(cpu.gpus.iter().filter_map(|g| Some((g.rank?, cpu.numa?))));
+    }
+    let order: Option<Vec<i64>> = n.ring.iter().map(|r| numa.get(&i64::from(*r)).copied()).collect();
+    let Some(order) = order.filter(|o| o.len() > 2 && !linked) else { return };
+    let crossings = (0..order.len()).filter(|i| order[*i] != order[(i + 1) % order.len()]).count();
+    let places = order.iter().collect::<BTreeSet<_>>().len();
+    let least = if places > 1 { places } else { 0 };
+    if crossings > least {
+        let shown: Vec<String> = n.ring.iter().map(u32::to_string).collect();
+        add(
+            "NCL-006",
+            None,
+            format!("ring {} changes its NUMA node {crossings} times, {least} would do", shown.join(" ")),
+        );
+    }
+}
+
+/// GPUs whose CPU has no adapter, while another CPU has several.
+fn placed(n: &Nccl, add: Add<'_>) {
+    let Some(topology) = &n.topology else { return };
+    let nets = |c: &crate::topology::TopologyCpu| c.nets.iter().filter(|n| n.bus.is_some()).count();
+    let most = topology.cpus.iter().map(nets).max().unwrap_or(0);
+    for cpu in topology.cpus.iter().filter(|c| !c.gpus.is_empty() && nets(c) == 0 && most > 0) {
+        let gpus: Vec<String> = cpu.gpus.iter().filter_map(|g| g.dev).map(|d| format!("gpu{d}")).collect();
+        let at = cpu.numa.map_or("a NUMA node that is not known".to_owned(), |n| format!("NUMA node {n}"));
+        add("NCL-012", None, format!("{} on {at}: no adapter there, up to {most} on another", gpus.join(", ")));
+    }
+}
+
+fn overrides(node: &NodeName, machine: &Machine, record: &Record, findings: &mut Vec<Finding>) {
+    // Without a GPU nobody will use NCCL here.
+    let gpus = machine.gpus.iter().any(|g| g.is_nvidia());
+    let mut set: BTreeMap<&str, &str> = machine
+        .environment
+        .iter()
+        .map(|(k, v)| (k.as_str(), v.as_str()))
+        .filter(|(k, _)| OVERRIDES.contains(k))
+        .collect();
+    // What a configuration file of NCCL (/etc/nccl.conf) sets, its log alone tells.
+    for line in record.outcomes.iter().filter(|l| l.node == *node) {
+        if let Some(measure::Facts::Nccl(n)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) {
+            set.extend(n.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).filter(|(k, _)| OVERRIDES.contains(k)));
+        }
+    }
+    if gpus && !set.is_empty() {
+        let shown: Vec<String> = set.iter().map(|(k, v)| format!("{k}={}", clean(v))).collect();
+        findings.push(Finding::new(doc("NCL-009"), Subject::Node(node.clone()), shown.join(", ")));
+    }
+}
+
+/// Large operations that take far longer than NCCL itself expects.
+fn far_from_expected(record: &Record, line: &OutcomeLine, findings: &mut Vec<Finding>) {
+    let Some(measured) = line.outcome.measured().filter(|_| line.probe.as_str() == "collective") else { return };
+    for series in measured.series.iter().filter(|s| s.metric == "latency" && !s.samples.is_empty()) {
+        let Some(claimed) = series.nominal.as_ref().filter(|n| n.claimed && n.value > 0.0) else { continue };
+        let took = stats::median(&series.samples);
+        if took > FAR * claimed.value {
+            let show = |s| Unit::Second.show(s);
+            let evidence = format!("{}, `{}`: {}, {:.1} times", line.step, line.case, show(took), took / claimed.value);
+            let limit = format!("{} by {}", show(claimed.value), claimed.why);
+            findings.push(Finding::new(doc("NCL-013"), subject(record, line), evidence).limit(limit));
+        }
+    }
+}

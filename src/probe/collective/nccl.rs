@@ -1,0 +1,800 @@
+//! `collective` on GPUs, by NCCL: one process a GPU, every element of every result checked on the GPU.
+//!
+//! Timed by events between operations that are queued one behind the other, as nccl-tests' `-I` does; of each block the slowest
+//! rank counts. NCCL's log and topology file go to memory of each process and come back as facts.
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Child, Step};
+use crate::measure::{Bound, Check, Collective, Facts, FailKind, Measured, Outcome, WaiveKind, bus_factor};
+use crate::plan::{CheckPlan, Tier};
+use crate::probe::collective::{ALGBW, BANDWIDTH, BUSBW, HostCollective, LATENCY, START, slowest};
+use crate::probe::gpu::{Session, count, open};
+use crate::probe::{ProbeError, step};
+use crate::sys::cuda::Arg;
+use crate::sys::environment;
+use crate::sys::nccl::{Comm, ID_BYTES, Nccl, NcclError, Span, show_version};
+use crate::topology::{self, Class, Log, Machine, busbw_of, parse_log, parse_topology};
+use crate::unit::Bytes;
+
+/// What carries these steps, as a rail's name.
+pub const NCCL: &str = "nccl";
+
+#[derive(Serialize, Deserialize)]
+struct Args {
+    topology: String,
+    tests: Vec<Test>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Test {
+    what: What,
+    bytes: u64,
+    #[serde(default)]
+    in_place: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum What {
+    All(Collective),
+    /// From each GPU of the first node to its like on the second, all at once; and the other way.
+    Out,
+    Back,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Longest wait for what peers must do, too.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Kept of the step's time for saying what went wrong.
+const SPARE: Duration = Duration::from_secs(2);
+/// From this size on bandwidth is what counts: smaller messages are held against no rate.
+const LARGE: u64 = 256 * MIB;
+/// Of the memory that is free, what buffers may take.
+const SHARE: f64 = 0.8;
+/// Most that is kept of what NCCL says.
+const MOST_SAID: u64 = 8 << 20;
+
+fn tests(topology: &str, tier: Tier) -> Vec<Test> {
+    let all = |op, bytes| Test { what: What::All(op), bytes, in_place: false };
+    if topology == "pair" {
+        let bytes = tier.pick(128 * MIB, 512 * MIB, GIB);
+        return [What::Out, What::Back].map(|what| Test { what, bytes, in_place: false }).to_vec();
+    }
+    let whole = matches!(topology, "node" | "world");
+    let sizes: &[u64] = match (whole, tier) {
+        (true, Tier::Quick) => &[8, MIB, GIB],
+        (true, Tier::Standard) => {
+            &[8, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, 2 * MIB, 16 * MIB, 128 * MIB, GIB, 4 * GIB]
+        }
+        (true, Tier::Soak) => &[
+            8,
+            32,
+            128,
+            512,
+            2 * KIB,
+            8 * KIB,
+            32 * KIB,
+            128 * KIB,
+            512 * KIB,
+            2 * MIB,
+            8 * MIB,
+            32 * MIB,
+            128 * MIB,
+            512 * MIB,
+            2 * GIB,
+            8 * GIB,
+        ],
+        (false, Tier::Quick) => &[8, 256 * MIB],
+        (false, _) => &[8, MIB, GIB],
+    };
+    let mut out: Vec<Test> = sizes.iter().map(|s| all(Collective::AllReduce, *s)).collect();
+    if whole {
+        let large = tier.pick(&[256 * MIB][..], &[64 * KIB, 16 * MIB, GIB], &[64 * KIB, 16 * MIB, GIB]);
+        let ops = Collective::ALL.into_iter().filter(|op| *op != Collective::AllReduce);
+        out.extend(ops.flat_map(|op| large.iter().map(move |s| all(op, *s))));
+        out.push(Test { in_place: true, ..all(Collective::AllReduce, GIB) });
+    }
+    out
+}
+
+impl Test {
+    fn case(&self, topology: &str, ranks: u32) -> String {
+        let place = if self.in_place { " in place" } else { "" };
+        match self.what {
+            What::All(op) => format!("{} nccl {topology} n={ranks} {}{place}", op.name(), Bytes(self.bytes)),
+            What::Out => format!("pair out {NCCL}"),
+            What::Back => format!("pair back {NCCL}"),
+        }
+    }
+}
+
+/// A topology in which each GPU has a communicator with its likes on the other nodes.
+fn is_split(topology: &str) -> bool {
+    topology == "rail"
+}
+
+/// The case that says how long it took to begin, and what NCCL said of itself.
+fn start_case(topology: &str, ranks: u32) -> String {
+    format!("start nccl {topology} n={ranks}")
+}
+
+/// Over `nodes` nodes with `gpus` GPUs each; the caller sets its groups.
+pub fn nccl_step(plan: &CheckPlan, topology: &str, nodes: u32, gpus: u32) -> Step {
+    let tests = tests(topology, plan.tier);
+    let (ranks, communicators) = if is_split(topology) { (nodes, gpus) } else { (nodes * gpus, 1) };
+    let mut cases = vec![start_case(topology, ranks)];
+    for c in 0..communicators {
+        cases.extend(tests.iter().map(|t| of_communicator(t.case(topology, ranks), topology, c)));
+    }
+    // Contexts, the library and the communicator: 2 to 4 s on a node with eight GPUs, and more with more nodes.
+    let begin = 2500 + 100 * u64::from(nodes.ilog2());
+    let ms = begin + plan.tier.pick(120, 500, 2500) * tests.len() as u64;
+    let step = step(&HostCollective, plan, cases, Args { topology: topology.to_owned(), tests }, ms);
+    let name = format!("collective-gpu-{topology}-{ranks}");
+    Step { name, ranks: gpus, rail: Some(NCCL.to_owned()), ..step }
+}
+
+fn of_communicator(case: String, topology: &str, communicator: u32) -> String {
+    if is_split(topology) { format!("{case} gpu{communicator}") } else { case }
+}
+
+/// The GPUs of one node.
+pub(super) fn node_step(plan: &CheckPlan, machine: &Machine) -> Option<Step> {
+    let gpus = count(machine) as u32;
+    (gpus > 0).then(|| Step { name: "collective-gpu".to_owned(), ..nccl_step(plan, "node", 1, gpus) })
+}
+
+pub(super) fn is_nccl(step: &Step) -> bool {
+    step.rail.as_deref() == Some(NCCL)
+}
+
+/// Where NCCL writes: memory of this process, which is gone with it.
+struct Said {
+    log: OwnedFd,
+    topology: OwnedFd,
+}
+
+impl Said {
+    /// Must come before the library is loaded, which reads its settings once.
+    fn listen() -> Result<Self, ProbeError> {
+        let file = |name| {
+            let made = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC);
+            crate::probe::io("memory for NCCL's log", made.map_err(Into::into))
+        };
+        let said = Said { log: file("nccl-log")?, topology: file("nccl-topology")? };
+        environment::set("NCCL_DEBUG", "INFO");
+        environment::set("NCCL_DEBUG_SUBSYS", "INIT,ENV,NET,GRAPH,TUNING");
+        environment::set("NCCL_DEBUG_FILE", said.path(&said.log));
+        environment::set("NCCL_TOPO_DUMP_FILE", said.path(&said.topology));
+        Ok(said)
+    }
+
+    fn path(&self, fd: &OwnedFd) -> String {
+        format!("/proc/self/fd/{}", fd.as_raw_fd())
+    }
+
+    fn read(&self, fd: &OwnedFd) -> String {
+        use std::io::Read;
+        let mut bytes = Vec::new();
+        if let Ok(file) = fs::File::open(self.path(fd)) {
+            let _ = file.take(MOST_SAID).read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// What a rank says before a communicator is made.
+#[derive(Serialize, Deserialize)]
+struct Hello {
+    version: String,
+    free: u64,
+    /// Of its communicator, by the first rank in it.
+    id: Option<Vec<u8>>,
+    error: Option<String>,
+    absent: bool,
+}
+
+/// Why a rank cannot go on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Trouble {
+    /// It waited for others, who may be the ones to blame.
+    late: bool,
+    text: String,
+}
+
+impl From<NcclError> for Trouble {
+    fn from(e: NcclError) -> Self {
+        Trouble { late: matches!(e, NcclError::Late { .. }), text: e.to_string() }
+    }
+}
+
+impl From<crate::sys::cuda::CudaError> for Trouble {
+    fn from(e: crate::sys::cuda::CudaError) -> Self {
+        Trouble { late: false, text: e.to_string() }
+    }
+}
+
+impl From<ProbeError> for Trouble {
+    fn from(e: ProbeError) -> Self {
+        Trouble { late: false, text: e.to_string() }
+    }
+}
+
+/// One rank at work.
+struct Worker<'a> {
+    session: &'a Session,
+    comm: Comm,
+    seed: u64,
+    /// GPUs of a node.
+    each: usize,
+    rank: usize,
+}
+
+pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
+    let args: Args = child.args()?;
+    let begin = Instant::now();
+    let each = (child.ranks as usize / child.members.len().max(1)).max(1);
+    let rank = child.rank as usize;
+    let (colour, place, ranks) = if is_split(&args.topology) {
+        (rank % each, rank / each, child.ranks as usize / each)
+    } else {
+        (0, rank, child.ranks as usize)
+    };
+    let said = Said::listen()?;
+    let (session, nccl) = match open((rank % each) as u32) {
+        Err(outcome) => (Err(outcome), None),
+        Ok(session) => match Nccl::load() {
+            Ok(nccl) => (Ok(session), Some(nccl)),
+            Err(e @ NcclError::NoLibrary(_)) => (Err(Outcome::waived(WaiveKind::Absent, e.to_string())), None),
+            Err(e) => (Err(Outcome::error(FailKind::Error, e.to_string())), None),
+        },
+    };
+    let hellos = greet(child, &session, nccl.as_ref(), place == 0)?;
+    if let Some(outcome) = unfit(child, &hellos) {
+        return give_up(child, outcome);
+    }
+    let (Ok(session), Some(nccl)) = (session, nccl) else {
+        return Err(ProbeError::Broken("this rank has no GPU, and nobody saw it".to_owned()));
+    };
+    let id = hellos.get(colour).and_then(|h| h.id.clone()).and_then(|id| <[u8; ID_BYTES]>::try_from(id).ok());
+    let id = id.ok_or_else(|| ProbeError::Broken("the first rank published no unique id".to_owned()))?;
+    let patience = patience(child);
+    let joined = Comm::join(&nccl, &session.gpu, (place, ranks), id, patience).map_err(Trouble::from);
+    let took = begin.elapsed().as_secs_f64();
+    let log = parse_log(&said.read(&said.log));
+    let all: Vec<Result<(f64, Seen), Trouble>> =
+        exchange(child, &joined.as_ref().map(|_| (took, Seen::of(&log))).map_err(Trouble::clone))?;
+    if let Some(outcome) = troubles(child, "making the communicator", &all) {
+        return give_up(child, outcome);
+    }
+    let Ok(comm) = joined else { return Ok(()) };
+    let starts: Vec<f64> = all.iter().filter_map(|a| Some(a.as_ref().ok()?.0)).collect();
+    let seen: Vec<Seen> = all.into_iter().filter_map(|a| Some(a.ok()?.1)).collect();
+    if child.rank == 0 {
+        let topology = parse_topology(&said.read(&said.topology));
+        let facts = facts(&nccl, &log, &seen, (child.ranks, child.members.len().max(1) as u32), &topology);
+        let slowest = starts.iter().copied().fold(0.0, f64::max);
+        let mut notes = session.notes.clone();
+        notes.extend(topology.err());
+        let series = vec![START.series(vec![slowest], 1)];
+        let measured = Measured { series, notes, facts: Some(Facts::Nccl(Box::new(facts))), ..Measured::default() };
+        child.outcome(&start_case(&args.topology, ranks as u32), Outcome::Measured(measured))?;
+    }
+    let free = hellos.iter().map(|h| h.free).min().unwrap_or(0);
+    let class =
+        Class::of(&seen.iter().flat_map(|s| s.transports.iter().map(String::as_str)).collect::<Vec<_>>(), log.nvls);
+    let net = adapters(&said, class, if is_split(&args.topology) { 1 } else { each });
+    let worker = Worker { session: &session, comm, seed: child.step.seed, each, rank };
+    let budget = child.share(args.tests.len() + 8);
+    for test in &args.tests {
+        let communicators = if is_split(&args.topology) { each } else { 1 };
+        let cases: Vec<String> = (0..communicators as u32)
+            .map(|c| of_communicator(test.case(&args.topology, ranks as u32), &args.topology, c))
+            .collect();
+        if !cases.iter().any(|c| child.wants(c)) {
+            continue;
+        }
+        if 2.0 * test.bytes as f64 > SHARE * free as f64 {
+            let why =
+                format!("two buffers of {} do not fit the {} that are free on a GPU", Bytes(test.bytes), Bytes(free));
+            for case in cases.iter().filter(|_| rank == 0) {
+                child.outcome(case, Outcome::waived(WaiveKind::Absent, why.clone()))?;
+            }
+            continue;
+        }
+        let told = match worker.measure(child, test, budget)? {
+            Ok(told) => told,
+            Err(outcome) => {
+                worker.comm.abort(SPARE);
+                return give_up(child, outcome);
+            }
+        };
+        if rank == 0 {
+            // What it chose stands in the log of the communicator's first rank, which this is.
+            let log = parse_log(&said.read(&said.log));
+            for (c, case) in cases.iter().enumerate() {
+                let own: Vec<Told> = told.iter().skip(c).step_by(communicators).cloned().collect();
+                let outcome = conclude(child, &session, test, &own, (&log, class, &net), (c, communicators, each));
+                child.outcome(case, Outcome::Measured(outcome))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How long to wait for peers: within the step's time.
+fn patience(child: &Child) -> Duration {
+    PATIENCE.min(child.time_left().saturating_sub(SPARE))
+}
+
+fn exchange<T: Serialize + serde::de::DeserializeOwned>(child: &mut Child, own: &T) -> Result<Vec<T>, ProbeError> {
+    let all = child.exchange(serde_json::to_string(own).unwrap_or_default())?;
+    let bad = |rank| ProbeError::Broken(format!("rank {rank} published what is not of this step"));
+    all.iter().enumerate().map(|(r, text)| serde_json::from_str(text).map_err(|_| bad(r))).collect()
+}
+
+fn greet(
+    child: &mut Child,
+    session: &Result<Session, Outcome>,
+    nccl: Option<&Rc<Nccl>>,
+    first: bool,
+) -> Result<Vec<Hello>, ProbeError> {
+    let id = nccl.filter(|_| first).map(|n| n.unique_id());
+    let (mut error, mut absent) = match session {
+        Err(Outcome::Waived { why, .. }) => (Some(why.clone()), true),
+        Err(Outcome::Failed { error, .. }) => (Some(error.clone()), false),
+        _ => (None, false),
+    };
+    let free = session.as_ref().ok().and_then(|s| s.gpu.memory_info().ok()).map_or(0, |(free, _)| free as u64);
+    let id = match id {
+        Some(Err(e)) => {
+            (error, absent) = (Some(e.to_string()), false);
+            None
+        }
+        Some(Ok(id)) => Some(id.to_vec()),
+        None => None,
+    };
+    let version = nccl.map_or(String::new(), |n| show_version(n.version));
+    exchange(child, &Hello { version, free, id, error, absent })
+}
+
+/// Why no communicator can be made of these ranks, if so: alike on all of them.
+fn unfit(child: &Child, hellos: &[Hello]) -> Option<Outcome> {
+    let here = child.members.is_empty();
+    let of = |rank: usize, text: &str| {
+        if here && child.ranks == 1 { text.to_owned() } else { format!("{}: {text}", child.name(rank)) }
+    };
+    let wrong: Vec<(usize, &Hello)> = hellos.iter().enumerate().filter(|(_, h)| h.error.is_some()).collect();
+    // A fault weighs more than what is not there.
+    let worst = wrong.iter().find(|(_, h)| !h.absent).or(wrong.first());
+    if let Some((rank, hello)) = worst {
+        let text = of(*rank, hello.error.as_deref().unwrap_or_default());
+        // What one node has and another lacks is no mere absence.
+        let absent = hello.absent && wrong.len() == hellos.len();
+        return Some(if absent {
+            Outcome::waived(WaiveKind::Absent, text)
+        } else {
+            Outcome::error(FailKind::Error, text)
+        });
+    }
+    let other = hellos.iter().position(|h| h.version != hellos[0].version)?;
+    Some(Outcome::error(
+        FailKind::Error,
+        format!(
+            "NCCL {} on {} and {} on {}: all ranks need one version",
+            hellos[0].version,
+            child.name(0),
+            hellos[other].version,
+            child.name(other)
+        ),
+    ))
+}
+
+/// The outcome of the first case that is still open; the others are not reached.
+fn give_up(child: &mut Child, outcome: Outcome) -> Result<(), ProbeError> {
+    if child.rank != 0 {
+        return Ok(());
+    }
+    let cases = child.step.cases.clone();
+    let absent = matches!(outcome, Outcome::Waived { .. });
+    let open: Vec<&String> = cases.iter().filter(|c| !child.has_told(c)).collect();
+    for (i, case) in open.into_iter().enumerate() {
+        let outcome = if i == 0 || absent {
+            outcome.clone()
+        } else {
+            Outcome::waived(WaiveKind::NotReached, "the communicator was lost before it")
+        };
+        child.outcome(case, outcome)?;
+    }
+    Ok(())
+}
+
+/// What went wrong on which ranks, if anything did. Who failed is named before who waited for it.
+fn troubles<T>(child: &Child, what: &str, all: &[Result<T, Trouble>]) -> Option<Outcome> {
+    let wrong: Vec<(usize, &Trouble)> =
+        all.iter().enumerate().filter_map(|(r, a)| Some((r, a.as_ref().err()?))).collect();
+    let (rank, first) = *wrong.iter().find(|(_, t)| !t.late).or(wrong.first())?;
+    let names: Vec<String> = wrong.iter().filter(|(_, t)| t.late == first.late).map(|(r, _)| child.name(*r)).collect();
+    let done: Vec<String> = (0..all.len()).filter(|r| all[*r].is_ok()).map(|r| child.name(r)).collect();
+    let mut error = format!("{what}: {}: {}", child.name(rank), first.text);
+    if names.len() > 1 {
+        error.push_str(&format!("; {} of {} ranks alike", names.len(), all.len()));
+    }
+    if first.late && !done.is_empty() {
+        let shown = done.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+        error.push_str(&format!("; done on {shown}"));
+    }
+    Some(Outcome::error(FailKind::Error, error))
+}
+
+/// What of a rank's log all must know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Seen {
+    transports: Vec<String>,
+    counts: Vec<u32>,
+    sends_by: Vec<u32>,
+    devices: Vec<topology::NetDevice>,
+    warnings: Vec<String>,
+}
+
+impl Seen {
+    fn of(log: &Log) -> Self {
+        Seen {
+            transports: log.transports.keys().cloned().collect(),
+            counts: log.transports.values().copied().collect(),
+            sends_by: log.sends_by.iter().copied().collect(),
+            devices: log.devices.clone(),
+            warnings: log.warnings.clone(),
+        }
+    }
+}
+
+/// Bytes per second that the adapters of this node carry one way, as NCCL sees them: of as many as there are GPUs that use them.
+fn adapters(said: &Said, class: Class, gpus: usize) -> Option<(f64, String)> {
+    if !matches!(class, Class::Net | Class::NetDirect) {
+        return None;
+    }
+    let topology = parse_topology(&said.read(&said.topology)).ok()?;
+    let mut rates: Vec<f64> = topology
+        .cpus
+        .iter()
+        .flat_map(|c| &c.nets)
+        .filter_map(|n| n.speed_mbps)
+        .map(|mbps| mbps as f64 / 8.0 * 1e6)
+        .collect();
+    rates.sort_by(|a, b| b.total_cmp(a));
+    rates.truncate(gpus);
+    let total: f64 = rates.iter().sum();
+    (total > 0.0).then(|| (total, format!("{} adapters as NCCL sees them", rates.len())))
+}
+
+fn facts(
+    nccl: &Nccl,
+    log: &Log,
+    seen: &[Seen],
+    (ranks, nodes): (u32, u32),
+    topology: &Result<topology::NcclTopology, String>,
+) -> topology::Nccl {
+    let mut out = topology::Nccl {
+        version: show_version(nccl.version),
+        path: nccl.path.clone(),
+        ranks,
+        nodes,
+        network: log.network.clone(),
+        nvls: log.nvls,
+        collnet: log.collnet,
+        channels: log.channels,
+        ring: log.ring.clone(),
+        settings: log.settings.clone(),
+        plugins: log.plugins.clone(),
+        topology: topology.as_ref().ok().cloned(),
+        ..topology::Nccl::default()
+    };
+    for (rank, s) in seen.iter().enumerate() {
+        for (name, n) in s.transports.iter().zip(&s.counts) {
+            *out.transports.entry(name.clone()).or_default() += n;
+        }
+        if !s.sends_by.is_empty() {
+            out.sends_by.insert(rank as u32, s.sends_by.clone());
+        }
+        for device in &s.devices {
+            match out.devices.iter_mut().find(|d| d.name == device.name) {
+                // One rank that goes without it is one too many.
+                Some(known) if device.gdr == Some(false) => known.gdr = device.gdr,
+                Some(known) => known.gdr = known.gdr.or(device.gdr),
+                None => out.devices.push(device.clone()),
+            }
+        }
+        for warning in &s.warnings {
+            if out.warnings.len() < 8 && !out.warnings.contains(warning) {
+                out.warnings.push(warning.clone());
+            }
+        }
+    }
+    out
+}
+
+/// What a rank tells of a measurement: wrong elements, seconds by block, operations of a block.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Told {
+    wrong: u64,
+    seconds: Vec<f64>,
+    block: u64,
+}
+
+type Measurement = Result<Vec<Told>, Outcome>;
+
+impl Worker<'_> {
+    /// One test on this rank; what all ranks tell of it, or why the communicator is of no use any more.
+    fn measure(&self, child: &mut Child, test: &Test, budget: Duration) -> Result<Measurement, ProbeError> {
+        let what = test.case("", child.ranks);
+        let prepared = self.prepare(test, patience(child));
+        let all = exchange(child, &prepared.as_ref().map(|p| p.1).map_err(Trouble::clone))?;
+        if let Some(outcome) = troubles(child, &what, &all) {
+            return Ok(Err(outcome));
+        }
+        let Ok((buffers, _)) = prepared else { return Ok(Err(Outcome::error(FailKind::Error, what))) };
+        let once = all.iter().filter_map(|o| o.as_ref().ok().copied()).fold(1e-6, f64::max);
+        // Every rank runs as many: 20 operations at the least of what is quick, three of what is slow.
+        let available = budget.as_secs_f64() * 0.7;
+        let total = ((available / once) as u64).clamp(3, 4000);
+        let block = (total / 40).max(1);
+        let blocks = (total / block).clamp(3, 200);
+        let told = self.blocks(test, &buffers, (blocks, block), patience(child));
+        let all = exchange(child, &told)?;
+        if let Some(outcome) = troubles(child, &what, &all) {
+            return Ok(Err(outcome));
+        }
+        Ok(Ok(all.into_iter().filter_map(Result::ok).collect()))
+    }
+
+    /// Fills, runs once and checks, runs once more for its time.
+    fn prepare(&self, test: &Test, patience: Duration) -> Result<(Buffers, f64), Trouble> {
+        let s = self.session;
+        let mut buffers = Buffers::new(self, test)?;
+        buffers.fill(self)?;
+        buffers.run(self)?;
+        self.comm.wait(&s.stream, patience)?;
+        buffers.wrong += buffers.count_wrong(self)?;
+        let events = [s.gpu.event()?, s.gpu.event()?];
+        s.stream.record(&events[0])?;
+        buffers.run(self)?;
+        s.stream.record(&events[1])?;
+        self.comm.wait(&s.stream, patience)?;
+        let once = events[1].seconds_since(&events[0])?;
+        Ok((buffers, once))
+    }
+
+    fn blocks(
+        &self,
+        test: &Test,
+        buffers: &Buffers,
+        (blocks, block): (u64, u64),
+        patience: Duration,
+    ) -> Result<Told, Trouble> {
+        let s = self.session;
+        let mut events = Vec::with_capacity(blocks as usize + 1);
+        for _ in 0..=blocks {
+            events.push(s.gpu.event()?);
+        }
+        // One that does not count: ranks come to it at different times.
+        buffers.run(self)?;
+        s.stream.record(&events[0])?;
+        for event in &events[1..] {
+            for _ in 0..block {
+                buffers.run(self)?;
+            }
+            s.stream.record(event)?;
+        }
+        self.comm.wait(&s.stream, patience)?;
+        let mut wrong = buffers.wrong;
+        // In place, what comes out is what goes in next: only the first is known.
+        if !test.in_place {
+            wrong += buffers.count_wrong(self)?;
+        }
+        let mut seconds = Vec::with_capacity(blocks as usize);
+        for pair in events.windows(2) {
+            seconds.push(pair[1].seconds_since(&pair[0])? / block as f64);
+        }
+        Ok(Told { wrong, seconds, block })
+    }
+}
+
+/// What a rank sends and receives, in elements of four bytes.
+struct Buffers {
+    what: What,
+    send: crate::sys::cuda::Memory,
+    receive: Option<crate::sys::cuda::Memory>,
+    /// Elements that an operation takes, as the call counts them.
+    count: usize,
+    sent: usize,
+    received: usize,
+    wrong: u64,
+}
+
+impl Buffers {
+    fn new(w: &Worker<'_>, test: &Test) -> Result<Self, Trouble> {
+        let ranks = w.comm.ranks;
+        let whole = (test.bytes as usize).div_ceil(4);
+        let part = whole.div_ceil(ranks);
+        let (count, sent, received) = match test.what {
+            What::All(Collective::AllGather) => (part, part, part * ranks),
+            What::All(Collective::ReduceScatter) => (part, part * ranks, part),
+            What::All(Collective::AllToAll) => (part, part * ranks, part * ranks),
+            _ => (whole, whole, whole),
+        };
+        let send = w.session.gpu.alloc(4 * sent)?;
+        let receive = if test.in_place { None } else { Some(w.session.gpu.alloc(4 * received)?) };
+        Ok(Buffers { what: test.what, send, receive, count, sent, received, wrong: 0 })
+    }
+
+    fn fill(&self, w: &Worker<'_>) -> Result<(), Trouble> {
+        let s = w.session;
+        let args =
+            [Arg::Memory(&self.send), Arg::U64(self.sent as u64), Arg::U64(w.seed), Arg::U64(w.comm.rank as u64)];
+        s.kernels.launch(&s.stream, c"ranks_fill", None, &args)?;
+        if let Some(receive) = &self.receive {
+            // Not a number: what is not written is wrong.
+            s.stream.fill(receive, 0xff)?;
+        }
+        Ok(())
+    }
+
+    fn run(&self, w: &Worker<'_>) -> Result<(), NcclError> {
+        let (comm, stream) = (&w.comm, &w.session.stream);
+        let from = Span::new(&self.send);
+        let to = Span::new(self.receive.as_ref().unwrap_or(&self.send));
+        let (rank, ranks) = (comm.rank, comm.ranks);
+        match self.what {
+            What::All(Collective::AllReduce) => comm.all_reduce(stream, from, to, self.count),
+            What::All(Collective::AllGather) => comm.all_gather(stream, from, to, self.count),
+            What::All(Collective::ReduceScatter) => comm.reduce_scatter(stream, from, to, self.count),
+            What::All(Collective::Broadcast) => comm.broadcast(stream, from, to, self.count),
+            What::All(Collective::AllToAll) => comm.all_to_all(stream, from, to, self.count),
+            What::All(Collective::SendReceive) => {
+                let (next, previous) = ((rank + 1) % ranks, (rank + ranks - 1) % ranks);
+                comm.group(|| {
+                    comm.send(stream, from, self.count, next)?;
+                    comm.receive(stream, to, self.count, previous)
+                })
+            }
+            What::Out | What::Back => match self.way(w) {
+                Way::Sends(peer) => comm.send(stream, from, self.count, peer),
+                Way::Receives(peer) => comm.receive(stream, to, self.count, peer),
+            },
+        }
+    }
+
+    fn way(&self, w: &Worker<'_>) -> Way {
+        let first = w.rank < w.each;
+        let peer = if first { w.rank + w.each } else { w.rank - w.each };
+        if first == (self.what == What::Out) { Way::Sends(peer) } else { Way::Receives(peer) }
+    }
+
+    /// Elements that are not what they must be.
+    fn count_wrong(&self, w: &Worker<'_>) -> Result<u64, Trouble> {
+        let (rank, ranks) = (w.comm.rank, w.comm.ranks);
+        let each = self.count;
+        let got = self.receive.as_ref().unwrap_or(&self.send);
+        // (elements, from which place of the receiver, from which place of the sender, first rank, ranks that are added)
+        type Part = (usize, usize, usize, usize, usize);
+        let parts: Vec<Part> = match self.what {
+            What::All(Collective::AllReduce) => vec![(self.received, 0, 0, 0, ranks)],
+            What::All(Collective::ReduceScatter) => vec![(each, 0, rank * each, 0, ranks)],
+            What::All(Collective::Broadcast) => vec![(self.received, 0, 0, 0, 1)],
+            What::All(Collective::AllGather) => (0..ranks).map(|r| (each, r * each, 0, r, 1)).collect(),
+            What::All(Collective::AllToAll) => (0..ranks).map(|r| (each, r * each, rank * each, r, 1)).collect(),
+            What::All(Collective::SendReceive) => vec![(self.received, 0, 0, (rank + ranks - 1) % ranks, 1)],
+            What::Out | What::Back => match self.way(w) {
+                Way::Sends(_) => Vec::new(),
+                Way::Receives(peer) => vec![(self.received, 0, 0, peer, 1)],
+            },
+        };
+        let s = w.session;
+        s.stream.fill(&s.counted, 0)?;
+        for (elements, at, from, first, added) in parts {
+            let args = [
+                Arg::At(got, 4 * at as u64),
+                Arg::U64(elements as u64),
+                Arg::U64(from as u64),
+                Arg::U64(w.seed),
+                Arg::U64(first as u64),
+                Arg::U64(added as u64),
+                Arg::Memory(&s.counted),
+            ];
+            s.kernels.launch(&s.stream, c"ranks_check", None, &args)?;
+        }
+        Ok(s.stream.read_u64(&s.counted)?)
+    }
+}
+
+enum Way {
+    Sends(usize),
+    Receives(usize),
+}
+
+fn conclude(
+    child: &Child,
+    session: &Session,
+    test: &Test,
+    told: &[Told],
+    (log, class, net): (&Log, Class, &Option<(f64, String)>),
+    (communicator, communicators, each): (usize, usize, usize),
+) -> Measured {
+    let ranks = told.len() as u32;
+    let name = |r: usize| child.name(r * communicators + communicator);
+    let block = told.first().map_or(1, |t| t.block);
+    let blocks = told.iter().map(|t| t.seconds.len()).min().unwrap_or(0);
+    let times: Vec<&[f64]> = told.iter().map(|t| t.seconds.as_slice()).collect();
+    let (latency, slow) = slowest(&times, blocks);
+    let size = test.bytes as f64;
+    let rate = |factor: f64| latency.iter().map(|t| size * factor / t.max(1e-9)).collect::<Vec<f64>>();
+    let wrong: Vec<String> = told
+        .iter()
+        .enumerate()
+        .filter(|(_, t)| t.wrong > 0)
+        .map(|(r, t)| format!("{}: {}", name(r), t.wrong))
+        .collect();
+    let detail = match wrong.len() {
+        0 => "no element differs on any rank".to_owned(),
+        _ => format!("wrong elements on {}", wrong.join(", ")),
+    };
+    let checks = vec![Check::new("sum", wrong.is_empty(), detail)];
+    let mut notes = Vec::new();
+    let What::All(op) = test.what else {
+        // From all of a node's GPUs at once.
+        let series = vec![BANDWIDTH.series(rate(each as f64), block)];
+        return Measured { series, checks, notes, ..Measured::default() };
+    };
+    let mut time = LATENCY.series(latency.clone(), block);
+    time.slowest_rank = slow;
+    let mut series = vec![time, ALGBW.series(rate(1.0), block)];
+    let factor = bus_factor(op, ranks);
+    if factor > 0.0 {
+        let mut busbw = BUSBW.series(rate(factor), block);
+        if test.bytes >= LARGE && op == Collective::AllReduce {
+            let spec = session.spec.as_ref();
+            let expected = spec.and_then(|s| busbw_of(&s.name, ranks, class));
+            busbw.nominal = expected.or(net.clone()).map(|(value, why)| Bound::new(value, why));
+        }
+        series.push(busbw);
+    }
+    notes.push(format!("{} ({})", class.name(), log.network.as_deref().unwrap_or("no network")));
+    if let Some((choice, expected)) = log.chosen(op.nccl_name(), test.bytes.div_ceil(4) * 4) {
+        let by = format!("{} {}", choice.algorithm, choice.protocol);
+        // Its model is of large messages; of small ones it knows the order only.
+        if let Some(seconds) = expected.filter(|_| test.bytes >= LARGE) {
+            series[0].nominal =
+                Some(Bound { claimed: true, ..Bound::new(seconds, format!("NCCL's own model of {by}")) });
+        }
+        notes.push(by);
+    }
+    Measured { series, checks, notes, ..Measured::default() }
+}
+
+#[cfg(test)]
+mod tests_of_plan {
+    use super::*;
+
+    #[test]
+    fn cases_are_told_apart_and_pairs_are_read_by_the_localiser() {
+        for tier in [Tier::Quick, Tier::Standard, Tier::Soak] {
+            for topology in ["node", "pair", "rail", "leaf", "ladder", "ring", "world"] {
+                let cases: Vec<String> = tests(topology, tier).iter().map(|t| t.case(topology, 8)).collect();
+                let unique: std::collections::BTreeSet<_> = cases.iter().collect();
+                assert_eq!(unique.len(), cases.len(), "{cases:?}");
+                assert!(topology != "pair" || cases == ["pair out nccl", "pair back nccl"]);
+            }
+        }
+        let of = |late| Err::<(), Trouble>(Trouble { late, text: "x".to_owned() });
+        assert!(matches!(of(true), Err(Trouble { late: true, .. })));
+    }
+}

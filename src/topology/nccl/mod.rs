@@ -1,0 +1,63 @@
+//! What NCCL says of itself: its log and its topology file, parsed. Formats drift between versions, so every field is optional and
+//! a line that is not understood is skipped.
+
+mod log;
+mod xml;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use log::{Choice, Log, parse_log};
+pub use xml::{NcclTopology, TopologyCpu, TopologyGpu, TopologyNet, parse_topology};
+
+/// NCCL as one node's ranks saw it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Nccl {
+    /// `2.27.3`.
+    pub version: String,
+    /// The library that was opened.
+    pub path: String,
+    /// Of the communicator: ranks, and nodes.
+    pub ranks: u32,
+    pub nodes: u32,
+    /// `IB`, `Socket`, or a plugin's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Devices that its network uses, and whether each reads and writes the GPUs' memory by itself where that was said.
+    pub devices: Vec<NetDevice>,
+    /// Whether switches add up (NVLS, multicast over NVLink), and whether the network does (CollNet, SHARP); as far as told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nvls: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collnet: Option<bool>,
+    /// Channels of collectives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<u32>,
+    /// How many channels go how: `P2P/CUMEM`, `SHM/direct`, `NET/IB/0/GDRDMA`.
+    pub transports: BTreeMap<String, u32>,
+    /// Devices of the network by the rank that sends through them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sends_by: BTreeMap<u32, Vec<u32>>,
+    /// Ranks in the order of the first channel's ring.
+    pub ring: Vec<u32>,
+    /// Settings that were read from the environment, as NCCL tells them.
+    pub settings: Vec<(String, String)>,
+    /// Plugins that were looked for: name, and whether it was loaded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<(String, bool)>,
+    /// What it warned of, without repetition; the first few.
+    pub warnings: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topology: Option<NcclTopology>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct NetDevice {
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gdr: Option<bool>,
+}
