@@ -28,6 +28,8 @@ pub const NCCL: &str = "nccl";
 #[derive(Serialize, Deserialize)]
 struct Args {
     topology: String,
+    /// Of each node.
+    gpus: u32,
     tests: Vec<Test>,
 }
 
@@ -137,7 +139,7 @@ pub fn nccl_step(plan: &CheckPlan, topology: &str, nodes: u32, gpus: u32) -> Ste
     // Contexts, the library and the communicator: 2 to 4 s on a node with eight GPUs, and more with more nodes.
     let begin = 2500 + 100 * u64::from(nodes.ilog2());
     let ms = begin + plan.tier.pick(120, 500, 2500) * tests.len() as u64;
-    let step = step(&HostCollective, plan, cases, Args { topology: topology.to_owned(), tests }, ms);
+    let step = step(&HostCollective, plan, cases, Args { topology: topology.to_owned(), gpus, tests }, ms);
     let name = format!("collective-gpu-{topology}-{ranks}");
     Step { name, ranks: gpus, rail: Some(NCCL.to_owned()), ..step }
 }
@@ -149,7 +151,15 @@ fn of_communicator(case: String, topology: &str, communicator: u32) -> String {
 /// The GPUs of one node.
 pub(super) fn node_step(plan: &CheckPlan, machine: &Machine) -> Option<Step> {
     let gpus = count(machine) as u32;
-    (gpus > 0).then(|| Step { name: "collective-gpu".to_owned(), ..nccl_step(plan, "node", 1, gpus) })
+    // Since NCCL 2.30.3 two ranks may share a GPU when this says so: for machines with one, a test of function and not of speed.
+    let shared = gpus == 1 && machine.environment.get("NCCL_MULTI_RANK_GPU_ENABLE").is_some_and(|v| v == "1");
+    let ranks = if shared { 2 } else { gpus };
+    (gpus > 0).then(|| {
+        let step = nccl_step(plan, "node", 1, ranks);
+        let mut args = step.args.clone();
+        args["gpus"] = gpus.into();
+        Step { name: "collective-gpu".to_owned(), args, ..step }
+    })
 }
 
 pub(super) fn is_nccl(step: &Step) -> bool {
@@ -249,7 +259,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         (0, rank, child.ranks as usize)
     };
     let said = Said::listen()?;
-    let (session, nccl) = match open((rank % each) as u32) {
+    let (session, nccl) = match open((rank % each) as u32 % args.gpus.max(1)) {
         Err(outcome) => (Err(outcome), None),
         Ok(session) => match Nccl::load() {
             Ok(nccl) => (Ok(session), Some(nccl)),
