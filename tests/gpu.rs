@@ -231,6 +231,12 @@ fn nccl_over_two_nodes() -> Result {
     assert!(cases.iter().any(|c| c == "all-reduce nccl world n=4 1 MiB"), "{cases:?}");
     assert_eq!(well.findings(&["fail"]), [""; 0]);
 
+    // One node whose job may use one GPU less than its driver has.
+    let fewer = run(&[("CUDA_VISIBLE_DEVICES", "0")], "quick")?;
+    let held = fewer.findings(&["hold", "fail"]);
+    let named = |f: &String| f.contains("no GPU 1 for CUDA, which shows 1 (CUDA_VISIBLE_DEVICES=0)");
+    assert!(held.iter().any(named), "{held:?}");
+
     let mixed = run(&[("FAKE_NCCL_VERSION", "22602")], "quick")?;
     let named = mixed.findings(&["fail"]);
     assert!(named.iter().any(|f| f.starts_with("NCL-008")), "{named:?}");

@@ -47,12 +47,17 @@ impl<'r> Row<'r> {
 
     /// Whether a GPU did it: a probe's steps on GPUs are called `gemm-gpu` or, on machines unlike the first, `gemm-gpu-v2`.
     pub(super) fn on_gpu(&self) -> bool {
-        self.step.contains("-gpu")
+        on_gpu(self.probe, self.step)
     }
 
     pub(super) fn subject(&self) -> Subject {
         if self.group.is_empty() { Subject::Node(self.node.clone()) } else { Subject::Group(self.group.to_vec()) }
     }
+}
+
+/// Whether a step of a probe ran on GPUs. RDMA from a GPU's memory says something of the adapter.
+fn on_gpu(probe: &str, step: &str) -> bool {
+    probe != "rdma" && step.strip_prefix(probe).is_some_and(|rest| rest.starts_with("-gpu"))
 }
 
 /// Groups of several nodes, by step and first node.

@@ -2,7 +2,7 @@
 
 use crate::judge::cell::is_busy;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
-use crate::judge::rules::{Facts, configuration};
+use crate::judge::rules::{Facts, configuration, on_gpu};
 use crate::plan::RunPlan;
 use crate::record::Record;
 use crate::topology::Machine;
@@ -23,7 +23,9 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
             });
         };
         let on_gpu = |l: &crate::record::OutcomeLine| {
-            l.node == *node && l.step.contains("-gpu") && l.outcome.measured().is_some_and(|m| !m.series.is_empty())
+            l.node == *node
+                && on_gpu(l.probe.as_str(), &l.step)
+                && l.outcome.measured().is_some_and(|m| !m.series.is_empty())
         };
         of_machine(machine, run, record.outcomes.iter().any(on_gpu), &mut add);
         configuration::of_machine(machine, &mut |code, evidence| add(code, None, evidence));
