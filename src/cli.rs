@@ -47,8 +47,42 @@ pub enum Command {
     Worker,
 }
 
+/// What a report is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
+    Terminal,
+    Json,
+    /// JUnit XML, for CI.
+    Junit,
+    /// For a comment or an issue.
+    Markdown,
+    /// One self-contained page.
+    Html,
+    /// OpenMetrics text, for node_exporter's textfile collector.
+    Prometheus,
+    /// Every sample.
+    Csv,
+}
+
+impl Format {
+    /// By a file's extension.
+    pub fn of(path: &std::path::Path) -> Option<Self> {
+        Some(match path.extension()?.to_str()? {
+            "txt" => Format::Terminal,
+            "json" => Format::Json,
+            "xml" => Format::Junit,
+            "md" => Format::Markdown,
+            "html" => Format::Html,
+            "prom" => Format::Prometheus,
+            "csv" => Format::Csv,
+            _ => return None,
+        })
+    }
+}
+
+/// What can be shown in a terminal or read by a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Plain {
     Terminal,
     Json,
 }
@@ -88,6 +122,9 @@ pub struct Check {
     pub out: Option<PathBuf>,
     #[arg(long, value_enum, default_value = "terminal")]
     pub format: Format,
+    /// Also write the report here; its kind by the extension: txt json xml (JUnit) md html prom csv (repeat).
+    #[arg(long = "report", value_name = "FILE")]
+    pub reports: Vec<PathBuf>,
     /// Print what would be done, and how long each step would take.
     #[arg(long)]
     pub dry_run: bool,
@@ -157,6 +194,9 @@ pub struct Simulate {
     /// Uplink capacity of a leaf over that of its nodes: 0.5 is 2:1 oversubscribed.
     #[arg(long, default_value_t = 1.0)]
     pub uplinks: f64,
+    /// Keep the record here, to be reported; its header says that it is simulated.
+    #[arg(long, value_name = "FILE", conflicts_with = "runs")]
+    pub record: Option<PathBuf>,
     /// Repeat with the seeds that follow.
     #[arg(long, default_value_t = 1)]
     pub runs: u32,
@@ -171,16 +211,26 @@ pub struct Judge {
     /// Judge by this plan instead of the record's own.
     #[arg(long, value_name = "RUN.TOML")]
     pub plan: Option<PathBuf>,
-    #[arg(long, value_enum, default_value = "terminal")]
-    pub format: Format,
+    #[command(flatten)]
+    pub shown: Shown,
 }
 
 #[derive(Debug, Args)]
 pub struct Report {
     /// A record, or the folder that holds it.
     pub record: PathBuf,
+    #[command(flatten)]
+    pub shown: Shown,
+}
+
+/// How a record is judged and shown.
+#[derive(Debug, Args)]
+pub struct Shown {
     #[arg(long, value_enum, default_value = "terminal")]
     pub format: Format,
+    /// Also write the report here; its kind by the extension: txt json xml (JUnit) md html prom csv (repeat).
+    #[arg(long = "report", value_name = "FILE")]
+    pub reports: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -244,7 +294,7 @@ pub struct Discover {
     #[arg(long, value_name = "DIR")]
     pub replay: Option<PathBuf>,
     #[arg(long, value_enum, default_value = "terminal")]
-    pub format: Format,
+    pub format: Plain,
 }
 
 #[derive(Debug, Subcommand)]
@@ -269,5 +319,5 @@ pub struct DiscoverFabric {
     #[arg(long, value_name = "FILE")]
     pub since: Option<PathBuf>,
     #[arg(long, value_enum, default_value = "terminal")]
-    pub format: Format,
+    pub format: Plain,
 }

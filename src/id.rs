@@ -70,13 +70,15 @@ impl fmt::Display for FindingCode {
 /// Longest piece of foreign text that a report shows before it cuts.
 const MAX_SHOWN: usize = 300;
 
+/// Whether a character drives a terminal or turns the direction of text.
+pub fn drives(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 /// Foreign text made safe for a terminal: control characters and direction marks become `\u{..}`, length is bounded.
 pub fn clean(text: &str) -> Cow<'_, str> {
-    let bad = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    if text.len() <= MAX_SHOWN && !text.contains(bad) {
+    if text.len() <= MAX_SHOWN && !text.contains(drives) {
         return Cow::Borrowed(text);
     }
     let mut out = String::new();
@@ -85,7 +87,7 @@ pub fn clean(text: &str) -> Cow<'_, str> {
             out.push('…');
             break;
         }
-        if bad(c) {
+        if drives(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);

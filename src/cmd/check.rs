@@ -55,6 +55,7 @@ pub(super) fn measure<F: Fleet>(
     started: Instant,
     progress: Progress,
 ) -> Result<Exit, Failure> {
+    let files = judging::files(&args.reports)?;
     let path = record_path(args.out.as_deref(), &header);
     let mut writer = Writer::create(&path)
         .with_context(|| format!("cannot create the record {}; give another --out", path.display()))
@@ -71,7 +72,7 @@ pub(super) fn measure<F: Fleet>(
     if record.header.launcher.is_some() {
         hostfile(&path, &judgement.placement.run_on);
     }
-    judging::show(&judgement, &path, args.format)?;
+    judging::show(&judgement, &path, args.format, &files)?;
     match lost {
         Some(error) => Err(Failure::internal(anyhow!(error).context(format!(
             "the record {} is not complete: the report above is, the file is not; make room and check again",

@@ -1,6 +1,6 @@
 //! `gonogo discover`: the machine as gonogo sees it.
 
-use crate::cli::{self, Format};
+use crate::cli::{self, Plain};
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
 use crate::id::clean;
@@ -18,8 +18,8 @@ pub(super) fn run(args: cli::Discover) -> Result<Exit, Failure> {
     let machine = discover(&root);
     root.finish().map_err(Failure::internal)?;
     let text = match args.format {
-        Format::Json => serde_json::to_string_pretty(&machine).map_err(Failure::internal)? + "\n",
-        Format::Terminal => describe(&machine),
+        Plain::Json => serde_json::to_string_pretty(&machine).map_err(Failure::internal)? + "\n",
+        Plain::Terminal => describe(&machine),
     };
     shell::print(&text).map_err(Failure::internal)?;
     Ok(Exit::Go)

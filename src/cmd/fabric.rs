@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
-use crate::cli::{self, Format};
+use crate::cli::{self, Plain};
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
 use crate::id::clean;
@@ -53,14 +53,14 @@ pub(super) fn run(args: cli::DiscoverFabric) -> Result<Exit, Failure> {
     let findings = judge::fabric::findings(&fabric);
     let worst = findings.iter().map(|f| f.severity).max();
     let text = match args.format {
-        Format::Json => {
+        Plain::Json => {
             serde_json::to_string_pretty(&serde_json::json!({
                 "summary": summary(&fabric), "findings": findings, "remarks": remarks,
             }))
             .map_err(Failure::internal)?
                 + "\n"
         }
-        Format::Terminal => page(&fabric, &findings, &remarks),
+        Plain::Terminal => page(&fabric, &findings, &remarks),
     };
     shell::print(&text).map_err(Failure::internal)?;
     Ok(match worst {

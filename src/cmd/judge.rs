@@ -1,9 +1,12 @@
 //! `gonogo judge` and `gonogo report`: a record, judged by today's rules.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use anyhow::{Context, anyhow};
 
 use crate::baseline::{self, Expectation};
-use crate::cli::Format;
+use crate::cli::{Format, Shown};
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
 use crate::judge::{self, Judgement};
@@ -35,10 +38,11 @@ impl Case {
     }
 }
 
-pub(super) fn run(path: &Path, plan: Option<&Path>, format: Format) -> Result<Exit, Failure> {
+pub(super) fn run(path: &Path, plan: Option<&Path>, shown: &Shown) -> Result<Exit, Failure> {
+    let files = files(&shown.reports)?;
     let case = Case::read(path, plan)?;
     let judgement = case.judge();
-    show(&judgement, path, format)?;
+    show(&judgement, path, shown.format, &files)?;
     let exit = judgement.decision.exit();
     // The process ends here: giving back the millions of pieces of a large record one by one takes a tenth of its time.
     std::mem::forget(judgement);
@@ -53,12 +57,68 @@ pub(super) fn limits(run: &RunPlan) -> Vec<Expectation> {
     limits
 }
 
-/// Prints a report.
-pub(super) fn show(judgement: &Judgement<'_>, path: &Path, format: Format) -> Result<(), Failure> {
-    let path = path.to_string_lossy();
-    let text = match format {
-        Format::Terminal => report::terminal(&report::view(judgement, &path), shell::style()),
-        Format::Json => report::json(judgement, &path).map_err(Failure::internal)?,
+/// Where a report goes beside the terminal, checked before anything is measured.
+pub(super) fn files(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Format)>, Failure> {
+    let of = |path: &PathBuf| {
+        let format = Format::of(path).ok_or_else(|| {
+            let shown = crate::id::clean(&path.to_string_lossy()).into_owned();
+            Failure::usage(anyhow!("--report {shown}: the name must end with .txt .json .xml .md .html .prom or .csv"))
+        })?;
+        Ok((path.clone(), format))
     };
-    shell::print(&text).map_err(Failure::internal)
+    paths.iter().map(of).collect()
+}
+
+/// Prints a report, and writes it to files. A file that cannot be written is told after the report was printed.
+pub(super) fn show(
+    judgement: &Judgement<'_>,
+    record: &Path,
+    format: Format,
+    files: &[(PathBuf, Format)],
+) -> Result<(), Failure> {
+    if format == Format::Csv {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        match report::csv(judgement, &mut out) {
+            // A reader that closed the pipe (`| head`) is no error.
+            Err(e) if e.is_io_error() => {}
+            result => result.map_err(Failure::internal)?,
+        }
+    } else {
+        shell::print(&text(judgement, record, format, shell::style())?).map_err(Failure::internal)?;
+    }
+    for (path, format) in files {
+        write(judgement, record, path, *format)
+            .with_context(|| format!("cannot write the report {}", path.display()))
+            .map_err(Failure::internal)?;
+    }
+    Ok(())
+}
+
+fn write(judgement: &Judgement<'_>, record: &Path, path: &Path, format: Format) -> anyhow::Result<()> {
+    if format == Format::Csv {
+        let mut out = io::BufWriter::new(fs::File::create(path)?);
+        report::csv(judgement, &mut out)?;
+        return Ok(io::Write::flush(&mut out)?);
+    }
+    let style = report::Style { width: 100, colour: false };
+    Ok(fs::write(path, text(judgement, record, format, style).map_err(|f| f.error)?)?)
+}
+
+/// The report in memory.
+fn text(judgement: &Judgement<'_>, record: &Path, format: Format, style: report::Style) -> Result<String, Failure> {
+    let record = record.to_string_lossy();
+    let view = || report::view(judgement, &record);
+    match format {
+        Format::Terminal => Ok(report::terminal(&view(), style)),
+        Format::Json => report::json(judgement, &record).map_err(Failure::internal),
+        Format::Junit => report::junit(judgement).map_err(Failure::internal),
+        Format::Markdown => Ok(report::markdown(&view())),
+        Format::Html => report::html(judgement, &record).map_err(Failure::internal),
+        Format::Prometheus => report::prometheus(judgement).map_err(Failure::internal),
+        Format::Csv => {
+            let mut out = Vec::new();
+            report::csv(judgement, &mut out).map_err(Failure::internal)?;
+            Ok(String::from_utf8_lossy(&out).into_owned())
+        }
+    }
 }

@@ -39,8 +39,8 @@ impl Failure {
 pub fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Check(args) => check::run(args),
-        Command::Judge(args) => judge::run(&args.record, args.plan.as_deref(), args.format),
-        Command::Report(args) => judge::run(&args.record, None, args.format),
+        Command::Judge(args) => judge::run(&args.record, args.plan.as_deref(), &args.shown),
+        Command::Report(args) => judge::run(&args.record, None, &args.shown),
         Command::Gate(args) => gate::run(args),
         Command::Drain(args) => drain::run(&args),
         Command::Discover(args) => discover::run(args),

@@ -1,9 +1,10 @@
 //! `gonogo simulate`: the schedule, the localiser and the judge on a cluster that is not there.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 
 use crate::campaign::{Campaign, Fault, Shape, Simulated, Watch};
 use crate::cli;
@@ -14,6 +15,7 @@ use crate::id::NodeName;
 use crate::judge;
 use crate::plan::{self, RunPlan, Selection, Time};
 use crate::probe;
+use crate::record::Writer;
 
 /// What a round of pairs takes on real hardware, for the estimate of time.
 const ROUND: Duration = Duration::from_secs(10);
@@ -100,9 +102,17 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
     );
     let limits = judging::limits(&header.plan.run);
     let started = Instant::now();
-    let mut campaign = Campaign::new(header, &mut fleet, None, &Nobody, started);
+    let cannot = |path: &Path| format!("cannot write the record {}", path.display());
+    let mut writer = match &args.record {
+        Some(path) => Some(Writer::create(path).with_context(|| cannot(path)).map_err(Failure::usage)?),
+        None => None,
+    };
+    let mut campaign = Campaign::new(header, &mut fleet, writer.as_mut(), &Nobody, started);
     campaign.go(&limits);
-    let record = campaign.record;
+    let (record, lost) = campaign.end();
+    if let (Some(error), Some(path)) = (lost, &args.record) {
+        return Err(Failure::internal(anyhow!(error).context(cannot(path))));
+    }
     let judgement = judge::judge(&record, &record.header.plan.run, &limits);
     let seconds = started.elapsed().as_secs_f64();
     let guilty = fleet.guilty();

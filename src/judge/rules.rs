@@ -50,7 +50,8 @@ impl<'r> Row<'r> {
         on_gpu(self.probe, self.step)
     }
 
-    pub(super) fn subject(&self) -> Subject {
+    /// The node, or the group that did it together.
+    pub fn subject(&self) -> Subject {
         if self.group.is_empty() { Subject::Node(self.node.clone()) } else { Subject::Group(self.group.to_vec()) }
     }
 }

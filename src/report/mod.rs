@@ -1,9 +1,20 @@
 //! One view model, several renderers. Pure: a judgement in, text out.
 
+mod csv;
+mod html;
 mod json;
+mod junit;
+mod markdown;
+mod picture;
+mod prometheus;
 mod terminal;
 mod view;
 
+pub use csv::render as csv;
+pub use html::render as html;
 pub use json::render as json;
+pub use junit::render as junit;
+pub use markdown::render as markdown;
+pub use prometheus::render as prometheus;
 pub use terminal::{Style, findings, render as terminal};
 pub use view::{FindingGroup, Row, Table, View, view};

@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use crate::hostlist;
-use crate::id::{NodeName, clean};
+use crate::id::{NodeName, clean, drives};
 use crate::judge::{Cell, Decision, Finding, Judgement, Severity, Verdict};
 use crate::measure::{Better, Outcome};
 
@@ -35,6 +35,9 @@ pub struct Row {
     pub limit: String,
     /// Share of nominal.
     pub share: String,
+    /// The median over nodes in the metric's own unit, for sorting.
+    #[serde(skip)]
+    pub value: Option<f64>,
     #[serde(skip)]
     pub verdict: Verdict,
     #[serde(rename = "verdict")]
@@ -245,6 +248,7 @@ fn row(cells: &[&Cell<'_>], who: &dyn Fn(&Cell<'_>) -> String) -> Row {
         },
         limit: worst.limit.as_ref().map_or(String::new(), |l| format!("{sign} {}", show(l.value))),
         share,
+        value: middle,
         verdict: worst.verdict,
         verdict_text: worst.verdict.to_string(),
         note: slowest,
@@ -252,9 +256,11 @@ fn row(cells: &[&Cell<'_>], who: &dyn Fn(&Cell<'_>) -> String) -> Row {
 }
 
 fn list(nodes: &[NodeName]) -> String {
-    let names: Vec<String> = nodes.iter().map(|n| n.0.clone()).collect();
-    // A list is to be pasted: it is never cut, and a name that could drive a terminal is shown harmless.
-    hostlist::compress(&names).chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    // A list is to be pasted: it is never cut, and a name that could drive a terminal is shown harmless. What is longer than a
+    // host's name can be is none.
+    let name = |n: &NodeName| if n.0.len() > 255 { clean(&n.0).into_owned() } else { n.0.clone() };
+    let names: Vec<String> = nodes.iter().map(name).collect();
+    hostlist::compress(&names).chars().map(|c| if drives(c) { '?' } else { c }).collect()
 }
 
 fn placement(j: &Judgement<'_>) -> Vec<(&'static str, String)> {

@@ -7,4 +7,5 @@ mod fuzz;
 mod golden;
 mod honesty;
 mod nccl;
+mod renderers;
 mod supervisor;

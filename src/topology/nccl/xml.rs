@@ -96,10 +96,10 @@ struct Element {
 
 impl Element {
     fn of(e: &BytesStart<'_>) -> Result<Self, String> {
-        let attribute =
-            |a: Result<Attribute<'_>, AttrError>| a.map(|a| (a.key.as_ref().to_owned(), a.value.into_owned()));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let attribute = |a: Result<Attribute<'_>, AttrError>| a.map(|a| (text(a.key.as_ref()), text(&a.value)));
         let attributes: Result<_, AttrError> = e.attributes().map(attribute).collect();
-        Ok(Element { name: e.name().as_ref().to_owned(), attributes: attributes.map_err(|e| e.to_string())? })
+        Ok(Element { name: text(e.name().as_ref()), attributes: attributes.map_err(|e| e.to_string())? })
     }
 
     fn text(&self, name: &str) -> Option<String> {

@@ -1,0 +1,110 @@
+//! OpenMetrics text for node_exporter's textfile collector or a push gateway: the decision, findings by code, medians and limits.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit as MetricUnit};
+
+use crate::exit::Exit;
+use crate::judge::Judgement;
+use crate::unit::Unit;
+
+type Labels = Vec<(String, String)>;
+type Values = Family<Labels, Gauge<f64, AtomicU64>>;
+
+/// Series of a metric; a Prometheus that is sent more than this is not helped.
+const MOST: usize = 100_000;
+
+pub fn render(j: &Judgement<'_>) -> Result<String, std::fmt::Error> {
+    let mut registry = Registry::with_prefix("gonogo");
+    let header = &j.record.header;
+    let decision = Values::default();
+    registry.register("decision", "1 for the decision that was made", decision.clone());
+    for name in ["GO", "GO-WITHOUT", "NO-GO", "HOLD"] {
+        let on = if j.decision.name() == name { 1.0 } else { 0.0 };
+        decision.get_or_create(&labels(&[("decision", name)])).set(on);
+    }
+    let go: Gauge = Gauge::default();
+    go.set(i64::from(j.decision.exit() == Exit::Go));
+    registry.register("go", "1 when the gate is open", go);
+    let time: Gauge<f64, AtomicU64> = Gauge::default();
+    time.set(header.started.as_millisecond() as f64 / 1e3);
+    registry.register_with_unit("started", "When the check began", MetricUnit::Seconds, time);
+    let nodes: Gauge = Gauge::default();
+    nodes.set(header.nodes.len() as i64);
+    registry.register("nodes", "Nodes that were checked", nodes);
+    let build = Values::default();
+    build
+        .get_or_create(&labels(&[
+            ("version", &header.version),
+            ("commit", &header.commit),
+            ("tier", header.plan.tier.name()),
+        ]))
+        .set(1.0);
+    registry.register("build_info", "What measured", build);
+    let found = Values::default();
+    registry.register("findings", "Findings that weigh, by code and severity", found.clone());
+    for f in j.findings.iter().filter(|f| f.weighs()) {
+        let gauge = found.get_or_create(&labels(&[
+            ("code", f.code.as_str()),
+            ("severity", f.severity.name()),
+            ("subject", &f.subject.to_string()),
+        ]));
+        gauge.inc();
+    }
+    let coverage = Values::default();
+    registry.register("cases", "Cases by what became of them", coverage.clone());
+    let c = &j.coverage;
+    let not_done = c.cut_for_time + c.interrupted + c.not_reached + c.missing;
+    let of = [("measured", c.measured), ("waived", c.waived), ("failed", c.failed), ("timed_out", c.timed_out)];
+    for (state, n) in of.into_iter().chain([("not_done", not_done)]) {
+        coverage.get_or_create(&labels(&[("state", state)])).set(n as f64);
+    }
+    metrics(j, &mut registry);
+    let mut out = String::new();
+    encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+fn metrics(j: &Judgement<'_>, registry: &mut Registry) {
+    // One family a unit: a name must not mix bytes and seconds.
+    let mut families: BTreeMap<&str, (Values, Values)> = BTreeMap::new();
+    for cell in j.cells.iter().take(MOST) {
+        let Some(summary) = cell.summary.filter(|s| s.median.is_finite()) else { continue };
+        let (median, limit) = families.entry(unit_name(cell.series.unit)).or_insert_with_key(|unit| {
+            let pair = (Values::default(), Values::default());
+            registry.register(format!("measured_{unit}"), "Median of a metric", pair.0.clone());
+            registry.register(format!("expected_{unit}"), "What the median is held against", pair.1.clone());
+            pair
+        });
+        let labels = labels(&[
+            ("node", &cell.row.subject().to_string()),
+            ("probe", cell.row.probe),
+            ("case", cell.row.case),
+            ("metric", &cell.series.metric),
+        ]);
+        if let Some(l) = cell.limit.as_ref().filter(|l| l.value.is_finite()) {
+            limit.get_or_create(&labels).set(l.value);
+        }
+        median.get_or_create(&labels).set(summary.median);
+    }
+}
+
+const fn unit_name(unit: Unit) -> &'static str {
+    match unit {
+        Unit::FlopPerSecond => "flops",
+        Unit::BytePerSecond => "bytes_per_second",
+        Unit::Second => "seconds",
+        Unit::OperationPerSecond => "operations_per_second",
+        Unit::Byte => "bytes",
+        Unit::Ratio => "ratio",
+    }
+}
+
+/// Label values are foreign text: the library escapes quotes, backslashes and line feeds; nothing else may be in them.
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), crate::id::clean(v).into_owned())).collect()
+}
