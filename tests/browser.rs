@@ -71,7 +71,16 @@ fn the_page_opens_fits_and_sorts() -> Result {
         Ok(String::from_utf8(out.stdout)?)
     };
     gonogo(&[
-        "simulate", "--nodes", "48", "--per-leaf", "16", "--fault", "node:9", "--alone", "--record", "cluster.jsonl",
+        "simulate",
+        "--nodes",
+        "48",
+        "--per-leaf",
+        "16",
+        "--fault",
+        "node:9",
+        "--alone",
+        "--record",
+        "cluster.jsonl",
     ])?;
     let cluster = gonogo(&["report", "cluster.jsonl", "--format", "html"])?;
     for (width, dark) in [(390, false), (390, true), (1440, false), (1440, true)] {

@@ -135,6 +135,7 @@ fn name(c: &Cell<'_>) -> String {
 fn measured(c: &Cell<'_>) -> String {
     let show = |v| c.series.unit.show(v);
     let value = c.summary.map_or("not a number".to_owned(), |s| show(s.median));
-    let limit = c.limit.as_ref().map_or(String::new(), |l| format!("; limit {} ({})", show(l.value), clean(&l.provenance)));
+    let limit =
+        c.limit.as_ref().map_or(String::new(), |l| format!("; limit {} ({})", show(l.value), clean(&l.provenance)));
     format!("{value}{limit}")
 }

@@ -48,7 +48,8 @@ fn hostile() -> Record {
     for (i, node) in names.iter().enumerate() {
         let alone = [vec![node.clone()]];
         add_groups(&mut record, "x", "gemm", &[&evil(50)], serde_json::Value::Null, &alone);
-        let mut m = Measured { series: vec![series("gemm", "flops", 1e9)], notes: vec![evil(51)], ..Measured::default() };
+        let mut m =
+            Measured { series: vec![series("gemm", "flops", 1e9)], notes: vec![evil(51)], ..Measured::default() };
         m.series[0].metric = evil(52);
         m.checks = vec![Check::new(&evil(53), i != 0, evil(54))];
         add_line(&mut record, node, "x", "gemm", &evil(50), Outcome::Measured(m));
@@ -182,7 +183,8 @@ fn nothing_hostile_gets_out_of_its_place() {
     }
     assert!(!r.html.contains("<x-evil"), "markup in the page");
     // Lists of nodes stand in code, where nothing is markup.
-    let text = r.markdown.lines().filter(|l| !["- exclude", "- run on", "- spare", "Next"].iter().any(|p| l.starts_with(p)));
+    let text =
+        r.markdown.lines().filter(|l| !["- exclude", "- run on", "- spare", "Next"].iter().any(|p| l.starts_with(p)));
     let bad: Vec<&str> = text.filter(|l| l.contains("<x-evil") || l.contains("@all")).collect();
     assert_eq!(bad, [""; 0]);
     let elements = texts_of_xml(&r.junit).unwrap();
@@ -225,49 +227,6 @@ fn nothing_and_no_numbers_are_rendered() {
     assert!(texts_of_xml(&r.junit).is_ok());
     assert!(r.prometheus.lines().all(is_openmetrics));
     assert!(r.html.contains("not a number"));
-}
-
-/// 1024 nodes with eight GPUs each, over leaves of 32, with pairs on eight rails.
-pub fn large() -> Record {
-    let mut record = network(1024, 1);
-    let nodes = record.header.nodes.clone();
-    record.header.launcher = Some("Slurm".into());
-    record.header.leaves = nodes
-        .chunks(32)
-        .enumerate()
-        .map(|(i, n)| Leaf { name: format!("leaf{i:02}"), nodes: n.to_vec() })
-        .collect();
-    let tests = ["bf16 8192 burst", "bf16 8192 sustained", "fp8 8192 burst"];
-    let cases: Vec<String> = tests.iter().flat_map(|t| (0..8).map(move |g| format!("{t} gpu{g}"))).collect();
-    let names: Vec<&str> = cases.iter().map(String::as_str).collect();
-    let alone: Vec<Vec<NodeName>> = nodes.iter().map(|n| vec![n.clone()]).collect();
-    add_groups(&mut record, "gemm-gpu", "gemm", &names, serde_json::Value::Null, &alone);
-    for (i, node) in nodes.iter().enumerate() {
-        for case in &cases {
-            let slow = if i == 700 && case.ends_with("gpu3") { 0.7 } else { 1.0 };
-            let value = 800e12 * slow * (1.0 + 0.001 * (i % 7) as f64);
-            let s = series("gemm", "flops", value).nominally(989e12, "H100 SXM");
-            add_line(&mut record, node, "gemm-gpu", "gemm", case, measured(s));
-        }
-    }
-    for rail in 0..8 {
-        let device = format!("mlx5_{rail}");
-        let args = serde_json::json!({ "round": "first", "controls": [] });
-        let step = format!("rdma-pairs-{device}-1");
-        let pairs: Vec<Vec<NodeName>> = nodes.chunks(2).map(<[NodeName]>::to_vec).collect();
-        let cases = [format!("pair out {device}"), format!("pair back {device}")];
-        add_groups(&mut record, &step, "rdma", &[&cases[0], &cases[1]], args, &pairs);
-        if let Some(s) = record.steps.last_mut() {
-            s.rail = Some(device.clone());
-        }
-        for pair in &pairs {
-            for case in &cases {
-                let rate = if pair[0] == nodes[100] && rail == 3 { 20e9 } else { 48e9 };
-                add_line(&mut record, &pair[0], &step, "rdma", case, measured(series("rdma", "bandwidth", rate)));
-            }
-        }
-    }
-    record
 }
 
 /// Sizes are promises; the time is here only to notice what is out of all proportion, benches/ has the figures.
