@@ -27,6 +27,8 @@ pub enum Command {
     Judge(Judge),
     /// Print the report of a record.
     Report(Report),
+    /// Hold two records against each other; 1 when something got worse.
+    Diff(Diff),
     /// Start a command only if the record says go.
     Gate(Gate),
     /// Tell Slurm to give the nodes that a record proved bad to nobody; prints the commands unless --yes.
@@ -231,6 +233,19 @@ pub struct Shown {
     /// Also write the report here; its kind by the extension: txt json xml (JUnit) md html prom csv (repeat).
     #[arg(long = "report", value_name = "FILE")]
     pub reports: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The record of before, or the folder that holds it.
+    pub before: PathBuf,
+    /// The record of after.
+    pub after: PathBuf,
+    /// A loss up to this share is alike.
+    #[arg(long, default_value_t = 0.05)]
+    pub margin: f64,
+    #[arg(long, value_enum, default_value = "terminal")]
+    pub format: Plain,
 }
 
 #[derive(Debug, Args)]

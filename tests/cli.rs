@@ -75,13 +75,14 @@ fn a_whole_check_measures_records_reports_and_gates() -> Result {
     assert!([0, 1, 2].contains(&check.code), "{}\n{}", check.code, check.err);
     let word = check.out.split_whitespace().next().unwrap_or("").to_owned();
     assert_eq!(word, ["GO", "NO-GO", "HOLD"][check.code as usize]);
-    // 40 cases of every host; of RDMA one that says why there is none, or those of the devices.
+    // 40 cases of every host; of RDMA, the fabric and copies one each that says why there is none, or those of the devices.
     let adapters = std::fs::read_dir("/sys/class/infiniband").map_or(0, Iterator::count);
-    let planned = |n: u64| if adapters == 0 { n == 41 } else { n >= 41 };
+    let planned = |n: u64| if adapters == 0 { n == 43 } else { n >= 41 };
     for part in ["gemm", "memory", "tcp", "collective", "storage", "coverage  ", "next      gonogo "] {
         assert!(check.out.contains(part), "{part} is not in\n{}", check.out);
     }
     assert_eq!(check.out.contains("no RDMA device in /sys/class/infiniband"), adapters == 0, "{}", check.out);
+    assert!(!check.out.contains("has no step in the record"), "{}", check.out);
     assert!(leftovers(dir.0.path()).is_empty());
     // No answer of this machine may be wrong, whatever its speed.
     for code in ["GEM-00", "MEM-00", "NET-00", "COL-00", "STO-00", "RUN-00", "VAL-001"] {

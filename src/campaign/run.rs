@@ -89,6 +89,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         }
         let machines = self.discover();
         self.fabric(&machines, "before");
+        self.absent(&machines);
         self.alone(&machines);
         if self.is_cluster() {
             // Who is slow alone is confirmed before the network is looked at: there is time for it now.
@@ -234,6 +235,44 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             && let Some(step) = machines.iter().find_map(one)
         {
             self.between(step);
+        }
+    }
+
+    /// Probes that were chosen and that no node has anything for: what they need stands in the record, or it would look cut.
+    fn absent(&mut self, machines: &[(NodeName, Machine)]) {
+        let plan = self.record.header.plan.clone();
+        let nothing = |p: &&'static dyn probe::Probe| {
+            let none = |m: &Machine| match p.name().as_str() {
+                "fabric" => probe::fabric_step(&plan, m, "before").is_none(),
+                _ => p.steps(&plan, m).is_empty(),
+            };
+            p.name().as_str() != "environment"
+                && plan.probes.contains(&p.name())
+                && machines.iter().all(|(_, m)| none(m))
+        };
+        let absent: Vec<&'static dyn probe::Probe> = probe::PROBES.iter().copied().filter(nothing).collect();
+        if self.fleet.interrupted() {
+            return;
+        }
+        for p in absent {
+            let alone = || self.fleet.nodes().into_iter().map(|n| vec![n]).collect();
+            let step = Step {
+                name: p.name().as_str().to_owned(),
+                probe: p.name(),
+                ranks: 1,
+                groups: if self.is_cluster() { alone() } else { Vec::new() },
+                exclusive: false,
+                cases: vec!["device".to_owned()],
+                args: serde_json::Value::Null,
+                seed: plan.seed,
+                estimate_ms: 1,
+                scratch: None,
+                rail: None,
+                attempt: 1,
+            };
+            self.plan_steps(vec![step.clone()]);
+            let why = format!("not here: {}", p.needs());
+            self.waive(&Planned { step, args: HashMap::new() }, WaiveKind::Absent, &why);
         }
     }
 

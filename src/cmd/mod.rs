@@ -2,6 +2,7 @@
 
 mod check;
 mod cluster;
+mod diff;
 mod discover;
 mod drain;
 mod explain;
@@ -41,6 +42,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(args),
         Command::Judge(args) => judge::run(&args.record, args.plan.as_deref(), &args.shown),
         Command::Report(args) => judge::run(&args.record, None, &args.shown),
+        Command::Diff(args) => diff::run(&args),
         Command::Gate(args) => gate::run(args),
         Command::Drain(args) => drain::run(&args),
         Command::Discover(args) => discover::run(args),

@@ -1,6 +1,7 @@
 //! One view model, several renderers. Pure: a judgement in, text out.
 
 mod csv;
+mod diff;
 mod html;
 mod json;
 mod junit;
@@ -11,6 +12,7 @@ mod terminal;
 mod view;
 
 pub use csv::render as csv;
+pub use diff::render as diff;
 pub use html::render as html;
 pub use json::render as json;
 pub use junit::render as junit;

@@ -2,6 +2,7 @@
 
 mod codes;
 mod common;
+mod diff;
 mod fabric;
 mod fuzz;
 mod golden;

@@ -28,6 +28,8 @@ const fn line_colour(i: usize) -> RGBColor {
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// Name, points, and whether it is what is expected.
+type Line = (String, Vec<(f64, f64)>, bool);
 type Failed = Box<dyn std::error::Error>;
 
 fn svg(label: &str, draw: impl FnOnce(&Area<'_>) -> Result<(), Failed>) -> String {
@@ -95,7 +97,7 @@ impl Ranged for Log {
         let most = hint.max_num_points().clamp(2, 8);
         let (low, high) = (self.range.start.log(self.base).floor() as i32, self.range.end.log(self.base).ceil() as i32);
         let inside = |v: &f64| *v >= self.range.start && *v <= self.range.end;
-        let step = ((high - low) as usize / most + 1) as usize;
+        let step = (high - low) as usize / most + 1;
         let powers: Vec<f64> = (low..=high).step_by(step).map(|p| self.base.powi(p)).filter(inside).collect();
         // Within a decade there is no power, or one: 1, 2 and 5 times it.
         if powers.len() > 2 || self.base < 10.0 {
@@ -135,8 +137,7 @@ pub(super) fn curves(all: &[Curve]) -> Vec<Drawing> {
             ("latency", seconds as fn(f64) -> String, (|c: &Curve| c.latency.clone()) as fn(&Curve) -> Vec<(f64, f64)>),
             ("bus bandwidth", rate, |c: &Curve| c.busbw.clone()),
         ] {
-            let mut lines: Vec<(String, Vec<(f64, f64)>, bool)> =
-                group.iter().map(|c| (c.name.clone(), points(c), false)).collect();
+            let mut lines: Vec<Line> = group.iter().map(|c| (c.name.clone(), points(c), false)).collect();
             let expected = group.iter().filter(|c| what == "bus bandwidth" && !c.expected.is_empty());
             lines.extend(expected.map(|c| (String::new(), c.expected.clone(), true)));
             if lines.iter().all(|(_, p, _)| p.is_empty()) {
@@ -156,11 +157,7 @@ pub(super) fn curves(all: &[Curve]) -> Vec<Drawing> {
     out
 }
 
-fn log_lines(
-    area: &Area<'_>,
-    lines: &[(String, Vec<(f64, f64)>, bool)],
-    show: fn(f64) -> String,
-) -> Result<(), Failed> {
+fn log_lines(area: &Area<'_>, lines: &[Line], show: fn(f64) -> String) -> Result<(), Failed> {
     let all = || lines.iter().flat_map(|(_, p, _)| p.iter());
     let x = Log::of(all().map(|p| p.0), 2.0, bytes);
     let y = Log::of(all().map(|p| p.1), 10.0, show);

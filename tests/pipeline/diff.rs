@@ -1,0 +1,75 @@
+//! Two records against each other: what got worse, and what only looks so.
+
+use crate::common::*;
+use gonogo::baseline;
+use gonogo::id::NodeName;
+use gonogo::judge::{Change, Diff, diff, judge};
+use gonogo::plan::RunPlan;
+use gonogo::record::Record;
+
+/// GEMM on eight nodes, each at `rate(node)`, in blocks that vary by a percent.
+fn record(rate: &dyn Fn(usize) -> f64) -> Record {
+    let mut record = network(8, 1);
+    let nodes = record.header.nodes.clone();
+    let alone: Vec<Vec<NodeName>> = nodes.iter().map(|n| vec![n.clone()]).collect();
+    add_groups(&mut record, "gemm", "gemm", &["f32 1 core"], serde_json::Value::Null, &alone);
+    for (i, node) in nodes.iter().enumerate() {
+        let value = rate(i) * (1.0 + 0.003 * (i % 3) as f64);
+        add_line(&mut record, node, "gemm", "gemm", "f32 1 core", measured(series("gemm", "flops", value)));
+    }
+    record
+}
+
+fn of(a: &Record, b: &Record) -> Diff {
+    let limits = baseline::builtin();
+    diff(&judge(a, &RunPlan::default(), &limits), &judge(b, &RunPlan::default(), &limits), 0.05)
+}
+
+#[test]
+fn what_got_slower_beyond_the_margin_is_worse() {
+    let before = record(&|_| 90e9);
+    assert!(!of(&before, &before).is_worse());
+    // Three percent are alike, ten are not, and ten in the other direction are better.
+    assert!(!of(&before, &record(&|_| 87.3e9)).is_worse());
+    let slow = of(&before, &record(&|_| 81e9));
+    assert_eq!((slow.metrics[0].change, slow.compared), (Change::Worse, 1));
+    assert!(slow.metrics[0].ratio.is_some_and(|r| (r - 0.9).abs() < 0.01), "{slow:?}");
+    let fast = of(&record(&|_| 81e9), &before);
+    assert_eq!((fast.metrics[0].change, fast.is_worse()), (Change::Better, false));
+}
+
+#[test]
+fn one_node_of_many_that_lost_a_lot_is_worse_and_named() {
+    let before = record(&|_| 90e9);
+    let d = of(&before, &record(&|i| if i == 5 { 60e9 } else { 90e9 }));
+    assert!(d.is_worse());
+    let (name, ratio) = d.metrics[0].worst.clone().unwrap();
+    assert!(name == "node n5" && (ratio - 0.667).abs() < 0.01, "{name} {ratio}");
+}
+
+#[test]
+fn records_that_share_nothing_are_not_compared() {
+    let mut other = record(&|_| 90e9);
+    for line in &mut other.outcomes {
+        line.case = "f64 1 core".into();
+    }
+    let d = of(&record(&|_| 90e9), &other);
+    assert_eq!((d.compared, d.is_worse(), d.metrics.len()), (0, false, 2));
+    let empty = empty(RunPlan::default());
+    assert_eq!(of(&empty, &empty).compared, 0);
+}
+
+#[test]
+fn software_and_findings_that_changed_are_told() {
+    let (mut a, mut b) = (record(&|_| 90e9), record(&|_| 90e9));
+    for (record, release) in [(&mut a, "6.1"), (&mut b, "6.8")] {
+        let mut m = good_machine();
+        m.kernel.release = Some(release.into());
+        let node = record.header.nodes[0].clone();
+        add_line(record, &node, "environment", "environment", "machine", machine(m));
+    }
+    b.header.nodes.push(NodeName("n8".into()));
+    let d = of(&a, &b);
+    assert_eq!(d.software, [("kernel".to_owned(), "6.1".to_owned(), "6.8".to_owned())]);
+    assert_eq!((d.nodes_new.as_slice(), d.nodes_gone.len()), (&["n8".to_owned()][..], 0));
+}
