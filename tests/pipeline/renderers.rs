@@ -84,15 +84,18 @@ struct Rendered {
 }
 
 fn all(j: &Judgement<'_>, path: &str) -> Rendered {
+    fn must<T, E: std::fmt::Display>(r: Result<T, E>) -> T {
+        r.unwrap_or_else(|e| panic!("{e}"))
+    }
     let mut csv = Vec::new();
-    report::csv(j, &mut csv).unwrap();
+    must(report::csv(j, &mut csv));
     let view = report::view(j, path);
     Rendered {
-        html: report::html(j, path).unwrap(),
-        junit: report::junit(j).unwrap(),
+        html: must(report::html(j, path)),
+        junit: must(report::junit(j)),
         markdown: report::markdown(&view),
-        prometheus: report::prometheus(j).unwrap(),
-        csv: String::from_utf8(csv).unwrap(),
+        prometheus: must(report::prometheus(j)),
+        csv: must(String::from_utf8(csv)),
         terminal: report::terminal(&view, report::Style { width: 100, colour: false }),
     }
 }
