@@ -27,6 +27,11 @@ pub enum Command {
     Judge(Judge),
     /// Print the report of a record.
     Report(Report),
+    /// What is usual on this cluster: learned from healthy records.
+    Baseline {
+        #[command(subcommand)]
+        what: Learning,
+    },
     /// Hold two records against each other; 1 when something got worse.
     Diff(Diff),
     /// Start a command only if the record says go.
@@ -44,6 +49,10 @@ pub enum Command {
     List { what: Listed },
     /// Try the schedule and the localiser on a cluster that is not there.
     Simulate(Simulate),
+    /// Print the completions of a shell, such as `source <(gonogo completions bash)`.
+    Completions { shell: clap_complete::Shell },
+    /// Write the man pages into a folder.
+    Man { dir: PathBuf },
     /// A probe's process; gonogo starts it itself.
     #[command(hide = true)]
     Worker,
@@ -116,6 +125,9 @@ pub struct Check {
     /// Leave these probes out.
     #[arg(long, value_name = "PROBE", value_delimiter = ',')]
     pub skip: Vec<String>,
+    /// Hold measurements also against this baseline, which `gonogo baseline learn` made on the same hardware.
+    #[arg(long, value_name = "BASELINE.TOML")]
+    pub baseline: Option<PathBuf>,
     /// The checkpoint directory to measure; else the plan's.
     #[arg(long, value_name = "DIR")]
     pub path: Option<PathBuf>,
@@ -228,11 +240,27 @@ pub struct Report {
 /// How a record is judged and shown.
 #[derive(Debug, Args)]
 pub struct Shown {
+    /// Hold measurements also against this baseline, which `gonogo baseline learn` made on the same hardware.
+    #[arg(long, value_name = "BASELINE.TOML")]
+    pub baseline: Option<PathBuf>,
     #[arg(long, value_enum, default_value = "terminal")]
     pub format: Format,
     /// Also write the report here; its kind by the extension: txt json xml (JUnit) md html prom csv (repeat).
     #[arg(long = "report", value_name = "FILE")]
     pub reports: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Learning {
+    /// Learn from records; a few bad nodes among them do not matter.
+    Learn {
+        /// Records, or the folders that hold them.
+        #[arg(required = true)]
+        records: Vec<PathBuf>,
+        /// Where to write it.
+        #[arg(long, short, value_name = "BASELINE.TOML")]
+        out: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

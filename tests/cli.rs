@@ -486,3 +486,74 @@ fn it_starts_at_once_and_lists_what_there_is() -> Result {
     assert_eq!(dir.run(&["--help"])?.code, 0);
     Ok(())
 }
+
+/// What people keep of a record, two records against each other, and a baseline learned from three.
+#[test]
+fn reports_are_kept_records_compared_and_baselines_learned() -> Result {
+    let dir = Dir::new()?;
+    for out in ["a", "b", "c"] {
+        let args = ["check", "--only", "environment,memory", "--budget", "12s", "--quiet", "--out", out];
+        let check = dir.run(&args)?;
+        assert!((0..=2).contains(&check.code), "{}", check.err);
+    }
+    let files = ["r.html", "r.xml", "r.md", "r.prom", "r.csv", "r.json", "r.txt"];
+    let mut args = vec!["report", "a"];
+    files.iter().for_each(|f| args.extend(["--report", f]));
+    let report = dir.run(&args)?;
+    for (file, holds) in
+        files.iter().zip(["<!doctype html>", "<testsuites", "## ", "# EOF", "node,group,", "\"findings\"", "memory"])
+    {
+        let text = std::fs::read_to_string(dir.0.path().join(file))?;
+        assert!(text.contains(holds), "{file}: {}", &text[..text.len().min(200)]);
+    }
+    assert_eq!(std::fs::read_to_string(dir.0.path().join("r.txt"))?, report.out);
+    for (args, said) in [
+        (&["report", "a", "--report", "r.pdf"][..], "must end with .txt .json .xml .md .html .prom or .csv"),
+        (&["report", "a", "--report", "no/such/r.html"], "cannot write the report no/such/r.html"),
+        (&["diff", "a", "nowhere"], "nowhere"),
+        (&["diff", "a", "b", "--margin", "7"], "--margin 7"),
+        (&["baseline", "learn", "nowhere", "-o", "x.toml"], "nowhere"),
+        (&["judge", "a", "--baseline", "a/record.jsonl"], "--baseline a/record.jsonl"),
+    ] {
+        let run = dir.run(args)?;
+        assert!((3..=4).contains(&run.code) && run.err.contains(said), "{args:?}: {} {}", run.code, run.err);
+    }
+    let same = dir.run(&["diff", "a", "a"])?;
+    assert!(same.code == 0 && same.out.starts_with("NOT WORSE"), "{}", same.out);
+    let json: serde_json::Value = serde_json::from_str(&dir.run(&["diff", "a", "b", "--format", "json"])?.out)?;
+    assert!(json["compared"].as_u64() > Some(4), "{json}");
+
+    let learned = dir.run(&["baseline", "learn", "a", "b", "c", "-o", "base.toml"])?;
+    assert!(learned.code == 0 && learned.out.contains("learned "), "{} {}", learned.out, learned.err);
+    let judged = dir.run(&["judge", "a", "--baseline", "base.toml", "--format", "json"])?;
+    assert!(judged.out.contains("\"baseline\""), "no limit came from the baseline: {}", judged.err);
+    let text = std::fs::read_to_string(dir.0.path().join("base.toml"))?;
+    let other = replace_line(&text, "cores = ", "cores = 99");
+    std::fs::write(dir.0.path().join("other.toml"), other)?;
+    for args in
+        [&["judge", "a", "--baseline", "other.toml"][..], &["check", "--only", "memory", "--baseline", "other.toml"]]
+    {
+        let refused = dir.run(args)?;
+        assert!(refused.code == 3 && refused.err.contains("other hardware: cores 99, here "), "{}", refused.err);
+    }
+    Ok(())
+}
+
+#[test]
+fn completions_and_man_pages_are_made() -> Result {
+    let dir = Dir::new()?;
+    for (shell, holds) in [("bash", "complete -F _gonogo"), ("zsh", "#compdef gonogo"), ("fish", "complete -c gonogo")]
+    {
+        let made = dir.run(&["completions", shell])?;
+        assert!(made.code == 0 && made.out.contains(holds), "{shell}: {}", made.err);
+    }
+    assert_eq!(dir.run(&["man", "man1"])?.code, 0);
+    let page = std::fs::read_to_string(dir.0.path().join("man1/gonogo-check.1"))?;
+    assert!(page.contains(".TH") && page.contains("budget"), "{page}");
+    Ok(())
+}
+
+/// The line that begins so, replaced.
+fn replace_line(text: &str, begins: &str, with: &str) -> String {
+    text.lines().map(|l| if l.starts_with(begins) { with } else { l }).map(|l| format!("{l}\n")).collect()
+}

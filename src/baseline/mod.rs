@@ -1,12 +1,17 @@
 //! Expectations: what a measurement is held against, each with where it comes from.
 //!
-//! Three of the five sources exist so far: the plan's own requirements, the nominal rate of the hardware, and the
-//! built-in catalogue of floors ([`builtin`], `host.toml`). Peers in the same run and a learned baseline join here.
+//! Five sources: the plan's own requirements ([`required`]), the nominal rate of the hardware and the built-in catalogue of floors
+//! ([`builtin`], `host.toml`, `gpu.toml`), a baseline learned from healthy records ([`Baseline`]), and peers in the same run, which
+//! the judge adds.
+
+mod learned;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::RunPlan;
+
+pub use learned::{Baseline, BaselineError, Entry as Learned, Hardware};
 
 /// Where a limit comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -20,6 +25,8 @@ pub enum Source {
     Catalogue,
     /// The median of the other nodes in the same run.
     Peers,
+    /// What this cluster reached when it was healthy.
+    Baseline,
 }
 
 /// How bad it is to miss a limit.

@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::campaign::{self, Campaign, Fleet, Solo, Watch, machine_of};
 use crate::cli;
 use crate::cluster::{Interrupt, Supervisor, World};
-use crate::cmd::{Failure, cluster, judge as judging, shell};
+use crate::cmd::{Failure, baseline, cluster, judge as judging, shell};
 use crate::exit::Exit;
 use crate::id::NodeName;
 use crate::judge;
@@ -22,7 +22,7 @@ use crate::measure::resolution;
 use crate::plan::{self, CheckPlan, RunPlan, Selection};
 use crate::probe;
 use crate::record::{Header, Writer};
-use crate::topology::{Leaf, Machine};
+use crate::topology::{Leaf, Machine, SysRoot, discover};
 
 pub(super) fn run(args: cli::Check) -> Result<Exit, Failure> {
     let started = Instant::now();
@@ -56,11 +56,20 @@ pub(super) fn measure<F: Fleet>(
     progress: Progress,
 ) -> Result<Exit, Failure> {
     let files = judging::files(&args.reports)?;
+    let learned = match (baseline::read(args.baseline.as_ref())?, &args.baseline) {
+        (Some(b), Some(path)) => {
+            // Before anything is measured: a baseline of other hardware would judge all of it wrongly.
+            b.fits(&discover(&SysRoot::live())).map_err(|e| baseline::refused(path, e))?;
+            b.limits()
+        }
+        _ => Vec::new(),
+    };
     let path = record_path(args.out.as_deref(), &header);
     let mut writer = Writer::create(&path)
         .with_context(|| format!("cannot create the record {}; give another --out", path.display()))
         .map_err(Failure::usage)?;
-    let limits = judging::limits(&header.plan.run);
+    let mut limits = judging::limits(&header.plan.run);
+    limits.extend(learned);
     let mut campaign = Campaign::new(header, fleet, Some(&mut writer), &progress, started);
     campaign.go(&limits);
     let (record, lost) = campaign.end();

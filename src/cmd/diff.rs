@@ -13,7 +13,7 @@ pub(super) fn run(args: &cli::Diff) -> Result<Exit, Failure> {
     if !(0.0..0.9).contains(&args.margin) {
         return Err(Failure::usage(anyhow!("--margin {}: a share from 0 to 0.9, such as 0.05", args.margin)));
     }
-    let (a, b) = (Case::read(&args.before, None)?, Case::read(&args.after, None)?);
+    let (a, b) = (Case::read(&args.before, None, None)?, Case::read(&args.after, None, None)?);
     let (a, b) = (a.judge(), b.judge());
     let d = diff(&a, &b, args.margin);
     let text = match args.format {

@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::judge::Severity;
 
 pub(super) fn run(args: &cli::Drain) -> Result<Exit, Failure> {
-    let case = Case::read(&args.record, None)?;
+    let case = Case::read(&args.record, None, None)?;
     let judgement = case.judge();
     let mut commands: Vec<Vec<String>> = Vec::new();
     for node in &judgement.placement.exclude {

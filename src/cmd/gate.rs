@@ -86,7 +86,7 @@ fn nodes(args: &cli::Gate) -> Result<Vec<String>, Failure> {
 }
 
 fn by_record(path: &Path) -> Result<Verdict, Failure> {
-    let case = Case::read(path, None)?;
+    let case = Case::read(path, None, None)?;
     let (record, judgement) = (&case.record, case.judge());
     let shown = path.to_string_lossy();
     let mut view = report::view(&judgement, &shown);

@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 
 use crate::baseline::{self, Expectation};
 use crate::cli::{Format, Shown};
-use crate::cmd::{Failure, shell};
+use crate::cmd::{Failure, baseline as learned, shell};
 use crate::exit::Exit;
 use crate::judge::{self, Judgement};
 use crate::plan::{self, RunPlan};
@@ -22,14 +22,18 @@ pub(super) struct Case {
 }
 
 impl Case {
-    /// Reads a record, to be judged by `plan` instead of its own if one is given.
-    pub(super) fn read(path: &Path, plan: Option<&Path>) -> Result<Self, Failure> {
+    /// Reads a record, to be judged by `plan` instead of its own if one is given, and against a baseline.
+    pub(super) fn read(path: &Path, plan: Option<&Path>, usual: Option<&PathBuf>) -> Result<Self, Failure> {
         let record = record::read(path).map_err(Failure::usage)?;
         let run = match plan {
             Some(p) => plan::read(p).map_err(Failure::usage)?,
             None => record.header.plan.run.clone(),
         };
-        let limits = limits(&run);
+        let mut limits = limits(&run);
+        if let (Some(b), Some(path)) = (learned::read(usual)?, usual) {
+            b.fits_record(&record).map_err(|e| learned::refused(path, e))?;
+            limits.extend(b.limits());
+        }
         Ok(Case { record, run, limits })
     }
 
@@ -40,7 +44,7 @@ impl Case {
 
 pub(super) fn run(path: &Path, plan: Option<&Path>, shown: &Shown) -> Result<Exit, Failure> {
     let files = files(&shown.reports)?;
-    let case = Case::read(path, plan)?;
+    let case = Case::read(path, plan, shown.baseline.as_ref())?;
     let judgement = case.judge();
     show(&judgement, path, shown.format, &files)?;
     let exit = judgement.decision.exit();

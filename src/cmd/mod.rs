@@ -1,5 +1,6 @@
 //! One verb a file. Here the stages meet: files, clocks and the terminal are read here and handed in.
 
+mod baseline;
 mod check;
 mod cluster;
 mod diff;
@@ -10,6 +11,7 @@ mod fabric;
 mod gate;
 mod judge;
 mod list;
+mod package;
 mod shell;
 mod simulate;
 mod worker;
@@ -40,6 +42,7 @@ impl Failure {
 pub fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Check(args) => check::run(args),
+        Command::Baseline { what } => baseline::run(&what),
         Command::Judge(args) => judge::run(&args.record, args.plan.as_deref(), &args.shown),
         Command::Report(args) => judge::run(&args.record, None, &args.shown),
         Command::Diff(args) => diff::run(&args),
@@ -49,6 +52,8 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Explain { code } => explain::run(&code),
         Command::List { what } => list::run(what),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Completions { shell } => package::completions(shell),
+        Command::Man { dir } => package::man(&dir),
         Command::Worker => worker::run(),
     }
 }

@@ -4,6 +4,7 @@
 //! rank counts. NCCL's log and topology file go to memory of each process and come back as facts.
 
 use std::fs;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -324,7 +325,10 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
             Ok(told) => told,
             Err(outcome) => {
                 worker.comm.abort(SPARE);
-                return give_up(child, outcome);
+                let told = give_up(child, outcome);
+                // Where even the abort hangs, giving back anything of this GPU would wait for ever.
+                std::mem::forget(session);
+                return told;
             }
         };
         if rank == 0 {
@@ -558,7 +562,11 @@ impl Worker<'_> {
         let total = ((available / once) as u64).clamp(3, 4000);
         let block = (total / 40).max(1);
         let blocks = (total / block).clamp(3, 200);
+        let buffers = ManuallyDrop::new(buffers);
         let told = self.blocks(test, &buffers, (blocks, block), patience(child));
+        if told.is_ok() {
+            drop(ManuallyDrop::into_inner(buffers));
+        }
         let all = exchange(child, &told)?;
         if let Some(outcome) = troubles(child, &what, &all) {
             return Ok(Err(outcome));
@@ -569,18 +577,20 @@ impl Worker<'_> {
     /// Fills, runs once and checks, runs once more for its time.
     fn prepare(&self, test: &Test, patience: Duration) -> Result<(Buffers, f64), Trouble> {
         let s = self.session;
-        let mut buffers = Buffers::new(self, test)?;
+        // What failed may be under way still, and would be freed under its feet: it stays until the process ends.
+        let mut buffers = ManuallyDrop::new(Buffers::new(self, test)?);
         buffers.fill(self)?;
         buffers.run(self)?;
         self.comm.wait(&s.stream, patience)?;
         buffers.wrong += buffers.count_wrong(self)?;
-        let events = [s.gpu.event()?, s.gpu.event()?];
+        let events = ManuallyDrop::new([s.gpu.event()?, s.gpu.event()?]);
         s.stream.record(&events[0])?;
         buffers.run(self)?;
         s.stream.record(&events[1])?;
         self.comm.wait(&s.stream, patience)?;
         let once = events[1].seconds_since(&events[0])?;
-        Ok((buffers, once))
+        drop(ManuallyDrop::into_inner(events));
+        Ok((ManuallyDrop::into_inner(buffers), once))
     }
 
     fn blocks(
@@ -591,7 +601,7 @@ impl Worker<'_> {
         patience: Duration,
     ) -> Result<Told, Trouble> {
         let s = self.session;
-        let mut events = Vec::with_capacity(blocks as usize + 1);
+        let mut events = ManuallyDrop::new(Vec::with_capacity(blocks as usize + 1));
         for _ in 0..=blocks {
             events.push(s.gpu.event()?);
         }
@@ -614,6 +624,7 @@ impl Worker<'_> {
         for pair in events.windows(2) {
             seconds.push(pair[1].seconds_since(&pair[0])? / block as f64);
         }
+        drop(ManuallyDrop::into_inner(events));
         Ok(Told { wrong, seconds, block })
     }
 }

@@ -1,0 +1,57 @@
+//! `gonogo baseline learn`, and reading what it wrote.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use jiff::Timestamp;
+
+use crate::baseline::Baseline;
+use crate::cli::Learning;
+use crate::cmd::{Failure, shell};
+use crate::exit::Exit;
+use crate::record::{self, Record};
+
+/// Larger than this is no baseline.
+const LARGEST: u64 = 64 << 20;
+
+pub(super) fn run(what: &Learning) -> Result<Exit, Failure> {
+    let Learning::Learn { records, out } = what;
+    let mut read: Vec<Record> = Vec::new();
+    for path in records {
+        read.push(record::read(path).map_err(Failure::usage)?);
+    }
+    let when = Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let baseline = Baseline::learn(&read, &when).map_err(Failure::usage)?;
+    let text = baseline.text().map_err(Failure::internal)?;
+    std::fs::write(out, text).with_context(|| format!("cannot write {}", out.display())).map_err(Failure::internal)?;
+    let left_out: usize = baseline.expect.iter().map(|e| e.left_out).sum();
+    let values: usize = baseline.expect.iter().map(|e| e.values).sum();
+    let said = format!(
+        "learned {} metrics from {values} values of {} record(s); {left_out} values were left out as bad\nnext      gonogo check --baseline {}\n",
+        baseline.expect.len(),
+        read.len(),
+        crate::id::clean(&out.to_string_lossy())
+    );
+    shell::print(&said).map_err(Failure::internal)?;
+    Ok(Exit::Go)
+}
+
+/// The baseline of a path, if there is one.
+pub(super) fn read(path: Option<&PathBuf>) -> Result<Option<Baseline>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let text = text(path).with_context(|| format!("--baseline {}", path.display())).map_err(Failure::usage)?;
+    Baseline::parse(&text).map(Some).map_err(|e| refused(path, e))
+}
+
+/// A baseline that cannot be used, and why.
+pub(super) fn refused(path: &Path, error: crate::baseline::BaselineError) -> Failure {
+    Failure::usage(anyhow!(error).context(format!("--baseline {}", path.display())))
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    let size = std::fs::metadata(path)?.len();
+    if size > LARGEST {
+        return Err(anyhow!("{size} bytes, at most {LARGEST} are read"));
+    }
+    Ok(std::fs::read_to_string(path)?)
+}
