@@ -18,8 +18,10 @@ pub(super) fn draw(m: &Matrix) -> Heat {
     let side = n as f64 + margin;
     let title = escaped(&format!("{}: {} nodes or GPUs", m.title, n));
     let mut out = format!(
-        "<svg viewBox=\"{:.2} {:.2} {side:.2} {side:.2}\" role=\"img\" aria-label=\"{title}\"><rect class=\"frame\" width=\"{n}\" height=\"{n}\"/>",
-        -margin, -margin
+        "<svg style=\"max-width:{:.0}px\" viewBox=\"{:.2} {:.2} {side:.2} {side:.2}\" role=\"img\" aria-label=\"{title}\"><rect class=\"frame\" width=\"{n}\" height=\"{n}\"/>",
+        side * 26.0,
+        -margin,
+        -margin
     );
     let share = |c: &Cell| Some(c.value.map_or(0.0, |v| v / m.median.max(1e-9)));
     let show = |c: &Cell| c.value.map_or_else(|| "failed".to_owned(), |v| m.unit.show(v));
