@@ -43,7 +43,16 @@ fn open(browser: &str, dir: &Path, page: &str, width: u32, dark: bool) -> Result
     std::fs::write(dir.join("frame.html"), frame)?;
     let scheme = if dark { "0" } else { "1" };
     let run = Command::new("timeout")
-        .args(["60", browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"])
+        .args([
+            "60",
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--enable-logging=stderr",
+            "--v=0",
+        ])
         .args(["--virtual-time-budget=5000", "--window-size=1600,3200", "--dump-dom"])
         .arg(format!("--blink-settings=preferredColorScheme={scheme}"))
         .arg(format!("--user-data-dir={}", dir.join("profile").display()))
