@@ -20,6 +20,8 @@ const FEWEST: usize = 3;
 /// So many robust standard deviations on the bad side, and so much beside, is a bad node and no part of what is usual.
 const FAR: f64 = 5.0;
 const FAR_SHARE: f64 = 0.02;
+/// What spreads by its own size has no usual value.
+const WILD: f64 = 1.0;
 /// Least loss that warns and that fails; a metric that spreads more gets more room.
 const WARN: (f64, f64) = (0.05, 3.0);
 const FAIL: (f64, f64) = (0.10, 5.0);
@@ -35,7 +37,9 @@ pub enum BaselineError {
     Value { at: usize, what: String },
     #[error("it was learned on other hardware: {0}")]
     OtherHardware(String),
-    #[error("nothing to learn: no case was measured on {FEWEST} nodes or in {FEWEST} records")]
+    #[error(
+        "nothing to learn: no case was measured on {FEWEST} nodes or in {FEWEST} records with values near each other"
+    )]
     Nothing,
 }
 
@@ -142,7 +146,8 @@ impl Baseline {
         }
         let entry = |((probe, case, metric), (unit, better, all)): (_, (Unit, Better, Vec<f64>))| {
             let kept = without_bad(&all, better);
-            let (median, sigma) = stats::robust(&kept).filter(|_| kept.len() >= FEWEST)?;
+            let usual = |(median, sigma): &(f64, f64)| kept.len() >= FEWEST && sigma / median < WILD;
+            let (median, sigma) = stats::robust(&kept).filter(usual)?;
             let mut sorted = kept.clone();
             sorted.sort_by(f64::total_cmp);
             let twentieth = sorted.len() / 20;
@@ -179,7 +184,7 @@ impl Baseline {
             if !(e.median.is_finite() && e.median > 0.0) {
                 return wrong("the median must be above 0");
             }
-            if !(e.spread.is_finite() && (0.0..1.0).contains(&e.spread)) {
+            if !(e.spread.is_finite() && (0.0..WILD).contains(&e.spread)) {
                 return wrong("the spread must be a share from 0 to 1");
             }
         }

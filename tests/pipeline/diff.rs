@@ -1,7 +1,7 @@
 //! Two records against each other: what got worse, and what only looks so.
 
 use crate::common::*;
-use gonogo::baseline;
+use gonogo::baseline::{self, Baseline, BaselineError};
 use gonogo::id::NodeName;
 use gonogo::judge::{Change, Diff, diff, judge};
 use gonogo::plan::RunPlan;
@@ -45,6 +45,15 @@ fn one_node_of_many_that_lost_a_lot_is_worse_and_named() {
     assert!(d.is_worse());
     let (name, ratio) = d.metrics[0].worst.clone().unwrap();
     assert!(name == "node n5" && (ratio - 0.667).abs() < 0.01, "{name} {ratio}");
+}
+
+/// What is written can be read again, and a metric that has no usual value is not written.
+#[test]
+fn a_baseline_is_learned_from_what_is_steady() {
+    let learned = Baseline::learn(&[record(&|_| 90e9)], "today").unwrap();
+    assert_eq!(Baseline::parse(&learned.text().unwrap()), Ok(learned));
+    let wild = record(&|i| [1e9, 9e9, 40e9, 90e9][i % 4]);
+    assert_eq!(Baseline::learn(&[wild], "today"), Err(BaselineError::Nothing));
 }
 
 #[test]
