@@ -122,20 +122,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
 
     /// What became of every node that should be there, as the coordinator sees it.
     fn presence(&mut self, name: &str) {
-        let step = Step {
-            name: name.to_owned(),
-            probe: PRESENCE,
-            ranks: 1,
-            groups: Vec::new(),
-            exclusive: false,
-            cases: vec![name.to_owned()],
-            args: serde_json::Value::Null,
-            seed: 0,
-            estimate_ms: 1,
-            scratch: None,
-            rail: None,
-            attempt: 1,
-        };
+        let step = said_step(name, PRESENCE, name, Vec::new());
         let mut known: Vec<(NodeName, String)> = Vec::new();
         for line in &self.record.outcomes {
             if let (true, Outcome::Failed { error, .. }) = (line.probe == PRESENCE, &line.outcome) {
@@ -256,20 +243,8 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         }
         for p in absent {
             let alone = || self.fleet.nodes().into_iter().map(|n| vec![n]).collect();
-            let step = Step {
-                name: p.name().as_str().to_owned(),
-                probe: p.name(),
-                ranks: 1,
-                groups: if self.is_cluster() { alone() } else { Vec::new() },
-                exclusive: false,
-                cases: vec!["device".to_owned()],
-                args: serde_json::Value::Null,
-                seed: plan.seed,
-                estimate_ms: 1,
-                scratch: None,
-                rail: None,
-                attempt: 1,
-            };
+            let groups = if self.is_cluster() { alone() } else { Vec::new() };
+            let step = said_step(p.name().as_str(), p.name(), "device", groups);
             self.plan_steps(vec![step.clone()]);
             let why = format!("not here: {}", p.needs());
             self.waive(&Planned { step, args: HashMap::new() }, WaiveKind::Absent, &why);
@@ -581,6 +556,24 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         if let Some(Err(error)) = self.writer.as_mut().map(|w| write(w)) {
             self.lost.get_or_insert(error);
         }
+    }
+}
+
+/// A step of one case that no process runs: what becomes of it is known, and said.
+fn said_step(name: &str, probe: ProbeName, case: &str, groups: Vec<Vec<NodeName>>) -> Step {
+    Step {
+        name: name.to_owned(),
+        probe,
+        ranks: 1,
+        groups,
+        exclusive: false,
+        cases: vec![case.to_owned()],
+        args: serde_json::Value::Null,
+        seed: 0,
+        estimate_ms: 1,
+        scratch: None,
+        rail: None,
+        attempt: 1,
     }
 }
 

@@ -44,6 +44,11 @@ pub struct Step {
 }
 
 impl Step {
+    /// The group of several nodes that a node speaks for; `None` for a node alone.
+    pub fn group_of(&self, first: &NodeName) -> Option<&[NodeName]> {
+        self.groups.iter().find(|g| g.len() > 1 && g[0] == *first).map(Vec::as_slice)
+    }
+
     /// After this long the step's processes are killed: four times the estimate and some room for a slow start.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.estimate_ms * 4) + Duration::from_secs(3)

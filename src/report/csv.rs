@@ -21,7 +21,7 @@ pub fn render(j: &Judgement<'_>, out: &mut dyn Write) -> Result<(), csv::Error> 
     for line in &j.record.outcomes {
         let Some(measured) = line.outcome.measured() else { continue };
         let step = steps.get(line.step.as_str());
-        let group = step.and_then(|s| s.groups.iter().find(|g| g.len() > 1 && g[0] == line.node));
+        let group = step.and_then(|s| s.group_of(&line.node));
         let group = group.map_or(String::new(), |g| g.iter().map(|n| n.to_string()).collect::<Vec<_>>().join(" "));
         let attempt = line.attempt.to_string();
         let (node, group, case) = (plain(&line.node.to_string()), plain(&group), plain(&line.case));

@@ -2,7 +2,7 @@
 //!
 //! A verdict that is open is a failure here: CI systems know no third way, and an open gate must not look green.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
@@ -10,6 +10,7 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use crate::id::clean;
 use crate::judge::{Cell, Finding, Judgement, Severity, Verdict};
 use crate::measure::Outcome;
+use crate::report::view::groups;
 
 /// Cases of a suite; a cluster's worth of passes is of no use in a viewer, and failures are never cut.
 const PASSES: usize = 2000;
@@ -32,10 +33,10 @@ pub fn render(j: &Judgement<'_>) -> Result<String, quick_junit::SerializeError> 
     );
     gate.set_classname("gonogo");
     suite("gonogo", gate);
-    for group in by_code(&j.findings).values() {
-        let first = group[0];
+    for group in groups(&j.findings) {
+        let first = group.first();
         let bad = first.weighs() && first.severity >= Severity::Hold;
-        let text = group.iter().map(|f| told(f)).collect::<Vec<_>>().join("\n\n");
+        let text = group.findings.iter().map(|f| told(f)).collect::<Vec<_>>().join("\n\n");
         let mut case = TestCase::new(
             format!("{} {}", first.code, first.title()),
             status(!bad, first.code.as_str(), first.title(), &text),
@@ -104,18 +105,6 @@ fn reasons(j: &Judgement<'_>) -> String {
     let bad = j.findings.iter().filter(|f| f.weighs() && f.severity >= Severity::Hold);
     let lines: Vec<String> = bad.take(50).map(|f| format!("{} {}: {}", f.code, f.subject, f.evidence)).collect();
     lines.join("\n")
-}
-
-/// Findings of one code and weight, worst first.
-fn by_code(findings: &[Finding]) -> BTreeMap<usize, Vec<&Finding>> {
-    let mut index: HashMap<(&str, Severity, bool), usize> = HashMap::new();
-    let mut out: BTreeMap<usize, Vec<&Finding>> = BTreeMap::new();
-    for f in findings {
-        let next = index.len();
-        let at = *index.entry((f.code.as_str(), f.severity, f.weighs())).or_insert(next);
-        out.entry(at).or_default().push(f);
-    }
-    out
 }
 
 fn told(f: &Finding) -> String {

@@ -101,8 +101,8 @@ fn differing(versions: &BTreeMap<&str, Vec<&NodeName>>, findings: &mut Vec<Findi
 
 fn subject(record: &Record, line: &OutcomeLine) -> Subject {
     let step = record.steps.iter().find(|s| s.name == line.step);
-    let group = step.and_then(|s| s.groups.iter().find(|g| g.len() > 1 && g[0] == line.node));
-    group.map_or_else(|| Subject::Node(line.node.clone()), |g| Subject::Group(g.clone()))
+    let group = step.and_then(|s| s.group_of(&line.node));
+    group.map_or_else(|| Subject::Node(line.node.clone()), |g| Subject::Group(g.to_vec()))
 }
 
 type Add<'a> = &'a mut dyn FnMut(&'static str, Option<Severity>, String);

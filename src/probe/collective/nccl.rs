@@ -3,6 +3,7 @@
 //! Timed by events between operations that are queued one behind the other, as nccl-tests' `-I` does; of each block the slowest
 //! rank counts. NCCL's log and topology file go to memory of each process and come back as facts.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -289,20 +290,20 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let Ok(comm) = joined else { return Ok(()) };
     let starts: Vec<f64> = all.iter().filter_map(|a| Some(a.as_ref().ok()?.0)).collect();
     let seen: Vec<Seen> = all.into_iter().filter_map(|a| Some(a.ok()?.1)).collect();
+    let topology = parse_topology(&said.read(&said.topology));
     if child.rank == 0 {
-        let topology = parse_topology(&said.read(&said.topology));
         let facts = facts(&nccl, &log, &seen, (child.ranks, child.members.len().max(1) as u32), &topology);
         let slowest = starts.iter().copied().fold(0.0, f64::max);
         let mut notes = session.notes.clone();
-        notes.extend(topology.err());
+        notes.extend(topology.as_ref().err().cloned());
         let series = vec![START.series(vec![slowest], 1)];
         let measured = Measured { series, notes, facts: Some(Facts::Nccl(Box::new(facts))), ..Measured::default() };
         child.outcome(&start_case(&args.topology, ranks as u32), Outcome::Measured(measured))?;
     }
     let free = hellos.iter().map(|h| h.free).min().unwrap_or(0);
     let class =
-        Class::of(&seen.iter().flat_map(|s| s.transports.iter().map(String::as_str)).collect::<Vec<_>>(), log.nvls);
-    let net = adapters(&said, class, if is_split(&args.topology) { 1 } else { each });
+        Class::of(&seen.iter().flat_map(|s| s.transports.keys().map(String::as_str)).collect::<Vec<_>>(), log.nvls);
+    let net = adapters(topology.as_ref().ok(), class, if is_split(&args.topology) { 1 } else { each });
     let worker = Worker { session: &session, comm, seed: child.step.seed, each, rank };
     let budget = child.share(args.tests.len() + 8);
     for test in &args.tests {
@@ -452,9 +453,8 @@ fn troubles<T>(child: &Child, what: &str, all: &[Result<T, Trouble>]) -> Option<
 /// What of a rank's log all must know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Seen {
-    transports: Vec<String>,
-    counts: Vec<u32>,
-    sends_by: Vec<u32>,
+    transports: BTreeMap<String, u32>,
+    sends_by: BTreeSet<u32>,
     devices: Vec<topology::NetDevice>,
     warnings: Vec<String>,
 }
@@ -462,9 +462,8 @@ struct Seen {
 impl Seen {
     fn of(log: &Log) -> Self {
         Seen {
-            transports: log.transports.keys().cloned().collect(),
-            counts: log.transports.values().copied().collect(),
-            sends_by: log.sends_by.iter().copied().collect(),
+            transports: log.transports.clone(),
+            sends_by: log.sends_by.clone(),
             devices: log.devices.clone(),
             warnings: log.warnings.clone(),
         }
@@ -472,12 +471,11 @@ impl Seen {
 }
 
 /// Bytes per second that the adapters of this node carry one way, as NCCL sees them: of as many as there are GPUs that use them.
-fn adapters(said: &Said, class: Class, gpus: usize) -> Option<(f64, String)> {
+fn adapters(topology: Option<&topology::NcclTopology>, class: Class, gpus: usize) -> Option<(f64, String)> {
     if !matches!(class, Class::Net | Class::NetDirect) {
         return None;
     }
-    let topology = parse_topology(&said.read(&said.topology)).ok()?;
-    let mut rates: Vec<f64> = topology
+    let mut rates: Vec<f64> = topology?
         .cpus
         .iter()
         .flat_map(|c| &c.nets)
@@ -513,11 +511,11 @@ fn facts(
         ..topology::Nccl::default()
     };
     for (rank, s) in seen.iter().enumerate() {
-        for (name, n) in s.transports.iter().zip(&s.counts) {
+        for (name, n) in &s.transports {
             *out.transports.entry(name.clone()).or_default() += n;
         }
         if !s.sends_by.is_empty() {
-            out.sends_by.insert(rank as u32, s.sends_by.clone());
+            out.sends_by.insert(rank as u32, s.sends_by.iter().copied().collect());
         }
         for device in &s.devices {
             match out.devices.iter_mut().find(|d| d.name == device.name) {
