@@ -75,7 +75,7 @@ impl Seen {
 /// A check by srun or mpirun; `meanwhile` runs after some seconds.
 fn check(launch: &[&str], extra: &[&str], meanwhile: Option<(u64, &[&str])>) -> Result<Seen> {
     let dir = tempfile::tempdir()?;
-    let out = dir.path().join("record");
+    let (out, said) = (dir.path().join("record"), dir.path().join("said"));
     let out = out.to_string_lossy();
     let start = Instant::now();
     let mut child = Command::new(LAB)
@@ -86,7 +86,7 @@ fn check(launch: &[&str], extra: &[&str], meanwhile: Option<(u64, &[&str])>) -> 
         .current_dir(dir.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(std::fs::File::create(&said)?)
         .spawn()?;
     if let Some((seconds, args)) = meanwhile {
         std::thread::sleep(Duration::from_secs(seconds));
@@ -106,11 +106,16 @@ fn check(launch: &[&str], extra: &[&str], meanwhile: Option<(u64, &[&str])>) -> 
     };
     let seconds = start.elapsed().as_secs_f64();
     if let Some((_, ["stop-agent", node])) = meanwhile {
+        // What the lead says last is on its way through srun, which drops it when it ends the step for the killed task.
+        let patience = Instant::now() + Duration::from_secs(20);
+        while !std::fs::read_to_string(&said)?.contains("scancel") && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         lab(&["exec", node, "pkill", "-KILL", "-x", "gonogo"])?;
     }
-    let output = child.wait_with_output()?;
-    let err = String::from_utf8_lossy(&output.stderr).into_owned();
-    Ok(Seen { code: output.status.code().unwrap_or(-1), report: parsed, err, seconds })
+    let status = child.wait()?;
+    let err = String::from_utf8_lossy(&std::fs::read(&said)?).into_owned();
+    Ok(Seen { code: status.code().unwrap_or(-1), report: parsed, err, seconds })
 }
 
 const TOKEN: &str = "a token of the lab, long enough";
