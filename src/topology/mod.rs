@@ -12,6 +12,7 @@ mod os;
 mod pci;
 mod rdma;
 mod read;
+mod software;
 mod spec;
 mod sysroot;
 mod transport;
@@ -26,6 +27,10 @@ pub use nccl::{
 pub use nvidia::{Clocks, FabricState, Gpu, GpuProcess, NvLink, Nvidia, PcieState, Remapped, Xid, nvidia, throttled};
 pub use rdma::gids;
 pub use read::{boot_id, discover};
+pub use software::{
+    Component, Elf, ElfError, LibraryFile, Reach, Start, Version, architecture, driver_of, elf, net_plugins,
+    newest_cuda, oldest_cuda, oldest_driver, start,
+};
 pub use spec::{GpuSpec, gpu_spec, gpu_spec_named, gpu_specs};
 pub use sysroot::{SysRoot, SysRootError};
 pub use transport::{Class, busbw_of};

@@ -11,6 +11,8 @@ pub struct GpuSpec {
     pub nvlink: f64,
     /// Generation and lanes.
     pub pcie: (u32, u32),
+    /// NVIDIA's compute capability: 90 is sm_90. `None` for other makers.
+    pub capability: Option<u32>,
     rates: [(&'static str, f64); 6],
 }
 
@@ -54,6 +56,7 @@ struct Entry {
     memory: f64,
     nvlink: f64,
     pcie: (u32, u32),
+    capability: Option<u32>,
     source: String,
 }
 
@@ -78,6 +81,7 @@ fn spec(e: Entry) -> GpuSpec {
         memory: e.memory * 1e9,
         nvlink: e.nvlink * 1e9,
         pcie: e.pcie,
+        capability: e.capability,
         name: e.name,
         source: e.source,
     }
