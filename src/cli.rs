@@ -98,6 +98,24 @@ pub enum Plain {
     Json,
 }
 
+/// The tiers that measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Measuring {
+    Quick,
+    Standard,
+    Soak,
+}
+
+impl From<Measuring> for Tier {
+    fn from(tier: Measuring) -> Tier {
+        match tier {
+            Measuring::Quick => Tier::Quick,
+            Measuring::Standard => Tier::Standard,
+            Measuring::Soak => Tier::Soak,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Listed {
     Probes,
@@ -110,7 +128,8 @@ pub enum Listed {
 
 #[derive(Debug, Args)]
 pub struct Check {
-    /// How thorough: quick takes at most 20 s, standard minutes, soak longer.
+    /// How thorough: quick takes at most 20 s, standard minutes, soak longer; image looks at the software of a container
+    /// image, without a GPU, in seconds.
     #[arg(long, value_enum)]
     pub tier: Option<Tier>,
     /// Time from start to verdict, such as 90s or 3m; the schedule is cut to fit.
@@ -148,6 +167,19 @@ pub struct Check {
     /// Seed of the random inputs; the clock's unless given.
     #[arg(long)]
     pub seed: Option<u64>,
+    /// The machines' NVIDIA driver, such as 550.54.14 (else the plan's `[image]`).
+    #[arg(long, value_name = "VERSION", help_heading = "Image (--tier image)")]
+    pub for_driver: Option<String>,
+    /// The machines' GPU, such as H100 or sm_90.
+    #[arg(long, value_name = "GPU", help_heading = "Image (--tier image)")]
+    pub for_gpu: Option<String>,
+    /// The machines' kernel, such as 5.15.
+    #[arg(long, value_name = "VERSION", help_heading = "Image (--tier image)")]
+    pub for_kernel: Option<String>,
+    /// What must be there and load: cuda cublaslt nccl nccl-net ibverbs ucx mpi gdrcopy, or a provider of verbs such as mlx5
+    /// (repeat, or separate by commas).
+    #[arg(long, value_name = "PART", value_delimiter = ',', help_heading = "Image (--tier image)")]
+    pub needs: Vec<String>,
     /// Check this machine only, whatever launcher started it.
     #[arg(long, help_heading = "Cluster", conflicts_with_all = ["rank", "nodes"])]
     pub alone: bool,
@@ -189,7 +221,7 @@ pub struct Simulate {
     #[arg(long)]
     pub alone: bool,
     #[arg(long, value_enum, default_value = "quick")]
-    pub tier: Tier,
+    pub tier: Measuring,
     /// A fault: node:N sends:N receives:N cpu:N flapping:N leaf:N pair:A-B scale:N@SIZE; ? picks one (repeat).
     #[arg(long, value_name = "FAULT")]
     pub fault: Vec<String>,

@@ -168,6 +168,10 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     /// Discovery first: the other steps are planned on the machines that it finds.
     fn discover(&mut self) -> Vec<(NodeName, Machine)> {
         let plan = self.record.header.plan.clone();
+        if plan.tier == Tier::Image {
+            // An image is not the machine that it is looked at on.
+            return self.fleet.nodes().into_iter().map(|n| (n, Machine::default())).collect();
+        }
         let looks = probe::find("environment").map(|p| p.steps(&plan, &Machine::default())).unwrap_or_default();
         let wanted = plan.wants("environment");
         let from = self.record.outcomes.len();

@@ -16,13 +16,13 @@ use crate::cli;
 use crate::cluster::{Interrupt, Supervisor, World};
 use crate::cmd::{Failure, baseline, cluster, judge as judging, shell};
 use crate::exit::Exit;
-use crate::id::NodeName;
+use crate::id::{NodeName, clean, nearest};
 use crate::judge;
 use crate::measure::resolution;
-use crate::plan::{self, CheckPlan, RunPlan, Selection};
+use crate::plan::{self, CheckPlan, ImagePlan, RunPlan, Selection, Tier};
 use crate::probe;
 use crate::record::{Header, Writer};
-use crate::topology::{Leaf, Machine, SysRoot, discover};
+use crate::topology::{Leaf, Machine, SysRoot, Version, architecture, discover, gpu_specs};
 
 pub(super) fn run(args: cli::Check) -> Result<Exit, Failure> {
     let started = Instant::now();
@@ -33,6 +33,12 @@ pub(super) fn run(args: cli::Check) -> Result<Exit, Failure> {
         return Ok(Exit::Go);
     }
     let plan = resolve(&args, world.as_ref())?;
+    // An image is the same everywhere: the first task looks at it.
+    let alone = plan.tier == Tier::Image;
+    if alone && world.as_ref().is_some_and(|w| w.rank != 0) {
+        return Ok(Exit::Go);
+    }
+    let world = world.filter(|_| !alone);
     let supervisor = supervisor(interrupt.clone()).map_err(Failure::internal)?;
     match world {
         Some(world) if !args.dry_run => cluster::run(&args, world, plan, supervisor, interrupt),
@@ -122,10 +128,11 @@ fn listen() -> anyhow::Result<Interrupt> {
 }
 
 fn resolve(args: &cli::Check, world: Option<&World>) -> Result<CheckPlan, Failure> {
-    let run = match &args.plan {
+    let mut run = match &args.plan {
         Some(path) => plan::read(path).map_err(Failure::usage)?,
         None => RunPlan::default(),
     };
+    image(args, &mut run)?;
     // A relative --path would mean another place to whoever reads the record.
     let path = args.path.as_ref().map(std::path::absolute).transpose().context("--path").map_err(Failure::usage)?;
     // A record is JSON: a path that is no text could not be told in it.
@@ -144,6 +151,56 @@ fn resolve(args: &cli::Check, world: Option<&World>) -> Result<CheckPlan, Failur
     let fresh = Timestamp::now().as_nanosecond() as u64 ^ u64::from(std::process::id());
     plan::resolve(asked, run, &probe::names(), fresh).map_err(Failure::usage)
 }
+
+/// What was said of the image's machines goes into the plan, by which the record is judged.
+fn image(args: &cli::Check, run: &mut RunPlan) -> Result<(), Failure> {
+    let stated =
+        args.for_driver.is_some() || args.for_gpu.is_some() || args.for_kernel.is_some() || !args.needs.is_empty();
+    if stated && args.tier.or(run.tier) != Some(Tier::Image) {
+        return Err(Failure::usage(anyhow!("--for-driver, --for-gpu, --for-kernel and --needs are for --tier image")));
+    }
+    if stated {
+        let image = run.image.get_or_insert_with(ImagePlan::default);
+        for (from, to) in [
+            (&args.for_driver, &mut image.driver),
+            (&args.for_gpu, &mut image.gpu),
+            (&args.for_kernel, &mut image.kernel),
+        ] {
+            *to = from.clone().or(to.take());
+        }
+        if !args.needs.is_empty() {
+            image.needs = args.needs.clone();
+        }
+    }
+    let Some(image) = &run.image else { return Ok(()) };
+    let wrong = |what: String| Err(Failure::usage(anyhow!(what)));
+    for (name, version) in [("driver", &image.driver), ("kernel", &image.kernel)] {
+        if let Some(v) = version.as_ref().filter(|v| Version::parse(v).is_none()) {
+            return wrong(format!("`{}` is no version of a {name}; write it like 550.54.14", clean(v)));
+        }
+    }
+    if let Some(gpu) = image.gpu.as_ref().filter(|g| architecture(g).is_none()) {
+        let names: Vec<String> = gpu_specs().into_iter().filter(|g| g.capability.is_some()).map(|g| g.name).collect();
+        return wrong(format!(
+            "`{}` is no GPU that is known here: {}, or its compute capability as sm_90",
+            clean(gpu),
+            names.join(", ")
+        ));
+    }
+    let known: Vec<&str> = probe::image_parts().chain(PROVIDERS.iter().copied()).collect();
+    for need in &image.needs {
+        if !known.contains(&need.as_str()) {
+            let hint = nearest(need, known.iter().copied())
+                .map_or_else(|| format!("there are {}", known.join(", ")), |n| format!("did you mean `{n}`?"));
+            return wrong(format!("no part of an image is called `{}`; {hint}", clean(need)));
+        }
+    }
+    Ok(())
+}
+
+/// rdma-core's providers that drive adapters of training clusters.
+const PROVIDERS: &[&str] =
+    &["mlx5", "mlx4", "efa", "irdma", "bnxt_re", "hns", "mana", "rxe", "siw", "erdma", "qedr", "cxgb4"];
 
 fn supervisor(interrupt: Interrupt) -> anyhow::Result<Supervisor> {
     let program = std::env::current_exe().context("cannot find gonogo's own binary")?;

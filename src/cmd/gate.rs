@@ -13,7 +13,7 @@ use crate::exit::Exit;
 use crate::gate::{self, Claim, Launch, Ticket};
 use crate::hostlist;
 use crate::judge::{self, Decision};
-use crate::plan::{self, PlanHash};
+use crate::plan::{self, PlanHash, Tier};
 use crate::report;
 use crate::topology::{SysRoot, discover};
 
@@ -88,6 +88,13 @@ fn nodes(args: &cli::Gate) -> Result<Vec<String>, Failure> {
 fn by_record(path: &Path) -> Result<Verdict, Failure> {
     let case = Case::read(path, None, None)?;
     let (record, judgement) = (&case.record, case.judge());
+    if record.header.plan.tier == Tier::Image {
+        let error = anyhow!(
+            "the record {} is of an image and says nothing about a machine; run `gonogo check` on the nodes",
+            path.display()
+        );
+        return Err(Failure { exit: Exit::Hold, error });
+    }
     let shown = path.to_string_lossy();
     let mut view = report::view(&judgement, &shown);
     // The gate tells the verdict and its reasons; the tables are in the report.

@@ -84,7 +84,7 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
     let mut fleet = Simulated::new(shape, faults, seed);
     let probes: &[&str] = if args.alone { &["gemm", "memory", "tcp", "collective"] } else { &["tcp", "collective"] };
     let asked = Selection {
-        tier: Some(args.tier),
+        tier: Some(args.tier.into()),
         budget: Some(Time(Duration::from_secs(86_400))),
         only: probes.iter().map(|p| (*p).to_owned()).collect(),
         skip: Vec::new(),

@@ -91,7 +91,9 @@ pub(super) fn decide(findings: &[Finding], record: &Record, run: &RunPlan) -> (D
                 None => curable = false,
             },
             // A fabric is judged by itself, not in a record of nodes.
-            Subject::Run | Subject::Group(_) | Subject::Switch(_) | Subject::Cable(..) => curable = false,
+            Subject::Run | Subject::Image | Subject::Group(_) | Subject::Switch(_) | Subject::Cable(..) => {
+                curable = false
+            }
         }
     }
     exclude.sort();

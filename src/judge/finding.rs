@@ -37,6 +37,8 @@ impl Severity {
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     Run,
+    /// The container image that was looked at.
+    Image,
     Node(NodeName),
     Path(NodeName, PathBuf),
     /// From one node to another.
@@ -52,6 +54,7 @@ impl Subject {
     pub fn node(&self) -> Option<&NodeName> {
         match self {
             Subject::Run
+            | Subject::Image
             | Subject::Link(..)
             | Subject::Group(_)
             | Subject::Leaf(_)
@@ -66,6 +69,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Subject::Run => f.write_str("this run"),
+            Subject::Image => f.write_str("this image"),
             Subject::Node(n) => write!(f, "node {n}"),
             Subject::Link(a, b) => write!(f, "link {a} -> {b}"),
             Subject::Group(nodes) => {

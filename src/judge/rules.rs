@@ -5,6 +5,7 @@ mod configuration;
 mod environment;
 mod fabric;
 mod gpus;
+mod image;
 mod metrics;
 mod nccl;
 mod network;
@@ -178,6 +179,7 @@ pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -
     metrics::unmeasured_requirements(&cells, limits, &mut findings);
     environment::findings(record, run, &mut findings);
     gpus::findings(record, &mut findings);
+    image::findings(record, run, &mut findings);
     nccl::findings(record, &mut findings);
     ports::findings(record, &mut findings);
     fabric::findings(record, &mut findings);

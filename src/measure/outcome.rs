@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::NodeName;
 use crate::measure::Transport;
-use crate::topology::{Filesystem, Leaf, Machine, Nccl, Nvidia};
+use crate::topology::{Component, Filesystem, Leaf, Machine, Nccl, Nvidia, Start};
 use crate::unit::Unit;
 
 /// Which direction is better.
@@ -141,6 +141,10 @@ pub enum Facts {
     Nccl(Box<Nccl>),
     /// What a tool said of the fabric.
     Fabric(Box<Capture>),
+    /// The files of one kind of software in an image.
+    Software(Box<Component>),
+    /// How a container was started.
+    Start(Box<Start>),
     /// Who called at the coordinator's port without the token: address and times.
     Strangers(Vec<(String, u64)>),
 }

@@ -10,5 +10,5 @@ mod tier;
 
 pub use parse::{PlanError, parse, read};
 pub use resolve::{CheckPlan, PlanHash, ProbeTable, Selection, SelectionError, hex, resolve};
-pub use run::{Checkpoint, Interval, LeafPlan, Model, Nodes, Require, RunPlan, Time, Waiver};
+pub use run::{Checkpoint, ImagePlan, Interval, LeafPlan, Model, Nodes, Require, RunPlan, Time, Waiver};
 pub use tier::Tier;

@@ -119,6 +119,12 @@ pub fn resolve(
         let named = |list: &[String]| list.iter().any(|n| n == p.as_str());
         (asked.only.is_empty() || named(&asked.only)) && !named(&asked.skip)
     };
+    let tier = asked.tier.or(run.tier).unwrap_or_default();
+    let known: Vec<ProbeName> = known
+        .iter()
+        .filter(|k| tier.includes(k.as_str()) || asked.only.iter().any(|o| o == k.as_str()))
+        .cloned()
+        .collect();
     let named = known
         .iter()
         .filter(|k| asked.only.iter().chain(&run.require.probes).any(|n| n == k.as_str()))
@@ -128,7 +134,6 @@ pub fn resolve(
     if probes.is_empty() {
         return Err(SelectionError::Nothing);
     }
-    let tier = asked.tier.or(run.tier).unwrap_or_default();
     let budget = asked.budget.or(run.budget).unwrap_or(Time(tier.budget(asked.cluster)));
     if budget.0 < Duration::from_secs(1) {
         return Err(SelectionError::Budget(budget));

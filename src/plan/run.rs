@@ -28,6 +28,9 @@ pub struct RunPlan {
     /// Which nodes hang at which leaf switch; wins over Slurm's topology.conf.
     pub leaf: Vec<LeafPlan>,
     pub require: Require,
+    /// The container image that it runs from, for `--tier image`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImagePlan>,
     /// Findings that the operator accepts, each by code, with a reason and an end.
     pub waive: Vec<Waiver>,
 }
@@ -44,6 +47,20 @@ pub struct Nodes {
     /// GPUs that every node must have.
     #[serde(default)]
     pub gpus_per_node: u32,
+}
+
+/// The machines that an image is for, and what it must bring.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImagePlan {
+    /// NVIDIA's driver on them, such as `550.54.14`.
+    pub driver: Option<String>,
+    /// Their GPU, such as `H100` or `sm_90`.
+    pub gpu: Option<String>,
+    /// Their kernel, such as `5.15`.
+    pub kernel: Option<String>,
+    /// Parts that must be there and load: `nccl`, `ibverbs`, or a provider such as `mlx5`.
+    pub needs: Vec<String>,
 }
 
 /// A leaf switch.

@@ -16,6 +16,8 @@ pub enum Tier {
     Standard,
     /// Tens of minutes: sustained loads.
     Soak,
+    /// Seconds, in the CI of a container image: the software in it, no machine.
+    Image,
 }
 
 impl Tier {
@@ -28,6 +30,7 @@ impl Tier {
             (Tier::Standard, true) => 300,
             (Tier::Soak, false) => 1800,
             (Tier::Soak, true) => 3600,
+            (Tier::Image, _) => 5,
         })
     }
 
@@ -36,13 +39,19 @@ impl Tier {
             Tier::Quick => "quick",
             Tier::Standard => "standard",
             Tier::Soak => "soak",
+            Tier::Image => "image",
         }
+    }
+
+    /// Whether a probe belongs to the tier: an image is asked for its software, a machine for what it does.
+    pub fn includes(self, probe: &str) -> bool {
+        (probe == "image") == (self == Tier::Image)
     }
 
     /// The value of the three that belongs to this tier.
     pub fn pick<T>(self, quick: T, standard: T, soak: T) -> T {
         match self {
-            Tier::Quick => quick,
+            Tier::Quick | Tier::Image => quick,
             Tier::Standard => standard,
             Tier::Soak => soak,
         }

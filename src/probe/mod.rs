@@ -9,6 +9,7 @@ mod environment;
 mod fabric;
 mod gemm;
 mod gpu;
+mod image;
 mod memory;
 mod rdma;
 mod storage;
@@ -23,6 +24,7 @@ use crate::topology::Machine;
 pub use collective::{NCCL, group_step, nccl_step};
 pub use environment::{clock_step, gpus_step, launcher_step};
 pub use fabric::fabric_step;
+pub use image::image_parts;
 pub use rdma::{gpu_pair_step, rails_step};
 pub use storage::{shared_step, sweep as sweep_scratch};
 pub use tcp::latency_step;
@@ -68,6 +70,7 @@ pub const PROBES: &[&dyn Probe] = &[
     &rdma::RdmaProbe,
     &collective::HostCollective,
     &storage::Storage,
+    &image::Image,
 ];
 
 /// The probe of that name.

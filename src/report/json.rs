@@ -6,6 +6,7 @@ use crate::baseline::Source;
 use crate::id::NodeName;
 use crate::judge::{Cell, Coverage, Decision, Finding, Judgement, Placement, Verdict};
 use crate::plan::PlanHash;
+use crate::report::software::{Software, software};
 use crate::unit::Unit;
 
 /// Version of this document's form.
@@ -27,6 +28,8 @@ struct Document<'j> {
     coverage: &'j Coverage,
     findings: Vec<FindingOut<'j>>,
     metrics: Vec<MetricOut<'j>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    software: Vec<Software>,
 }
 
 #[derive(Serialize)]
@@ -92,6 +95,7 @@ pub fn render(j: &Judgement<'_>, record_path: &str) -> Result<String, serde_json
             .map(|f| FindingOut { finding: f, title: f.title(), suspect: f.suspect(), remedy: f.remedy() })
             .collect(),
         metrics: j.cells.iter().map(MetricOut::of).collect(),
+        software: software(j),
     };
     Ok(serde_json::to_string_pretty(&document)? + "\n")
 }

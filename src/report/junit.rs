@@ -10,6 +10,7 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use crate::id::clean;
 use crate::judge::{Cell, Finding, Judgement, Severity, Verdict};
 use crate::measure::Outcome;
+use crate::report::software::software;
 use crate::report::view::groups;
 
 /// Cases of a suite; a cluster's worth of passes is of no use in a viewer, and failures are never cut.
@@ -63,6 +64,16 @@ pub fn render(j: &Judgement<'_>) -> Result<String, quick_junit::SerializeError> 
             case.set_system_out(text);
         }
         suite(c.row.probe, case);
+    }
+    for s in software(j) {
+        let text = format!("{} {} {}", s.path, s.version, s.note);
+        let mut case =
+            TestCase::new(format!("{}: {}", s.part, s.name), status(s.loads, "does not load", &s.note, &text));
+        case.set_classname("image");
+        if s.loads {
+            case.set_system_out(text);
+        }
+        suite("image", case);
     }
     for line in &j.record.outcomes {
         if let Outcome::Waived { why, .. } = &line.outcome {

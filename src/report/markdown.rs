@@ -22,6 +22,13 @@ pub fn render(view: &View<'_>) -> String {
         out.push('\n');
         finding(group, &mut out);
     }
+    if !view.software.is_empty() {
+        out.push_str("\n| part | library | version | note | path |\n|---|---|---|---|---|\n");
+        for s in &view.software {
+            let cells = [&s.part, &s.name, &s.version, &s.note, &s.path].map(|c| text(c));
+            out.push_str(&format!("| {} |\n", cells.join(" | ")));
+        }
+    }
     let mut left_out = 0;
     for table in &view.tables {
         let mut part = format!("\n<details><summary>{}: {} rows</summary>\n\n", text(&table.probe), table.rows.len());

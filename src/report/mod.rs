@@ -8,6 +8,7 @@ mod junit;
 mod markdown;
 mod picture;
 mod prometheus;
+mod software;
 mod terminal;
 mod view;
 
@@ -18,5 +19,6 @@ pub use json::render as json;
 pub use junit::render as junit;
 pub use markdown::render as markdown;
 pub use prometheus::render as prometheus;
+pub use software::Software;
 pub use terminal::{Style, findings, render as terminal};
 pub use view::{FindingGroup, Row, Table, View, view};

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
 
 use crate::judge::{Severity, Verdict};
-use crate::report::{FindingGroup, Row, Table, View};
+use crate::report::{FindingGroup, Row, Software, Table, View};
 
 /// How to draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,10 @@ pub fn render(view: &View<'_>, style: Style) -> String {
         out.push('\n');
         draw(table, style, &mut out);
     }
+    if !view.software.is_empty() {
+        out.push('\n');
+        software(&view.software, style, &mut out);
+    }
     out.push('\n');
     style.labelled("coverage  ", &view.coverage, &mut out);
     for (i, line) in view.waived.iter().enumerate() {
@@ -147,6 +151,35 @@ fn finding(group: &FindingGroup<'_>, style: Style, out: &mut String) {
     } else {
         style.labelled("  suspect  ", f.suspect(), out);
         style.labelled("  do       ", f.remedy(), out);
+    }
+}
+
+/// A line a library; its path goes last and wraps the least.
+fn software(all: &[Software], style: Style, out: &mut String) {
+    let width = |title: &str, get: fn(&Software) -> &str| {
+        let most = all.iter().map(|s| get(s).chars().count()).max().unwrap_or(0);
+        most.max(title.len()).min(style.width / 4)
+    };
+    let part = width("image", |s| &s.part);
+    let version = width("version", |s| &s.version);
+    let head = format!("{:<part$}  {:<version$}  what", "image", "version");
+    out.push_str(&format!("{}\n", style.paint(BOLD, &head)));
+    for s in all {
+        let version_text: String = s.version.chars().take(version).collect();
+        let note = if s.note.is_empty() { String::new() } else { format!(": {}", s.note) };
+        // A file's path says its name.
+        let name = if s.version.is_empty() && s.loads && !s.path.contains(".so") {
+            format!("{} in ", s.name)
+        } else {
+            String::new()
+        };
+        let label = format!("{:<part$}  {version_text:<version$}  ", s.part);
+        let room = style.width.saturating_sub(label.chars().count()).max(20);
+        for (i, line) in wrap(&format!("{name}{}{note}", s.path), room).into_iter().enumerate() {
+            let lead = if i == 0 { label.clone() } else { " ".repeat(label.chars().count()) };
+            let text = format!("{lead}{line}");
+            out.push_str(&format!("{}\n", if s.loads { text } else { style.paint(RED, &text) }));
+        }
     }
 }
 

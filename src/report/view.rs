@@ -8,6 +8,8 @@ use crate::hostlist;
 use crate::id::{NodeName, clean, drives};
 use crate::judge::{Cell, Decision, Finding, Judgement, Severity, Verdict};
 use crate::measure::{Better, Outcome};
+use crate::plan::Tier;
+use crate::report::software::{Software, software};
 
 /// Findings of one code and weight.
 #[derive(Debug)]
@@ -61,6 +63,8 @@ pub struct View<'j> {
     pub provenance: Vec<String>,
     pub findings: Vec<FindingGroup<'j>>,
     pub tables: Vec<Table>,
+    /// What an image brings; empty for machines.
+    pub software: Vec<Software>,
     pub coverage: String,
     /// `probe, case: why`, with how often.
     pub waived: Vec<String>,
@@ -79,12 +83,8 @@ pub fn view<'j>(j: &'j Judgement<'_>, record_path: &str) -> View<'j> {
         provenance: provenance(j),
         findings: groups(&j.findings),
         tables: tables(j),
-        coverage: format!(
-            "{}; {} metrics measured, {} of them without a limit",
-            j.coverage.sentence(),
-            j.cells.len(),
-            j.coverage.without_limit
-        ),
+        software: software(j),
+        coverage: coverage(j),
         waived: waived(j),
         record_path: clean(record_path).into_owned(),
         placement: placement(j),
@@ -92,9 +92,15 @@ pub fn view<'j>(j: &'j Judgement<'_>, record_path: &str) -> View<'j> {
     }
 }
 
+fn coverage(j: &Judgement<'_>) -> String {
+    let metrics = format!("; {} metrics measured, {} of them without a limit", j.cells.len(), j.coverage.without_limit);
+    format!("{}{}", j.coverage.sentence(), if j.record.header.plan.tier == Tier::Image { "" } else { &metrics })
+}
+
 fn headline(j: &Judgement<'_>) -> String {
     let nodes = &j.record.header.nodes;
     let who = match nodes.as_slice() {
+        _ if j.record.header.plan.tier == Tier::Image => "this image".to_owned(),
         [one] => format!("node {one}"),
         many => format!("{} nodes", many.len()),
     };
@@ -299,6 +305,10 @@ fn next(j: &Judgement<'_>, record_path: &str) -> String {
     let p = &j.placement;
     let slurm = j.record.header.launcher.as_deref() == Some("Slurm");
     match (&j.decision, worst) {
+        // An image proves no machine: there the check goes on.
+        (Decision::Go, _) if j.record.header.plan.tier == Tier::Image => {
+            "srun --container-image=IMAGE gonogo check (or docker run, as above)".to_owned()
+        }
         (Decision::GoWithout { .. }, _) if slurm => {
             format!("gonogo gate {record} -- srun --exclude={{exclude}} -N{} CMD ARGS...", p.run_on.len())
         }

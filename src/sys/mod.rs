@@ -8,4 +8,5 @@ pub mod gemm;
 pub mod nccl;
 pub mod nvml;
 pub mod pages;
+pub mod software;
 pub mod verbs;

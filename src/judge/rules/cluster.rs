@@ -41,6 +41,8 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
             | measure::Facts::GpuLoad(_)
             | measure::Facts::Nccl(_)
             | measure::Facts::Peers(_)
+            | measure::Facts::Software(_)
+            | measure::Facts::Start(_)
             | measure::Facts::Slurmd(_) => {}
         }
     }

@@ -8,7 +8,7 @@ use crate::judge::Coverage;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::{Cases, Row, standing};
 use crate::localise::is_pairs;
-use crate::measure::{FailKind, Load, Measured, Outcome, WaiveKind};
+use crate::measure::{Facts, FailKind, Load, Measured, Outcome, WaiveKind};
 use crate::plan::RunPlan;
 use crate::record::{OutcomeLine, Record};
 
@@ -98,9 +98,7 @@ pub(super) fn coverage(
             );
         }
     }
-    if coverage.measured == 0
-        || !record.outcomes.iter().any(|l| l.outcome.measured().is_some_and(|m| !m.series.is_empty()))
-    {
+    if coverage.measured == 0 || !record.outcomes.iter().any(|l| l.outcome.measured().is_some_and(proves)) {
         findings.push(Finding::new(
             doc("COV-001"),
             Subject::Run,
@@ -181,6 +179,11 @@ fn failure(row: &Row<'_>, kind: FailKind, error: &str) -> Finding {
         FailKind::OtherWorld => "CLU-006",
     };
     Finding::new(doc(code), row.subject(), format!("{}, case `{}`: {error}", row.step, row.case))
+}
+
+/// Samples say something of a machine, a library that was loaded something of an image.
+fn proves(m: &Measured) -> bool {
+    !m.series.is_empty() || matches!(m.facts, Some(Facts::Software(_)))
 }
 
 /// Wrong answers fail at any speed.

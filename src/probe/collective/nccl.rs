@@ -74,7 +74,7 @@ fn tests(topology: &str, tier: Tier) -> Vec<Test> {
     }
     let whole = matches!(topology, "node" | "world");
     let sizes: &[u64] = match (whole, tier) {
-        (true, Tier::Quick) => &[8, MIB, GIB],
+        (true, Tier::Quick | Tier::Image) => &[8, MIB, GIB],
         (true, Tier::Standard) => {
             &[8, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, 2 * MIB, 16 * MIB, 128 * MIB, GIB, 4 * GIB]
         }

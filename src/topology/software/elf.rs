@@ -19,6 +19,24 @@ pub struct Elf {
     pub code: Vec<u32>,
     /// Compute capabilities with PTX, ascending.
     pub ptx: Vec<u32>,
+    /// Where its constants lie in the file, and how many bytes there are.
+    pub constants: Option<(u64, u64)>,
+}
+
+impl Elf {
+    /// What follows `mark` among the constants, up to the first byte that is no digit and no dot: `12.4` after `+cuda`.
+    pub fn number_after(&self, path: &Path, mark: &[u8]) -> Option<String> {
+        let (offset, size) = self.constants?;
+        let mut file = File::open(path).ok()?;
+        file.seek(SeekFrom::Start(offset)).ok()?;
+        let mut bytes = Vec::new();
+        file.take(size.min(MAX_CONSTANTS)).read_to_end(&mut bytes).ok()?;
+        let is_number = |b: &&u8| b.is_ascii_digit() || **b == b'.';
+        bytes.windows(mark.len()).enumerate().filter(|(_, w)| *w == mark).find_map(|(at, _)| {
+            let number: Vec<u8> = bytes[at + mark.len()..].iter().take(16).take_while(is_number).copied().collect();
+            String::from_utf8(number).ok().filter(|n| n.starts_with(|c: char| c.is_ascii_digit()))
+        })
+    }
 }
 
 /// Why a file is not read.
@@ -40,6 +58,8 @@ const ENTRY: usize = 32;
 const KIND_PTX: u16 = 1;
 /// More entries than any library has; cuBLASLt of CUDA 13 has 5400.
 const MAX_ENTRIES: usize = 100_000;
+/// More constants than that are not searched.
+const MAX_CONSTANTS: u64 = 64 << 20;
 /// Beyond this no padding between two containers goes.
 const MAX_GAP: u64 = 4096;
 
@@ -65,6 +85,7 @@ pub fn elf(path: &Path) -> Result<Elf, ElfError> {
             if tag == DT_SONAME { out.soname = Some(name) } else { out.needs.push(name) }
         }
     }
+    out.constants = stream.section_header_by_name(".rodata").map_err(junk)?.map(|h| (h.sh_offset, h.sh_size));
     let mut places = Vec::new();
     for name in SECTIONS {
         let header = stream.section_header_by_name(name).map_err(junk)?;
@@ -166,6 +187,15 @@ mod tests {
         bytes.extend([0; 24]);
         bytes.extend(container(&[(2, 100, 0), (0x10, 120, 8)]));
         assert_eq!(walked(bytes), (vec![80, 90, 100, 120], vec![90]));
+    }
+
+    #[test]
+    fn a_version_is_found_among_the_constants() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, b"....NCCL version 2.21.5+cuda, +cuda12.4\0").unwrap();
+        let at = |constants| Elf { constants, ..Elf::default() }.number_after(&path, b"+cuda");
+        assert_eq!((at(Some((4, 100))), at(Some((4, 10))), at(None)), (Some("12.4".into()), None, None));
     }
 
     #[test]

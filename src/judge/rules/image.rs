@@ -1,0 +1,472 @@
+//! What an image brings -> findings: what does not load, what does not go together, what it needs to be started with.
+
+use crate::id::clean;
+use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::rules::facts;
+use crate::measure;
+use crate::plan::{ImagePlan, RunPlan};
+use crate::record::Record;
+use crate::topology::{
+    Component, LibraryFile, Reach, Start, Version, architecture, driver_of, net_plugins, newest_cuda, oldest_cuda,
+    oldest_driver,
+};
+use crate::unit::Bytes;
+
+/// NCCL and Open MPI put their buffers there; Docker gives 64 MiB.
+const SMALL_SHM: Bytes = Bytes(Bytes::GIB);
+/// Since then the kernel hands a GPU's memory to an adapter as a dma-buf.
+const DMA_BUF: &str = "5.12";
+/// Parts of which two versions are one too many.
+const SINGLE: &[&str] = &["cuda", "cublaslt", "nccl", "ibverbs", "ucx", "mpi", "gdrcopy"];
+/// What a GPU needs for training.
+const FOR_GPUS: &[&str] = &["cuda", "cublaslt", "nccl"];
+
+/// The parts of an image by name.
+struct Parts<'r>(Vec<(&'r str, &'r Component)>);
+
+impl<'r> Parts<'r> {
+    fn files(&self, part: &str) -> impl Iterator<Item = &'r LibraryFile> + use<'r, '_> {
+        let part = part.to_owned();
+        self.0.iter().filter(move |(p, _)| *p == part).flat_map(|(_, c)| &c.files)
+    }
+
+    /// Those that some program can use: the loader knows them, or they lie where packages bring their own path.
+    fn working(&self, part: &str) -> impl Iterator<Item = &'r LibraryFile> + use<'r, '_> {
+        self.files(part).filter(|f| f.works() && !f.stub)
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.working(part).next().is_some()
+    }
+
+    /// Whether the loader gives it to a program that asks by name.
+    fn loads(&self, part: &str) -> bool {
+        self.working(part).any(|f| f.reach == Reach::Loaded)
+    }
+}
+
+/// Adds a finding: code, another severity than the code's, evidence, limit.
+type Add<'a> = &'a mut dyn FnMut(&str, Option<Severity>, String, &str);
+
+pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
+    let mut parts = Parts(Vec::new());
+    let mut start = None;
+    for (line, fact) in facts(record) {
+        match fact {
+            measure::Facts::Software(c) => parts.0.push((&line.case, c)),
+            measure::Facts::Start(s) => start = Some(&**s),
+            _ => {}
+        }
+    }
+    if parts.0.is_empty() && start.is_none() {
+        return;
+    }
+    let nothing = ImagePlan::default();
+    let plan = run.image.as_ref().unwrap_or(&nothing);
+    let driver_here = start.is_some_and(|s| s.nvidia);
+    let mut add = |code: &str, severity: Option<Severity>, evidence: String, limit: &str| {
+        let f = Finding::new(doc(code), Subject::Image, evidence).limit(limit);
+        findings.push(match severity {
+            Some(s) => f.severity(s),
+            None => f,
+        });
+    };
+    loading(&parts, &mut add);
+    needs(&parts, plan, &mut add);
+    verbs(&parts, &mut add);
+    doubles(&parts, &mut add);
+    driver(&parts, plan, driver_here, &mut add);
+    cuda(&parts, plan, &mut add);
+    code(&parts, plan, &mut add);
+    plugins(&parts, start, &mut add);
+    ucx(&parts, &mut add);
+    if let Some(start) = start {
+        environment(start, plan, &mut add);
+        starting(&parts, start, &mut add);
+    }
+    if let (Some(kernel), true) = (plan.kernel.as_deref().and_then(Version::parse), parts.has("nccl"))
+        && Version::parse(DMA_BUF).is_some_and(|v| kernel < v)
+    {
+        add("IMG-018", None, format!("kernel {kernel} is older than {DMA_BUF}"), "");
+    }
+}
+
+fn show(f: &LibraryFile) -> String {
+    let version = f.version.as_deref().map_or(String::new(), |v| format!(" {v}"));
+    format!("{}{version} at {}", f.name, f.path.display())
+}
+
+fn number(f: &LibraryFile) -> Option<Version> {
+    let text = f.version.as_deref()?;
+    Version::parse(&text[text.find(|c: char| c.is_ascii_digit())?..])
+}
+
+fn loading(parts: &Parts<'_>, add: Add<'_>) {
+    for (part, component) in &parts.0 {
+        // A provider that is named and absent is the provider's own matter; below.
+        for f in component.files.iter().filter(|_| *part != "providers") {
+            if let Some(error) = &f.error {
+                let severity = (f.reach != Reach::Loaded || *part == "ucx-modules").then_some(Severity::Warn);
+                add("IMG-001", severity, format!("{part}: {}: {}", f.path.display(), clean(error)), "");
+            }
+        }
+    }
+}
+
+fn needs(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
+    let for_gpus = if plan.gpu.is_some() { FOR_GPUS } else { &[] };
+    let stated = plan.needs.iter().map(|n| (n.as_str(), "stated as needed"));
+    for (need, why) in stated.chain(for_gpus.iter().map(|n| (*n, "a GPU is stated"))) {
+        let provider = |f: &LibraryFile| f.name == need && f.works() && f.reach == Reach::Loaded;
+        if parts.has(need) || parts.files("providers").any(provider) {
+            continue;
+        }
+        let there: Vec<String> = parts.files(need).map(|f| f.path.display().to_string()).collect();
+        let what = if there.is_empty() {
+            "is not in the image".to_owned()
+        } else {
+            format!("does not load: {}", there.join(", "))
+        };
+        add("IMG-002", None, format!("{} {what}", clean(need)), why);
+    }
+}
+
+fn verbs(parts: &Parts<'_>, add: Add<'_>) {
+    let providers: Vec<&LibraryFile> = parts.files("providers").collect();
+    if let Some(verbs) = parts.working("ibverbs").next() {
+        let broken: Vec<String> =
+            providers.iter().filter_map(|f| Some(format!("{} ({})", f.name, clean(f.error.as_ref()?)))).collect();
+        if !providers.iter().any(|f| f.works() && f.reach == Reach::Loaded) {
+            let why = match (providers.is_empty(), broken.is_empty()) {
+                (true, _) => "no provider is there".to_owned(),
+                (_, true) => format!(
+                    "/etc/libibverbs.d names none of those that are there: {}",
+                    providers.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ")
+                ),
+                _ => format!("no provider loads: {}", broken.join(", ")),
+            };
+            add("IMG-003", None, format!("{}, and {why}", show(verbs)), "");
+        } else if !broken.is_empty() {
+            add("IMG-003", Some(Severity::Warn), format!("named and not to be loaded: {}", broken.join(", ")), "");
+        }
+    } else if parts.has("nccl") && !parts.has("nccl-net") {
+        add("IMG-004", None, "no libibverbs.so.1 that loads, and no net plugin of NCCL".to_owned(), "");
+    }
+}
+
+fn doubles(parts: &Parts<'_>, add: Add<'_>) {
+    for part in SINGLE {
+        let files: Vec<&LibraryFile> = parts.working(part).collect();
+        let Some(first) = files.iter().find(|f| f.reach == Reach::Loaded).or(files.first()) else { continue };
+        let others: Vec<&&LibraryFile> =
+            files.iter().filter(|f| f.name == first.name && f.version != first.version).collect();
+        if others.is_empty() {
+            continue;
+        }
+        let older_wins = others.iter().any(|o| {
+            o.reach == Reach::Hidden
+                && first.reach == Reach::Loaded
+                && number(o).zip(number(first)).is_some_and(|(o, f)| o > f)
+        });
+        let list: Vec<String> = others
+            .iter()
+            .map(|f| {
+                let who = if f.reach == Reach::Apart { "for programs that bring its path" } else { "hidden behind it" };
+                format!("{} ({who})", show(f))
+            })
+            .collect();
+        let wins = if first.reach == Reach::Loaded { "programs get " } else { "" };
+        let evidence = format!("{wins}{}; also there: {}", show(first), list.join("; "));
+        add(
+            "IMG-005",
+            older_wins.then_some(Severity::Fail),
+            evidence,
+            if older_wins { "an older one hides a newer one" } else { "" },
+        );
+    }
+}
+
+fn driver(parts: &Parts<'_>, plan: &ImagePlan, driver_here: bool, add: Add<'_>) {
+    for f in parts.files("driver") {
+        let compat = f.path.components().any(|c| c.as_os_str() == "compat");
+        if f.reach == Reach::Apart {
+            continue;
+        }
+        if f.stub && f.reach == Reach::Loaded {
+            // Programs ask for libcuda.so.1; only few take the name for linking.
+            let severity = (f.name != "libcuda.so.1" && f.name != "libnvidia-ml.so.1").then_some(Severity::Warn);
+            add("IMG-006", severity, format!("who asks for {} gets the stub {}", f.name, f.path.display()), "");
+        } else if !f.stub && !driver_here && !compat {
+            let stated = plan.driver.as_deref().and_then(Version::parse);
+            let differs = number(f).zip(stated.clone()).is_some_and(|(f, s)| f != s);
+            let limit = stated.map_or(String::new(), |s| format!("driver {s}"));
+            add("IMG-007", differs.then_some(Severity::Fail), show(f), &limit);
+        }
+    }
+}
+
+/// Toolkits by the parts that tell theirs: part, file, version.
+fn toolkits<'r>(parts: &Parts<'r>) -> Vec<(&'static str, &'r LibraryFile, Version)> {
+    let mut out = Vec::new();
+    for part in FOR_GPUS {
+        for f in parts.working(part) {
+            let text = if *part == "cuda" { f.version.as_deref() } else { f.cuda.as_deref() };
+            out.extend(text.and_then(Version::parse).map(|v| (*part, f, v)));
+        }
+    }
+    out
+}
+
+fn cuda(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
+    let toolkits = toolkits(parts);
+    let compat = |cuda: &Version| {
+        parts.files("driver").any(|f| {
+            let branch = driver_of(cuda).map(|d| d.major());
+            f.path.components().any(|c| c.as_os_str() == "compat") && number(f).map(|v| v.major()) >= branch
+        })
+    };
+    if let Some(driver) = plan.driver.as_deref().and_then(Version::parse) {
+        let list = |old: &dyn Fn(&Version) -> Option<Version>| {
+            let too_new = toolkits.iter().filter_map(|(part, f, v)| {
+                let least = old(v).filter(|least| driver < *least)?;
+                Some((format!("{part} of CUDA {v} ({})", f.path.display()), v, least))
+            });
+            too_new.collect::<Vec<_>>()
+        };
+        let refused = list(&|v| oldest_driver(v));
+        let limited = list(&|v| driver_of(v).filter(|_| oldest_driver(v).is_some_and(|o| driver >= o)));
+        for (all, code) in [(refused, "IMG-008"), (limited, "IMG-009")] {
+            let Some((_, newest, least)) = all.iter().max_by_key(|(_, v, _)| (*v).clone()) else { continue };
+            let what: Vec<&str> = all.iter().map(|(t, ..)| t.as_str()).collect();
+            let saved = code == "IMG-008" && compat(newest);
+            let how = if saved { "; the image brings CUDA's forward compatibility libraries" } else { "" };
+            let evidence = format!("driver {driver} and {}{how}", what.join(", "));
+            let limit = format!("CUDA {newest}: driver {least} or newer");
+            add(code, saved.then_some(Severity::Warn), evidence, &limit);
+        }
+    }
+    let mut majors: Vec<u32> = toolkits.iter().map(|(_, _, v)| v.major()).collect();
+    majors.sort_unstable();
+    majors.dedup();
+    if majors.len() > 1 {
+        let list: Vec<String> =
+            toolkits.iter().map(|(part, f, v)| format!("{part} {v} at {}", f.path.display())).collect();
+        add("IMG-011", None, list.join(", "), "");
+    }
+}
+
+fn code(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
+    let Some(gpu) = &plan.gpu else { return };
+    let Some(capability) = architecture(gpu) else {
+        add("IMG-010", Some(Severity::Hold), format!("`{}` is no GPU that is known here", clean(gpu)), "");
+        return;
+    };
+    for (part, f, v) in toolkits(parts) {
+        let oldest = oldest_cuda(capability);
+        if let Some(oldest) = oldest.filter(|o| v < *o) {
+            let limit = format!("CUDA {oldest} is the first for sm_{capability}");
+            add("IMG-010", None, format!("{part} of CUDA {v} at {}", f.path.display()), &limit);
+        } else if let Some(newest) = newest_cuda(capability).filter(|n| v.major() > *n) {
+            let limit = format!("CUDA {newest} is the last for sm_{capability}");
+            add("IMG-010", None, format!("{part} of CUDA {v} at {}", f.path.display()), &limit);
+        }
+    }
+    for part in ["cublaslt", "nccl"] {
+        for f in parts.working(part).filter(|f| !f.code.is_empty() || !f.ptx.is_empty()) {
+            // Machine code runs on the same major version, from its minor version on (CUDA's binary compatibility).
+            let native = f.code.iter().any(|c| c / 10 == capability / 10 && *c <= capability);
+            let ptx = f.ptx.iter().any(|c| *c <= capability);
+            if !native {
+                let has = |list: &[u32]| list.iter().map(|c| format!("sm_{c}")).collect::<Vec<_>>().join(" ");
+                let how = if ptx { "; the driver must compile its PTX first" } else { "" };
+                let evidence = format!("{} has code for {}{how}", show(f), has(&f.code));
+                // The file that no program gets by itself may be for others.
+                let severity = (ptx || f.reach == Reach::Hidden).then_some(Severity::Warn);
+                add("IMG-010", severity, evidence, &format!("{} is sm_{capability}", clean(gpu)));
+            }
+        }
+    }
+}
+
+fn plugins(parts: &Parts<'_>, start: Option<&Start>, add: Add<'_>) {
+    let asked = start.and_then(|s| s.environment.get("NCCL_NET_PLUGIN")).map(String::as_str);
+    let wanted = |f: &&LibraryFile| match asked {
+        Some(name) => f.name == *name || f.name == format!("libnccl-net-{name}.so"),
+        None => f.name.starts_with("libnccl-net.so"),
+    };
+    for plugin in parts.working("nccl-net").filter(wanted).filter(|f| f.waits_for.is_empty()) {
+        for nccl in parts.working("nccl") {
+            let Some((oldest, newest)) = number(nccl).and_then(|v| net_plugins(&v)) else { continue };
+            if !plugin.offers.iter().any(|v| (oldest..=newest).contains(v)) {
+                let list = plugin.offers.iter().map(|v| format!("v{v}")).collect::<Vec<_>>().join(" ");
+                let list = if list.is_empty() { "no version that is known".to_owned() } else { list };
+                let evidence = format!("{} offers {list} to {}", plugin.path.display(), show(nccl));
+                add("IMG-012", None, evidence, &format!("this NCCL takes v{oldest} to v{newest}"));
+            }
+        }
+    }
+}
+
+fn ucx(parts: &Parts<'_>, add: Add<'_>) {
+    let Some(ucx) = parts.working("ucx").next() else { return };
+    let module = |name: &str| parts.working("ucx-modules").any(|f| f.name.contains(name));
+    let lacks: Vec<&str> = [("libuct_cuda", parts.has("cuda")), ("libuct_ib", parts.has("ibverbs"))]
+        .into_iter()
+        .filter(|(name, wanted)| *wanted && !module(name))
+        .map(|(name, _)| name)
+        .collect();
+    if !lacks.is_empty() {
+        add("IMG-015", None, format!("{} without {}", show(ucx), lacks.join(", ")), "");
+    }
+}
+
+/// Variables that take a transport away: name, value.
+const OFF: &[(&str, &str)] = &[
+    ("NCCL_P2P_DISABLE", "1"),
+    ("NCCL_SHM_DISABLE", "1"),
+    ("NCCL_IB_DISABLE", "1"),
+    ("NCCL_NVLS_ENABLE", "0"),
+    ("NCCL_NET", "Socket"),
+    ("NCCL_NET_GDR_LEVEL", "LOC"),
+    ("NCCL_NET_GDR_LEVEL", "0"),
+    ("CUDA_LAUNCH_BLOCKING", "1"),
+    ("UCX_TLS", "tcp"),
+    ("NVIDIA_VISIBLE_DEVICES", "void"),
+    ("NVIDIA_VISIBLE_DEVICES", "none"),
+    ("CUDA_VISIBLE_DEVICES", ""),
+];
+
+/// Variables that are right on one kind of machine, or only while looking for a fault.
+const PINNED: &[&str] = &[
+    "NCCL_ALGO",
+    "NCCL_PROTO",
+    "NCCL_TOPO_FILE",
+    "NCCL_GRAPH_FILE",
+    "NCCL_IB_HCA",
+    "NCCL_IB_GID_INDEX",
+    "NCCL_SOCKET_IFNAME",
+    "GLOO_SOCKET_IFNAME",
+    "NCCL_MIN_NCHANNELS",
+    "NCCL_MAX_NCHANNELS",
+    "NCCL_MIN_CTAS",
+    "NCCL_MAX_CTAS",
+    "NCCL_BUFFSIZE",
+    "NCCL_NTHREADS",
+    "NCCL_CROSS_NIC",
+    "UCX_NET_DEVICES",
+    "CUDA_VISIBLE_DEVICES",
+    "LD_PRELOAD",
+    "TORCH_NCCL_BLOCKING_WAIT",
+];
+
+fn environment(start: &Start, plan: &ImagePlan, add: Add<'_>) {
+    let files = start.settings.iter().map(|(f, k, v)| (k, v, format!(" in {}", f.display())));
+    let all = start.environment.iter().map(|(k, v)| (k, v, String::new())).chain(files);
+    let (mut off, mut pinned) = (Vec::new(), Vec::new());
+    for (name, value, place) in all {
+        let shown = format!("{}={}{place}", clean(name), clean(value));
+        let noisy = name == "NCCL_DEBUG" && ["TRACE", "INFO"].contains(&value.as_str());
+        if OFF.iter().any(|(n, v)| n == name && v.eq_ignore_ascii_case(value)) {
+            off.push(shown);
+        } else if noisy || PINNED.contains(&name.as_str()) && !value.is_empty() {
+            pinned.push(shown);
+        } else if name == "NVIDIA_DRIVER_CAPABILITIES"
+            && !value.contains("all")
+            && !(value.contains("compute") && value.contains("utility"))
+        {
+            off.push(format!("{shown}: without compute and utility the toolkit mounts no libcuda and no NVML"));
+        }
+    }
+    if !off.is_empty() {
+        add("IMG-013", None, off.join(", "), "");
+    }
+    if !pinned.is_empty() {
+        add("IMG-014", None, pinned.join(", "), "");
+    }
+    if let (Some(require), Some(driver)) = (start.environment.get("NVIDIA_REQUIRE_CUDA"), &plan.driver)
+        && !start.environment.get("NVIDIA_DISABLE_REQUIRE").is_some_and(|v| ["1", "true"].contains(&v.as_str()))
+        && let Some(driver) = Version::parse(driver)
+        && !requirement(require, &driver)
+    {
+        add("IMG-016", None, format!("NVIDIA_REQUIRE_CUDA={}", clean(require)), &format!("driver {driver}"));
+    }
+}
+
+/// Whether a driver meets what an image requires of it: conditions apart by blanks are alternatives, by commas all must hold
+/// (nvidia-container-toolkit). What is no condition on the driver or its CUDA is taken to hold.
+fn requirement(text: &str, driver: &Version) -> bool {
+    let cuda = ["13.1", "13.0", "12.9", "12.8", "12.6", "12.5", "12.4", "12.3", "12.2", "12.1", "12.0", "11.8"]
+        .into_iter()
+        .filter_map(Version::parse)
+        .find(|c| driver_of(c).is_some_and(|d| *driver >= d));
+    let holds = |condition: &str| {
+        let at = condition.find(['<', '>', '=', '!']);
+        let Some((name, rest)) = at.map(|i| condition.split_at(i)) else { return true };
+        let end = rest.find(|c: char| !"<>=!".contains(c)).unwrap_or(rest.len());
+        let (operator, value) = rest.split_at(end);
+        let (Some(value), Some(actual)) = (
+            Version::parse(value),
+            match name {
+                "cuda" => cuda.as_ref(),
+                "driver" => Some(driver),
+                _ => None,
+            },
+        ) else {
+            return true;
+        };
+        match operator {
+            ">=" => *actual >= value,
+            ">" => *actual > value,
+            "<=" => *actual <= value,
+            "<" => *actual < value,
+            "=" | "==" => *actual == value,
+            "!=" => *actual != value,
+            _ => true,
+        }
+    };
+    let mut groups = text.split_whitespace().peekable();
+    groups.peek().is_none() || groups.any(|g| g.split(',').all(holds))
+}
+
+fn starting(parts: &Parts<'_>, start: &Start, add: Add<'_>) {
+    let mut how = Vec::new();
+    let rdma = parts.loads("ibverbs");
+    if let (true, Some(limit)) = (rdma, start.memlock) {
+        how.push(format!("--ulimit memlock=-1 (here {limit})"));
+    }
+    if rdma && !start.infiniband {
+        how.push("--device=/dev/infiniband (absent here)".to_owned());
+    }
+    if let (true, Some(shm)) = (parts.has("nccl") || parts.has("mpi"), start.shm.filter(|s| *s < SMALL_SHM)) {
+        how.push(format!("--ipc=host or --shm-size=8g (/dev/shm is {shm} here)"));
+    }
+    if FOR_GPUS.iter().any(|p| parts.has(p)) && !start.nvidia {
+        how.push("--gpus all (no driver here)".to_owned());
+    }
+    if !how.is_empty() {
+        add("IMG-017", None, how.join(", "), "");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requirements_are_alternatives_of_conditions() {
+        let meets = |text: &str, driver: &str| requirement(text, &Version::parse(driver).unwrap());
+        let nvidia = "cuda>=12.4 brand=tesla,driver>=470,driver<471 brand=tesla,driver>=535,driver<536";
+        assert!(meets(nvidia, "550.54.14") && meets(nvidia, "535.183.01") && meets(nvidia, "470.57"));
+        assert!(!meets(nvidia, "545.23") && !meets(nvidia, "460.1"));
+        assert!(
+            meets("", "470") && meets("cuda", "470") && meets("arch=amd64", "470") && !meets("cuda!=12.4", "550.54.14")
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nonsense_is_survived(text in "(cuda|driver|brand|>=|<|=|!|,| |[0-9.]|\\PC){0,20}") {
+            requirement(&text, &Version::parse("550").unwrap());
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! `image`: the software that a container image brings for a training run, each library really loaded, without a GPU.
+
+mod search;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Child, Step};
+use crate::id::ProbeName;
+use crate::measure::{Facts, Measured, Metric, Outcome, WaiveKind};
+use crate::plan::CheckPlan;
+use crate::probe::{Probe, ProbeError, step};
+use crate::sys::software::{Ask, Loaded, load};
+use crate::topology::{Component, Elf, LibraryFile, Machine, Reach, SysRoot, elf, start};
+
+use search::{Folders, matches};
+
+pub struct Image;
+
+/// The case that tells how the container was started.
+const START: &str = "start";
+/// Files of one kind that are looked at: an image with more of them has other worries.
+const MAX_FILES: usize = 48;
+/// The newest version of the net plugin's interface that is looked for.
+const NEWEST_PLUGIN: u32 = 32;
+
+/// One kind of software: how its files are called and what they are asked.
+struct Kind {
+    case: &'static str,
+    /// Beginnings of file names, up to `.so`.
+    stems: &'static [&'static str],
+    /// Files lie in this folder beside the libraries.
+    beside: Option<&'static str>,
+    /// Programs ask for it by the name in the library, not by the file's: that of a plugin is the file's.
+    by_soname: bool,
+    version: Ask,
+    cuda: Ask,
+    /// Whether it has code for GPUs.
+    code: bool,
+}
+
+const PLAIN: Kind = Kind {
+    case: "",
+    stems: &[],
+    beside: None,
+    by_soname: true,
+    version: Ask::Nothing,
+    cuda: Ask::Nothing,
+    code: false,
+};
+
+const KINDS: &[Kind] = &[
+    Kind { case: "driver", stems: &["libcuda", "libnvidia-ml"], by_soname: false, ..PLAIN },
+    Kind { case: "cuda", stems: &["libcudart"], version: Ask::Cuda("cudaRuntimeGetVersion"), ..PLAIN },
+    Kind {
+        case: "cublaslt",
+        stems: &["libcublasLt"],
+        version: Ask::Blas("cublasLtGetVersion"),
+        cuda: Ask::BlasCuda("cublasLtGetCudartVersion"),
+        code: true,
+        ..PLAIN
+    },
+    Kind { case: "nccl", stems: &["libnccl"], version: Ask::Nccl("ncclGetVersion"), code: true, ..PLAIN },
+    Kind { case: "nccl-net", stems: &["libnccl-net*"], by_soname: false, ..PLAIN },
+    Kind { case: "ibverbs", stems: &["libibverbs"], ..PLAIN },
+    Kind { case: "providers", stems: &["lib*-rdmav*"], beside: Some("libibverbs"), by_soname: false, ..PLAIN },
+    Kind { case: "ucx", stems: &["libucp"], version: Ask::Three("ucp_get_version"), ..PLAIN },
+    Kind { case: "ucx-modules", stems: &["libuct_*"], beside: Some("ucx"), by_soname: false, ..PLAIN },
+    Kind { case: "mpi", stems: &["libmpi", "libmpich"], version: Ask::Text("MPI_Get_library_version"), ..PLAIN },
+    Kind { case: "gdrcopy", stems: &["libgdrapi"], version: Ask::Two("gdr_runtime_get_version"), ..PLAIN },
+];
+
+/// The kinds of software that are looked for, by name.
+pub fn image_parts() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|k| k.case)
+}
+
+#[derive(Serialize, Deserialize)]
+struct Args {
+    part: String,
+}
+
+impl Probe for Image {
+    fn name(&self) -> ProbeName {
+        ProbeName::new("image")
+    }
+
+    fn about(&self) -> &'static str {
+        "what an image brings: CUDA, cuBLASLt, NCCL, plugins, verbs, UCX, MPI, GDRCopy, loaded; how it must be started"
+    }
+
+    fn needs(&self) -> &'static str {
+        "--tier image"
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        &[]
+    }
+
+    fn steps(&self, plan: &CheckPlan, _: &Machine) -> Vec<Step> {
+        // A process each: a library may crash or hang in its constructor, and the others are to be known all the same.
+        image_parts()
+            .chain([START])
+            .map(|part| {
+                let mut step = step(self, plan, vec![part.to_owned()], Args { part: part.to_owned() }, 150);
+                step.name = format!("image-{part}");
+                step.exclusive = false;
+                step
+            })
+            .collect()
+    }
+
+    fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
+        let Args { part } = child.args()?;
+        let told = |facts| Outcome::Measured(Measured { facts: Some(facts), ..Measured::default() });
+        let outcome = match KINDS.iter().find(|k| k.case == part) {
+            Some(kind) => {
+                let files = inventory(kind, &Folders::find());
+                if files.is_empty() {
+                    let names: Vec<String> = kind.stems.iter().map(|s| format!("{s}.so")).collect();
+                    Outcome::waived(WaiveKind::Absent, format!("not in this image: {}", names.join(", ")))
+                } else {
+                    told(Facts::Software(Box::new(Component { files })))
+                }
+            }
+            None => told(Facts::Start(Box::new(start(&SysRoot::live())))),
+        };
+        Ok(child.outcome(&part, outcome)?)
+    }
+}
+
+/// Every file of a kind, those that programs get first.
+fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
+    let mut found: Vec<(String, PathBuf, bool, Elf, Option<String>)> = Vec::new();
+    for (path, known) in folders.files(kind.beside, |name| kind.stems.iter().any(|s| matches(s, name))) {
+        let Ok(real) = path.canonicalize() else { continue };
+        if found.len() >= MAX_FILES || found.iter().any(|(_, p, ..)| *p == real) {
+            continue;
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (head, error) = match elf(&real) {
+            Ok(head) => (head, None),
+            Err(e) => (Elf::default(), Some(e.to_string())),
+        };
+        let name = head.soname.clone().filter(|_| kind.by_soname).unwrap_or(name);
+        found.push((name, real, known, head, error));
+    }
+    let mut out: Vec<LibraryFile> = Vec::new();
+    for (name, path, known, head, error) in found {
+        // The first of a name is what the loader takes, unless the loader says otherwise.
+        let first = known && kind.beside.is_none() && !out.iter().any(|f| f.name == name);
+        let asked = if first { PathBuf::from(&name) } else { path.clone() };
+        let mut file = LibraryFile { name, path, error, ..LibraryFile::default() };
+        let loaded = load(&asked).map_err(|e| e.to_string());
+        let taken = loaded.as_ref().ok().filter(|_| first).and_then(|_| search::mapped(&file.path, &kind.stems[0][..]));
+        file.reach = match (known, kind.beside.is_some()) {
+            (true, true) => Reach::Loaded,
+            (true, false) if first && taken.as_ref().is_none_or(|t| *t == file.path) => Reach::Loaded,
+            (true, false) => Reach::Hidden,
+            (false, _) => Reach::Apart,
+        };
+        match loaded.or_else(|e| if first { load(&file.path).map_err(|_| e) } else { Err(e) }) {
+            Ok(library) => ask(kind, &library, &mut file),
+            Err(error) if file.error.is_none() => {
+                let lack = search::lacking(&file.path, &head, folders);
+                match lack.others.is_empty() && !lack.driver.is_empty() {
+                    true => file.waits_for = lack.driver,
+                    false if lack.others.is_empty() => file.error = Some(error),
+                    false => file.error = Some(format!("{error} (lacking: {})", lack.others.join(", "))),
+                }
+            }
+            Err(_) => {}
+        }
+        file.version = file.version.or_else(|| search::version_of(&file.path));
+        if kind.case == "nccl" {
+            file.cuda = head.number_after(&file.path, b"+cuda");
+        }
+        if kind.code {
+            (file.code, file.ptx) = (head.code, head.ptx);
+        }
+        file.stub |= kind.case == "driver" && file.path.components().any(|c| c.as_os_str() == "stubs");
+        out.push(file);
+    }
+    if kind.case == "providers" {
+        providers(&mut out);
+    }
+    out.sort_by_key(|f| f.reach as u8);
+    out
+}
+
+/// Asks a library that is open.
+fn ask(kind: &Kind, library: &Loaded, file: &mut LibraryFile) {
+    file.version = library.version(kind.version);
+    file.cuda = library.version(kind.cuda);
+    file.stub = kind.case == "driver" && library.is_stub();
+    if kind.case == "nccl-net" {
+        file.offers = (2..=NEWEST_PLUGIN).filter(|v| library.has(&format!("ncclNetPlugin_v{v}"))).collect();
+    }
+}
+
+/// libibverbs loads those providers that a file in its folder names; those that it names and that are not there are told, too.
+fn providers(files: &mut Vec<LibraryFile>) {
+    let named = search::providers(Path::new("/etc/libibverbs.d"));
+    for file in files.iter_mut() {
+        let name = file.name.trim_start_matches("lib").split("-rdmav").next().unwrap_or_default().to_owned();
+        if !named.iter().any(|(n, _)| *n == name) {
+            file.reach = Reach::Apart;
+        }
+        file.name = name;
+    }
+    for (name, path) in named {
+        if !files.iter().any(|f| f.name == name) {
+            let error = Some("named there, and its library is not in the image".to_owned());
+            files.push(LibraryFile { name, path, error, ..LibraryFile::default() });
+        }
+    }
+}
