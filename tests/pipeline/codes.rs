@@ -226,6 +226,7 @@ fn provoke(code: &str) -> Option<Record> {
             }
         }),
         "ENV-008" => node(&|m| m.memory.shm = Some(Bytes(64 << 20))),
+        code if code.starts_with("IMG-") => crate::image::provoke(code),
         code if code.starts_with("NCL-") => crate::nccl::provoke(code),
         code if code.starts_with("GPU-") => {
             let ours = Gpu { name: "H200".into(), uuid: "GPU-1".into(), pci: "0000:19:00.0".into(), ..Gpu::default() };

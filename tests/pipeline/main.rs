@@ -7,6 +7,7 @@ mod fabric;
 mod fuzz;
 mod golden;
 mod honesty;
+mod image;
 mod nccl;
 mod renderers;
 mod supervisor;

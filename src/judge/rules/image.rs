@@ -72,6 +72,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
         });
     };
     loading(&parts, &mut add);
+    lost(&parts, &mut add);
     needs(&parts, plan, &mut add);
     verbs(&parts, &mut add);
     doubles(&parts, &mut add);
@@ -108,6 +109,17 @@ fn loading(parts: &Parts<'_>, add: Add<'_>) {
             if let Some(error) = &f.error {
                 let severity = (f.reach != Reach::Loaded || *part == "ucx-modules").then_some(Severity::Warn);
                 add("IMG-001", severity, format!("{part}: {}: {}", f.path.display(), clean(error)), "");
+            }
+        }
+    }
+}
+
+/// Where the loader looks, and no file of the name is what it takes.
+fn lost(parts: &Parts<'_>, add: Add<'_>) {
+    for part in SINGLE {
+        for f in parts.working(part).filter(|f| f.reach == Reach::Hidden) {
+            if !parts.files(part).any(|o| o.name == f.name && o.reach == Reach::Loaded) {
+                add("IMG-019", None, show(f), "");
             }
         }
     }
@@ -261,7 +273,8 @@ fn code(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
         add("IMG-010", Some(Severity::Hold), format!("`{}` is no GPU that is known here", clean(gpu)), "");
         return;
     };
-    for (part, f, v) in toolkits(parts) {
+    // What code is there is seen; only where it is not, the toolkit's age tells.
+    for (part, f, v) in toolkits(parts).into_iter().filter(|(_, f, _)| f.code.is_empty() && f.ptx.is_empty()) {
         let oldest = oldest_cuda(capability);
         if let Some(oldest) = oldest.filter(|o| v < *o) {
             let limit = format!("CUDA {oldest} is the first for sm_{capability}");
@@ -291,7 +304,7 @@ fn code(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
 fn plugins(parts: &Parts<'_>, start: Option<&Start>, add: Add<'_>) {
     let asked = start.and_then(|s| s.environment.get("NCCL_NET_PLUGIN")).map(String::as_str);
     let wanted = |f: &&LibraryFile| match asked {
-        Some(name) => f.name == *name || f.name == format!("libnccl-net-{name}.so"),
+        Some(name) => f.name == *name || f.name.starts_with(&format!("libnccl-net-{name}.so")),
         None => f.name.starts_with("libnccl-net.so"),
     };
     for plugin in parts.working("nccl-net").filter(wanted).filter(|f| f.waits_for.is_empty()) {
@@ -398,7 +411,9 @@ fn requirement(text: &str, driver: &Version) -> bool {
     let cuda = ["13.1", "13.0", "12.9", "12.8", "12.6", "12.5", "12.4", "12.3", "12.2", "12.1", "12.0", "11.8"]
         .into_iter()
         .filter_map(Version::parse)
-        .find(|c| driver_of(c).is_some_and(|d| *driver >= d));
+        .find(|c| driver_of(c).is_some_and(|d| *driver >= d))
+        // Older than all of these.
+        .or_else(|| Version::parse("11"));
     let holds = |condition: &str| {
         let at = condition.find(['<', '>', '=', '!']);
         let Some((name, rest)) = at.map(|i| condition.split_at(i)) else { return true };

@@ -2,6 +2,7 @@
 
 mod search;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,7 @@ const KINDS: &[Kind] = &[
         case: "cublaslt",
         stems: &["libcublasLt"],
         version: Ask::Blas("cublasLtGetVersion"),
+        // Of the runtime that is linked into it, which decides what driver it needs.
         cuda: Ask::BlasCuda("cublasLtGetCudartVersion"),
         code: true,
         ..PLAIN
@@ -130,40 +132,63 @@ impl Probe for Image {
     }
 }
 
+/// A file that may be one of a kind.
+struct Candidate {
+    /// What a program asks for.
+    name: String,
+    path: PathBuf,
+    /// The loader looks there.
+    known: bool,
+    head: Elf,
+    error: Option<String>,
+}
+
 /// Every file of a kind, those that programs get first.
 fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
-    let mut found: Vec<(String, PathBuf, bool, Elf, Option<String>)> = Vec::new();
+    let mut found: Vec<Candidate> = Vec::new();
     for (path, known) in folders.files(kind.beside, |name| kind.stems.iter().any(|s| matches(s, name))) {
         let Ok(real) = path.canonicalize() else { continue };
-        if found.len() >= MAX_FILES || found.iter().any(|(_, p, ..)| *p == real) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if found.len() < MAX_FILES && !found.iter().any(|c| c.path == real) {
+            found.push(Candidate::read(kind, name, real, known));
+        }
+    }
+    // What programs get, by the name that they ask for: the loader says, and it may know a place that was not looked into.
+    let mut taken: HashMap<String, Option<PathBuf>> = HashMap::new();
+    let names: Vec<String> = found.iter().filter(|c| c.known).map(|c| c.name.clone()).collect();
+    for name in names.into_iter().filter(|_| kind.beside.is_none()) {
+        if taken.contains_key(&name) {
             continue;
         }
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (head, error) = match elf(&real) {
-            Ok(head) => (head, None),
-            Err(e) => (Elf::default(), Some(e.to_string())),
-        };
-        let name = head.soname.clone().filter(|_| kind.by_soname).unwrap_or(name);
-        found.push((name, real, known, head, error));
+        // Open while it is looked for in memory.
+        let open = load(Path::new(&name));
+        let path = open.ok().and_then(|_open| {
+            let same: Vec<&Path> = found.iter().filter(|c| c.name == name).map(|c| c.path.as_path()).collect();
+            search::mapped(|file| kind.stems.iter().any(|s| matches(s, file)), &same)
+        });
+        if let Some(path) = path.as_ref().filter(|p| !found.iter().any(|c| c.path == **p)) {
+            found.push(Candidate::read(kind, name.clone(), path.clone(), true));
+        }
+        taken.insert(name, path);
     }
     let mut out: Vec<LibraryFile> = Vec::new();
-    for (name, path, known, head, error) in found {
-        // The first of a name is what the loader takes, unless the loader says otherwise.
-        let first = known && kind.beside.is_none() && !out.iter().any(|f| f.name == name);
-        let asked = if first { PathBuf::from(&name) } else { path.clone() };
-        let mut file = LibraryFile { name, path, error, ..LibraryFile::default() };
-        let loaded = load(&asked).map_err(|e| e.to_string());
-        let taken = loaded.as_ref().ok().filter(|_| first).and_then(|_| search::mapped(&file.path, &kind.stems[0][..]));
-        file.reach = match (known, kind.beside.is_some()) {
-            (true, true) => Reach::Loaded,
-            (true, false) if first && taken.as_ref().is_none_or(|t| *t == file.path) => Reach::Loaded,
-            (true, false) => Reach::Hidden,
-            (false, _) => Reach::Apart,
+    for c in found {
+        let first = taken.contains_key(&c.name) && !out.iter().any(|f| f.name == c.name);
+        let mut file = LibraryFile { name: c.name, path: c.path, error: c.error, ..LibraryFile::default() };
+        let loaded = load(&file.path).map_err(|e| e.to_string());
+        file.reach = match taken.get(&file.name) {
+            _ if !c.known => Reach::Apart,
+            // Plugins are asked for by their place.
+            None => Reach::Loaded,
+            Some(Some(path)) if *path == file.path => Reach::Loaded,
+            // The loader ends at the first that it cannot load.
+            Some(None) if first && loaded.is_err() => Reach::Loaded,
+            Some(_) => Reach::Hidden,
         };
-        match loaded.or_else(|e| if first { load(&file.path).map_err(|_| e) } else { Err(e) }) {
+        match loaded {
             Ok(library) => ask(kind, &library, &mut file),
             Err(error) if file.error.is_none() => {
-                let lack = search::lacking(&file.path, &head, folders);
+                let lack = search::lacking(&file.path, &c.head, folders);
                 match lack.others.is_empty() && !lack.driver.is_empty() {
                     true => file.waits_for = lack.driver,
                     false if lack.others.is_empty() => file.error = Some(error),
@@ -174,10 +199,10 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
         }
         file.version = file.version.or_else(|| search::version_of(&file.path));
         if kind.case == "nccl" {
-            file.cuda = head.number_after(&file.path, b"+cuda");
+            file.cuda = c.head.number_after(&file.path, b"+cuda");
         }
         if kind.code {
-            (file.code, file.ptx) = (head.code, head.ptx);
+            (file.code, file.ptx) = (c.head.code, c.head.ptx);
         }
         file.stub |= kind.case == "driver" && file.path.components().any(|c| c.as_os_str() == "stubs");
         out.push(file);
@@ -187,6 +212,18 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
     }
     out.sort_by_key(|f| f.reach as u8);
     out
+}
+
+impl Candidate {
+    /// Reads the file's headers; `file` is its name as it was found.
+    fn read(kind: &Kind, file: String, path: PathBuf, known: bool) -> Self {
+        let (head, error) = match elf(&path) {
+            Ok(head) => (head, None),
+            Err(e) => (Elf::default(), Some(e.to_string())),
+        };
+        let name = head.soname.clone().filter(|_| kind.by_soname).unwrap_or(file);
+        Candidate { name, path, known, head, error }
+    }
 }
 
 /// Asks a library that is open.

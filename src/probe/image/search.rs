@@ -179,17 +179,16 @@ fn lack(path: &Path, head: &Elf, folders: &Folders, depth: usize, seen: &mut Has
     }
 }
 
-/// The file that this process has mapped under a library's name: what the loader took. `None` where it is not to be seen.
-pub(super) fn mapped(expected: &Path, stem: &str) -> Option<PathBuf> {
+/// The file that this process has mapped of those that `wanted` takes by name: what the loader took. Where several are mapped
+/// (some libraries cannot be unloaded), one of `expected`.
+pub(super) fn mapped(wanted: impl Fn(&str) -> bool, expected: &[&Path]) -> Option<PathBuf> {
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    let mut files: Vec<PathBuf> = maps
+    let files: Vec<PathBuf> = maps
         .lines()
         .filter_map(|l| Some(PathBuf::from(&l[l.find('/')?..])))
-        .filter(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(|n| matches(stem, n)))
+        .filter(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(&wanted))
         .collect();
-    files.dedup();
-    // Several are mapped when one could not be unloaded: the expected one is then the one.
-    files.iter().find(|f| *f == expected).or(files.last()).cloned()
+    files.iter().find(|f| expected.contains(&f.as_path())).or(files.last()).cloned()
 }
 
 /// `libcuda.so.550.54.15` -> `550.54.15`.
