@@ -19,34 +19,33 @@ pub struct Software {
     pub loads: bool,
 }
 
-/// Parts of which there are many: told in one line, but for those that do not load.
+/// Parts of which there are many: those of one folder that are alike share a line.
 const MANY: &[&str] = &["providers", "ucx-modules"];
 
 pub fn software(j: &Judgement<'_>) -> Vec<Software> {
-    let mut out = Vec::new();
+    let mut out: Vec<Software> = Vec::new();
     for line in &j.record.outcomes {
         let Some(Facts::Software(component)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) else { continue };
-        let (many, single): (Vec<&LibraryFile>, Vec<&LibraryFile>) =
-            component.files.iter().partition(|f| MANY.contains(&line.case.as_str()) && f.works());
-        if let Some(first) = many.first() {
-            let names: Vec<&str> = many.iter().map(|f| short(&f.name)).collect();
-            out.push(Software {
+        let many = MANY.contains(&line.case.as_str());
+        for f in &component.files {
+            let place = f.path.parent().filter(|_| many).unwrap_or(&f.path);
+            let row = Software {
                 part: clean(&line.case).into_owned(),
-                name: clean(&names.join(" ")).into_owned(),
-                version: String::new(),
-                note: note(first),
-                path: clean(&first.path.parent().unwrap_or(&first.path).to_string_lossy()).into_owned(),
-                loads: true,
-            });
+                name: clean(if many { short(&f.name) } else { &f.name }).into_owned(),
+                version: clean(f.version.as_deref().filter(|_| !many).unwrap_or("")).into_owned(),
+                note: note(f),
+                path: clean(&place.to_string_lossy()).into_owned(),
+                loads: f.works() && !f.stub,
+            };
+            let alike = |o: &&mut Software| o.part == row.part && o.note == row.note && o.path == row.path;
+            match out.iter_mut().find(alike).filter(|_| many) {
+                Some(before) => {
+                    before.name.push(' ');
+                    before.name.push_str(&row.name);
+                }
+                None => out.push(row),
+            }
         }
-        out.extend(single.into_iter().map(|f| Software {
-            part: clean(&line.case).into_owned(),
-            name: clean(&f.name).into_owned(),
-            version: clean(f.version.as_deref().unwrap_or("")).into_owned(),
-            note: note(f),
-            path: clean(&f.path.to_string_lossy()).into_owned(),
-            loads: f.works() && !f.stub,
-        }));
     }
     out
 }

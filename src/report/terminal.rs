@@ -168,11 +168,7 @@ fn software(all: &[Software], style: Style, out: &mut String) {
         let version_text: String = s.version.chars().take(version).collect();
         let note = if s.note.is_empty() { String::new() } else { format!(": {}", s.note) };
         // A file's path says its name.
-        let name = if s.version.is_empty() && s.loads && !s.path.contains(".so") {
-            format!("{} in ", s.name)
-        } else {
-            String::new()
-        };
+        let name = if !s.path.contains(".so") { format!("{} in ", s.name) } else { String::new() };
         let label = format!("{:<part$}  {version_text:<version$}  ", s.part);
         let room = style.width.saturating_sub(label.chars().count()).max(20);
         for (i, line) in wrap(&format!("{name}{}{note}", s.path), room).into_iter().enumerate() {

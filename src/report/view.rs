@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::hostlist;
 use crate::id::{NodeName, clean, drives};
 use crate::judge::{Cell, Decision, Finding, Judgement, Severity, Verdict};
-use crate::measure::{Better, Outcome};
+use crate::measure::{Better, Outcome, WaiveKind};
 use crate::plan::Tier;
 use crate::report::software::{Software, software};
 
@@ -285,8 +285,13 @@ fn placement(j: &Judgement<'_>) -> Vec<(&'static str, String)> {
 
 fn waived(j: &Judgement<'_>) -> Vec<String> {
     let mut out: Vec<(String, usize)> = Vec::new();
+    let mut absent: Vec<&str> = Vec::new();
     for line in &j.record.outcomes {
-        if let Outcome::Waived { why, .. } = &line.outcome {
+        if let Outcome::Waived { why, kind } = &line.outcome {
+            if *kind == WaiveKind::Absent && line.probe.as_str() == "image" {
+                absent.push(&line.case);
+                continue;
+            }
             let text = format!("{}: {}", clean(&line.step), clean(why));
             // A line a reason, not a line a case; beyond a page nobody reads on.
             match out.iter().position(|(t, _)| *t == text) {
@@ -295,6 +300,9 @@ fn waived(j: &Judgement<'_>) -> Vec<String> {
                 None => {}
             }
         }
+    }
+    if !absent.is_empty() {
+        out.push((format!("not in the image: {}", clean(&absent.join(", "))), 1));
     }
     out.into_iter().map(|(text, n)| if n > 1 { format!("{text} ({n} cases)") } else { text }).collect()
 }

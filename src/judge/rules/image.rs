@@ -146,8 +146,16 @@ fn needs(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
 fn verbs(parts: &Parts<'_>, add: Add<'_>) {
     let providers: Vec<&LibraryFile> = parts.files("providers").collect();
     if let Some(verbs) = parts.working("ibverbs").next() {
+        // By what is wrong: a package that is missing takes all of them.
+        let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+        for (f, error) in providers.iter().filter_map(|f| Some((f, f.error.as_deref()?))) {
+            match reasons.iter_mut().find(|(e, _)| *e == error) {
+                Some((_, names)) => names.push(&f.name),
+                None => reasons.push((error, vec![&f.name])),
+            }
+        }
         let broken: Vec<String> =
-            providers.iter().filter_map(|f| Some(format!("{} ({})", f.name, clean(f.error.as_ref()?)))).collect();
+            reasons.iter().map(|(error, names)| format!("{} ({})", names.join(", "), clean(error))).collect();
         if !providers.iter().any(|f| f.works() && f.reach == Reach::Loaded) {
             let why = match (providers.is_empty(), broken.is_empty()) {
                 (true, _) => "no provider is there".to_owned(),
@@ -308,7 +316,7 @@ fn plugins(parts: &Parts<'_>, start: Option<&Start>, add: Add<'_>) {
         None => f.name.starts_with("libnccl-net.so"),
     };
     for plugin in parts.working("nccl-net").filter(wanted).filter(|f| f.waits_for.is_empty()) {
-        for nccl in parts.working("nccl") {
+        for nccl in parts.working("nccl").filter(|n| n.reach != Reach::Hidden) {
             let Some((oldest, newest)) = number(nccl).and_then(|v| net_plugins(&v)) else { continue };
             if !plugin.offers.iter().any(|v| (oldest..=newest).contains(v)) {
                 let list = plugin.offers.iter().map(|v| format!("v{v}")).collect::<Vec<_>>().join(" ");
