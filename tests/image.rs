@@ -90,6 +90,29 @@ fn images_are_built_and_judged() -> Result {
         assert!(junit.contains(&format!(" type=\"{code}\">")), "{code}: {junit}");
         assert!(page.contains(code), "{code} is not in the page");
     }
+    // The job of containers/ci/gitlab.yml in this image, as a runner starts it: red, with the reason in its reports.
+    let pipeline = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/containers/ci/gitlab.yml"))?;
+    let script = pipeline.lines().find_map(|l| l.trim().strip_prefix("- gonogo ")).ok_or("no script")?;
+    let run = format!(
+        "--user=0 --volume={}:/out --workdir=/out --env=DRIVER=550.54.14 --env=GPU=H100 --env=NEEDS=nccl,ibverbs,mlx5",
+        out.display()
+    );
+    let job = Command::new("timeout")
+        .args([
+            "300",
+            LAB,
+            "run",
+            "broken",
+            "sh",
+            "-c",
+            &format!("gonogo {} --out job", script.replace("--out record", "")),
+        ])
+        .env("RUN", run)
+        .output()?;
+    let junit = std::fs::read_to_string(out.join("junit.xml"))?;
+    assert_eq!(job.status.code(), Some(1), "{}", String::from_utf8_lossy(&job.stderr));
+    assert!(junit.contains("type=\"IMG-002\">") && junit.contains("mlx5 does not load"), "{junit}");
+
     // Nothing was made of it that opens a gate.
     let gate = Command::new(GONOGO).arg("gate").arg(out.join("record/record.jsonl")).args(["--", "true"]).output()?;
     assert_eq!(gate.status.code(), Some(2), "{}", String::from_utf8_lossy(&gate.stderr));

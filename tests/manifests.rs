@@ -50,3 +50,51 @@ fn the_slurm_scripts_are_shell() -> Result {
     }
     Ok(())
 }
+
+/// A YAML file as JSON; `None` where no reader is.
+fn yaml(file: &str) -> Result<Option<serde_json::Value>> {
+    let own = PathBuf::from(ROOT).join("target/tools/bin/python");
+    let program = if own.exists() { own } else { "python3".into() };
+    let code = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1])), default=str))";
+    let out = Command::new(program).args(["-c", code, file]).output()?;
+    if String::from_utf8_lossy(&out.stderr).contains("No module named") {
+        return Ok(None);
+    }
+    assert!(out.status.success(), "{file}: {}", String::from_utf8_lossy(&out.stderr));
+    Ok(Some(serde_json::from_slice(&out.stdout)?))
+}
+
+/// The command line of the check in a script; the shell's variables are what the files set them to.
+fn flags(script: &str) -> Vec<String> {
+    let line = script.lines().find(|l| l.contains("check --tier image")).unwrap_or_default();
+    let after = line.split("check --tier image").nth(1).unwrap_or_default();
+    let set =
+        |w: &str| w.replace("$DRIVER", "550.54.14").replace("$GPU", "H100").replace("$NEEDS", "nccl,ibverbs,mlx5");
+    let words = after.split_whitespace().map(|w| set(&w.replace('"', "")));
+    ["gonogo", "check", "--tier", "image"].map(str::to_owned).into_iter().chain(words).collect()
+}
+
+#[test]
+fn the_pipelines_are_yaml_and_their_commands_are_gonogos() -> Result {
+    use clap::Parser;
+    for (file, script, variables) in
+        [("gitlab.yml", "/gonogo/script/0", "/variables"), ("github.yml", "/jobs/gonogo/steps/2/run", "/env")]
+    {
+        let Some(pipeline) = yaml(&format!("{ROOT}/containers/ci/{file}"))? else {
+            eprintln!("skipped: no PyYAML here: python3 -m pip install pyyaml");
+            return Ok(());
+        };
+        let at = |path: &str| pipeline.pointer(path).cloned().unwrap_or_default();
+        let flags = flags(at(script).as_str().unwrap_or_default());
+        assert!(flags.len() > 10, "{file}: {flags:?}");
+        let parsed = gonogo::cli::Cli::try_parse_from(&flags);
+        assert!(parsed.is_ok(), "{file}: {:?}", parsed.err().map(|e| e.to_string()));
+        for name in ["DRIVER", "GPU", "NEEDS"] {
+            assert!(at(&format!("{variables}/{name}")).is_string(), "{file}: {name}");
+        }
+        for report in ["junit.xml", "page.html"] {
+            assert!(flags.iter().any(|f| f == report), "{file}: {report}");
+        }
+    }
+    Ok(())
+}

@@ -133,7 +133,8 @@ fn needs(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
         if parts.has(need) || parts.files("providers").any(provider) {
             continue;
         }
-        let there: Vec<String> = parts.files(need).map(|f| f.path.display().to_string()).collect();
+        let of_name = parts.files("providers").filter(|f| f.name == need);
+        let there: Vec<String> = parts.files(need).chain(of_name).map(|f| f.path.display().to_string()).collect();
         let what = if there.is_empty() {
             "is not in the image".to_owned()
         } else {
