@@ -536,6 +536,24 @@ fn reports_are_kept_records_compared_and_baselines_learned() -> Result {
         let refused = dir.run(args)?;
         assert!(refused.code == 3 && refused.err.contains("other hardware: cores 99, here "), "{}", refused.err);
     }
+    // Who failed before: named while it passes, and kept when the baseline is learned anew.
+    let record = std::fs::read_to_string(dir.0.path().join("a/record.jsonl"))?;
+    let header: serde_json::Value = serde_json::from_str(record.lines().next().unwrap_or_default())?;
+    let node = header.pointer("/header/nodes/0").or_else(|| header.pointer("/nodes/0")).cloned().unwrap_or_default();
+    let lemon = format!("\n[[lemon]]\nnode = {node}\ncodes = [\"MEM-001\"]\non = [\"2026-01-02T03:04:05Z\"]\n");
+    std::fs::write(dir.0.path().join("base.toml"), format!("{text}{lemon}"))?;
+    let judged = dir.run(&["judge", "a", "--baseline", "base.toml"])?;
+    assert!(judged.out.contains("LEM-001") && judged.out.contains("last on 2026-01-02: MEM-001"), "{}", judged.out);
+    let again = dir.run(&["baseline", "learn", "a", "b", "c", "-o", "base.toml"])?;
+    assert!(again.code == 0 && again.out.contains("who failed, now or before: "), "{} {}", again.out, again.err);
+    assert!(std::fs::read_to_string(dir.0.path().join("base.toml"))?.contains("2026-01-02T03:04:05Z"));
+    // A file that is no baseline is not written over.
+    std::fs::write(dir.0.path().join("notes.toml"), "[my]\nnotes = 1\n")?;
+    let refused = dir.run(&["baseline", "learn", "a", "b", "c", "-o", "notes.toml"])?;
+    assert_eq!(
+        (refused.code, std::fs::read_to_string(dir.0.path().join("notes.toml"))?.as_str()),
+        (3, "[my]\nnotes = 1\n")
+    );
     Ok(())
 }
 

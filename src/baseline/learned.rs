@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::baseline::{Expectation, Limit, Source, Weight};
+use crate::baseline::{Expectation, Lemon, Limit, Source, Weight};
 use crate::id::clean;
 use crate::measure::{Better, Facts, stats};
 use crate::record::Record;
@@ -105,6 +105,9 @@ pub struct Baseline {
     pub learned: String,
     pub hardware: Hardware,
     pub expect: Vec<Entry>,
+    /// Who failed in these records, and in those of the file that this one took the place of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lemon: Vec<Lemon>,
 }
 
 /// A metric of a case.
@@ -163,7 +166,13 @@ impl Baseline {
             return Err(BaselineError::Nothing);
         }
         let learned = format!("{when} from {} record(s)", records.len());
-        Ok(Baseline { format: FORMAT, learned, hardware: Hardware::usual(records).unwrap_or_default(), expect })
+        Ok(Baseline {
+            format: FORMAT,
+            learned,
+            hardware: Hardware::usual(records).unwrap_or_default(),
+            expect,
+            lemon: Vec::new(),
+        })
     }
 
     /// Reads a file's text.
@@ -291,6 +300,13 @@ mod tests {
                 spread: 0.01,
                 values: 8,
                 left_out: 0,
+            }],
+            lemon: vec![Lemon {
+                node: "n1".into(),
+                serial: Some("S1".into()),
+                gpus: vec!["GPU-a".into()],
+                codes: ["GEM-004".to_owned()].into(),
+                on: ["2026-01-01T00:00:00Z".to_owned()].into(),
             }],
         };
         let text = good.text().unwrap();

@@ -5,6 +5,7 @@
 //! the judge adds.
 
 mod learned;
+mod lemon;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::RunPlan;
 
 pub use learned::{Baseline, BaselineError, Entry as Learned, Hardware};
+pub use lemon::{Lemon, merge};
 
 /// Where a limit comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

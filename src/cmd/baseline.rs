@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 
-use crate::baseline::Baseline;
+use crate::baseline::{self, Baseline, Lemon};
 use crate::cli::Learning;
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
+use crate::judge;
 use crate::record::{self, Record};
 
 /// Larger than this is no baseline.
@@ -21,19 +22,41 @@ pub(super) fn run(what: &Learning) -> Result<Exit, Failure> {
         read.push(record::read(path).map_err(Failure::usage)?);
     }
     let when = Timestamp::now().strftime("%Y-%m-%d").to_string();
-    let baseline = Baseline::learn(&read, &when).map_err(Failure::usage)?;
+    let mut baseline = Baseline::learn(&read, &when).map_err(Failure::usage)?;
+    // Who failed once is not forgotten when the baseline is learned anew.
+    if out.exists() {
+        let old = self::read(Some(out))?.map(|b| b.lemon).unwrap_or_default();
+        baseline::merge(&mut baseline.lemon, old);
+    }
+    let floors = baseline::builtin();
+    for record in &read {
+        let judgement = judge::judge(record, &record.header.plan.run, &floors);
+        baseline::merge(&mut baseline.lemon, judge::lemons(&judgement));
+    }
     let text = baseline.text().map_err(Failure::internal)?;
     std::fs::write(out, text).with_context(|| format!("cannot write {}", out.display())).map_err(Failure::internal)?;
     let left_out: usize = baseline.expect.iter().map(|e| e.left_out).sum();
     let values: usize = baseline.expect.iter().map(|e| e.values).sum();
     let said = format!(
-        "learned {} metrics from {values} values of {} record(s); {left_out} values were left out as bad\nnext      gonogo check --baseline {}\n",
+        "learned {} metrics from {values} values of {} record(s); {left_out} values were left out as bad\nwho failed, now or before: {}\nnext      gonogo check --baseline {}\n",
         baseline.expect.len(),
         read.len(),
+        lemons(&baseline.lemon),
         crate::id::clean(&out.to_string_lossy())
     );
     shell::print(&said).map_err(Failure::internal)?;
     Ok(Exit::Go)
+}
+
+/// The worst few of them.
+fn lemons(all: &[Lemon]) -> String {
+    let one = |l: &Lemon| {
+        let gpus = if l.gpus.is_empty() { String::new() } else { format!(" ({})", l.gpus.join(", ")) };
+        format!("{}{gpus} {}x", l.node, l.on.len())
+    };
+    let shown: Vec<String> = all.iter().take(8).map(one).collect();
+    let more = if all.len() > 8 { format!(" and {} more", all.len() - 8) } else { String::new() };
+    if all.is_empty() { "none".to_owned() } else { crate::id::clean(&(shown.join(", ") + &more)).into_owned() }
 }
 
 /// The baseline of a path, if there is one.

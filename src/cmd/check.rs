@@ -62,13 +62,13 @@ pub(super) fn measure<F: Fleet>(
     progress: Progress,
 ) -> Result<Exit, Failure> {
     let files = judging::files(&args.reports)?;
-    let learned = match (baseline::read(args.baseline.as_ref())?, &args.baseline) {
+    let (learned, lemons) = match (baseline::read(args.baseline.as_ref())?, &args.baseline) {
         (Some(b), Some(path)) => {
             // Before anything is measured: a baseline of other hardware would judge all of it wrongly.
             b.fits(&discover(&SysRoot::live())).map_err(|e| baseline::refused(path, e))?;
-            b.limits()
+            (b.limits(), b.lemon)
         }
-        _ => Vec::new(),
+        _ => Default::default(),
     };
     let path = record_path(args.out.as_deref(), &header);
     let mut writer = Writer::create(&path)
@@ -83,7 +83,7 @@ pub(super) fn measure<F: Fleet>(
     if args.out.is_none() {
         point_latest(&path);
     }
-    let judgement = judge::judge(&record, &record.header.plan.run, &limits);
+    let judgement = judge::judge_knowing(&record, &record.header.plan.run, &limits, &lemons);
     if record.header.launcher.is_some() {
         hostfile(&path, &judgement.placement.run_on);
     }

@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use anyhow::{Context, anyhow};
 
-use crate::baseline::{self, Expectation};
+use crate::baseline::{self, Expectation, Lemon};
 use crate::cli::{Format, Shown};
 use crate::cmd::{Failure, baseline as learned, shell};
 use crate::exit::Exit;
@@ -19,6 +19,7 @@ pub(super) struct Case {
     pub(super) record: Record,
     run: RunPlan,
     limits: Vec<Expectation>,
+    lemons: Vec<Lemon>,
 }
 
 impl Case {
@@ -29,16 +30,17 @@ impl Case {
             Some(p) => plan::read(p).map_err(Failure::usage)?,
             None => record.header.plan.run.clone(),
         };
-        let mut limits = limits(&run);
+        let (mut limits, mut lemons) = (limits(&run), Vec::new());
         if let (Some(b), Some(path)) = (learned::read(usual)?, usual) {
             b.fits_record(&record).map_err(|e| learned::refused(path, e))?;
             limits.extend(b.limits());
+            lemons = b.lemon;
         }
-        Ok(Case { record, run, limits })
+        Ok(Case { record, run, limits, lemons })
     }
 
     pub(super) fn judge(&self) -> Judgement<'_> {
-        judge::judge(&self.record, &self.run, &self.limits)
+        judge::judge_knowing(&self.record, &self.run, &self.limits, &self.lemons)
     }
 }
 

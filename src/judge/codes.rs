@@ -37,7 +37,7 @@ macro_rules! code {
 
 /// Every code, by family: COV coverage, RUN the probes' processes, VAL validity of measurements, ENV the machine,
 /// FAB the InfiniBand fabric, GPU the GPUs' health, GEM gemm, MEM memory, CPY copies to and from GPUs, NET tcp and the network, RDM RDMA devices, COL collectives, NCL NCCL, STO storage, CLU the cluster, CLK clocks, HET
-/// differences between nodes, PER nodes against their peers, IMG a container image, PLN the plan.
+/// differences between nodes, PER nodes against their peers, IMG a container image, LEM who failed before, PLN the plan.
 pub const CODES: &[CodeDoc] = &[
     code!("COV-001", Hold, "nothing was measured",
         cause: "No probe returned a sample. An empty record proves nothing about the machine, so it cannot be a GO.",
@@ -719,6 +719,10 @@ pub const CODES: &[CodeDoc] = &[
         cause: "It lies in a folder that ld.so.conf names, and the loader's cache does not know it: programs that ask for it by name do not start, or do without it.",
         suspect: "files that were copied into the image without ldconfig",
         remedy: "run ldconfig in the image's recipe after the last library was copied"),
+    code!("LEM-001", Warn, "it failed before",
+        cause: "The node, or a GPU in it, failed an earlier check by the baseline's list, and passes today. Parts that were reset and put back fail again far more often than others; a run of weeks finds them.",
+        suspect: "a part that fails now and then",
+        remedy: "keep it as a spare (state [nodes] needed: it is placed last), run `gonogo check --tier soak` on it, or replace the part; delete its [[lemon]] from the baseline once it is repaired"),
     code!("PLN-001", Warn, "a waiver of the plan is of no use",
         cause: "A [[waive]] entry is past its date or names a code that does not exist. It waives nothing.",
         suspect: "the plan",

@@ -98,7 +98,9 @@ pub(super) fn decide(findings: &[Finding], record: &Record, run: &RunPlan) -> (D
     }
     exclude.sort();
     exclude.dedup();
-    let placement = place(header, &leaves, run, exclude);
+    let known = findings.iter().filter(|f| f.weighs() && f.code.as_str() == "LEM-001");
+    let lemons: HashSet<&NodeName> = known.filter_map(|f| f.subject.node()).collect();
+    let placement = place(header, &leaves, run, exclude, &lemons);
     if against.is_empty() {
         return (Decision::Go, placement);
     }
@@ -110,8 +112,15 @@ pub(super) fn decide(findings: &[Finding], record: &Record, run: &RunPlan) -> (D
     (if proven { Decision::NoGo } else { Decision::Hold }, placement)
 }
 
-/// Healthy nodes, as many as needed: from the fullest leaves first, so that what is left over is left whole, too.
-fn place(header: &Header, leaves: &[Leaf], run: &RunPlan, exclude: Vec<NodeName>) -> Placement {
+/// Healthy nodes, as many as needed: who failed before last, then from the fullest leaves first, so that what is left over is left
+/// whole, too.
+fn place(
+    header: &Header,
+    leaves: &[Leaf],
+    run: &RunPlan,
+    exclude: Vec<NodeName>,
+    lemons: &HashSet<&NodeName>,
+) -> Placement {
     let out: HashSet<&NodeName> = exclude.iter().collect();
     let healthy: Vec<&NodeName> = header.nodes.iter().filter(|n| !out.contains(n)).collect();
     let needed = run.nodes.as_ref().map_or(healthy.len(), |n| n.needed as usize);
@@ -122,7 +131,7 @@ fn place(header: &Header, leaves: &[Leaf], run: &RunPlan, exclude: Vec<NodeName>
     }
     let mut order: Vec<(usize, u32, &NodeName)> = leaf.iter().zip(&healthy).map(|(l, n)| (size[l], *l, *n)).collect();
     // Stable within a leaf: ranks stay in the launcher's order.
-    order.sort_by_key(|(size, leaf, _)| (std::cmp::Reverse(*size), *leaf));
+    order.sort_by_key(|(size, leaf, n)| (lemons.contains(n), std::cmp::Reverse(*size), *leaf));
     let names: Vec<NodeName> = order.into_iter().map(|(_, _, n)| n.clone()).collect();
     let (run_on, spares) = names.split_at(needed.min(names.len()));
     let in_order = |chosen: &[NodeName]| {

@@ -8,6 +8,7 @@ mod decide;
 mod diff;
 pub mod fabric;
 mod finding;
+mod lemons;
 mod rules;
 mod verdict;
 
@@ -17,7 +18,8 @@ pub use coverage::Coverage;
 pub use decide::{Decision, Placement};
 pub use diff::{Change, Diff, Moved, diff};
 pub use finding::{Finding, Severity, Subject};
-pub use rules::{Facts, Row, judge};
+pub use lemons::lemons;
+pub use rules::{Facts, Row, judge, judge_knowing};
 pub use verdict::{Reason, Verdict};
 
 use crate::id::NodeName;

@@ -6,6 +6,7 @@ mod environment;
 mod fabric;
 mod gpus;
 mod image;
+mod lemons;
 mod metrics;
 mod nccl;
 mod network;
@@ -17,7 +18,7 @@ mod waivers;
 
 use rustc_hash::FxHashMap;
 
-use crate::baseline::Expectation;
+use crate::baseline::{Expectation, Lemon};
 use crate::id::NodeName;
 use crate::judge::decide::decide;
 use crate::judge::finding::{Finding, Subject};
@@ -158,6 +159,16 @@ fn judge_case<'r>(
 
 /// Judges a record. `run` is the plan to judge by: the record's own unless another was given.
 pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -> Judgement<'r> {
+    judge_knowing(record, run, limits, &[])
+}
+
+/// Judges a record, knowing who failed before.
+pub fn judge_knowing<'r>(
+    record: &'r Record,
+    run: &RunPlan,
+    limits: &'r [Expectation],
+    known: &[Lemon],
+) -> Judgement<'r> {
     let cases = Cases::of(record);
     let mut findings = Vec::new();
     let mut coverage = Coverage {
@@ -180,6 +191,7 @@ pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -
     environment::findings(record, run, &mut findings);
     gpus::findings(record, &mut findings);
     image::findings(record, run, &mut findings);
+    lemons::findings(record, known, &mut findings);
     nccl::findings(record, &mut findings);
     ports::findings(record, &mut findings);
     fabric::findings(record, &mut findings);

@@ -18,6 +18,9 @@ pub struct Machine {
     /// The kernel's boot id: nodes with one boot id share a machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
+    /// The machine's serial number, where this user may read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
     pub cpu: Cpu,
     pub memory: Memory,
     pub nics: Vec<Nic>,

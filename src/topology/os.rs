@@ -48,6 +48,23 @@ pub(super) fn kernel(root: &SysRoot) -> Kernel {
     }
 }
 
+/// Where the firmware's tables are.
+pub(super) const DMI: &str = "/sys/class/dmi/id";
+
+/// The machine's serial number, its board's, or its UUID: what the maker filled in.
+pub(super) fn serial(root: &SysRoot) -> Option<String> {
+    let filled = |text: &String| {
+        let lower = text.to_ascii_lowercase();
+        let empty = ["", "none", "default string", "system serial number", "not specified", "0", "0123456789"];
+        !empty.contains(&lower.as_str()) && !lower.starts_with("to be filled") && text.len() <= 64
+    };
+    ["product_serial", "board_serial", "product_uuid"]
+        .into_iter()
+        .filter_map(|name| root.read(format!("{DMI}/{name}")))
+        .map(|text| text.trim().to_owned())
+        .find(filled)
+}
+
 pub(super) fn memory(root: &SysRoot) -> Memory {
     let info = root.read("/proc/meminfo").unwrap_or_default();
     let value = |key: &str| info.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'));

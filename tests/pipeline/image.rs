@@ -95,7 +95,7 @@ pub fn provoke(code: &str) -> Option<Record> {
         "IMG-002" => i.part("cublaslt").clear(),
         "IMG-003" => {
             i.plan.needs.clear();
-            i.part("providers").iter_mut().for_each(|f| broken(f, "named there, and its library is not in the image"));
+            i.part("providers").iter_mut().for_each(|f| broken(f, "named in /etc/libibverbs.d, and not in the image"));
         }
         "IMG-004" => {
             i.plan.needs.clear();

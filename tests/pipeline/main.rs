@@ -8,6 +8,7 @@ mod fuzz;
 mod golden;
 mod honesty;
 mod image;
+mod lemons;
 mod nccl;
 mod renderers;
 mod supervisor;

@@ -248,7 +248,7 @@ fn providers(files: &mut Vec<LibraryFile>) {
     }
     for (name, path) in named {
         if !files.iter().any(|f| f.name == name) {
-            let error = Some("named there, and its library is not in the image".to_owned());
+            let error = Some("named in /etc/libibverbs.d, and not in the image".to_owned());
             files.push(LibraryFile { name, path, error, ..LibraryFile::default() });
         }
     }

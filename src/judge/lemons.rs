@@ -1,0 +1,41 @@
+//! Nodes and GPUs that are proven bad in a record, for the list that later checks are held against.
+
+use crate::baseline::{Lemon, merge};
+use crate::id::{NodeName, clean};
+use crate::judge::finding::{Finding, Severity};
+use crate::judge::{Facts, Judgement};
+use crate::topology::Machine;
+
+/// Families and codes that speak of hardware. What is configured wrongly is no lemon.
+const HARDWARE: &[&str] = &["GPU-", "GEM-", "MEM-", "CPY-", "NET-", "RDM-", "COL-", "PER-", "CLU-002", "CLU-003"];
+
+/// Every part that failed here.
+pub fn lemons(j: &Judgement<'_>) -> Vec<Lemon> {
+    let mut out = Vec::new();
+    let machines: Vec<(&NodeName, &Machine)> = Facts::machines(j.record).collect();
+    let hard = |f: &&Finding| f.severity == Severity::Fail && HARDWARE.iter().any(|h| f.code.as_str().starts_with(h));
+    for f in j.findings.iter().filter(hard) {
+        let Some(node) = f.subject.node() else { continue };
+        let machine = machines.iter().find(|(n, _)| *n == node).map(|(_, m)| *m);
+        let gpus = machine.map(|m| gpus(f, m)).unwrap_or_default();
+        let new = Lemon {
+            node: clean(&node.0).into_owned(),
+            serial: machine.and_then(|m| m.serial.clone()),
+            gpus,
+            codes: [f.code.to_string()].into(),
+            on: [j.record.header.started.to_string()].into(),
+        };
+        merge(&mut out, [new]);
+    }
+    out
+}
+
+/// The GPUs that a finding names, by their place on PCI or as the measured case does.
+fn gpus(f: &Finding, m: &Machine) -> Vec<String> {
+    let words: Vec<&str> = f.evidence.split(|c: char| !c.is_ascii_alphanumeric() && !":.-_".contains(c)).collect();
+    let named = |g: &&crate::topology::Gpu| {
+        let case = format!("gpu{}", g.index);
+        words.iter().any(|w| *w == g.pci || *w == case)
+    };
+    m.nvidia.iter().flat_map(|n| &n.gpus).filter(named).map(|g| clean(&g.uuid).into_owned()).collect()
+}
