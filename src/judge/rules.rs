@@ -24,7 +24,7 @@ use crate::judge::decide::decide;
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::{Cell, Coverage, Judgement, cell};
 use crate::measure::{self, Load, Measured, Outcome};
-use crate::plan::RunPlan;
+use crate::plan::{RunPlan, Tier};
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{Filesystem, Machine};
 
@@ -169,6 +169,13 @@ pub fn judge_knowing<'r>(
     limits: &'r [Expectation],
     known: &[Lemon],
 ) -> Judgement<'r> {
+    // One plan serves an image and the machines: what it asks of machines is not asked of an image.
+    let of_image = record.header.plan.tier == Tier::Image;
+    let run = &if of_image {
+        RunPlan { name: run.name.clone(), image: run.image.clone(), waive: run.waive.clone(), ..RunPlan::default() }
+    } else {
+        run.clone()
+    };
     let cases = Cases::of(record);
     let mut findings = Vec::new();
     let mut coverage = Coverage {
@@ -187,7 +194,9 @@ pub fn judge_knowing<'r>(
     peers::judge(record, run, &mut cells);
     coverage.without_limit = cells.iter().filter(|c| c.limit.is_none()).count();
     metrics::findings(&cells, &mut findings);
-    metrics::unmeasured_requirements(&cells, limits, &mut findings);
+    if !of_image {
+        metrics::unmeasured_requirements(&cells, limits, &mut findings);
+    }
     environment::findings(record, run, &mut findings);
     gpus::findings(record, &mut findings);
     image::findings(record, run, &mut findings);

@@ -89,6 +89,8 @@ impl CheckPlan {
 pub enum SelectionError {
     #[error("no probe is called `{typed}`{}", did_you_mean(.meant))]
     UnknownProbe { typed: String, meant: Option<String> },
+    #[error("`{probe}` is not of the {} tier: an image is looked at by --tier image, a machine by the others", .tier.name())]
+    OtherTier { probe: String, tier: Tier },
     #[error("nothing is left to measure: --only and --skip exclude every probe")]
     Nothing,
     #[error("a budget of {0} is too short to measure anything; give at least 1s")]
@@ -120,11 +122,10 @@ pub fn resolve(
         (asked.only.is_empty() || named(&asked.only)) && !named(&asked.skip)
     };
     let tier = asked.tier.or(run.tier).unwrap_or_default();
-    let known: Vec<ProbeName> = known
-        .iter()
-        .filter(|k| tier.includes(k.as_str()) || asked.only.iter().any(|o| o == k.as_str()))
-        .cloned()
-        .collect();
+    if let Some(typed) = asked.only.iter().find(|o| !tier.includes(o)) {
+        return Err(SelectionError::OtherTier { probe: typed.clone(), tier });
+    }
+    let known: Vec<ProbeName> = known.iter().filter(|k| tier.includes(k.as_str())).cloned().collect();
     let named = known
         .iter()
         .filter(|k| asked.only.iter().chain(&run.require.probes).any(|n| n == k.as_str()))
@@ -173,6 +174,21 @@ mod tests {
         let asked = Selection { skip: vec!["storge".into()], ..Selection::default() };
         let error = resolve(asked, RunPlan::default(), KNOWN, 0).map_err(|e| e.to_string());
         assert_eq!(error.err().as_deref(), Some("no probe is called `storge`; did you mean `storage`?"));
+    }
+
+    #[test]
+    fn an_image_and_a_machine_are_not_mixed() {
+        let known = [ProbeName::new("gemm"), ProbeName::new("image")];
+        let ask = |tier, only: &[&str]| {
+            let only = only.iter().map(|o| (*o).to_owned()).collect();
+            let asked = Selection { tier: Some(tier), only, ..Selection::default() };
+            resolve(asked, RunPlan::default(), &known, 0).map(|p| p.probes.iter().map(|p| p.to_string()).collect())
+        };
+        assert_eq!(ask(Tier::Image, &[]), Ok(vec!["image".to_owned()]));
+        assert_eq!(ask(Tier::Quick, &[]), Ok(vec!["gemm".to_owned()]));
+        for (tier, probe) in [(Tier::Image, "gemm"), (Tier::Quick, "image")] {
+            assert_eq!(ask(tier, &[probe]), Err(SelectionError::OtherTier { probe: probe.into(), tier }));
+        }
     }
 
     #[test]

@@ -243,3 +243,17 @@ fn a_report_of_an_image_says_so() {
         assert!(page.contains("IMG-003") && page.contains("libnccl.so.2"), "{page}");
     }
 }
+
+#[test]
+fn what_a_plan_asks_of_machines_is_not_asked_of_an_image() {
+    let mut image = good();
+    image.plan.gpu = Some("B200".into());
+    let mut record = image.record();
+    let plan = "[nodes]\nneeded = 64\ngpus_per_node = 8\n[model]\nparameters = 20.55e9\n[checkpoint]\ndir = \"/ckpt\"\n\
+                [require]\nmin_busbw = \"300 GB/s\"\nprobes = [\"gemm\"]\n";
+    let of_image = record.header.plan.run.image.take();
+    record.header.plan.run = RunPlan { image: of_image, ..run_plan(plan) };
+    let (decision, findings) = verdict(&record);
+    assert_eq!((decision.as_str(), findings.len()), ("NO-GO", 3), "{findings:?}");
+    assert!(findings.iter().all(|f| f.starts_with("IMG-010")), "{findings:?}");
+}

@@ -71,6 +71,15 @@ pub(super) fn coverage(
                             "the storage probe was given no directory",
                         ));
                     }
+                    // Who loads such a library dies or hangs with it.
+                    Some(Outcome::Failed { kind: FailKind::Crashed, error }) if row.probe == "image" => {
+                        let evidence = format!("{case}: {error}");
+                        findings.push(Finding::new(doc("IMG-001"), Subject::Image, evidence));
+                    }
+                    Some(Outcome::TimedOut { after_ms, missing }) if row.probe == "image" => {
+                        let evidence = format!("{case}: loading it did not end, {}", killed(*after_ms, missing));
+                        findings.push(Finding::new(doc("IMG-001"), Subject::Image, evidence));
+                    }
                     Some(Outcome::Failed { kind, error }) => findings.push(failure(&row, *kind, error)),
                     Some(Outcome::TimedOut { after_ms, missing }) => {
                         let evidence = format!("{}, case `{case}`: {}", step.name, killed(*after_ms, missing));

@@ -2,7 +2,7 @@
 
 mod search;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +12,9 @@ use crate::id::ProbeName;
 use crate::measure::{Facts, Measured, Metric, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
+use crate::sys::dl::DlError;
 use crate::sys::software::{Ask, Loaded, load};
-use crate::topology::{Component, Elf, LibraryFile, Machine, Reach, SysRoot, elf, start};
+use crate::topology::{Component, Elf, ElfError, LibraryFile, Machine, Reach, SysRoot, elf, start};
 
 use search::{Folders, matches};
 
@@ -102,8 +103,9 @@ impl Probe for Image {
 
     fn steps(&self, plan: &CheckPlan, _: &Machine) -> Vec<Step> {
         // A process each: a library may crash or hang in its constructor, and the others are to be known all the same.
-        image_parts()
-            .chain([START])
+        [START]
+            .into_iter()
+            .chain(image_parts())
             .map(|part| {
                 let mut step = step(self, plan, vec![part.to_owned()], Args { part: part.to_owned() }, 150);
                 step.name = format!("image-{part}");
@@ -132,6 +134,12 @@ impl Probe for Image {
     }
 }
 
+/// Loads a library. Should it end this process, its last words say which it was.
+fn attempt(library: &Path) -> Result<Loaded, DlError> {
+    eprintln!("loading {}", library.display());
+    load(library)
+}
+
 /// A file that may be one of a kind.
 struct Candidate {
     /// What a program asks for.
@@ -145,12 +153,15 @@ struct Candidate {
 
 /// Every file of a kind, those that programs get first.
 fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
-    let mut found: Vec<Candidate> = Vec::new();
+    let (mut found, mut seen): (Vec<Candidate>, HashSet<PathBuf>) = Default::default();
     for (path, known) in folders.files(kind.beside, |name| kind.stems.iter().any(|s| matches(s, name))) {
-        let Ok(real) = path.canonicalize() else { continue };
+        // A pipe would be waited for, for ever.
+        let Some(real) = path.canonicalize().ok().filter(|p| p.is_file()) else { continue };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if found.len() < MAX_FILES && !found.iter().any(|c| c.path == real) {
-            found.push(Candidate::read(kind, name, real, known));
+        if found.len() < MAX_FILES && seen.insert(real.clone()) {
+            // Plugins are told where they are asked for.
+            let path = if kind.beside.is_some() { path } else { real };
+            found.push(Candidate::read(kind, name, path, known));
         }
     }
     // What programs get, by the name that they ask for: the loader says, and it may know a place that was not looked into.
@@ -161,7 +172,7 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
             continue;
         }
         // Open while it is looked for in memory.
-        let open = load(Path::new(&name));
+        let open = attempt(Path::new(&name));
         let path = open.ok().and_then(|_open| {
             let same: Vec<&Path> = found.iter().filter(|c| c.name == name).map(|c| c.path.as_path()).collect();
             search::mapped(|file| kind.stems.iter().any(|s| matches(s, file)), &same)
@@ -175,7 +186,7 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
     for c in found {
         let first = taken.contains_key(&c.name) && !out.iter().any(|f| f.name == c.name);
         let mut file = LibraryFile { name: c.name, path: c.path, error: c.error, ..LibraryFile::default() };
-        let loaded = load(&file.path).map_err(|e| e.to_string());
+        let loaded = attempt(&file.path).map_err(|e| e.to_string());
         file.reach = match taken.get(&file.name) {
             _ if !c.known => Reach::Apart,
             // Plugins are asked for by their place.
@@ -219,7 +230,8 @@ impl Candidate {
     fn read(kind: &Kind, file: String, path: PathBuf, known: bool) -> Self {
         let (head, error) = match elf(&path) {
             Ok(head) => (head, None),
-            Err(e) => (Elf::default(), Some(e.to_string())),
+            Err(ElfError::Junk { message, .. }) => (Elf::default(), Some(format!("no shared library: {message}"))),
+            Err(ElfError::Io { source, .. }) => (Elf::default(), Some(source.to_string())),
         };
         let name = head.soname.clone().filter(|_| kind.by_soname).unwrap_or(file);
         Candidate { name, path, known, head, error }
