@@ -9,11 +9,13 @@ type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/labs/image-lab");
 const GONOGO: &str = env!("CARGO_BIN_EXE_gonogo");
+/// Not those that somebody tries things out with.
+const IMAGES: &str = "localhost/gonogo-test";
 
 fn lab(args: &[&str]) -> Result<Output> {
     let mut limit = vec!["300", LAB];
     limit.extend(args);
-    Ok(Command::new("timeout").args(limit).env("GONOGO", GONOGO).output()?)
+    Ok(Command::new("timeout").args(limit).env("GONOGO", GONOGO).env("IMAGE_LAB", IMAGES).output()?)
 }
 
 struct Images;
@@ -32,7 +34,7 @@ fn check(dir: &Path, name: &str, args: &[&str]) -> Result<Output> {
     all.extend(["gonogo"].iter().filter(|_| name != "gonogo"));
     all.extend(["check", "--quiet", "--out", "/out/record"]);
     all.extend(args);
-    Ok(Command::new("timeout").args(all).env("RUN", run).output()?)
+    Ok(Command::new("timeout").args(all).env("RUN", run).env("IMAGE_LAB", IMAGES).output()?)
 }
 
 fn codes(report: &serde_json::Value, severity: &str) -> BTreeSet<String> {
@@ -108,6 +110,7 @@ fn images_are_built_and_judged() -> Result {
             &format!("gonogo {} --out job", script.replace("--out record", "")),
         ])
         .env("RUN", run)
+        .env("IMAGE_LAB", IMAGES)
         .output()?;
     let junit = std::fs::read_to_string(out.join("junit.xml"))?;
     assert_eq!(job.status.code(), Some(1), "{}", String::from_utf8_lossy(&job.stderr));

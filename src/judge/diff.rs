@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::id::clean;
-use crate::judge::{Facts, Judgement};
+use crate::judge::{Facts, Judgement, Severity};
 use crate::measure::{self, Better, stats};
+use crate::topology::LibraryFile;
 use crate::unit::Unit;
 
 /// Fewer nodes than this say nothing by their spread; blocks then do.
@@ -68,6 +69,8 @@ pub struct Diff {
     pub decisions: (String, String),
     /// Worst first.
     pub metrics: Vec<Moved>,
+    /// Codes that fail more often than before, with how often more: whoever they are about, so that two clusters can be compared.
+    pub failing: Vec<(String, usize)>,
     /// `CODE subject` of findings that weigh.
     pub findings_new: Vec<String>,
     pub findings_gone: Vec<String>,
@@ -81,7 +84,7 @@ pub struct Diff {
 
 impl Diff {
     pub fn is_worse(&self) -> bool {
-        self.metrics.iter().any(|m| m.change == Change::Worse)
+        !self.failing.is_empty() || self.metrics.iter().any(|m| m.change == Change::Worse)
     }
 }
 
@@ -117,7 +120,8 @@ pub fn diff(a: &Judgement<'_>, b: &Judgement<'_>, margin: f64) -> Diff {
     let keys: BTreeSet<Key<'_>> = before.keys().chain(after.keys()).copied().collect();
     let mut metrics: Vec<Moved> =
         keys.into_iter().map(|key| moved(key, before.get(&key), after.get(&key), margin)).collect();
-    let compared = metrics.iter().filter(|m| m.ratio.is_some()).count();
+    // Of two images, what is compared is what they bring.
+    let compared = metrics.iter().filter(|m| m.ratio.is_some()).count() + parts(a).intersection(&parts(b)).count();
     let far = |m: &Moved| m.ratio.map_or(0.0, |r| -(r.ln().abs()));
     metrics.sort_by(|x, y| x.change.cmp(&y.change).then(far(x).total_cmp(&far(y))));
     let found = |j: &Judgement<'_>| -> BTreeSet<String> {
@@ -130,6 +134,7 @@ pub fn diff(a: &Judgement<'_>, b: &Judgement<'_>, margin: f64) -> Diff {
     Diff {
         decisions: (a.decision.name().to_owned(), b.decision.name().to_owned()),
         metrics,
+        failing: failing(a, b),
         findings_new: new.difference(&old).cloned().collect(),
         findings_gone: old.difference(&new).cloned().collect(),
         software: software(a, b),
@@ -210,6 +215,39 @@ fn interval(a: &Side, b: &Side) -> Option<(f64, f64)> {
     Some((ratios[RESAMPLES / 40], ratios[RESAMPLES - 1 - RESAMPLES / 40]))
 }
 
+/// How often each code fails.
+fn failures<'j>(j: &'j Judgement<'_>) -> BTreeMap<&'j str, usize> {
+    let mut out = BTreeMap::new();
+    for f in j.findings.iter().filter(|f| f.weighs() && f.severity == Severity::Fail) {
+        *out.entry(f.code.as_str()).or_default() += 1;
+    }
+    out
+}
+
+fn failing(a: &Judgement<'_>, b: &Judgement<'_>) -> Vec<(String, usize)> {
+    let before = failures(a);
+    let more = |(code, n): (&str, usize)| {
+        let more = n.saturating_sub(before.get(code).copied().unwrap_or(0));
+        (more > 0).then(|| (code.to_owned(), more))
+    };
+    failures(b).into_iter().filter_map(more).collect()
+}
+
+/// The libraries of an image: part and file.
+fn libraries<'j>(j: &'j Judgement<'_>) -> impl Iterator<Item = (&'j str, &'j LibraryFile)> {
+    j.record.outcomes.iter().flat_map(|line| {
+        let component = match line.outcome.measured().and_then(|m| m.facts.as_ref()) {
+            Some(measure::Facts::Software(c)) => &c.files[..],
+            _ => &[],
+        };
+        component.iter().map(|f| (line.case.as_str(), f))
+    })
+}
+
+fn parts<'j>(j: &'j Judgement<'_>) -> BTreeSet<&'j str> {
+    libraries(j).map(|(part, _)| part).collect()
+}
+
 /// Versions that one node or more has, as a set: of two clusters the names of nodes say nothing.
 fn versions(j: &Judgement<'_>) -> BTreeMap<String, BTreeSet<String>> {
     let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -238,7 +276,18 @@ fn versions(j: &Judgement<'_>) -> BTreeMap<String, BTreeSet<String>> {
             add(clean(name).into_owned(), Some(value));
         }
     }
+    for (part, f) in libraries(j) {
+        let version = f.version.as_deref().unwrap_or(if f.works() { "there" } else { "does not load" });
+        let cuda = f.cuda.as_ref().map_or(String::new(), |c| format!(" of CUDA {c}"));
+        add(format!("{part}, {}", clean(&f.name)), Some(&format!("{version}{cuda}")));
+    }
     for line in &j.record.outcomes {
+        if let Some(measure::Facts::Start(s)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) {
+            add("base".to_owned(), s.os.as_deref());
+            for (name, value) in s.environment.iter().filter(|(n, _)| !n.starts_with("SLURM_")) {
+                add(clean(name).into_owned(), Some(value));
+            }
+        }
         if let Some(measure::Facts::Nccl(n)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) {
             add("NCCL".to_owned(), Some(&n.version));
         }

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::judge::{Change, Diff};
+use crate::judge::{Change, Diff, codes};
 use crate::report::Style;
 
 /// Lines of what is alike and of lists: the rest is in `--format json`.
@@ -11,28 +11,36 @@ const SHOWN: usize = 12;
 pub fn render(d: &Diff, names: (&str, &str), style: Style) -> String {
     let count = |c: Change| d.metrics.iter().filter(|m| m.change == c).count();
     let worse = count(Change::Worse);
-    let verdict = match (d.compared, worse) {
-        (0, _) => "NOTHING IN COMMON".to_owned(),
-        (_, 0) => "NOT WORSE".to_owned(),
-        (_, n) => format!("WORSE  {n} of {} metrics", d.compared),
+    let failing: usize = d.failing.iter().map(|(_, n)| n).sum();
+    let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let verdict = match (d.compared, worse, failing) {
+        (0, ..) => "NOTHING IN COMMON".to_owned(),
+        (_, 0, 0) => "NOT WORSE".to_owned(),
+        (_, 0, f) => format!("WORSE  {}", plural(f, "new failure")),
+        (_, n, 0) => format!("WORSE  {n} of {}", plural(d.compared, "metric")),
+        (_, n, f) => format!("WORSE  {n} of {}, {}", plural(d.compared, "metric"), plural(f, "new failure")),
     };
     let colour = if d.compared == 0 {
         "33"
-    } else if worse > 0 {
+    } else if d.is_worse() {
         "31;1"
     } else {
         "32"
     };
     let mut out = format!("{}\n", style.paint(colour, &verdict));
     out.push_str(&format!("  before  {} ({})\n  after   {} ({})\n", names.0, d.decisions.0, names.1, d.decisions.1));
-    out.push_str(&format!(
-        "  {} compared: {worse} worse, {} better, {} alike; {} only before, {} only after\n",
-        d.compared,
-        count(Change::Better),
-        count(Change::Alike),
-        count(Change::Vanished),
-        count(Change::Appeared)
-    ));
+    if d.metrics.is_empty() {
+        out.push_str(&format!("  {} compared\n", plural(d.compared, "part")));
+    } else {
+        out.push_str(&format!(
+            "  {} compared: {worse} worse, {} better, {} alike; {} only before, {} only after\n",
+            d.compared,
+            count(Change::Better),
+            count(Change::Alike),
+            count(Change::Vanished),
+            count(Change::Appeared)
+        ));
+    }
     let moved: Vec<_> = d.metrics.iter().filter(|m| matches!(m.change, Change::Worse | Change::Better)).collect();
     if !moved.is_empty() {
         let mut grid = Table::new();
@@ -71,6 +79,14 @@ pub fn render(d: &Diff, names: (&str, &str), style: Style) -> String {
             }
         }
     };
+    let failing = |(code, n): &(String, usize)| {
+        format!(
+            "{code} {}{}",
+            codes::find(code).map_or("", |c| c.title),
+            if *n > 1 { format!(" ({n})") } else { String::new() }
+        )
+    };
+    list("failures that are new", d.failing.iter().map(failing).collect());
     list("findings that are new", d.findings_new.clone());
     list("findings that are gone", d.findings_gone.clone());
     list("what changed", d.software.iter().map(|(what, a, b)| format!("{what}: {a} -> {b}")).collect());

@@ -82,3 +82,36 @@ fn software_and_findings_that_changed_are_told() {
     assert_eq!(d.software, [("kernel".to_owned(), "6.1".to_owned(), "6.8".to_owned())]);
     assert_eq!((d.nodes_new.as_slice(), d.nodes_gone.len()), (&["n8".to_owned()][..], 0));
 }
+
+/// A failure that the first record does not have is worse at any speed; which nodes have it does not matter.
+#[test]
+fn a_failure_that_is_new_is_worse() {
+    let wrong = |node: &str| {
+        let mut r = record(&|_| 90e9);
+        add_on(&mut r, node, "memory", "x", checked(series("memory", "bandwidth", 1e12), "payload", false));
+        r
+    };
+    let healthy = record(&|_| 90e9);
+    let d = of(&healthy, &wrong("n2"));
+    assert!(d.is_worse() && d.failing == [("MEM-001".to_owned(), 1)], "{:?}", d.failing);
+    assert!(!of(&wrong("n2"), &healthy).is_worse() && !of(&wrong("n2"), &wrong("n3")).is_worse());
+}
+
+/// Of two images, what they bring is compared.
+#[test]
+fn two_images_are_compared_by_what_they_bring() {
+    let (good, broken) = (crate::image::provoke("IMG-014").unwrap(), crate::image::provoke("IMG-003").unwrap());
+    let d = of(&good, &good);
+    assert!(d.compared == 9 && !d.is_worse(), "{d:?}");
+    let d = of(&good, &broken);
+    assert_eq!((d.failing.clone(), d.is_worse()), (vec![("IMG-003".to_owned(), 1)], true));
+    assert!(
+        d.software.iter().any(|(what, a, b)| what == "providers, mlx5" && a == "there" && b == "does not load"),
+        "{d:?}"
+    );
+    assert!(d.software.iter().any(|(what, a, b)| what == "NCCL_ALGO" && a == "Ring" && b == "none"), "{d:?}");
+    let style = gonogo::report::Style { width: 80, colour: false };
+    let text = gonogo::report::diff(&d, ("a", "b"), style);
+    assert!(text.starts_with("WORSE  1 new failure\n") && text.contains("9 parts compared"), "{text}");
+    assert!(text.contains("IMG-003 RDMA has no provider in the image"), "{text}");
+}
