@@ -161,7 +161,8 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
         if found.len() < MAX_FILES && seen.insert(real.clone()) {
             // Plugins are told where they are asked for.
             let path = if kind.beside.is_some() { path } else { real };
-            found.push(Candidate::read(kind, name, path, known));
+            // The loader passes over libraries of another processor, as of 32 bits.
+            found.extend(Some(Candidate::read(kind, name, path, known)).filter(|c| !c.head.foreign));
         }
     }
     // What programs get, by the name that they ask for: the loader says, and it may know a place that was not looked into.

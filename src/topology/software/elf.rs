@@ -5,12 +5,15 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use elf::ElfStream;
-use elf::abi::{DT_NEEDED, DT_SONAME};
+use elf::abi::{DT_NEEDED, DT_SONAME, EM_AARCH64, EM_X86_64};
 use elf::endian::AnyEndian;
+use elf::file::Class;
 
 /// A shared library by its headers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Elf {
+    /// For another processor, or another size of addresses: no program here loads it.
+    pub foreign: bool,
     /// The name that programs are linked with.
     pub soname: Option<String>,
     /// Libraries that it needs.
@@ -48,6 +51,8 @@ pub enum ElfError {
     Junk { path: PathBuf, message: String },
 }
 
+/// The processor of this build.
+const MACHINE: u16 = if cfg!(target_arch = "aarch64") { EM_AARCH64 } else { EM_X86_64 };
 /// Sections that hold code for GPUs: linked as they are, and relocatable.
 const SECTIONS: &[&str] = &[".nv_fatbin", "__nv_relfatbin"];
 /// Where a container of GPU code begins (`fatbinary_section.h` and cuobjdump's output agree).
@@ -68,7 +73,8 @@ pub fn elf(path: &Path) -> Result<Elf, ElfError> {
     let io = |source| ElfError::Io { path: path.to_owned(), source };
     let junk = |e: elf::ParseError| ElfError::Junk { path: path.to_owned(), message: e.to_string() };
     let mut stream: ElfStream<AnyEndian, File> = ElfStream::open_stream(File::open(path).map_err(io)?).map_err(junk)?;
-    let mut out = Elf::default();
+    let mut out =
+        Elf { foreign: stream.ehdr.class != Class::ELF64 || stream.ehdr.e_machine != MACHINE, ..Elf::default() };
     let mut names = Vec::new();
     if let Some(table) = stream.dynamic().map_err(junk)? {
         for entry in table.iter() {
@@ -202,7 +208,14 @@ mod tests {
     fn a_library_of_this_machine_is_read() {
         let own = elf(&std::env::current_exe().unwrap()).unwrap();
         assert!(own.needs.iter().any(|n| n.starts_with("libc.so")), "{own:?}");
-        assert_eq!((own.soname, own.code), (None, vec![]));
+        assert_eq!((own.foreign, own.soname, own.code), (false, None, vec![]));
+        // The same file, said to be a SPARC's.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sparc");
+        let mut bytes = std::fs::read("/proc/self/exe").unwrap();
+        bytes[18] = 43;
+        std::fs::write(&path, bytes).unwrap();
+        assert!(elf(&path).unwrap().foreign);
         let text = elf(Path::new("/proc/self/status")).err().map(|e| e.to_string()).unwrap_or_default();
         assert!(text.contains("/proc/self/status"), "{text}");
         assert!(matches!(elf(Path::new("/nowhere")), Err(ElfError::Io { .. })));
