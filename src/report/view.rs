@@ -8,7 +8,7 @@ use crate::hostlist;
 use crate::id::{NodeName, clean, drives};
 use crate::judge::{Cell, Decision, Finding, Judgement, Severity, Verdict};
 use crate::measure::{Better, Outcome, WaiveKind};
-use crate::plan::Tier;
+use crate::plan::{ImagePlan, Tier};
 use crate::report::software::{Software, software};
 
 /// Findings of one code and weight.
@@ -130,6 +130,7 @@ fn provenance(j: &Judgement<'_>) -> Vec<String> {
         format!("{seconds:.1} s")
     });
     let plan = match (&h.plan.run.name, h.plan.run == Default::default()) {
+        (None, false) if h.plan.tier == Tier::Image => machines_of(h.plan.run.image.as_ref()),
         (_, true) => "no run plan".to_owned(),
         (name, false) => {
             format!("plan {} ({})", clean(name.as_deref().unwrap_or("without a name")), clean(h.plan.run_hash.short()))
@@ -164,6 +165,18 @@ fn provenance(j: &Judgement<'_>) -> Vec<String> {
             .into_owned(),
     );
     out
+}
+
+/// The machines that an image is for, as they were stated.
+fn machines_of(image: Option<&ImagePlan>) -> String {
+    let Some(image) = image else { return "no machines stated".to_owned() };
+    let stated = [("", &image.gpu), ("driver ", &image.driver), ("kernel ", &image.kernel)];
+    let mut parts: Vec<String> =
+        stated.into_iter().filter_map(|(what, value)| Some(format!("{what}{}", clean(value.as_ref()?)))).collect();
+    if !image.needs.is_empty() {
+        parts.push(format!("needing {}", clean(&image.needs.join(" "))));
+    }
+    if parts.is_empty() { "no machines stated".to_owned() } else { format!("for {}", parts.join(", ")) }
 }
 
 pub(super) fn groups(findings: &[Finding]) -> Vec<FindingGroup<'_>> {

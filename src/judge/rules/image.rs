@@ -128,7 +128,8 @@ fn lost(parts: &Parts<'_>, add: Add<'_>) {
 fn needs(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
     let for_gpus = if plan.gpu.is_some() { FOR_GPUS } else { &[] };
     let stated = plan.needs.iter().map(|n| (n.as_str(), "stated as needed"));
-    for (need, why) in stated.chain(for_gpus.iter().map(|n| (*n, "a GPU is stated"))) {
+    let implied = for_gpus.iter().filter(|n| !plan.needs.iter().any(|s| s == *n));
+    for (need, why) in stated.chain(implied.map(|n| (*n, "a GPU is stated"))) {
         let provider = |f: &LibraryFile| f.name == need && f.works() && f.reach == Reach::Loaded;
         if parts.has(need) || parts.files("providers").any(provider) {
             continue;
