@@ -56,6 +56,9 @@ pub enum Command {
     /// A probe's process; gonogo starts it itself.
     #[command(hide = true)]
     Worker,
+    /// Loads a library of an image and says what it is; gonogo starts it itself.
+    #[command(hide = true)]
+    Load { part: String, library: PathBuf },
 }
 
 /// What a report is written as.

@@ -575,3 +575,54 @@ fn completions_and_man_pages_are_made() -> Result {
 fn replace_line(text: &str, begins: &str, with: &str) -> String {
     text.lines().map(|l| if l.starts_with(begins) { with } else { l }).map(|l| format!("{l}\n")).collect()
 }
+
+/// Libraries that do what libraries must not, where the loader finds them first: each is named, and the promise of five seconds holds.
+#[test]
+fn a_library_that_hangs_crashes_or_is_junk_is_named() -> Result {
+    let dir = Dir::new()?;
+    let path = |name: &str| dir.0.path().join(name);
+    for (name, body) in [
+        ("libmpi.so.40", "for (;;) pause();"),
+        ("libucp.so.0", "*(volatile int *)0 = 1;"),
+        // It prints what looks like an answer, and more than a pipe holds.
+        (
+            "libgdrapi.so.2",
+            "puts(\"gonogo-loaded {}\"); for (int i = 0; i < 100000; i++) puts(\"noise\"); fflush(stdout);",
+        ),
+    ] {
+        let source = format!(
+            "#include <stdio.h>\n#include <unistd.h>\n__attribute__((constructor)) static void start(void) {{ {body} }}\n\
+             void gdr_runtime_get_version(int *a, int *b) {{ *a = 2; *b = 4; }}\n"
+        );
+        std::fs::write(path("x.c"), source)?;
+        let soname = format!("-Wl,-soname,{name}");
+        let made =
+            Command::new("cc").args(["-shared", "-fPIC", &soname, "-o"]).arg(path(name)).arg(path("x.c")).status();
+        if !made.is_ok_and(|s| s.success()) {
+            eprintln!("skipped: no C compiler");
+            return Ok(());
+        }
+    }
+    std::fs::write(path("libnccl.so.2"), "this is no library\n")?;
+    assert!(Command::new("mkfifo").arg(path("libcudart.so.12")).status()?.success());
+    let start = std::time::Instant::now();
+    let run = done(
+        dir.command(&["check", "--tier", "image", "--format", "json", "--quiet"])
+            .env("LD_LIBRARY_PATH", dir.0.path())
+            .output()?,
+    );
+    assert!(start.elapsed().as_secs_f64() < 8.0, "{:?}", start.elapsed());
+    let report: serde_json::Value = serde_json::from_str(&run.out)?;
+    let findings = report["findings"].to_string();
+    assert_eq!(run.code, 1, "{findings}");
+    for said in [
+        "libmpi.so.40: loading it did not end in 2 s",
+        "libucp.so.0: the process that loads it is killed by signal 11",
+        "libnccl.so.2: no shared library",
+    ] {
+        assert!(findings.contains(said), "{said}: {findings}");
+    }
+    let software = report["software"].to_string();
+    assert!(software.contains("\"version\":\"2.4\"") && !software.contains("libcudart"), "{software}");
+    Ok(())
+}

@@ -55,5 +55,6 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Completions { shell } => package::completions(shell),
         Command::Man { dir } => package::man(&dir),
         Command::Worker => worker::run(),
+        Command::Load { part, library } => worker::load(&part, &library),
     }
 }

@@ -1,7 +1,7 @@
 //! A probe's process. It ends with its parent, and takes its scratch directory with it.
 
 use std::io::{self, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -22,6 +22,14 @@ pub(super) fn run() -> Result<Exit, Failure> {
         // The parent reads the message and status 1 as a probe that gave up in good order.
         Err(error) => Err(Failure { exit: Exit::NoGo, error }),
     }
+}
+
+/// Loads one library and says what it is; the process that asked reads the line.
+pub(super) fn load(part: &str, library: &Path) -> Result<Exit, Failure> {
+    // A constructor that hangs is not to outlive who asked.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(Failure::internal)?;
+    println!("{}", probe::load_library(part, library));
+    Ok(Exit::Go)
 }
 
 fn work(scratch: &Mutex<Option<PathBuf>>) -> anyhow::Result<()> {

@@ -24,7 +24,7 @@ use crate::topology::Machine;
 pub use collective::{NCCL, group_step, nccl_step};
 pub use environment::{clock_step, gpus_step, launcher_step};
 pub use fabric::fabric_step;
-pub use image::image_parts;
+pub use image::{image_parts, load_library};
 pub use rdma::{gpu_pair_step, rails_step};
 pub use storage::{shared_step, sweep as sweep_scratch};
 pub use tcp::latency_step;

@@ -1,5 +1,6 @@
 //! `image`: the software that a container image brings for a training run, each library really loaded, without a GPU.
 
+mod load;
 mod search;
 
 use std::collections::{HashMap, HashSet};
@@ -12,11 +13,12 @@ use crate::id::ProbeName;
 use crate::measure::{Facts, Measured, Metric, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
-use crate::sys::dl::DlError;
-use crate::sys::software::{Ask, Loaded, load};
+use crate::sys::software::Ask;
 use crate::topology::{Component, Elf, ElfError, LibraryFile, Machine, Reach, SysRoot, elf, start};
 
 use search::{Folders, matches};
+
+pub use load::load_library;
 
 pub struct Image;
 
@@ -134,12 +136,6 @@ impl Probe for Image {
     }
 }
 
-/// Loads a library. Should it end this process, its last words say which it was.
-fn attempt(library: &Path) -> Result<Loaded, DlError> {
-    eprintln!("loading {}", library.display());
-    load(library)
-}
-
 /// A file that may be one of a kind.
 struct Candidate {
     /// What a program asks for.
@@ -147,6 +143,7 @@ struct Candidate {
     path: PathBuf,
     /// The loader looks there.
     known: bool,
+    size: u64,
     head: Elf,
     error: Option<String>,
 }
@@ -161,8 +158,16 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
         if found.len() < MAX_FILES && seen.insert(real.clone()) {
             // Plugins are told where they are asked for.
             let path = if kind.beside.is_some() { path } else { real };
+            let new = Candidate::read(kind, name, path, known);
+            // Packages of Python have copies where others have links.
+            let copy = |c: &Candidate| {
+                let same = new.head.soname.is_some() && c.head.soname == new.head.soname;
+                same && c.size == new.size && c.path.parent() == new.path.parent()
+            };
             // The loader passes over libraries of another processor, as of 32 bits.
-            found.extend(Some(Candidate::read(kind, name, path, known)).filter(|c| !c.head.foreign));
+            if !new.head.foreign && !found.iter().any(copy) {
+                found.push(new);
+            }
         }
     }
     // What programs get, by the name that they ask for: the loader says, and it may know a place that was not looked into.
@@ -172,12 +177,7 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
         if taken.contains_key(&name) {
             continue;
         }
-        // Open while it is looked for in memory.
-        let open = attempt(Path::new(&name));
-        let path = open.ok().and_then(|_open| {
-            let same: Vec<&Path> = found.iter().filter(|c| c.name == name).map(|c| c.path.as_path()).collect();
-            search::mapped(|file| kind.stems.iter().any(|s| matches(s, file)), &same)
-        });
+        let path = load::ask(kind.case, Path::new(&name)).ok().and_then(|a| a.taken);
         if let Some(path) = path.as_ref().filter(|p| !found.iter().any(|c| c.path == **p)) {
             found.push(Candidate::read(kind, name.clone(), path.clone(), true));
         }
@@ -187,20 +187,20 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
     for c in found {
         let first = taken.contains_key(&c.name) && !out.iter().any(|f| f.name == c.name);
         let mut file = LibraryFile { name: c.name, path: c.path, error: c.error, ..LibraryFile::default() };
-        let loaded = attempt(&file.path).map_err(|e| e.to_string());
+        let answer = load::ask(kind.case, &file.path);
         file.reach = match taken.get(&file.name) {
             _ if !c.known => Reach::Apart,
             // Plugins are asked for by their place.
             None => Reach::Loaded,
             Some(Some(path)) if *path == file.path => Reach::Loaded,
             // The loader ends at the first that it cannot load.
-            Some(None) if first && loaded.is_err() => Reach::Loaded,
+            Some(None) if first && answer.is_err() => Reach::Loaded,
             Some(_) => Reach::Hidden,
         };
-        match loaded {
-            Ok(library) => ask(kind, &library, &mut file),
+        match answer {
+            Ok(a) => (file.version, file.cuda, file.stub, file.offers) = (a.version, a.cuda, a.stub, a.offers),
             Err(error) if file.error.is_none() => {
-                let lack = search::lacking(&file.path, &c.head, folders);
+                let lack = search::lacking(kind.case, &file.path, &c.head, folders);
                 match lack.others.is_empty() && !lack.driver.is_empty() {
                     true => file.waits_for = lack.driver,
                     false if lack.others.is_empty() => file.error = Some(error),
@@ -235,17 +235,8 @@ impl Candidate {
             Err(ElfError::Io { source, .. }) => (Elf::default(), Some(source.to_string())),
         };
         let name = head.soname.clone().filter(|_| kind.by_soname).unwrap_or(file);
-        Candidate { name, path, known, head, error }
-    }
-}
-
-/// Asks a library that is open.
-fn ask(kind: &Kind, library: &Loaded, file: &mut LibraryFile) {
-    file.version = library.version(kind.version);
-    file.cuda = library.version(kind.cuda);
-    file.stub = kind.case == "driver" && library.is_stub();
-    if kind.case == "nccl-net" {
-        file.offers = (2..=NEWEST_PLUGIN).filter(|v| library.has(&format!("ncclNetPlugin_v{v}"))).collect();
+        let size = path.metadata().map_or(0, |m| m.len());
+        Candidate { name, path, known, size, head, error }
     }
 }
 

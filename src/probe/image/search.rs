@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::probe::image::load::ask;
 use crate::sys::dl;
-use crate::sys::software::load;
 use crate::topology::{Elf, elf};
 
 /// Folders that are looked into, at most.
@@ -76,9 +76,14 @@ impl Folders {
         out
     }
 
-    fn locate(&self, name: &str, near: &Path) -> Option<PathBuf> {
-        let near = near.parent().map(Path::to_owned);
-        near.iter().chain(&self.loader).map(|d| d.join(name)).find(|p| p.is_file())
+    /// A library that another file needs, as the loader would look: in that file's own folders, then in the loader's.
+    fn locate(&self, name: &str, file: &Path, head: &Elf) -> Option<PathBuf> {
+        let origin = file.parent().unwrap_or(file);
+        let own = head
+            .paths
+            .iter()
+            .map(|p| PathBuf::from(p.replace("${ORIGIN}", "$ORIGIN").replace("$ORIGIN", &origin.to_string_lossy())));
+        own.chain(self.loader.iter().cloned()).map(|d| d.join(name)).find(|p| p.is_file())
     }
 }
 
@@ -152,43 +157,45 @@ pub(super) struct Lack {
 }
 
 /// The libraries that a file needs, itself or through others, and that cannot be had.
-pub(super) fn lacking(path: &Path, head: &Elf, folders: &Folders) -> Lack {
-    let mut out = Lack::default();
-    lack(path, head, folders, 0, &mut HashSet::new(), &mut out);
-    out
+pub(super) fn lacking(part: &str, path: &Path, head: &Elf, folders: &Folders) -> Lack {
+    let mut search = Search { part, folders, seen: HashSet::new(), out: Lack::default() };
+    search.lack(path, head, 0);
+    search.out
 }
 
-fn lack(path: &Path, head: &Elf, folders: &Folders, depth: usize, seen: &mut HashSet<String>, out: &mut Lack) {
-    for need in &head.needs {
-        if !seen.insert(need.clone()) || load(Path::new(need)).is_ok() {
-            continue;
-        }
-        let place = folders.locate(need, path);
-        if DRIVER.iter().any(|d| need.starts_with(d)) {
-            out.driver.push(need.clone());
-        } else if let (Some(place), true) = (place, depth < MAX_DEPTH) {
-            if load(&place).is_err() {
-                match elf(&place) {
-                    Ok(head) => lack(&place, &head, folders, depth + 1, seen, out),
-                    Err(e) => out.others.push(e.to_string()),
-                }
+struct Search<'a> {
+    part: &'a str,
+    folders: &'a Folders,
+    seen: HashSet<String>,
+    out: Lack,
+}
+
+impl Search<'_> {
+    fn lack(&mut self, path: &Path, head: &Elf, depth: usize) {
+        for need in head.needs.iter().filter(|n| !n.starts_with("ld-linux")) {
+            if !self.seen.insert(need.clone()) {
+                continue;
             }
-        } else {
-            out.others.push(need.clone());
+            match self.folders.locate(need, path, head) {
+                Some(place) if depth < MAX_DEPTH => match elf(&place) {
+                    Ok(head) => self.lack(&place, &head, depth + 1),
+                    Err(e) => self.out.others.push(e.to_string()),
+                },
+                Some(_) => {}
+                // The loader may know a place that is not looked into.
+                None if ask(self.part, Path::new(need)).is_ok() => {}
+                None if DRIVER.iter().any(|d| need.starts_with(d)) => self.out.driver.push(need.clone()),
+                None => self.out.others.push(need.clone()),
+            }
         }
     }
 }
 
-/// The file that this process has mapped of those that `wanted` takes by name: what the loader took. Where several are mapped
-/// (some libraries cannot be unloaded), one of `expected`.
-pub(super) fn mapped(wanted: impl Fn(&str) -> bool, expected: &[&Path]) -> Option<PathBuf> {
+/// The file that this process has mapped of those that `wanted` takes by name: what the loader took.
+pub(super) fn mapped(wanted: impl Fn(&str) -> bool) -> Option<PathBuf> {
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    let files: Vec<PathBuf> = maps
-        .lines()
-        .filter_map(|l| Some(PathBuf::from(&l[l.find('/')?..])))
-        .filter(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(&wanted))
-        .collect();
-    files.iter().find(|f| expected.contains(&f.as_path())).or(files.last()).cloned()
+    let files = maps.lines().filter_map(|l| Some(PathBuf::from(&l[l.find('/')?..])));
+    files.into_iter().find(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(&wanted))
 }
 
 /// `libcuda.so.550.54.15` -> `550.54.15`.

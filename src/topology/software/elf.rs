@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use elf::ElfStream;
-use elf::abi::{DT_NEEDED, DT_SONAME, EM_AARCH64, EM_X86_64};
+use elf::abi::{DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_SONAME, EM_AARCH64, EM_X86_64};
 use elf::endian::AnyEndian;
 use elf::file::Class;
 
@@ -18,6 +18,8 @@ pub struct Elf {
     pub soname: Option<String>,
     /// Libraries that it needs.
     pub needs: Vec<String>,
+    /// Folders of its own in which they are looked for, `$ORIGIN` being its own.
+    pub paths: Vec<String>,
     /// Compute capabilities with machine code, ascending: 90 is sm_90.
     pub code: Vec<u32>,
     /// Compute capabilities with PTX, ascending.
@@ -78,7 +80,7 @@ pub fn elf(path: &Path) -> Result<Elf, ElfError> {
     let mut names = Vec::new();
     if let Some(table) = stream.dynamic().map_err(junk)? {
         for entry in table.iter() {
-            if entry.d_tag == DT_NEEDED || entry.d_tag == DT_SONAME {
+            if [DT_NEEDED, DT_SONAME, DT_RPATH, DT_RUNPATH].contains(&entry.d_tag) {
                 names.push((entry.d_tag, entry.d_val()));
             }
         }
@@ -88,7 +90,11 @@ pub fn elf(path: &Path) -> Result<Elf, ElfError> {
         let table = stream.section_data_as_strtab(&header).map_err(junk)?;
         for (tag, at) in names {
             let name = table.get(at as usize).map_err(junk)?.to_owned();
-            if tag == DT_SONAME { out.soname = Some(name) } else { out.needs.push(name) }
+            match tag {
+                DT_SONAME => out.soname = Some(name),
+                DT_NEEDED => out.needs.push(name),
+                _ => out.paths.extend(name.split(':').map(str::to_owned)),
+            }
         }
     }
     out.constants = stream.section_header_by_name(".rodata").map_err(junk)?.map(|h| (h.sh_offset, h.sh_size));

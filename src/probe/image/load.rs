@@ -1,0 +1,92 @@
+//! Loading a library in a process of its own: it may crash, hang or print, and two versions in one process would be mixed.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::probe::image::{KINDS, NEWEST_PLUGIN, search};
+use crate::sys::dl::DlError;
+use crate::sys::software::load;
+
+/// A library of 750 MB takes a tenth of it from a cold disk.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What the answer's line begins with: libraries print, too.
+const MARK: &str = "gonogo-loaded ";
+/// More than any answer has.
+const MOST: u64 = 1 << 20;
+
+/// What a library that was loaded says.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Answer {
+    /// The file that the loader took.
+    pub(super) taken: Option<PathBuf>,
+    pub(super) version: Option<String>,
+    pub(super) cuda: Option<String>,
+    pub(super) stub: bool,
+    pub(super) offers: Vec<u32>,
+}
+
+/// Loads a library of a part, by name or by path, and asks it; else says why that cannot be done.
+pub(super) fn ask(part: &str, library: &Path) -> Result<Answer, String> {
+    let program = std::env::current_exe().map_err(|e| format!("gonogo's own binary: {e}"))?;
+    let mut child = Command::new(program)
+        .args(["load", part])
+        .arg(library)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| format!("cannot start a process for it: {e}"))?;
+    let Some(stdout) = child.stdout.take() else { return Err("no output of its process".to_owned()) };
+    // What is printed is read while it is waited for: a full pipe would look like a hang.
+    let reader = std::thread::spawn(move || {
+        use std::io::Read;
+        let mut bytes = Vec::new();
+        let _ = stdout.take(MOST).read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    });
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        match child.try_wait().map_err(|e| e.to_string())? {
+            Some(status) => break status,
+            None if Instant::now() > deadline => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("loading it did not end in {} s", PATIENCE.as_secs()));
+            }
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    };
+    if let Some(signal) = status.signal() {
+        return Err(format!("the process that loads it is killed by signal {signal}"));
+    }
+    let text = reader.join().unwrap_or_default();
+    let line = text.lines().rev().find_map(|l| l.split_once(MARK).map(|(_, json)| json));
+    let answer: Option<Result<Answer, String>> = line.and_then(|json| serde_json::from_str(json).ok());
+    answer.unwrap_or_else(|| Err(format!("the process that loads it ended with {}", status.code().unwrap_or(-1))))
+}
+
+/// The other side: loads, asks, and gives the line to print.
+pub fn load_library(part: &str, library: &Path) -> String {
+    let Some(kind) = KINDS.iter().find(|k| k.case == part) else { return String::new() };
+    let answer = match load(library) {
+        Ok(loaded) => Ok(Answer {
+            taken: search::mapped(|file| kind.stems.iter().any(|s| search::matches(s, file))),
+            version: loaded.version(kind.version),
+            cuda: loaded.version(kind.cuda),
+            stub: part == "driver" && loaded.is_stub(),
+            offers: (2..=NEWEST_PLUGIN)
+                .filter(|v| part == "nccl-net" && loaded.has(&format!("ncclNetPlugin_v{v}")))
+                .collect(),
+        }),
+        // The loader names the file itself.
+        Err(DlError::Absent { first, .. }) => {
+            Err(first.trim_start_matches(&format!("{}: ", library.display())).to_owned())
+        }
+        Err(e) => Err(e.to_string()),
+    };
+    format!("\n{MARK}{}", serde_json::to_string(&answer).unwrap_or_default())
+}
