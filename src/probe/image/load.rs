@@ -13,6 +13,7 @@ use crate::sys::software::load;
 
 /// A library of 750 MB takes a tenth of it from a cold disk.
 const PATIENCE: Duration = Duration::from_secs(2);
+const HANG: &str = "loading it did not end";
 /// What the answer's line begins with: libraries print, too.
 const MARK: &str = "gonogo-loaded ";
 /// More than any answer has.
@@ -55,7 +56,7 @@ pub(super) fn ask(part: &str, library: &Path) -> Result<Answer, String> {
             None if Instant::now() > deadline => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("loading it did not end in {} s", PATIENCE.as_secs()));
+                return Err(format!("{HANG} in {} s", PATIENCE.as_secs()));
             }
             None => std::thread::sleep(Duration::from_millis(2)),
         }
@@ -67,6 +68,11 @@ pub(super) fn ask(part: &str, library: &Path) -> Result<Answer, String> {
     let line = text.lines().rev().find_map(|l| l.split_once(MARK).map(|(_, json)| json));
     let answer: Option<Result<Answer, String>> = line.and_then(|json| serde_json::from_str(json).ok());
     answer.unwrap_or_else(|| Err(format!("the process that loads it ended with {}", status.code().unwrap_or(-1))))
+}
+
+/// Whether an error says that a library hangs.
+pub(super) fn is_hang(error: &str) -> bool {
+    error.starts_with(HANG)
 }
 
 /// The other side: loads, asks, and gives the line to print.

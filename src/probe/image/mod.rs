@@ -172,12 +172,20 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
     }
     // What programs get, by the name that they ask for: the loader says, and it may know a place that was not looked into.
     let mut taken: HashMap<String, Option<PathBuf>> = HashMap::new();
+    // Once is enough to wait for it.
+    let mut hangs: HashMap<String, String> = HashMap::new();
     let names: Vec<String> = found.iter().filter(|c| c.known).map(|c| c.name.clone()).collect();
     for name in names.into_iter().filter(|_| kind.beside.is_none()) {
         if taken.contains_key(&name) {
             continue;
         }
-        let path = load::ask(kind.case, Path::new(&name)).ok().and_then(|a| a.taken);
+        let answer = load::ask(kind.case, Path::new(&name));
+        if let Err(error) = &answer
+            && load::is_hang(error)
+        {
+            hangs.insert(name.clone(), error.clone());
+        }
+        let path = answer.ok().and_then(|a| a.taken);
         if let Some(path) = path.as_ref().filter(|p| !found.iter().any(|c| c.path == **p)) {
             found.push(Candidate::read(kind, name.clone(), path.clone(), true));
         }
@@ -187,7 +195,8 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
     for c in found {
         let first = taken.contains_key(&c.name) && !out.iter().any(|f| f.name == c.name);
         let mut file = LibraryFile { name: c.name, path: c.path, error: c.error, ..LibraryFile::default() };
-        let answer = load::ask(kind.case, &file.path);
+        let hang = hangs.get(&file.name).filter(|_| first);
+        let answer = hang.map_or_else(|| load::ask(kind.case, &file.path), |error| Err(error.clone()));
         file.reach = match taken.get(&file.name) {
             _ if !c.known => Reach::Apart,
             // Plugins are asked for by their place.
