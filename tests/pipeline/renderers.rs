@@ -8,7 +8,7 @@ use gonogo::judge::Judgement;
 use gonogo::measure::{Check, Facts, Measured, Outcome, PeerCopy, WaiveKind};
 use gonogo::plan::RunPlan;
 use gonogo::record::Record;
-use gonogo::topology::Leaf;
+use gonogo::topology::{Component, Leaf, LibraryFile, Start};
 use gonogo::{baseline, judge, report};
 
 /// Markup, quotes, control characters, a right-to-left mark, an escape of a terminal, a formula; then ten thousand letters.
@@ -56,6 +56,27 @@ fn hostile() -> Record {
         let row = vec![PeerCopy { to: 1, rate: 1e9, direct: true, atomics: false }];
         let peers = Measured { facts: Some(Facts::Peers(row)), ..Measured::default() };
         add_line(&mut record, node, "x", "copy", "peer gpu0", Outcome::Measured(peers));
+        let file = LibraryFile {
+            name: evil(70),
+            path: format!("/lib/{}", evil(71)).into(),
+            version: Some(evil(72)),
+            cuda: Some(evil(73)),
+            error: Some(evil(74)),
+            waits_for: vec![evil(75)],
+            ..LibraryFile::default()
+        };
+        for part in ["nccl", "providers", &evil(76)] {
+            let facts = Facts::Software(Box::new(Component { files: vec![file.clone(), file.clone()] }));
+            let o = Outcome::Measured(Measured { facts: Some(facts), ..Measured::default() });
+            add_line(&mut record, node, "x", "image", part, o);
+        }
+        let start = Start {
+            environment: [("NCCL_ALGO".to_owned(), evil(77)), ("NVIDIA_REQUIRE_CUDA".to_owned(), evil(78))].into(),
+            settings: vec![(evil(79).into(), "NCCL_PROTO".into(), evil(80))],
+            ..Start::default()
+        };
+        let o = Outcome::Measured(Measured { facts: Some(Facts::Start(Box::new(start))), ..Measured::default() });
+        add_line(&mut record, node, "x", "image", "start", o);
         let mut hostile = good_machine();
         hostile.hostname = evil(60);
         hostile.cpu.model = evil(61);
