@@ -36,6 +36,21 @@ fn check_as(user: &str, only: &str, lab: &[&str], before: &str) -> Result<(i32, 
     Ok((read("code0").trim().parse()?, report))
 }
 
+/// A check in which nothing is wrong. The machines are emulated on one that others use: what disturbs them once is told by the check,
+/// as it must be, and is no failure of the test unless it is there three times.
+fn undisturbed(user: &str, only: &str, lab: &[&str], before: &str) -> Result<serde_json::Value> {
+    let mut named = Vec::new();
+    for _ in 0..3 {
+        let (code, report) = check_as(user, only, lab, before)?;
+        let found = findings(&report, &["fail", "hold"]);
+        if code == 0 && found.is_empty() {
+            return Ok(report);
+        }
+        named.push((code, found));
+    }
+    Err(format!("three times: {named:?}").into())
+}
+
 fn findings(report: &serde_json::Value, severities: &[&str]) -> Vec<String> {
     let all = report["findings"].as_array().cloned().unwrap_or_default();
     let heavy = |f: &&serde_json::Value| f["severity"].as_str().is_some_and(|s| severities.contains(&s));
@@ -56,8 +71,7 @@ fn two_machines_with_verbs() -> Result {
         return Ok(());
     }
 
-    let (code, report) = check(&[], ":")?;
-    assert_eq!((code, findings(&report, &["fail", "hold"])), (0, vec![]), "healthy");
+    let report = undisturbed("root", "environment,rdma", &[], ":")?;
     let metrics = report["metrics"].as_array().cloned().unwrap_or_default();
     let has = |case: &str, metric: &str| metrics.iter().any(|m| m["case"] == case && m["metric"] == metric);
     for (case, metric) in [
@@ -96,17 +110,13 @@ fn two_machines_with_verbs() -> Result {
     assert!(named.iter().all(|f| f.contains("lab1")), "an innocent one is named: {named:?}");
 
     // A smaller MTU at one end: the connection takes it, and it is told.
-    let (code, report) = check(&[], "[ $LAB_RANK = 1 ] && ip link set eth0 mtu 1500; sleep 1")?;
+    let small = "[ $LAB_RANK = 1 ] && ip link set eth0 mtu 1500; sleep 1";
+    let report = undisturbed("root", "environment,rdma", &[], small)?;
     let warned = findings(&report, &["warn"]);
-    assert_eq!((code, findings(&report, &["fail", "hold"])), (0, vec![]), "{warned:?}");
     assert!(warned.iter().any(|f| f.contains("RDM-003") && f.contains("4096") && f.contains("1024")), "{warned:?}");
 
     // All-reduce and its relatives over verbs, every sum checked; and two devices at once.
-    let (code, report) = check_as("root", "environment,rdma,collective", &["--nics", "2"], ":")?;
-    // An emulated processor beside others may be too slow for the largest messages: that is told, and is no fault.
-    let named = findings(&report, &["fail", "hold"]);
-    let slow = |f: &String| f.contains("COV-002") && f.contains("not enough fit the time");
-    assert!(named.iter().all(slow) && code == if named.is_empty() { 0 } else { 2 }, "collective: {code} {named:?}");
+    let report = undisturbed("root", "environment,rdma,collective", &["--nics", "2"], ":")?;
     let metrics = report["metrics"].as_array().cloned().unwrap_or_default();
     for case in [
         "all-reduce world n=2 8 B rxe0",
@@ -135,9 +145,9 @@ fn two_machines_with_verbs() -> Result {
     assert!(warned.iter().any(|f| f.contains("ENV-001") && f.contains("lab1")), "{warned:?}");
 
     // A port that is down is told, and the rest is measured.
-    let (code, report) = check(&["--nics", "2"], "[ $LAB_RANK = 0 ] && ip link set eth1 down; sleep 1")?;
+    let down = "[ $LAB_RANK = 0 ] && ip link set eth1 down; sleep 1";
+    let report = undisturbed("root", "environment,rdma", &["--nics", "2"], down)?;
     let warned = findings(&report, &["warn"]);
-    assert_eq!((code, findings(&report, &["fail", "hold"])), (0, vec![]), "{warned:?}");
     assert!(warned.iter().any(|f| f.contains("RDM-002") && f.contains("lab0") && f.contains("rxe1")), "{warned:?}");
     Ok(())
 }
