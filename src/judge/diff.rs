@@ -10,7 +10,6 @@ use serde::Serialize;
 use crate::id::clean;
 use crate::judge::{Facts, Judgement, Severity};
 use crate::measure::{self, Better, stats};
-use crate::topology::LibraryFile;
 use crate::unit::Unit;
 
 /// Fewer nodes than this say nothing by their spread; blocks then do.
@@ -233,19 +232,9 @@ fn failing(a: &Judgement<'_>, b: &Judgement<'_>) -> Vec<(String, usize)> {
     failures(b).into_iter().filter_map(more).collect()
 }
 
-/// The libraries of an image: part and file.
-fn libraries<'j>(j: &'j Judgement<'_>) -> impl Iterator<Item = (&'j str, &'j LibraryFile)> {
-    j.record.outcomes.iter().flat_map(|line| {
-        let component = match line.outcome.measured().and_then(|m| m.facts.as_ref()) {
-            Some(measure::Facts::Software(c)) => &c.files[..],
-            _ => &[],
-        };
-        component.iter().map(|f| (line.case.as_str(), f))
-    })
-}
-
+/// The parts that an image brings.
 fn parts<'j>(j: &'j Judgement<'_>) -> BTreeSet<&'j str> {
-    libraries(j).map(|(part, _)| part).collect()
+    Facts::software(j.record).map(|(part, _)| part).collect()
 }
 
 /// Versions that one node or more has, as a set: of two clusters the names of nodes say nothing.
@@ -276,7 +265,7 @@ fn versions(j: &Judgement<'_>) -> BTreeMap<String, BTreeSet<String>> {
             add(clean(name).into_owned(), Some(value));
         }
     }
-    for (part, f) in libraries(j) {
+    for (part, f) in Facts::software(j.record).flat_map(|(part, c)| c.files.iter().map(move |f| (part, f))) {
         let version = f.version.as_deref().unwrap_or(if f.works() { "there" } else { "does not load" });
         let cuda = f.cuda.as_ref().map_or(String::new(), |c| format!(" of CUDA {c}"));
         add(format!("{part}, {}", clean(&f.name)), Some(&format!("{version}{cuda}")));

@@ -26,7 +26,7 @@ use crate::judge::{Cell, Coverage, Judgement, cell};
 use crate::measure::{self, Load, Measured, Outcome};
 use crate::plan::{RunPlan, Tier};
 use crate::record::{OutcomeLine, Record};
-use crate::topology::{Filesystem, Machine};
+use crate::topology::{Component, Filesystem, Machine};
 
 /// Where an outcome belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +82,14 @@ impl Facts {
     pub fn machines(record: &Record) -> impl Iterator<Item = (&NodeName, &Machine)> {
         facts(record).filter_map(|(line, f)| match f {
             measure::Facts::Machine(m) => Some((&line.node, &**m)),
+            _ => None,
+        })
+    }
+
+    /// What an image brings, by part.
+    pub fn software(record: &Record) -> impl Iterator<Item = (&str, &Component)> {
+        facts(record).filter_map(|(line, f)| match f {
+            measure::Facts::Software(c) => Some((line.case.as_str(), &**c)),
             _ => None,
         })
     }
@@ -171,11 +179,13 @@ pub fn judge_knowing<'r>(
 ) -> Judgement<'r> {
     // One plan serves an image and the machines: what it asks of machines is not asked of an image.
     let of_image = record.header.plan.tier == Tier::Image;
-    let run = &if of_image {
-        RunPlan { name: run.name.clone(), image: run.image.clone(), waive: run.waive.clone(), ..RunPlan::default() }
-    } else {
-        run.clone()
-    };
+    let reduced = of_image.then(|| RunPlan {
+        name: run.name.clone(),
+        image: run.image.clone(),
+        waive: run.waive.clone(),
+        ..RunPlan::default()
+    });
+    let run = reduced.as_ref().unwrap_or(run);
     let cases = Cases::of(record);
     let mut findings = Vec::new();
     let mut coverage = Coverage {

@@ -3,8 +3,7 @@
 use serde::Serialize;
 
 use crate::id::clean;
-use crate::judge::Judgement;
-use crate::measure::Facts;
+use crate::judge::{Facts, Judgement};
 use crate::topology::{LibraryFile, Reach};
 
 /// A library of an image, or many plugins of one kind together.
@@ -24,13 +23,12 @@ const MANY: &[&str] = &["providers", "ucx-modules"];
 
 pub fn software(j: &Judgement<'_>) -> Vec<Software> {
     let mut out: Vec<Software> = Vec::new();
-    for line in &j.record.outcomes {
-        let Some(Facts::Software(component)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) else { continue };
-        let many = MANY.contains(&line.case.as_str());
+    for (part, component) in Facts::software(j.record) {
+        let many = MANY.contains(&part);
         for f in &component.files {
             let place = f.path.parent().filter(|_| many).unwrap_or(&f.path);
             let row = Software {
-                part: clean(&line.case).into_owned(),
+                part: clean(part).into_owned(),
                 name: clean(if many { short(&f.name) } else { &f.name }).into_owned(),
                 version: clean(f.version.as_deref().filter(|_| !many).unwrap_or("")).into_owned(),
                 note: note(f),

@@ -28,7 +28,7 @@ pub use nvidia::{Clocks, FabricState, Gpu, GpuProcess, NvLink, Nvidia, PcieState
 pub use rdma::gids;
 pub use read::{boot_id, discover};
 pub use software::{
-    Component, Elf, ElfError, LibraryFile, Reach, Start, Version, architecture, driver_of, elf, net_plugins,
+    Component, Elf, ElfError, LibraryFile, Reach, Start, Version, architecture, cuda_of, driver_of, elf, net_plugins,
     newest_cuda, oldest_cuda, oldest_driver, start,
 };
 pub use spec::{GpuSpec, gpu_spec, gpu_spec_named, gpu_specs};

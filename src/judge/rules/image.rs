@@ -2,13 +2,13 @@
 
 use crate::id::clean;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
-use crate::judge::rules::facts;
+use crate::judge::rules::{Facts, facts};
 use crate::measure;
 use crate::plan::{ImagePlan, RunPlan};
 use crate::record::Record;
 use crate::topology::{
-    Component, LibraryFile, Reach, Start, Version, architecture, driver_of, net_plugins, newest_cuda, oldest_cuda,
-    oldest_driver,
+    Component, LibraryFile, Reach, Start, Version, architecture, cuda_of, driver_of, net_plugins, newest_cuda,
+    oldest_cuda, oldest_driver,
 };
 use crate::unit::Bytes;
 
@@ -49,15 +49,11 @@ impl<'r> Parts<'r> {
 type Add<'a> = &'a mut dyn FnMut(&str, Option<Severity>, String, &str);
 
 pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
-    let mut parts = Parts(Vec::new());
-    let mut start = None;
-    for (line, fact) in facts(record) {
-        match fact {
-            measure::Facts::Software(c) => parts.0.push((&line.case, c)),
-            measure::Facts::Start(s) => start = Some(&**s),
-            _ => {}
-        }
-    }
+    let parts = Parts(Facts::software(record).collect());
+    let start = facts(record).find_map(|(_, fact)| match fact {
+        measure::Facts::Start(s) => Some(&**s),
+        _ => None,
+    });
     if parts.0.is_empty() && start.is_none() {
         return;
     }
@@ -418,12 +414,7 @@ fn environment(start: &Start, plan: &ImagePlan, add: Add<'_>) {
 /// Whether a driver meets what an image requires of it: conditions apart by blanks are alternatives, by commas all must hold
 /// (nvidia-container-toolkit). What is no condition on the driver or its CUDA is taken to hold.
 fn requirement(text: &str, driver: &Version) -> bool {
-    let cuda = ["13.1", "13.0", "12.9", "12.8", "12.6", "12.5", "12.4", "12.3", "12.2", "12.1", "12.0", "11.8"]
-        .into_iter()
-        .filter_map(Version::parse)
-        .find(|c| driver_of(c).is_some_and(|d| *driver >= d))
-        // Older than all of these.
-        .or_else(|| Version::parse("11"));
+    let cuda = cuda_of(driver);
     let holds = |condition: &str| {
         let at = condition.find(['<', '>', '=', '!']);
         let Some((name, rest)) = at.map(|i| condition.split_at(i)) else { return true };
@@ -432,7 +423,7 @@ fn requirement(text: &str, driver: &Version) -> bool {
         let (Some(value), Some(actual)) = (
             Version::parse(value),
             match name {
-                "cuda" => cuda.as_ref(),
+                "cuda" => Some(&cuda),
                 "driver" => Some(driver),
                 _ => None,
             },

@@ -15,7 +15,7 @@ use crate::topology::{SysRoot, os};
 use crate::unit::Bytes;
 
 pub use elf::{Elf, ElfError, elf};
-pub use toolkit::{Version, architecture, driver_of, net_plugins, newest_cuda, oldest_cuda, oldest_driver};
+pub use toolkit::{Version, architecture, cuda_of, driver_of, net_plugins, newest_cuda, oldest_cuda, oldest_driver};
 
 /// One kind of software in an image, such as NCCL, with every file of it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]

@@ -14,15 +14,15 @@ impl Version {
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let parts: Option<Vec<u32>> =
             text[..end].trim_end_matches('.').split('.').take(6).map(|p| p.parse().ok()).collect();
-        let mut parts = parts.filter(|p| !p.is_empty())?;
-        while parts.len() > 1 && parts.last() == Some(&0) {
-            parts.pop();
-        }
-        Some(Version(parts))
+        parts.filter(|p| !p.is_empty()).map(|p| Version::of(&p))
     }
 
     fn of(parts: &[u32]) -> Self {
-        Version(parts.to_vec())
+        let mut parts = parts.to_vec();
+        while parts.len() > 1 && parts.last() == Some(&0) {
+            parts.pop();
+        }
+        Version(parts)
     }
 
     pub fn major(&self) -> u32 {
@@ -54,25 +54,34 @@ pub fn oldest_driver(cuda: &Version) -> Option<Version> {
     })
 }
 
+/// Toolkits, oldest first, each with the driver branch that it was released with. From the toolkits' release notes (table of
+/// toolkits and drivers).
+const TOOLKITS: &[([u32; 2], u32)] = &[
+    ([11, 8], 520),
+    ([12, 0], 525),
+    ([12, 1], 530),
+    ([12, 2], 535),
+    ([12, 3], 545),
+    ([12, 4], 550),
+    ([12, 5], 555),
+    ([12, 6], 560),
+    ([12, 8], 570),
+    ([12, 9], 575),
+    ([13, 0], 580),
+    ([13, 1], 590),
+];
+
 /// The driver branch that a toolkit was released with: older ones of its major version run it without what is new in it, and
-/// compile none of its PTX. From the toolkits' release notes (table of toolkits and drivers).
+/// compile none of its PTX.
 pub fn driver_of(cuda: &Version) -> Option<Version> {
-    let branch = match (cuda.major(), cuda.minor()) {
-        (11, 8) => 520,
-        (12, 0) => 525,
-        (12, 1) => 530,
-        (12, 2) => 535,
-        (12, 3) => 545,
-        (12, 4) => 550,
-        (12, 5) => 555,
-        (12, 6) => 560,
-        (12, 8) => 570,
-        (12, 9) => 575,
-        (13, 0) => 580,
-        (13, 1) => 590,
-        _ => return None,
-    };
-    Some(Version::of(&[branch]))
+    let known = TOOLKITS.iter().find(|(toolkit, _)| *toolkit == [cuda.major(), cuda.minor()]);
+    known.map(|(_, branch)| Version::of(&[*branch]))
+}
+
+/// The newest toolkit that a driver is not older than; CUDA 11.0 for those older than all that are known here.
+pub fn cuda_of(driver: &Version) -> Version {
+    let newest = TOOLKITS.iter().rev().find(|(_, branch)| *driver >= Version::of(&[*branch]));
+    Version::of(&newest.map_or([11, 0], |(toolkit, _)| *toolkit))
 }
 
 /// The compute capability of a GPU by its name, `H100` or `sm_90`: 90. `None` for one that is not known, or a name that fits
