@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use gonogo::cluster::Step;
+use gonogo::cluster::{Processes, Step};
 use gonogo::id::{NodeName, ProbeName};
 use gonogo::measure::{Measured, Outcome, stats};
 use gonogo::record::{End, Header, OutcomeLine, Record, SCHEMA, Writer};
@@ -45,6 +45,8 @@ fn big() -> Record {
         args: serde_json::Value::Null,
         seed: 1,
         estimate_ms: 1,
+        start_ms: 0,
+        processes: Processes::Own,
         scratch: None,
         rail: None,
         attempt: 1,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use gonogo::cluster::message::{Down, Join, PROTOCOL, Up};
 use gonogo::cluster::secure::MAX_MESSAGE;
-use gonogo::cluster::{Coordinator, Hub, Meeting, Step, Token, join};
+use gonogo::cluster::{Coordinator, Hub, Meeting, Processes, Step, Token, join};
 use gonogo::id::ProbeName;
 use gonogo::measure::{Measured, Outcome};
 
@@ -78,6 +78,8 @@ fn coordinate(size: u32, token: Token) {
         args: serde_json::Value::Null,
         seed: 0,
         estimate_ms: 30_000,
+        start_ms: 0,
+        processes: Processes::Own,
         scratch: None,
         rail: None,
         attempt: 1,

@@ -48,6 +48,7 @@ pub fn again(step: &Step, cases: Vec<String>, factor: u64) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Processes;
     use crate::id::ProbeName;
 
     fn step(probe: &'static str, estimate_ms: u64) -> Step {
@@ -62,6 +63,8 @@ mod tests {
             args: serde_json::Value::Null,
             seed: 1,
             estimate_ms,
+            start_ms: 0,
+            processes: Processes::Own,
             scratch: None,
             rail: None,
             attempt: 1,

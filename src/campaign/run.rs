@@ -9,7 +9,7 @@ use crate::baseline::Expectation;
 use crate::campaign::fleet::Fleet;
 use crate::campaign::network::Net;
 use crate::campaign::{fit, network};
-use crate::cluster::{GroupOutcome, Launcher, PRESENCE, Step};
+use crate::cluster::{GroupOutcome, Launcher, PRESENCE, Processes, Step};
 use crate::id::{NodeName, ProbeName};
 use crate::judge;
 use crate::localise::{self, Kind, Plane};
@@ -575,6 +575,8 @@ fn said_step(name: &str, probe: ProbeName, case: &str, groups: Vec<Vec<NodeName>
         args: serde_json::Value::Null,
         seed: 0,
         estimate_ms: 1,
+        start_ms: 0,
+        processes: Processes::Own,
         scratch: None,
         rail: None,
         attempt: 1,

@@ -1,13 +1,15 @@
 //! A probe's side of a step: it runs inside a child process and talks to its parent.
 
+use std::any::Any;
 use std::io::{BufRead, Read, Write};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-use crate::cluster::Step;
 use crate::cluster::wire::{MAX_LINE, ToChild, ToParent};
+use crate::cluster::{Processes, Step};
 use crate::id::{NodeName, clean};
 use crate::measure::{Interfaces, Outcome};
 
@@ -38,20 +40,60 @@ pub struct Child {
     pub members: Vec<NodeName>,
     told: Vec<String>,
     started: Instant,
+    kept: Option<Rc<dyn Any>>,
+    spoilt: bool,
     input: Box<dyn BufRead + Send>,
     output: Box<dyn Write + Send>,
 }
 
 impl Child {
     /// Reads the job from the parent.
-    pub fn accept(mut input: Box<dyn BufRead + Send>, output: Box<dyn Write + Send>) -> Result<Self, ChildError> {
+    pub fn accept(input: Box<dyn BufRead + Send>, output: Box<dyn Write + Send>) -> Result<Self, ChildError> {
+        Self::accept_keeping(None, input, output)
+    }
+
+    fn accept_keeping(
+        kept: Option<Rc<dyn Any>>,
+        mut input: Box<dyn BufRead + Send>,
+        output: Box<dyn Write + Send>,
+    ) -> Result<Self, ChildError> {
         match receive(&mut *input)? {
             ToChild::Job { step, rank, ranks, address, members } => {
-                let (told, started) = (Vec::new(), Instant::now());
-                Ok(Child { step: *step, rank, ranks, address, members, told, started, input, output })
+                let (told, started, spoilt) = (Vec::new(), Instant::now(), false);
+                Ok(Child { step: *step, rank, ranks, address, members, told, started, kept, spoilt, input, output })
             }
             ToChild::All { .. } => Err(ChildError::Junk("an exchange before the job".to_owned())),
         }
+    }
+
+    /// Tells the parent that all is said. A process that serves several steps waits for the next one and returns it; `None`
+    /// when the process is to end.
+    pub fn finish(mut self) -> Result<Option<Child>, ChildError> {
+        if self.step.processes != Processes::Gpus || self.spoilt {
+            self.send(&ToParent::Done)?;
+            return Ok(None);
+        }
+        self.send(&ToParent::Ready)?;
+        match Self::accept_keeping(self.kept, self.input, self.output) {
+            // The parent has no more work.
+            Err(ChildError::Closed) => Ok(None),
+            next => next.map(Some),
+        }
+    }
+
+    /// What this process keeps from one step to the next, made by the first step that asks for it.
+    pub fn kept<T: 'static>(&mut self, make: impl FnOnce() -> T) -> Rc<T> {
+        if let Some(kept) = self.kept.clone().and_then(|k| k.downcast::<T>().ok()) {
+            return kept;
+        }
+        let made = Rc::new(make());
+        self.kept = Some(made.clone());
+        made
+    }
+
+    /// This process serves no other step: what it keeps may be broken.
+    pub fn spoil(&mut self) {
+        self.spoilt = true;
     }
 
     /// The probe's own parameters.
@@ -64,9 +106,9 @@ impl Child {
         self.step.cases.iter().any(|c| c == case)
     }
 
-    /// Measuring time for each of `parts` equal parts of the step: three quarters of its estimate, times the attempt.
+    /// Measuring time for each of `parts` equal parts of the step: three quarters of what its estimate has for measuring.
     pub fn share(&self, parts: usize) -> Duration {
-        Duration::from_millis(self.step.estimate_ms) * 3 / 4 / (parts.max(1) as u32)
+        Duration::from_millis(self.step.measuring_ms()) * 3 / 4 / (parts.max(1) as u32)
     }
 
     /// Time left until the parent kills this process; waits inside a probe end before.
@@ -117,11 +159,6 @@ impl Child {
             }
             ToChild::Job { .. } => Err(ChildError::Junk("a second job".to_owned())),
         }
-    }
-
-    /// Tells the parent that all is said.
-    pub fn done(&mut self) -> Result<(), ChildError> {
-        self.send(&ToParent::Done)
     }
 
     fn send(&mut self, frame: &ToParent) -> Result<(), ChildError> {

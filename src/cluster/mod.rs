@@ -1,7 +1,7 @@
 //! Steps, the processes that run them, the nodes that these run on, and what passes between.
 //!
 //! A step runs in child processes. Parent and child speak JSON lines over the child's stdin and stdout ([`wire`]);
-//! `worker` is the parent's side with the deadline, `child` the other. The one primitive that ranks bootstrap with is
+//! `worker` is the parent's side with the deadline, `process` and `pool` what it holds of its children, `child` the other. The one primitive that ranks bootstrap with is
 //! the exchange: each publishes a text, all receive all texts in rank order.
 //!
 //! In a cluster ([`World`]) every node runs an [`Agent`]; rank 0 also hosts the [`Coordinator`], which hands out steps
@@ -13,6 +13,8 @@ mod child;
 mod coordinator;
 mod hub;
 pub mod message;
+mod pool;
+mod process;
 pub mod secure;
 mod step;
 pub mod wire;
@@ -24,6 +26,6 @@ pub use child::{Child, ChildError};
 pub use coordinator::{Coordinator, GroupOutcome, Member, Trouble};
 pub use hub::{Event, Hub, Peer};
 pub use secure::{Token, TokenError};
-pub use step::{PRESENCE, Step, scratch_prefix};
+pub use step::{PRESENCE, Processes, Step, scratch_prefix};
 pub use worker::{Interrupt, Supervisor};
 pub use world::{Asked, DEFAULT_PORT, Launcher, Meeting, World, WorldError};

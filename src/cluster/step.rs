@@ -11,6 +11,26 @@ use crate::id::{NodeName, ProbeName};
 /// Whose steps say what became of the nodes themselves: no probe, the coordinator.
 pub const PRESENCE: ProbeName = ProbeName::new("cluster");
 
+/// Whose processes run a step on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Processes {
+    /// Its own, which end with it.
+    #[default]
+    Own,
+    /// The node's GPU processes: one a GPU, started by the first step that needs it and kept for the steps that follow, with its
+    /// context and its libraries. One that fails is replaced.
+    Gpus,
+    /// Its own, after the GPU processes have ended: what they hold would be seen.
+    AfterGpus,
+}
+
+impl Processes {
+    fn is_own(&self) -> bool {
+        *self == Processes::Own
+    }
+}
+
 /// One piece of work, planned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
@@ -32,6 +52,11 @@ pub struct Step {
     pub seed: u64,
     /// How long it should take.
     pub estimate_ms: u64,
+    /// Of the estimate, what passes before anything is measured, however little there is to measure: contexts and libraries.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub start_ms: u64,
+    #[serde(default, skip_serializing_if = "Processes::is_own")]
+    pub processes: Processes,
     /// The directory in which each node gets a folder of its own for files; removed when the step ends, however it
     /// ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,10 +74,19 @@ impl Step {
         self.groups.iter().find(|g| g.len() > 1 && g[0] == *first).map(Vec::as_slice)
     }
 
+    /// Of the estimate, the time for measuring.
+    pub fn measuring_ms(&self) -> u64 {
+        self.estimate_ms.saturating_sub(self.start_ms)
+    }
+
     /// After this long the step's processes are killed: four times the estimate and some room for a slow start.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.estimate_ms * 4) + Duration::from_secs(3)
     }
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// What the name of every scratch directory begins with.

@@ -40,6 +40,8 @@ pub enum ToParent {
     Publish { blob: String },
     /// A case ended. Rank 0 speaks for all ranks.
     Outcome { case: String, outcome: Outcome },
-    /// The step ended as it should.
+    /// The step ended as it should, and this process ends with it.
     Done,
+    /// The step ended as it should, and this process waits for another.
+    Ready,
 }

@@ -1,26 +1,20 @@
 //! The parent's side of a step: it starts the ranks, serves their exchanges, and ends on time whatever they do.
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cluster::message::{Failure, Seat};
+use crate::cluster::pool::Pool;
+use crate::cluster::process::{LEAVE, Process};
 use crate::cluster::step::SCRATCH;
-use crate::cluster::wire::{MAX_LINE, MAX_TOTAL, ToChild, ToParent};
-use crate::cluster::{Step, scratch_prefix};
+use crate::cluster::wire::{ToChild, ToParent};
+use crate::cluster::{Processes, Step, scratch_prefix};
 use crate::measure::{FailKind, Load, LoadMeter, Outcome, WaiveKind};
-
-/// How much of a child's stderr is kept: its last words.
-const STDERR_KEPT: usize = 2048;
-/// How long a rank that has said `Done` may take to leave.
-const LEAVE: Duration = Duration::from_secs(2);
 
 /// Set when the user or the scheduler wants gonogo to end.
 pub type Interrupt = Arc<AtomicBool>;
@@ -31,9 +25,10 @@ pub struct Supervisor {
     pub program: PathBuf,
     pub arguments: Vec<String>,
     pub interrupt: Interrupt,
+    gpus: Mutex<Pool>,
 }
 
-enum Event {
+pub(super) enum Event {
     Frame(u32, ToParent),
     Junk(u32, String),
     Closed(u32),
@@ -85,11 +80,11 @@ impl Remote {
 type Publish<'a> = &'a dyn Fn(Vec<String>);
 
 struct Rank {
-    process: std::process::Child,
-    input: Option<ChildStdin>,
-    stderr: Option<JoinHandle<String>>,
+    process: Process,
     published: Option<String>,
     done: bool,
+    /// Done, and it waits for another step.
+    ready: bool,
 }
 
 /// Why a step did not end as it should.
@@ -101,6 +96,14 @@ enum End {
 }
 
 impl Supervisor {
+    pub fn new(program: PathBuf, arguments: Vec<String>, interrupt: Interrupt) -> Self {
+        Supervisor { program, arguments, interrupt, gpus: Mutex::default() }
+    }
+
+    fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {
+        self.gpus.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     /// Runs a step whose ranks are all on this node. `each` gets every case exactly once: those measured as they come,
     /// the rest with the reason why not. Never takes longer than the step's deadline or `at_most`, and a little.
     pub fn run(&self, step: &Step, at_most: Duration, each: impl FnMut(&str, Outcome, Option<Load>)) {
@@ -144,6 +147,9 @@ impl Supervisor {
         let deadline = step.deadline().min(at_most);
         let mut own = step.clone();
         own.scratch = step.scratch.as_ref().map(|dir| own_scratch(dir));
+        if step.processes == Processes::AfterGpus {
+            self.pool().end();
+        }
         let mut ranks = Vec::new();
         let end = match self.start(&own, seat, address, &channel.sender, &mut ranks) {
             Err(error) => End::Failed(FailKind::Error, error),
@@ -164,7 +170,10 @@ impl Supervisor {
         };
         drop(channel);
         let missing = missing(&ranks, seat.base);
-        let last_words = stop(&mut ranks);
+        if matches!(end, End::Done) {
+            ranks = self.keep(ranks);
+        }
+        let last_words = stop(ranks);
         if let Some(scratch) = &own.scratch {
             remove_scratch(scratch);
         }
@@ -204,33 +213,41 @@ impl Supervisor {
         ranks: &mut Vec<Rank>,
     ) -> Result<(), String> {
         for rank in 0..step.ranks {
-            let mut process = Command::new(&self.program)
-                .args(&self.arguments)
-                // GPUs are counted in the order of the bus, as nvidia-smi does: not the fastest first.
-                .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                // Its own group: an interrupt from the terminal comes to the parent alone, and a kill takes all of it.
-                .process_group(0)
-                .spawn()
-                .map_err(|e| {
-                    format!("cannot start {} for rank {rank} of step {}: {e}", self.program.display(), step.name)
-                })?;
-            let (input, output, stderr) = (process.stdin.take(), process.stdout.take(), process.stderr.take());
-            if let Some(output) = output {
-                let sender = sender.clone();
-                thread::spawn(move || read_frames(rank, output, &sender));
-            }
-            let stderr = stderr.map(|s| thread::spawn(move || keep_tail(s)));
-            ranks.push(Rank { process, input, stderr, published: None, done: false });
+            let process = self.process(step.processes, rank, sender).map_err(|e| {
+                format!("cannot start {} for rank {rank} of step {}: {e}", self.program.display(), step.name)
+            })?;
+            ranks.push(Rank { process, published: None, done: false, ready: false });
         }
         for (rank, r) in ranks.iter_mut().enumerate() {
             let rank = seat.base + rank as u32;
             let (step, members) = (Box::new(step.clone()), seat.members.clone());
-            tell(r, &ToChild::Job { step, rank, ranks: seat.total, address, members });
+            r.process.tell(&ToChild::Job { step, rank, ranks: seat.total, address, members });
         }
         Ok(())
+    }
+
+    /// A process for the rank of that place on this node; what it says goes to `sender`.
+    fn process(&self, whose: Processes, place: u32, sender: &Sender<Event>) -> std::io::Result<Process> {
+        match whose {
+            Processes::Gpus => self.pool().take(place, sender, &self.program, &self.arguments),
+            Processes::Own | Processes::AfterGpus => {
+                Process::start(&self.program, &self.arguments, place, sender.clone())
+            }
+        }
+    }
+
+    /// Gives the processes that wait for another step to the pool; returns the others.
+    fn keep(&self, ranks: Vec<Rank>) -> Vec<Rank> {
+        let mut pool = self.pool();
+        let mut others = Vec::new();
+        for (place, rank) in ranks.into_iter().enumerate() {
+            if rank.ready {
+                pool.give_back(place, rank.process);
+            } else {
+                others.push(rank);
+            }
+        }
+        others
     }
 }
 
@@ -245,15 +262,6 @@ fn missing(ranks: &[Rank], base: u32) -> Vec<u32> {
 fn own_scratch(dir: &Path) -> PathBuf {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     dir.join(format!("{}{}", scratch_prefix(&host), std::process::id()))
-}
-
-/// A rank that no longer listens is found out by its closed output: the error of the write says no more.
-fn tell(rank: &mut Rank, frame: &ToChild) {
-    let Ok(mut line) = serde_json::to_vec(frame) else { return };
-    line.push(b'\n');
-    if let Some(input) = &mut rank.input {
-        let _ = input.write_all(&line).and_then(|()| input.flush());
-    }
 }
 
 fn serve(
@@ -297,14 +305,16 @@ fn serve(
                     let blobs: Vec<String> = ranks.iter_mut().filter_map(|r| r.published.take()).collect();
                     match publish {
                         Some(publish) => publish(blobs),
-                        None => ranks.iter_mut().for_each(|r| tell(r, &ToChild::All { blobs: blobs.clone() })),
+                        None => ranks.iter_mut().for_each(|r| r.process.tell(&ToChild::All { blobs: blobs.clone() })),
                     }
                 }
             }
-            Event::All(blobs) => ranks.iter_mut().for_each(|r| tell(r, &ToChild::All { blobs: blobs.clone() })),
+            Event::All(blobs) => ranks.iter_mut().for_each(|r| r.process.tell(&ToChild::All { blobs: blobs.clone() })),
             Event::Stop => return End::Interrupted,
-            Event::Frame(rank, ToParent::Done) => {
-                ranks[rank as usize].done = true;
+            Event::Frame(rank, frame @ (ToParent::Done | ToParent::Ready)) => {
+                let r = &mut ranks[rank as usize];
+                r.ready = matches!(frame, ToParent::Ready);
+                r.done = true;
                 if ranks.iter().all(|r| r.done) {
                     return End::Done;
                 }
@@ -315,7 +325,7 @@ fn serve(
             Event::Closed(rank) => {
                 let r = &mut ranks[rank as usize];
                 if !r.done {
-                    let (kind, how) = how_it_died(&mut r.process);
+                    let (kind, how) = r.process.how_it_died();
                     return End::Failed(kind, format!("rank {rank} of step {} {how}", step.name));
                 }
             }
@@ -323,118 +333,21 @@ fn serve(
     }
 }
 
-fn how_it_died(process: &mut std::process::Child) -> (FailKind, String) {
-    let since = Instant::now();
-    let status = loop {
-        match process.try_wait() {
-            Ok(Some(status)) => break Some(status),
-            Ok(None) if since.elapsed() < LEAVE => thread::sleep(Duration::from_millis(5)),
-            _ => break None,
-        }
-    };
-    match status {
-        // A probe that gives up in good order says why on stderr and ends with 1.
-        Some(s) if s.code() == Some(1) => (FailKind::Error, "gave up".to_owned()),
-        Some(s) => (FailKind::Crashed, describe(s)),
-        None => (FailKind::Crashed, "closed its output and lives on".to_owned()),
-    }
-}
-
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended early with exit status {code}"),
-        (None, Some(9)) => {
-            "was killed by signal 9 (the kernel's out-of-memory killer sends it, `dmesg` tells)".to_owned()
-        }
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "ended for an unknown reason".to_owned(),
-    }
-}
-
 /// Ends every rank and all they started. Returns what the first that said something on stderr said last.
-fn stop(ranks: &mut [Rank]) -> String {
-    for r in ranks.iter_mut() {
-        r.input = None;
+fn stop(mut ranks: Vec<Rank>) -> String {
+    for r in &mut ranks {
+        r.process.dismiss();
     }
-    let since = Instant::now();
-    for r in ranks.iter_mut() {
-        while r.done && since.elapsed() < LEAVE && matches!(r.process.try_wait(), Ok(None)) {
-            thread::sleep(Duration::from_millis(2));
+    let until = Instant::now() + LEAVE;
+    for r in &mut ranks {
+        if r.done {
+            r.process.wait(until);
         }
-        if let Some(pid) = rustix::process::Pid::from_raw(r.process.id() as i32) {
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-        }
-        let _ = r.process.kill();
+        r.process.kill();
     }
-    let mut words = String::new();
-    for r in ranks.iter_mut() {
-        // A process in uninterruptible sleep (a dead NFS server) does not die of a kill: it is left behind, not waited
-        // for.
-        let since = Instant::now();
-        while matches!(r.process.try_wait(), Ok(None)) && since.elapsed() < LEAVE {
-            thread::sleep(Duration::from_millis(2));
-        }
-        let finished = r.stderr.take().filter(|t| {
-            let since = Instant::now();
-            while !t.is_finished() && since.elapsed() < Duration::from_millis(200) {
-                thread::sleep(Duration::from_millis(2));
-            }
-            t.is_finished()
-        });
-        let said = finished.and_then(|t| t.join().ok()).unwrap_or_default();
-        if words.is_empty() {
-            words = said.trim().replace('\n', " | ");
-        }
-    }
-    words
-}
-
-fn read_frames(rank: u32, output: ChildStdout, sender: &Sender<Event>) {
-    let mut reader = BufReader::new(output);
-    let mut total = 0;
-    loop {
-        let mut line = Vec::new();
-        let n = reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut line).unwrap_or(0);
-        total += n;
-        let event = if n == 0 {
-            Event::Closed(rank)
-        } else if total > MAX_TOTAL || n >= MAX_LINE {
-            Event::Junk(rank, format!("wrote more than {} MiB", if n >= MAX_LINE { MAX_LINE } else { MAX_TOTAL } >> 20))
-        } else {
-            match serde_json::from_slice(&line) {
-                Ok(frame) => Event::Frame(rank, frame),
-                // Cut off in the middle: the process died while it wrote, which the closed channel says better.
-                Err(_) if line.last() != Some(&b'\n') => Event::Closed(rank),
-                Err(_) => Event::Junk(
-                    rank,
-                    format!(
-                        "wrote what is not gonogo's protocol: `{}`",
-                        crate::id::clean(&String::from_utf8_lossy(&line[..n.min(80)])).trim_end()
-                    ),
-                ),
-            }
-        };
-        let last = !matches!(event, Event::Frame(..));
-        if sender.send(event).is_err() || last {
-            return;
-        }
-    }
-}
-
-fn keep_tail(mut stderr: ChildStderr) -> String {
-    let mut kept = Vec::new();
-    let mut buffer = [0u8; 4096];
-    while let Ok(n) = stderr.read(&mut buffer) {
-        if n == 0 {
-            break;
-        }
-        kept.extend_from_slice(&buffer[..n]);
-        if kept.len() > STDERR_KEPT * 2 {
-            kept.drain(..kept.len() - STDERR_KEPT);
-        }
-    }
-    let start = kept.len().saturating_sub(STDERR_KEPT);
-    String::from_utf8_lossy(&kept[start..]).into_owned()
+    let words = ranks.into_iter().map(|r| r.process.last_words());
+    // All of them are waited for, so that none is left behind as a zombie.
+    words.fold(String::new(), |first, next| if first.is_empty() { next } else { first })
 }
 
 /// Removes a step's folder, best effort: a file system that hangs or is full must not stop the report.

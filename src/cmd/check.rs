@@ -204,7 +204,7 @@ const PROVIDERS: &[&str] =
 
 fn supervisor(interrupt: Interrupt) -> anyhow::Result<Supervisor> {
     let program = std::env::current_exe().context("cannot find gonogo's own binary")?;
-    Ok(Supervisor { program, arguments: vec!["worker".to_owned()], interrupt })
+    Ok(Supervisor::new(program, vec!["worker".to_owned()], interrupt))
 }
 
 fn record_path(out: Option<&Path>, header: &Header) -> PathBuf {

@@ -1,4 +1,4 @@
-//! A probe's process. It ends with its parent, and takes its scratch directory with it.
+//! A probe's process: it runs a step, or, for a GPU, one after another. It ends with its parent, and takes its scratch directory with it.
 
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
@@ -33,12 +33,15 @@ pub(super) fn load(part: &str, library: &Path) -> Result<Exit, Failure> {
 }
 
 fn work(scratch: &Mutex<Option<PathBuf>>) -> anyhow::Result<()> {
-    let mut child = Child::accept(Box::new(BufReader::new(io::stdin())), Box::new(io::stdout()))?;
-    *scratch.lock().unwrap_or_else(|e| e.into_inner()) = child.step.scratch.clone();
-    let name = child.step.probe.clone();
-    let probe = probe::find(name.as_str()).ok_or_else(|| anyhow!("no probe is called {name}"))?;
-    probe.run(&mut child)?;
-    Ok(child.done()?)
+    let mut next = Some(Child::accept(Box::new(BufReader::new(io::stdin())), Box::new(io::stdout()))?);
+    while let Some(mut child) = next {
+        *scratch.lock().unwrap_or_else(|e| e.into_inner()) = child.step.scratch.clone();
+        let name = child.step.probe.clone();
+        let probe = probe::find(name.as_str()).ok_or_else(|| anyhow!("no probe is called {name}"))?;
+        probe.run(&mut child)?;
+        next = child.finish()?;
+    }
+    Ok(())
 }
 
 /// The kernel sends SIGTERM when the parent dies, however it dies.

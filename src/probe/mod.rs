@@ -15,7 +15,7 @@ mod rdma;
 mod storage;
 mod tcp;
 
-use crate::cluster::{Child, ChildError, Step};
+use crate::cluster::{Child, ChildError, Processes, Step};
 use crate::id::ProbeName;
 use crate::measure::Metric;
 use crate::plan::CheckPlan;
@@ -121,6 +121,8 @@ fn step(
         args: serde_json::to_value(args).unwrap_or_default(),
         seed: plan.seed,
         estimate_ms,
+        start_ms: 0,
+        processes: Processes::Own,
         scratch: None,
         rail: None,
         attempt: 1,

@@ -1,6 +1,6 @@
 //! Records made by hand, for tests of what is made of them.
 
-use gonogo::cluster::Step;
+use gonogo::cluster::{Processes, Step};
 use gonogo::id::{NodeName, ProbeName};
 use gonogo::measure::{Check, Facts, Load, Measured, Outcome, Series};
 use gonogo::plan::{self, CheckPlan, RunPlan};
@@ -60,6 +60,8 @@ pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome:
         args: serde_json::Value::Null,
         seed: 1,
         estimate_ms: 1000,
+        start_ms: 0,
+        processes: Processes::Own,
         scratch: None,
         rail: None,
         attempt: 1,
@@ -186,6 +188,8 @@ pub fn add_groups(
         args,
         seed: 1,
         estimate_ms: 1000,
+        start_ms: 0,
+        processes: Processes::Own,
         scratch: None,
         rail: None,
         attempt: 1,

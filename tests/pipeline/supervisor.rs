@@ -4,9 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use gonogo::cluster::{Step, Supervisor};
+use gonogo::cluster::{Processes, Step, Supervisor};
 use gonogo::id::ProbeName;
 use gonogo::measure::{FailKind, Outcome, WaiveKind};
+
+fn step(estimate_ms: u64) -> Step {
+    Step {
+        name: "s".into(),
+        probe: ProbeName::new("gemm"),
+        ranks: 1,
+        groups: Vec::new(),
+        exclusive: false,
+        cases: vec!["a".into(), "b".into()],
+        args: serde_json::Value::Null,
+        seed: 1,
+        estimate_ms,
+        start_ms: 0,
+        processes: Processes::Own,
+        scratch: None,
+        rail: None,
+        attempt: 1,
+    }
+}
 
 /// Runs `script` as the one rank of a step with two cases; returns the outcomes and the time it took.
 fn run(script: &str, interrupt: Option<Duration>) -> (Vec<(String, Outcome)>, Duration) {
@@ -18,22 +37,8 @@ fn run(script: &str, interrupt: Option<Duration>) -> (Vec<(String, Outcome)>, Du
             flag.store(true, Ordering::Relaxed);
         });
     }
-    let supervisor =
-        Supervisor { program: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()], interrupt: flag };
-    let step = Step {
-        name: "s".into(),
-        probe: ProbeName::new("gemm"),
-        ranks: 1,
-        groups: Vec::new(),
-        exclusive: false,
-        cases: vec!["a".into(), "b".into()],
-        args: serde_json::Value::Null,
-        seed: 1,
-        estimate_ms: 1,
-        scratch: None,
-        rail: None,
-        attempt: 1,
-    };
+    let supervisor = Supervisor::new("/bin/sh".into(), vec!["-c".into(), script.into()], flag);
+    let step = step(1);
     let started = Instant::now();
     let mut out = Vec::new();
     supervisor.run(&step, Duration::from_millis(1500), |case, outcome, _| out.push((case.to_owned(), outcome)));
@@ -121,10 +126,68 @@ fn a_case_that_nobody_planned_is_not_taken() {
 
 #[test]
 fn a_program_that_is_not_there_is_an_error_of_the_step() {
-    let supervisor = Supervisor { program: "/no/such/program".into(), arguments: vec![], interrupt: Arc::default() };
+    let supervisor = Supervisor::new("/no/such/program".into(), vec![], Arc::default());
     let mut record = crate::common::empty(Default::default());
     crate::common::add(&mut record, "gemm", "a", crate::common::good_gemm());
     let mut out = Vec::new();
     supervisor.run(&record.steps[0], Duration::from_secs(1), |_, o, _| out.push(o));
     assert!(failed(&out[0]).is_some_and(|f| f.1.contains("/no/such/program")), "{out:?}");
+}
+
+/// What a GPU's process does, as a script: it serves one step after another and says who it is.
+const SERVES: &str = r#"while read -r job; do
+  echo '{"outcome":{"case":"a","outcome":{"measured":{"notes":["'$$'"]}}}}'; echo '"ready"'
+done"#;
+
+/// Runs a step on GPU processes (or after them); returns the notes of its cases or its error.
+fn on_gpus(supervisor: &Supervisor, processes: Processes) -> String {
+    let step = Step { processes, cases: vec!["a".into()], ..step(1) };
+    let mut out = String::new();
+    supervisor.run(&step, Duration::from_millis(1500), |_, outcome, _| {
+        out = match outcome {
+            Outcome::Measured(m) => m.notes.join(" "),
+            other => format!("{other:?}"),
+        }
+    });
+    out
+}
+
+fn lives(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "))
+}
+
+#[test]
+fn a_gpus_process_serves_the_next_step_and_ends_before_what_must_not_see_it() {
+    let supervisor = Supervisor::new("/bin/sh".into(), vec!["-c".into(), SERVES.into()], Arc::default());
+    // Each step in a thread of its own that ends, as an agent runs them: the process must outlive it.
+    let step = |processes| std::thread::scope(|s| s.spawn(|| on_gpus(&supervisor, processes)).join().unwrap());
+    let first = step(Processes::Gpus);
+    assert!(first.parse::<u32>().is_ok(), "{first}");
+    assert_eq!(step(Processes::Gpus), first);
+    // One that died meanwhile is replaced, and nobody waits for it.
+    let killed = std::process::Command::new("kill").args(["-9", &first]).status();
+    assert!(killed.is_ok_and(|s| s.success()));
+    while lives(&first) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let second = step(Processes::Gpus);
+    assert!(second != first && second.parse::<u32>().is_ok(), "{second}");
+    assert!(lives(&second));
+    step(Processes::AfterGpus);
+    assert!(!lives(&second), "it holds its GPU still");
+    let third = step(Processes::Gpus);
+    drop(supervisor);
+    assert!(!lives(&third), "it outlives the supervisor");
+}
+
+#[test]
+fn a_gpus_process_that_fails_serves_no_other_step() {
+    for (fault, said) in [("echo junk", "Junk"), ("exit 9", "exit status 9"), ("sleep 60", "TimedOut")] {
+        let script = format!("read -r job; {fault}");
+        let supervisor = Supervisor::new("/bin/sh".into(), vec!["-c".into(), script], Arc::default());
+        for _ in 0..2 {
+            let error = on_gpus(&supervisor, Processes::Gpus);
+            assert!(error.contains(said), "{fault}: {error}");
+        }
+    }
 }

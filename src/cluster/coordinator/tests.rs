@@ -9,6 +9,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
+use crate::cluster::Processes;
 use crate::cluster::hub::Detached;
 use crate::id::ProbeName;
 use crate::measure::Measured;
@@ -81,6 +82,8 @@ fn step(groups: Vec<Vec<NodeName>>, exclusive: bool) -> Step {
         args: serde_json::Value::Null,
         seed: 0,
         estimate_ms: 1,
+        start_ms: 0,
+        processes: Processes::Own,
         scratch: None,
         rail: None,
         attempt: 1,
