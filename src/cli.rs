@@ -131,7 +131,7 @@ pub enum Listed {
 
 #[derive(Debug, Args)]
 pub struct Check {
-    /// How thorough: quick takes at most 20 s, standard minutes, soak longer; image looks at the software of a container
+    /// How thorough: quick takes at most 20 s (30 s with several GPUs), standard minutes, soak longer; image looks at the software of a container
     /// image, without a GPU, in seconds.
     #[arg(long, value_enum)]
     pub tier: Option<Tier>,

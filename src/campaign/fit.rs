@@ -2,14 +2,36 @@
 
 use std::time::Duration;
 
-use crate::cluster::Step;
+use crate::cluster::{Processes, Step};
 
-/// Shorter than this share of its estimate a step measures too few blocks to be worth its time.
+/// With less than this share of its time for measuring a step measures too few blocks to be worth it.
 const SHORTEST: f64 = 0.4;
 
-/// Probes in the order in which they are given up when time is short: the last first. What was forgotten before the
-/// crash in the story, the storage, is among the last to go.
-const KEEP_FIRST: &[&str] = &["environment", "storage", "gemm", "tcp", "collective", "memory"];
+/// Steps in the order in which they are given up when time is short, the last first. What was forgotten before the crash in
+/// the story, the storage, is among the last to go; then what only the devices of this node can tell; then its host.
+fn worth(step: &Step) -> u8 {
+    let on_gpus = step.processes == Processes::Gpus;
+    match (step.probe.as_str(), on_gpus) {
+        ("environment", _) => 0,
+        ("storage", _) => 1,
+        ("gemm", true) => 2,
+        ("collective", true) => 3,
+        ("memory", true) => 4,
+        ("copy", _) => 5,
+        ("rdma", _) => 6,
+        ("gemm", false) => 7,
+        ("tcp", _) => 8,
+        ("collective", false) => 9,
+        ("memory", false) => 10,
+        _ => 11,
+    }
+}
+
+/// A step with `share` of its time for measuring: what it needs to start stays.
+fn scaled(step: Step, share: f64) -> Step {
+    let measuring = step.measuring_ms() as f64 * share.min(1.0);
+    Step { estimate_ms: (step.start_ms + measuring as u64).max(1), ..step }
+}
 
 /// Shortens steps to fit `time`, and drops what does not fit even then. Returns what to run, in order, and what was
 /// cut.
@@ -19,36 +41,33 @@ pub fn fit(steps: Vec<Step>, turns: &[u32], time: Duration) -> (Vec<Step>, Vec<S
     let mut kept: Vec<(Step, f64)> = steps.into_iter().zip(turns.iter().map(|t| f64::from(*t))).collect();
     let mut cut = Vec::new();
     let available = time.as_millis() as f64;
-    let total = |steps: &[(Step, f64)]| steps.iter().map(|(s, turns)| s.estimate_ms as f64 * turns).sum::<f64>();
-    while !kept.is_empty() && total(&kept) * SHORTEST > available {
-        let worth = |s: &Step| KEEP_FIRST.iter().position(|p| *p == s.probe.as_str()).unwrap_or(KEEP_FIRST.len());
+    let starts = |steps: &[(Step, f64)]| steps.iter().map(|(s, turns)| s.start_ms as f64 * turns).sum::<f64>();
+    let measuring = |steps: &[(Step, f64)]| steps.iter().map(|(s, turns)| s.measuring_ms() as f64 * turns).sum::<f64>();
+    while !kept.is_empty() && starts(&kept) + measuring(&kept) * SHORTEST > available {
         let last = (0..kept.len()).max_by_key(|i| (worth(&kept[*i].0), *i)).unwrap_or(0);
         cut.push(kept.remove(last).0);
     }
-    let scale = (available / total(&kept).max(1.0)).min(1.0);
-    let scaled =
-        |(step, _): (Step, f64)| Step { estimate_ms: ((step.estimate_ms as f64 * scale) as u64).max(1), ..step };
-    (kept.into_iter().map(scaled).collect(), cut)
+    let share = (available - starts(&kept)) / measuring(&kept).max(1.0);
+    (kept.into_iter().map(|(step, _)| scaled(step, share)).collect(), cut)
 }
 
 /// Shortens one step to the time that is left; false when that is too short to measure in.
 pub fn shorten(step: &mut Step, turns: u32, left: Duration) -> bool {
     let left = left.as_millis() as f64 / f64::from(turns.max(1));
-    let worth_it = left >= step.estimate_ms as f64 * SHORTEST;
-    step.estimate_ms = step.estimate_ms.min(left as u64).max(1);
-    worth_it
+    let share = (left - step.start_ms as f64) / step.measuring_ms().max(1) as f64;
+    *step = scaled(step.clone(), share.max(0.0));
+    share >= SHORTEST
 }
 
-/// A step again, for some of its cases, with `factor` times the time for each.
+/// A step again, for some of its cases, with `factor` times the time for each. Starting takes as long as before.
 pub fn again(step: &Step, cases: Vec<String>, factor: u64) -> Step {
-    let share = cases.len() as u64 * step.estimate_ms * factor / step.cases.len().max(1) as u64;
-    Step { estimate_ms: share.max(200), cases, attempt: step.attempt + 1, ..step.clone() }
+    let share = cases.len() as u64 * step.measuring_ms() * factor / step.cases.len().max(1) as u64;
+    Step { estimate_ms: step.start_ms + share.max(200), cases, attempt: step.attempt + 1, ..step.clone() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Processes;
     use crate::id::ProbeName;
 
     fn step(probe: &'static str, estimate_ms: u64) -> Step {
@@ -81,6 +100,27 @@ mod tests {
         assert_eq!((kept.len(), cut.len(), kept[0].estimate_ms), (3, 0, 500));
         let (kept, cut) = fit(all(), &[1; 3], Duration::from_millis(500));
         assert_eq!((names(&kept), names(&cut)), ("storage".into(), "memory gemm".into()));
+    }
+
+    #[test]
+    fn what_starting_takes_is_not_shortened_and_comes_again() {
+        let start = || Step { start_ms: 900, processes: Processes::Gpus, ..step("copy", 1900) };
+        let (kept, cut) = fit(vec![start()], &[1], Duration::from_millis(1400));
+        assert_eq!((kept[0].estimate_ms, cut.len()), (1400, 0));
+        // A start alone measures nothing.
+        assert_eq!(fit(vec![start()], &[1], Duration::from_millis(1000)).1.len(), 1);
+        let mut short = start();
+        assert!(shorten(&mut short, 1, Duration::from_millis(1400)) && short.estimate_ms == 1400);
+        assert!(!shorten(&mut start(), 1, Duration::from_millis(950)));
+        assert_eq!(again(&start(), vec!["b".into()], 2).estimate_ms, 900 + 1000);
+    }
+
+    #[test]
+    fn what_only_a_gpu_can_tell_outlasts_the_host() {
+        let gpu = |probe| Step { processes: Processes::Gpus, ..step(probe, 1000) };
+        let all = vec![gpu("gemm"), gpu("copy"), step("rdma", 1000), step("gemm", 1000), step("memory", 1000)];
+        let (kept, _) = fit(all, &[1; 5], Duration::from_millis(1300));
+        assert_eq!(kept.iter().map(|s| s.probe.as_str()).collect::<Vec<_>>(), ["gemm", "copy", "rdma"]);
     }
 
     #[test]

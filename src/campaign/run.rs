@@ -255,19 +255,29 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         }
     }
 
-    /// What each node does by itself, planned on its own machine; nodes that do the same do it in one step.
-    fn solo_steps(&self, machines: &[(NodeName, Machine)]) -> Vec<Planned> {
+    /// What each node does by itself, planned on its own machine; nodes that do the same do it in one step. What the quick tier
+    /// leaves out comes second.
+    fn solo_steps(&self, machines: &[(NodeName, Machine)]) -> (Vec<Planned>, Vec<Step>) {
         let plan = &self.record.header.plan;
         let cluster = self.is_cluster() && machines.len() > 1;
         let mut out: Vec<Planned> = Vec::new();
+        let mut left_out: Vec<Step> = Vec::new();
         for (node, machine) in machines {
             for step in probe::steps(plan, machine) {
                 let name = step.probe.as_str();
                 // In a cluster the network between nodes is what counts; loopback is looked at when there is time.
                 let local = matches!(name, "tcp" | "collective") && plan.tier == Tier::Quick && step.rail.is_none();
-                // On a node with GPUs, too, what they do counts first.
-                let gpus = machine.nvidia.as_ref().is_some_and(|n| !n.gpus.is_empty());
-                if matches!(name, "environment" | "fabric") || ((cluster || gpus) && local) {
+                // On a node with GPUs, too, what they do counts first, unless somebody asks for more.
+                let gpus = machine.nvidia.as_ref().is_some_and(|n| !n.gpus.is_empty()) && !plan.asks_for(name);
+                if matches!(name, "environment" | "fabric") || (cluster && local) {
+                    continue;
+                }
+                if gpus && local {
+                    let groups = if self.is_cluster() { vec![vec![node.clone()]] } else { Vec::new() };
+                    match left_out.iter_mut().find(|s| s.name == step.name && s.cases == step.cases) {
+                        Some(same) => same.groups.extend(groups),
+                        None => left_out.push(Step { groups, ..step }),
+                    }
                     continue;
                 }
                 // The step, and its variants on machines unlike the first.
@@ -292,7 +302,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
                 }
             }
         }
-        out
+        (out, left_out)
     }
 
     /// Time that the steps between nodes will take, by their estimates.
@@ -316,7 +326,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     }
 
     fn alone(&mut self, machines: &[(NodeName, Machine)]) {
-        let planned = self.solo_steps(machines);
+        let (planned, left_out) = self.solo_steps(machines);
         let reserve = self.network_time().min(self.left() * 2 / 3);
         let turns: Vec<u32> = planned.iter().map(|p| self.fleet.turns(&p.step)).collect();
         let (steps, cut) =
@@ -330,6 +340,12 @@ impl<'a, F: Fleet> Campaign<'a, F> {
                 let planned = Planned { step, args: p.args.clone() };
                 self.run_or_waive(planned, reserve);
             }
+        }
+        // What was chosen and not planned stands in the record with its reason, or it would look lost.
+        for step in left_out {
+            self.plan_steps(vec![step.clone()]);
+            let why = "left to the standard tier: on a node with GPUs the quick tier measures what they do";
+            self.waive(&Planned { step, args: HashMap::new() }, WaiveKind::NotAsked, why);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io::{BufRead, Read, Write};
+use std::mem::ManuallyDrop;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -40,7 +41,7 @@ pub struct Child {
     pub members: Vec<NodeName>,
     told: Vec<String>,
     started: Instant,
-    kept: Option<Rc<dyn Any>>,
+    kept: Vec<Rc<dyn Any>>,
     spoilt: bool,
     input: Box<dyn BufRead + Send>,
     output: Box<dyn Write + Send>,
@@ -49,11 +50,11 @@ pub struct Child {
 impl Child {
     /// Reads the job from the parent.
     pub fn accept(input: Box<dyn BufRead + Send>, output: Box<dyn Write + Send>) -> Result<Self, ChildError> {
-        Self::accept_keeping(None, input, output)
+        Self::accept_keeping(Vec::new(), input, output)
     }
 
     fn accept_keeping(
-        kept: Option<Rc<dyn Any>>,
+        kept: Vec<Rc<dyn Any>>,
         mut input: Box<dyn BufRead + Send>,
         output: Box<dyn Write + Send>,
     ) -> Result<Self, ChildError> {
@@ -69,25 +70,27 @@ impl Child {
     /// Tells the parent that all is said. A process that serves several steps waits for the next one and returns it; `None`
     /// when the process is to end.
     pub fn finish(mut self) -> Result<Option<Child>, ChildError> {
+        // What is kept is never given back piece by piece, which may hang where a GPU does: the kernel takes it with the process.
+        let kept = ManuallyDrop::new(std::mem::take(&mut self.kept));
         if self.step.processes != Processes::Gpus || self.spoilt {
             self.send(&ToParent::Done)?;
             return Ok(None);
         }
         self.send(&ToParent::Ready)?;
-        match Self::accept_keeping(self.kept, self.input, self.output) {
+        match Self::accept_keeping(kept.to_vec(), self.input, self.output) {
             // The parent has no more work.
             Err(ChildError::Closed) => Ok(None),
             next => next.map(Some),
         }
     }
 
-    /// What this process keeps from one step to the next, made by the first step that asks for it.
+    /// What of a type this process keeps from one step to the next, made by the first who asks for it.
     pub fn kept<T: 'static>(&mut self, make: impl FnOnce() -> T) -> Rc<T> {
-        if let Some(kept) = self.kept.clone().and_then(|k| k.downcast::<T>().ok()) {
+        if let Some(kept) = self.kept.iter().find_map(|k| k.clone().downcast::<T>().ok()) {
             return kept;
         }
         let made = Rc::new(make());
-        self.kept = Some(made.clone());
+        self.kept.push(made.clone());
         made
     }
 

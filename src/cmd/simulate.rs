@@ -91,6 +91,7 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
         path: None,
         seed: Some(seed),
         cluster: true,
+        devices: 0,
     };
     let plan = plan::resolve(asked, RunPlan::default(), &probe::names(), seed).map_err(Failure::internal)?;
     let nodes = (0..args.nodes).map(|i| fleet.name(i).clone()).collect();

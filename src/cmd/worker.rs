@@ -38,6 +38,7 @@ fn work(scratch: &Mutex<Option<PathBuf>>) -> anyhow::Result<()> {
         *scratch.lock().unwrap_or_else(|e| e.into_inner()) = child.step.scratch.clone();
         let name = child.step.probe.clone();
         let probe = probe::find(name.as_str()).ok_or_else(|| anyhow!("no probe is called {name}"))?;
+        probe::begin(&mut child);
         probe.run(&mut child)?;
         next = child.finish()?;
     }

@@ -50,6 +50,8 @@ pub struct Selection {
     pub seed: Option<u64>,
     /// Several nodes take part.
     pub cluster: bool,
+    /// GPUs and RDMA adapters of this node, as far as a look at its bus tells: what a budget that nobody states depends on.
+    pub devices: usize,
 }
 
 /// The probes that exist: the registry lies right of this stage and hands its names in.
@@ -78,6 +80,18 @@ pub struct CheckPlan {
 }
 
 impl CheckPlan {
+    /// Whether somebody asks for a probe that the tier would leave to a longer one: by its name, or by a demand on what it measures
+    /// on the host.
+    pub fn asks_for(&self, probe: &str) -> bool {
+        let require = &self.run.require;
+        self.named.iter().any(|p| p.as_str() == probe)
+            || match probe {
+                "tcp" => require.min_tcp.is_some(),
+                "collective" => require.min_busbw.is_some() || require.max_allreduce_latency.is_some(),
+                _ => false,
+            }
+    }
+
     /// Whether a probe was chosen.
     pub fn wants(&self, probe: &str) -> bool {
         self.probes.iter().any(|p| p.as_str() == probe)
@@ -135,7 +149,7 @@ pub fn resolve(
     if probes.is_empty() {
         return Err(SelectionError::Nothing);
     }
-    let budget = asked.budget.or(run.budget).unwrap_or(Time(tier.budget(asked.cluster)));
+    let budget = asked.budget.or(run.budget).unwrap_or(Time(tier.budget(asked.cluster, asked.devices)));
     if budget.0 < Duration::from_secs(1) {
         return Err(SelectionError::Budget(budget));
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
-    /// At most 20 s: before every launch.
+    /// At most 20 s, or 30 s on a node with several GPUs: before every launch.
     #[default]
     Quick,
     /// A few minutes: larger sizes, more blocks, every message size.
@@ -21,10 +21,17 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// The time budget when nobody states one; between nodes there is more to measure.
-    pub const fn budget(self, cluster: bool) -> Duration {
+    /// The time budget when nobody states one; between nodes there is more to measure, and on a node with more GPUs and RDMA
+    /// adapters (`devices`) than one of each.
+    pub const fn budget(self, cluster: bool, devices: usize) -> Duration {
         Duration::from_secs(match (self, cluster) {
-            (Tier::Quick, false) => 20,
+            (Tier::Quick, false) => {
+                if devices > 2 {
+                    30
+                } else {
+                    20
+                }
+            }
             (Tier::Quick, true) => 60,
             (Tier::Standard, false) => 180,
             (Tier::Standard, true) => 300,

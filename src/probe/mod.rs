@@ -18,7 +18,7 @@ mod tcp;
 use crate::cluster::{Child, ChildError, Processes, Step};
 use crate::id::ProbeName;
 use crate::measure::Metric;
-use crate::plan::CheckPlan;
+use crate::plan::{CheckPlan, Tier};
 use crate::topology::Machine;
 
 pub use collective::{NCCL, group_step, nccl_step};
@@ -38,6 +38,9 @@ pub enum ProbeError {
     Io { what: String, source: std::io::Error },
     #[error("{0}")]
     Broken(String),
+    /// The step's time is too short for as many blocks as a measurement needs.
+    #[error("{0}")]
+    NoTime(String),
 }
 
 /// Names what was being done when an input or output failed.
@@ -91,10 +94,45 @@ pub fn names() -> Vec<ProbeName> {
     PROBES.iter().map(|p| p.name()).collect()
 }
 
-/// Every step of a plan on a machine.
+/// What a process must do before it runs steps: settings that libraries read when they are loaded.
+pub fn begin(child: &mut Child) {
+    if child.step.processes == Processes::Gpus {
+        collective::listen(child);
+    }
+}
+
+/// Every step of a plan on a machine, in the order in which they run.
 pub fn steps(plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
     let chosen = PROBES.iter().filter(|p| plan.probes.contains(&p.name()));
-    chosen.flat_map(|p| p.steps(plan, machine)).collect()
+    let mut steps: Vec<Step> = chosen.flat_map(|p| p.steps(plan, machine)).collect();
+    let gpus = gpu::count(machine);
+    if gpus == 0 {
+        return steps;
+    }
+    // What only a node with GPUs can tell comes first, then what every node has.
+    steps.sort_by_key(|s| match (s.processes, s.probe.as_str()) {
+        (_, "environment" | "fabric") => 0,
+        (Processes::Gpus, _) => 1,
+        (_, "rdma") => 2,
+        (_, "storage") => 3,
+        _ => 4,
+    });
+    if plan.tier == Tier::Quick {
+        for host in steps.iter_mut().filter(|s| matches!(s.probe.as_str(), "gemm" | "memory") && !is_on_gpus(s)) {
+            host.estimate_ms /= 2;
+        }
+    }
+    // The processes of the GPUs start with the first step that needs them.
+    if let Some(first) = steps.iter_mut().find(|s| is_on_gpus(s)) {
+        let start = gpu::start_ms(gpus);
+        first.start_ms += start;
+        first.estimate_ms += start;
+    }
+    steps
+}
+
+fn is_on_gpus(step: &Step) -> bool {
+    step.processes == Processes::Gpus
 }
 
 /// A case's name where it is measured over a rail: `pair out eth1`.

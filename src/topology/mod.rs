@@ -26,7 +26,7 @@ pub use nccl::{
 };
 pub use nvidia::{Clocks, FabricState, Gpu, GpuProcess, NvLink, Nvidia, PcieState, Remapped, Xid, nvidia, throttled};
 pub use rdma::gids;
-pub use read::{boot_id, discover};
+pub use read::{boot_id, devices, discover};
 pub use software::{
     Component, Elf, ElfError, LibraryFile, Reach, Start, Version, architecture, cuda_of, driver_of, elf, net_plugins,
     newest_cuda, oldest_cuda, oldest_driver, start,

@@ -31,6 +31,7 @@ use mesh::Mesh;
 use tcp::Tcp;
 use verbs::Verbs;
 
+pub(super) use nccl::listen;
 pub use nccl::{NCCL, nccl_step};
 
 pub struct HostCollective;

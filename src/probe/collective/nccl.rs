@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Child, Step};
+use crate::cluster::{Child, Processes, Step};
 use crate::measure::{Bound, Check, Collective, Facts, FailKind, Measured, Outcome, WaiveKind, bus_factor};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::collective::{ALGBW, BANDWIDTH, BUSBW, HostCollective, LATENCY, START, slowest};
@@ -19,10 +19,10 @@ use crate::probe::gpu::{Session, count, open};
 use crate::probe::{ProbeError, step};
 use crate::sys::cuda::Arg;
 use crate::sys::nccl::{Comm, ID_BYTES, Nccl, NcclError, Span, show_version};
-use crate::topology::{Class, Log, Machine, busbw_of, parse_log, parse_topology};
+use crate::topology::{Class, Log, Machine, NcclTopology, busbw_of};
 use crate::unit::Bytes;
 
-use said::{Said, Seen, adapters, facts};
+use said::{Heard, Kept, Seen, adapters, facts};
 
 /// What carries these steps, as a rail's name.
 pub const NCCL: &str = "nccl";
@@ -61,10 +61,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SPARE: Duration = Duration::from_secs(2);
 /// From this size on bandwidth is what counts: smaller messages are held against no rate.
 const LARGE: u64 = 256 * MIB;
+/// What an interval of the median needs, with room for two that were disturbed.
+const LEAST_BLOCKS: u64 = 8;
+/// A test may take so many times its share of the step's time: its deadline leaves more.
+const OVER: f64 = 8.0;
 /// Of the memory that is free, what buffers may take.
 const SHARE: f64 = 0.8;
 
-fn tests(topology: &str, tier: Tier) -> Vec<Test> {
+fn tests(topology: &str, tier: Tier, ranks: u32) -> Vec<Test> {
     let all = |op, bytes| Test { what: What::All(op), bytes, in_place: false };
     if topology == "pair" {
         let bytes = tier.pick(128 * MIB, 512 * MIB, GIB);
@@ -102,7 +106,8 @@ fn tests(topology: &str, tier: Tier) -> Vec<Test> {
         let large = tier.pick(&[256 * MIB][..], &[64 * KIB, 16 * MIB, GIB], &[64 * KIB, 16 * MIB, GIB]);
         let ops = Collective::ALL.into_iter().filter(|op| *op != Collective::AllReduce);
         out.extend(ops.flat_map(|op| large.iter().map(move |s| all(op, *s))));
-        out.push(Test { in_place: true, ..all(Collective::AllReduce, GIB) });
+        // In place, one rank alone has nothing to do.
+        out.extend((ranks > 1).then_some(Test { in_place: true, ..all(Collective::AllReduce, GIB) }));
     }
     out
 }
@@ -123,25 +128,36 @@ fn is_split(topology: &str) -> bool {
     topology == "rail"
 }
 
-/// The case that says how long it took to begin, and what NCCL said of itself.
+/// The case that says how long it took to begin.
 fn start_case(topology: &str, ranks: u32) -> String {
     format!("start nccl {topology} n={ranks}")
 }
 
+/// The case that says what NCCL said of itself once its ranks were connected.
+fn channels_case(topology: &str, ranks: u32) -> String {
+    format!("channels nccl {topology} n={ranks}")
+}
+
 /// Over `nodes` nodes with `gpus` GPUs each; the caller sets its groups.
 pub fn nccl_step(plan: &CheckPlan, topology: &str, nodes: u32, gpus: u32) -> Step {
-    let tests = tests(topology, plan.tier);
     let (ranks, communicators) = if is_split(topology) { (nodes, gpus) } else { (nodes * gpus, 1) };
+    let tests = tests(topology, plan.tier, ranks);
     let mut cases = vec![start_case(topology, ranks)];
     for c in 0..communicators {
         cases.extend(tests.iter().map(|t| of_communicator(t.case(topology, ranks), topology, c)));
     }
-    // Contexts, the library and the communicator: 2 to 4 s on a node with eight GPUs, and more with more nodes.
-    let begin = 2500 + 100 * u64::from(nodes.ilog2());
-    let ms = begin + plan.tier.pick(120, 500, 2500) * tests.len() as u64;
+    cases.push(channels_case(topology, ranks));
+    let start = start_ms(nodes, gpus);
+    let ms = start + plan.tier.pick(120, 500, 2500) * tests.len() as u64;
     let step = step(&HostCollective, plan, cases, Args { topology: topology.to_owned(), gpus, tests }, ms);
     let name = format!("collective-gpu-{topology}-{ranks}");
-    Step { name, ranks: gpus, rail: Some(NCCL.to_owned()), ..step }
+    let processes = Processes::Gpus;
+    Step { name, ranks: gpus, rail: Some(NCCL.to_owned()), start_ms: start, processes, ..step }
+}
+
+/// The library and the communicator: half a second for one rank, 2 to 3 s on a node with eight GPUs, more with more nodes.
+fn start_ms(nodes: u32, gpus: u32) -> u64 {
+    if nodes * gpus == 1 { 500 } else { 1000 + 120 * u64::from(gpus) + 200 * u64::from(nodes.ilog2()) }
 }
 
 fn of_communicator(case: String, topology: &str, communicator: u32) -> String {
@@ -160,6 +176,11 @@ pub(super) fn node_step(plan: &CheckPlan, machine: &Machine) -> Option<Step> {
         args["gpus"] = gpus.into();
         Step { name: "collective-gpu".to_owned(), args, ..step }
     })
+}
+
+/// Must come before any library is loaded in a process of a GPU.
+pub(in crate::probe) fn listen(child: &mut Child) {
+    Kept::of(child);
 }
 
 pub(super) fn is_nccl(step: &Step) -> bool {
@@ -223,10 +244,11 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     } else {
         (0, rank, child.ranks as usize)
     };
-    let said = Said::listen()?;
-    let (session, nccl) = match open((rank % each) as u32 % args.gpus.max(1)) {
+    let kept = Kept::of(child);
+    let mut heard = kept.listen();
+    let (session, nccl) = match open(child, rank % each % args.gpus.max(1) as usize) {
         Err(outcome) => (Err(outcome), None),
-        Ok(session) => match Nccl::load() {
+        Ok(session) => match kept.nccl() {
             Ok(nccl) => (Ok(session), Some(nccl)),
             Err(e @ NcclError::NoLibrary(_)) => (Err(Outcome::waived(WaiveKind::Absent, e.to_string())), None),
             Err(e) => (Err(Outcome::error(FailKind::Error, e.to_string())), None),
@@ -244,29 +266,26 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let patience = patience(child);
     let joined = Comm::join(&nccl, &session.gpu, (place, ranks), id, patience).map_err(Trouble::from);
     let took = begin.elapsed().as_secs_f64();
-    let log = parse_log(&said.read(&said.log));
-    let all: Vec<Result<(f64, Seen), Trouble>> =
-        exchange(child, &joined.as_ref().map(|_| (took, Seen::of(&log))).map_err(Trouble::clone))?;
+    let all: Vec<Result<f64, Trouble>> = exchange(child, &joined.as_ref().map(|_| took).map_err(Trouble::clone))?;
     if let Some(outcome) = troubles(child, "making the communicator", &all) {
         return give_up(child, outcome);
     }
     let Ok(comm) = joined else { return Ok(()) };
-    let starts: Vec<f64> = all.iter().filter_map(|a| Some(a.as_ref().ok()?.0)).collect();
-    let seen: Vec<Seen> = all.into_iter().filter_map(|a| Some(a.ok()?.1)).collect();
-    let topology = parse_topology(&said.read(&said.topology));
     if child.rank == 0 {
-        let facts = facts(&nccl, &log, &seen, (child.ranks, child.members.len().max(1) as u32), &topology);
-        let slowest = starts.iter().copied().fold(0.0, f64::max);
-        let mut notes = session.notes.clone();
-        notes.extend(topology.as_ref().err().cloned());
-        let series = vec![START.series(vec![slowest], 1)];
-        let measured = Measured { series, notes, facts: Some(Facts::Nccl(Box::new(facts))), ..Measured::default() };
+        let slowest = all.iter().filter_map(|a| a.as_ref().ok().copied()).fold(0.0, f64::max);
+        let measured = Measured {
+            series: vec![START.series(vec![slowest], 1)],
+            notes: session.notes.clone(),
+            ..Measured::default()
+        };
         child.outcome(&start_case(&args.topology, ranks as u32), Outcome::Measured(measured))?;
     }
     let free = hellos.iter().map(|h| h.free).min().unwrap_or(0);
-    let class =
-        Class::of(&seen.iter().flat_map(|s| s.transports.keys().map(String::as_str)).collect::<Vec<_>>(), log.nvls);
-    let net = adapters(topology.as_ref().ok(), class, if is_split(&args.topology) { 1 } else { each });
+    // What every rank told of its channels; they are made in the first operations.
+    let mut seen = vec![Seen::default(); child.ranks as usize];
+    let topology = heard.topology();
+    let of_node = if is_split(&args.topology) { 1 } else { each };
+    let channels = Channels { nccl: &nccl, case: channels_case(&args.topology, ranks as u32), topology: &topology };
     let worker = Worker { session: &session, comm, seed: child.step.seed, each, rank };
     let budget = child.share(args.tests.len() + 8);
     for test in &args.tests {
@@ -285,19 +304,35 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
             }
             continue;
         }
-        let told = match worker.measure(child, test, budget)? {
-            Ok(told) => told,
-            Err(outcome) => {
+        // What an all-reduce goes by is what a training step goes by: told as soon as the last of them is done.
+        if test.what != What::All(Collective::AllReduce) || test.in_place {
+            channels.tell(child, &heard.log(), &seen)?;
+        }
+        let told = match worker.measure(child, test, budget, &mut heard)? {
+            Measurement::Told(told) => told,
+            Measurement::NoTime(why) => {
+                for case in cases.iter().filter(|_| rank == 0) {
+                    child.outcome(case, Outcome::waived(WaiveKind::NoTime, why.clone()))?;
+                }
+                continue;
+            }
+            Measurement::Lost(outcome) => {
                 worker.comm.abort(SPARE);
-                let told = give_up(child, outcome);
-                // Where even the abort hangs, giving back anything of this GPU would wait for ever.
-                std::mem::forget(session);
-                return told;
+                channels.tell(child, &heard.log(), &seen)?;
+                return give_up(child, outcome);
             }
         };
+        for (seen, told) in seen.iter_mut().zip(&told) {
+            if let Some(news) = &told.seen {
+                *seen = news.clone();
+            }
+        }
         if rank == 0 {
             // What it chose stands in the log of the communicator's first rank, which this is.
-            let log = parse_log(&said.read(&said.log));
+            let log = heard.log();
+            let ways: Vec<&str> = seen.iter().flat_map(|s| s.transports.keys().map(String::as_str)).collect();
+            let class = Class::of(&ways, log.nvls);
+            let net = adapters(topology.as_ref().ok(), class, of_node);
             for (c, case) in cases.iter().enumerate() {
                 let own: Vec<Told> = told.iter().skip(c).step_by(communicators).cloned().collect();
                 let outcome = conclude(child, &session, test, &own, (&log, class, &net), (c, communicators, each));
@@ -305,7 +340,27 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
             }
         }
     }
-    Ok(())
+    channels.tell(child, &heard.log(), &seen)
+}
+
+/// Tells once what NCCL said of itself on all ranks.
+struct Channels<'a> {
+    nccl: &'a Nccl,
+    case: String,
+    topology: &'a Result<NcclTopology, String>,
+}
+
+impl Channels<'_> {
+    fn tell(&self, child: &mut Child, log: &Log, seen: &[Seen]) -> Result<(), ProbeError> {
+        if child.rank != 0 || child.has_told(&self.case) || !child.wants(&self.case) {
+            return Ok(());
+        }
+        let nodes = child.members.len().max(1) as u32;
+        let facts = facts(self.nccl, log, seen, (child.ranks, nodes), self.topology);
+        let notes = self.topology.as_ref().err().cloned().into_iter().collect();
+        let facts = Some(Facts::Nccl(Box::new(facts)));
+        Ok(child.outcome(&self.case, Outcome::Measured(Measured { notes, facts, ..Measured::default() }))?)
+    }
 }
 
 /// How long to wait for peers: within the step's time.
@@ -321,7 +376,7 @@ fn exchange<T: Serialize + serde::de::DeserializeOwned>(child: &mut Child, own: 
 
 fn greet(
     child: &mut Child,
-    session: &Result<Session, Outcome>,
+    session: &Result<Rc<Session>, Outcome>,
     nccl: Option<&Rc<Nccl>>,
     first: bool,
 ) -> Result<Vec<Hello>, ProbeError> {
@@ -378,6 +433,8 @@ fn unfit(child: &Child, hellos: &[Hello]) -> Option<Outcome> {
 
 /// The outcome of the first case that is still open; the others are not reached.
 fn give_up(child: &mut Child, outcome: Outcome) -> Result<(), ProbeError> {
+    // What is left of a communicator may never end.
+    child.spoil();
     if child.rank != 0 {
         return Ok(());
     }
@@ -419,36 +476,61 @@ struct Told {
     wrong: u64,
     seconds: Vec<f64>,
     block: u64,
+    /// What its log says of its channels, where that is new.
+    seen: Option<Seen>,
 }
 
-type Measurement = Result<Vec<Told>, Outcome>;
+/// How a test ended, alike on all ranks.
+enum Measurement {
+    Told(Vec<Told>),
+    /// As many blocks as are needed do not fit the time.
+    NoTime(String),
+    /// The communicator is of no use any more.
+    Lost(Outcome),
+}
 
 impl Worker<'_> {
     /// One test on this rank; what all ranks tell of it, or why the communicator is of no use any more.
-    fn measure(&self, child: &mut Child, test: &Test, budget: Duration) -> Result<Measurement, ProbeError> {
+    fn measure(
+        &self,
+        child: &mut Child,
+        test: &Test,
+        budget: Duration,
+        heard: &mut Heard<'_>,
+    ) -> Result<Measurement, ProbeError> {
         let what = test.case("", child.ranks);
         let prepared = self.prepare(test, patience(child));
         let all = exchange(child, &prepared.as_ref().map(|p| p.1).map_err(Trouble::clone))?;
         if let Some(outcome) = troubles(child, &what, &all) {
-            return Ok(Err(outcome));
+            return Ok(Measurement::Lost(outcome));
         }
-        let Ok((buffers, _)) = prepared else { return Ok(Err(Outcome::error(FailKind::Error, what))) };
+        let Ok((buffers, _)) = prepared else {
+            return Ok(Measurement::Lost(Outcome::error(FailKind::Error, what)));
+        };
         let once = all.iter().filter_map(|o| o.as_ref().ok().copied()).fold(1e-6, f64::max);
-        // Every rank runs as many: 20 operations at the least of what is quick, three of what is slow.
+        // The same on every rank, so that none goes on alone.
+        if once * LEAST_BLOCKS as f64 > OVER * budget.as_secs_f64().max(0.1) {
+            return Ok(Measurement::NoTime(format!(
+                "one takes {once:.2} s, {LEAST_BLOCKS} are needed, and it has {:.2} s: give more --budget",
+                budget.as_secs_f64()
+            )));
+        }
+        // Every rank runs as many: blocks enough for an interval, of one operation each where that is slow.
         let available = budget.as_secs_f64() * 0.7;
-        let total = ((available / once) as u64).clamp(3, 4000);
+        let total = ((available / once) as u64).clamp(LEAST_BLOCKS, 4000);
         let block = (total / 40).max(1);
-        let blocks = (total / block).clamp(3, 200);
+        let blocks = (total / block).clamp(LEAST_BLOCKS, 200);
         let buffers = ManuallyDrop::new(buffers);
-        let told = self.blocks(test, &buffers, (blocks, block), patience(child));
-        if told.is_ok() {
+        let mut told = self.blocks(test, &buffers, (blocks, block), patience(child));
+        if let Ok(told) = &mut told {
             drop(ManuallyDrop::into_inner(buffers));
+            told.seen = heard.news();
         }
         let all = exchange(child, &told)?;
-        if let Some(outcome) = troubles(child, &what, &all) {
-            return Ok(Err(outcome));
-        }
-        Ok(Ok(all.into_iter().filter_map(Result::ok).collect()))
+        Ok(match troubles(child, &what, &all) {
+            Some(outcome) => Measurement::Lost(outcome),
+            None => Measurement::Told(all.into_iter().filter_map(Result::ok).collect()),
+        })
     }
 
     /// Fills, runs once and checks, runs once more for its time.
@@ -502,7 +584,7 @@ impl Worker<'_> {
             seconds.push(pair[1].seconds_since(&pair[0])? / block as f64);
         }
         drop(ManuallyDrop::into_inner(events));
-        Ok(Told { wrong, seconds, block })
+        Ok(Told { wrong, seconds, block, seen: None })
     }
 }
 
@@ -686,7 +768,7 @@ mod tests_of_plan {
     fn cases_are_told_apart_and_pairs_are_read_by_the_localiser() {
         for tier in [Tier::Quick, Tier::Standard, Tier::Soak] {
             for topology in ["node", "pair", "rail", "leaf", "ladder", "ring", "world"] {
-                let cases: Vec<String> = tests(topology, tier).iter().map(|t| t.case(topology, 8)).collect();
+                let cases: Vec<String> = tests(topology, tier, 8).iter().map(|t| t.case(topology, 8)).collect();
                 let unique: std::collections::BTreeSet<_> = cases.iter().collect();
                 assert_eq!(unique.len(), cases.len(), "{cases:?}");
                 assert!(topology != "pair" || cases == ["pair out nccl", "pair back nccl"]);

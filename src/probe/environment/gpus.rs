@@ -1,6 +1,6 @@
 //! What the GPUs' driver says at the end of a check: counters that moved and Xids that came are held against the beginning.
 
-use crate::cluster::{Child, Step};
+use crate::cluster::{Child, Processes, Step};
 use crate::measure::{Facts, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::environment::Environment;
@@ -11,8 +11,9 @@ pub(super) const CASE: &str = "gpus at the end";
 
 /// The step on every node that has GPUs; the caller sets its groups.
 pub fn gpus_step(plan: &CheckPlan) -> Step {
-    let step = step(&Environment, plan, vec![CASE.to_owned()], (), 500);
-    Step { name: "gpus-end".to_owned(), exclusive: false, ..step }
+    let step = step(&Environment, plan, vec![CASE.to_owned()], (), 800);
+    // What our own processes hold is nobody's fault; and the driver answers slowly while contexts end.
+    Step { name: "gpus-end".to_owned(), exclusive: false, start_ms: 400, processes: Processes::AfterGpus, ..step }
 }
 
 pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {

@@ -1,13 +1,15 @@
 //! `copy`: between host and GPU from pinned memory on the GPU's own NUMA node, each way and both at once, each GPU alone and all
 //! together; and between every two GPUs of the node.
 
+use std::rc::Rc;
+
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Better, Check, Facts, Measured, Metric, PeerCopy};
+use crate::measure::{Better, Check, Facts, Measured, Metric, Outcome, PeerCopy, stats};
 use crate::plan::CheckPlan;
-use crate::probe::gpu::{GpuArgs, Session, count, gpu_step, run_all};
+use crate::probe::gpu::{GpuArgs, Kept, Session, case, count, failed, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
-use crate::sys::cuda::{Cuda, Gpu, Memory, Pinned};
+use crate::sys::cuda::{CudaError, Pinned};
 use crate::topology::Machine;
 use crate::unit::Unit;
 
@@ -20,11 +22,19 @@ const BANDWIDTH: Metric = Metric {
     about: "bytes copied per second; of both ways together where both go",
 };
 
-/// Bytes of a copy.
-const SIZE: usize = 256 << 20;
+/// Bytes of a copy: milliseconds, beside which the microseconds of starting one are nothing.
+const SIZE: usize = 128 << 20;
 const BLOCK_S: f64 = 0.05;
+/// What an interval of the median needs, with room for two that were disturbed.
+const LEAST_BLOCKS: usize = 8;
+/// Page-locked memory of two copies, and its comparison.
+const HOST_MS: u64 = 300;
+/// A context on another GPU, for the matrix.
+const CONTEXT_MS: u64 = 200;
 
-const TESTS: [&str; 6] = ["h2d alone", "d2h alone", "h2d", "d2h", "both ways", "peer"];
+const TESTS: [&str; 5] = ["h2d alone", "d2h alone", "h2d", "d2h", "both ways"];
+/// From each GPU to every other.
+const PEER: &str = "peer";
 
 impl Probe for Copy {
     fn name(&self) -> ProbeName {
@@ -45,38 +55,56 @@ impl Probe for Copy {
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
         let gpus = count(machine) as u64;
-        let tests: Vec<String> = TESTS.iter().filter(|t| **t != "peer" || gpus > 1).map(|t| (*t).to_owned()).collect();
-        // Alone means one after the other.
-        let turns = 3 + 2 * gpus + if gpus > 1 { gpus } else { 0 };
-        let ms = 1200 + plan.tier.pick(150, 600, 3000) * turns;
-        gpu_step(self, plan, machine, "copy", &tests, ms).into_iter().collect()
+        let tests = TESTS.iter().chain(Some(&PEER).filter(|_| gpus > 1)).map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        let start = HOST_MS + if gpus > 1 { CONTEXT_MS * (gpus - 1) } else { 0 };
+        let turns: u64 = TESTS.iter().map(|t| turns(t, gpus)).sum();
+        let ms = start + plan.tier.pick(30, 120, 600) * (TURN * turns + pairs(gpus));
+        let step = gpu_step(self, plan, machine, "copy", &tests, ms);
+        step.map(|s| Step { start_ms: start, ..s }).into_iter().collect()
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
         let args: GpuArgs = child.args()?;
-        let tests = args.tests.clone();
-        let gpus = child.ranks as usize;
-        let turns = 3 + 3 * gpus;
+        let gpus = u64::from(child.ranks);
+        // In units of a pair's time: a turn has four of them.
+        let wants = |t: &String| child.wants(&case(t, 0));
+        let turns: u64 = args.tests.iter().filter(|t| wants(t)).map(|t| turns(t, gpus)).sum();
+        let pairs = if wants(&PEER.to_owned()) { pairs(gpus) } else { 0 };
+        let pair = child.share((TURN * turns + pairs) as usize).as_secs_f64();
+        let turn = TURN as f64 * pair;
         let mut host: Option<[Pinned; 2]> = None;
+        let tests: Vec<String> = args.tests.iter().filter(|t| *t != PEER).cloned().collect();
         run_all(
             child,
-            &args,
-            |test| test == "peer" || test.ends_with(" alone"),
+            &tests,
+            |test| test.ends_with(" alone"),
             |session, place, child| {
-                let budget = child.share(turns).as_secs_f64();
-                let test = tests[place].as_str();
-                if test == "peer" {
-                    return peer(session, budget, child);
-                }
                 if host.is_none() {
                     host = Some([session.gpu.pinned(SIZE)?, session.gpu.pinned(SIZE)?]);
                 }
                 let host = host.as_mut().ok_or_else(|| ProbeError::Broken("no pinned memory".to_owned()))?;
-                let seed = child.step.seed;
-                with_host(session, host, test.trim_end_matches(" alone"), budget, seed)
+                with_host(session, host, tests[place].trim_end_matches(" alone"), turn, child.step.seed)
             },
-        )
+        )?;
+        drop(host);
+        if child.wants(&case(PEER, 0)) { matrix(child, pair) } else { Ok(()) }
     }
+}
+
+/// A turn of a test with the host has as much time as so many pairs of GPUs.
+const TURN: u64 = 4;
+
+/// Turns of a test with the host: alone means one GPU after the other.
+fn turns(test: &str, gpus: u64) -> u64 {
+    match test {
+        PEER => 0,
+        alone if alone.ends_with(" alone") => gpus,
+        _ => 1,
+    }
+}
+
+const fn pairs(gpus: u64) -> u64 {
+    gpus * gpus.saturating_sub(1)
 }
 
 fn with_host(
@@ -111,13 +139,13 @@ fn with_host(
         }
         Ok(())
     };
-    let (seconds, block) = session.blocks(BLOCK_S, budget * 0.6, work)?;
+    let (seconds, block) = session.blocks(LEAST_BLOCKS, BLOCK_S, budget * 0.6, work)?;
     let mut wrong = 0;
     if test != "d2h" {
         wrong += session.wrong(&there, seed, 0)?;
     }
     if test != "h2d" {
-        wrong += out.chunks_exact(4).zip(back.chunks_exact(4)).filter(|(a, b)| a != b).count() as u64;
+        wrong += differing(out, back);
     }
     let ways = if test == "both ways" { 2.0 } else { 1.0 };
     let mut series = BANDWIDTH.series(seconds.iter().map(|s| ways * SIZE as f64 / s).collect(), block);
@@ -139,39 +167,74 @@ fn pcie((generation, lanes): (u32, u32)) -> f64 {
     crate::topology::PcieLink { gigatransfers, lanes }.rate()
 }
 
-/// From this GPU to each other: a series for each, and whether they reach each other directly.
-fn peer(session: &Session, budget: f64, child: &Child) -> Result<Measured, ProbeError> {
-    let cuda = Cuda::load()?;
-    let seed = child.step.seed;
-    let from = session.gpu.alloc(SIZE)?;
-    session.pattern(&from, seed, 0)?;
+/// Words of four bytes that differ.
+fn differing(a: &[u8], b: &[u8]) -> u64 {
+    // Compared as a whole first, which is as fast as memory: most often nothing differs.
+    if a == b { 0 } else { a.chunks_exact(4).zip(b.chunks_exact(4)).filter(|(a, b)| a != b).count() as u64 }
+}
+
+/// From every GPU to every other, pair by pair. One process does it all: who copies needs a context on both, and eight processes
+/// would make 64 of them. The others wait.
+fn matrix(child: &mut Child, budget: f64) -> Result<(), ProbeError> {
+    // Ranks come to it together: nobody else uses a link meanwhile.
+    child.exchange(String::new())?;
+    let mut rows = Vec::new();
+    if child.rank == 0 {
+        let kept = Kept::of(child);
+        let gpus: Vec<Result<Rc<Session>, CudaError>> = (0..child.ranks as usize).map(|g| kept.session(g)).collect();
+        for from in 0..gpus.len() {
+            let row = row(&gpus, from, budget, child.step.seed).map_or_else(failed, Outcome::Measured);
+            rows.push((case(PEER, from), row));
+        }
+        // This process's own GPU is current again.
+        if let Some(Ok(own)) = gpus.first() {
+            own.gpu.make_current()?;
+        }
+        if rows.iter().any(|(_, o)| matches!(o, Outcome::Failed { .. })) {
+            child.spoil();
+        }
+    }
+    for (case, outcome) in rows {
+        child.outcome(&case, outcome)?;
+    }
+    child.exchange(String::new())?;
+    Ok(())
+}
+
+/// From one GPU to each other: a series for each, and whether they reach each other directly.
+fn row(gpus: &[Result<Rc<Session>, CudaError>], from: usize, budget: f64, seed: u64) -> Result<Measured, ProbeError> {
+    let open = |g: usize| gpus[g].as_ref().map_err(|e| ProbeError::Broken(format!("GPU {g}: {e}")));
+    let session = open(from)?;
+    session.gpu.make_current()?;
+    let (source, returned) = (session.gpu.alloc(SIZE)?, session.gpu.alloc(SIZE)?);
+    session.pattern(&source, seed, 0)?;
     session.stream.synchronize()?;
     let (mut series, mut checks, mut row) = (Vec::new(), Vec::new(), Vec::new());
-    for other in (0..child.ranks as usize).filter(|g| *g != child.rank as usize) {
-        let gpu = Gpu::open(&cuda, other)?;
-        let to = gpu.alloc(SIZE)?;
-        let (access, atomics) = session.gpu.peer(&gpu)?;
+    for other in (0..gpus.len()).filter(|g| *g != from) {
+        let there = &open(other)?.gpu;
+        there.make_current()?;
+        let to = there.alloc(SIZE)?;
+        let (access, atomics) = session.gpu.peer(there)?;
         if access {
-            session.gpu.enable_peer(&gpu)?;
+            session.gpu.enable_peer(there)?;
         }
         session.gpu.make_current()?;
-        let work = || Ok(session.stream.copy_peer((&to, &gpu), (&from, &session.gpu))?);
-        let (seconds, block) = session.blocks(BLOCK_S / 4.0, budget / child.ranks as f64, work)?;
+        let work = || Ok(session.stream.copy_peer((&to, there), (&source, &session.gpu))?);
+        let (seconds, block) = session.blocks(LEAST_BLOCKS, BLOCK_S / 4.0, budget, work)?;
         // Back here to be compared.
-        let returned: Memory = session.gpu.alloc(SIZE)?;
-        session.stream.copy_peer((&returned, &session.gpu), (&to, &gpu))?;
+        session.stream.fill(&returned, 0)?;
+        session.stream.copy_peer((&returned, &session.gpu), (&to, there))?;
         let wrong = session.wrong(&returned, seed, 0)?;
         checks.push(Check::new("payload", wrong == 0, format!("to gpu{other}: {wrong} of {} words differ", SIZE / 4)));
-        series.push(BANDWIDTH.series(seconds.iter().map(|s| SIZE as f64 / s).collect(), block));
-        let rate = series.last().map_or(0.0, |s| crate::measure::stats::median(&s.samples));
-        row.push(PeerCopy { to: other as u32, rate, direct: access, atomics });
+        let one = BANDWIDTH.series(seconds.iter().map(|s| SIZE as f64 / s).collect(), block);
+        row.push(PeerCopy { to: other as u32, rate: stats::median(&one.samples), direct: access, atomics });
+        series.push(one);
     }
     // The slowest stands for the row: a GPU is only as good as its worst link. The row has all.
-    series.sort_by(|a, b| {
-        crate::measure::stats::median(&a.samples).total_cmp(&crate::measure::stats::median(&b.samples))
-    });
+    series.sort_by(|a, b| stats::median(&a.samples).total_cmp(&stats::median(&b.samples)));
     series.truncate(1);
-    Ok(Measured { series, checks, facts: Some(Facts::Peers(row)), ..Measured::default() })
+    let notes = session.notes.clone();
+    Ok(Measured { series, checks, notes, facts: Some(Facts::Peers(row)), ..Measured::default() })
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@
 //! Sampled elements are held against sums in double precision; repeats of one algorithm must be identical to the bit, and so
 //! must the results of all GPUs of one model.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cluster::{Child, Step};
 use crate::measure::{Bits, Check, Measured, Metric, Outcome};
 use crate::plan::{CheckPlan, Tier};
-use crate::probe::gpu::{GpuArgs, Session, gpu_step, run_all};
+use crate::probe::gpu::{GpuArgs, Kept, Session, case, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cublaslt::{Lt, Product, Types};
 use crate::sys::cuda::{Arg, Memory};
@@ -45,8 +45,19 @@ const WORKSPACE: usize = 64 << 20;
 const SAMPLES: u32 = 512;
 /// A block: long beside the half microsecond that an event resolves.
 const BLOCK_S: f64 = 0.02;
+/// Blocks of a burst, and of a sustained load, of which the first half does not count.
+const LEAST_BLOCKS: usize = 8;
 /// What the GPU cools before a burst.
-const COOL: Duration = Duration::from_millis(300);
+const COOL: Duration = Duration::from_millis(200);
+/// Of a burst, the time in which it is measured.
+const BURST_S: f64 = 0.25;
+/// What a test takes beside measuring: memory, inputs, the choice of the algorithm, cooling, the check.
+const AROUND_MS: u64 = 550;
+/// The search for the fastest algorithm ends after this long: one product of doubles takes a second where a part has few units for
+/// them.
+const SEARCH: Duration = Duration::from_millis(250);
+/// The library itself, when it is first loaded.
+const LIBRARY_MS: u64 = 300;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Length {
@@ -83,9 +94,19 @@ pub(in crate::probe) fn step(probe: &dyn Probe, plan: &CheckPlan, machine: &Mach
             _ => true,
         });
     }
-    let sustained = tests.iter().filter(|t| t.ends_with("sustained")).count() as u64;
-    let ms = 1500 + 700 * tests.len() as u64 + sustained * sustained_ms(plan.tier);
-    gpu_step(probe, plan, machine, "gemm", &tests, ms)
+    let sustained = tests.iter().filter(|t| is_sustained(t)).count() as u64;
+    let ms = LIBRARY_MS + fixed_ms(&tests) + sustained * sustained_ms(plan.tier);
+    gpu_step(probe, plan, machine, "gemm", &tests, ms).map(|s| Step { start_ms: LIBRARY_MS, ..s })
+}
+
+fn is_sustained(test: &str) -> bool {
+    parse(test).is_some_and(|(_, _, length)| length == Length::Sustained)
+}
+
+/// What tests take however long the sustained ones last.
+fn fixed_ms(tests: &[String]) -> u64 {
+    let bursts = tests.iter().filter(|t| !is_sustained(t)).count() as u64;
+    AROUND_MS * tests.len() as u64 + (BURST_S * 1e3) as u64 * bursts
 }
 
 pub(in crate::probe) fn is_gemm(child: &Child) -> bool {
@@ -101,25 +122,21 @@ fn parse(test: &str) -> Option<(&'static Kind, u64, Length)> {
 
 pub(in crate::probe) fn run(child: &mut Child, flops: &Metric) -> Result<(), ProbeError> {
     let args: GpuArgs = child.args()?;
-    let tests = args.tests.clone();
-    let mut lt: Option<Lt> = None;
-    let step_ms = child.step.estimate_ms;
-    let count = tests.len() as u64;
+    let tests = &args.tests;
+    // When time is short the sustained load is what gives way; the rest takes what it takes.
+    let wanted: Vec<String> = tests.iter().filter(|t| child.wants(&case(t, 0))).cloned().collect();
+    let sustained = wanted.iter().filter(|t| is_sustained(t)).count().max(1) as f64;
+    let sustained_s = child.step.measuring_ms().saturating_sub(fixed_ms(&wanted)) as f64 / 1e3 / sustained;
+    let kept = Kept::of(child);
     run_all(
         child,
-        &args,
+        tests,
         |_| false,
         |session, place, child| {
             let (kind, m, length) =
                 parse(&tests[place]).ok_or_else(|| ProbeError::Broken(format!("`{}` is no test", tests[place])))?;
-            let lt = match &lt {
-                Some(lt) => lt,
-                None => lt.insert(Lt::load()?),
-            };
-            // Of a step that was shortened, the sustained part is what gives.
-            let sustained_s = (step_ms.saturating_sub(1500 + 700 * count)) as f64 / 1000.0;
-            let sustained = tests.iter().filter(|t| t.ends_with("sustained")).count().max(1) as f64;
-            measure(session, lt, kind, m, length, sustained_s / sustained, child.step.seed, flops)
+            let lt = kept.lt()?;
+            measure(session, &lt, kind, m, length, sustained_s, child.step.seed, flops)
         },
     )
 }
@@ -160,9 +177,9 @@ fn measure(
         Length::Burst => {
             session.stream.synchronize()?;
             std::thread::sleep(COOL);
-            session.blocks(BLOCK_S, 0.3, work)?
+            session.blocks(LEAST_BLOCKS, BLOCK_S, BURST_S, work)?
         }
-        Length::Sustained => session.blocks(BLOCK_S * 5.0, sustained_s, work)?,
+        Length::Sustained => session.blocks(2 * LEAST_BLOCKS, BLOCK_S * 5.0, sustained_s, work)?,
     };
     if length == Length::Sustained {
         // The half in which clocks have settled.
@@ -196,11 +213,15 @@ fn measure(
     Ok(Measured { series: vec![series], checks, notes, bits: Some(Box::new(bits)), ..Measured::default() })
 }
 
-/// The place of the fastest algorithm: the shortest of three runs each, after one that does not count.
+/// The place of the fastest algorithm: the shortest of three runs each, after one that does not count; of as many as time allows.
 fn fastest(session: &Session, product: &Product<'_>, a: &Memory, b: &Memory, c: &Memory) -> Result<usize, ProbeError> {
     let events = [session.gpu.event()?, session.gpu.event()?];
     let mut best = (f64::INFINITY, 0);
+    let begin = Instant::now();
     for place in 0..product.algorithms() {
+        if best.0.is_finite() && begin.elapsed() > SEARCH {
+            break;
+        }
         // One that fails here is not the best; another may do.
         if product.run(&session.stream, place, a, b, c).is_err() {
             continue;
@@ -213,6 +234,9 @@ fn fastest(session: &Session, product: &Product<'_>, a: &Memory, b: &Memory, c: 
             let seconds = events[1].seconds_since(&events[0])?;
             if seconds < best.0 {
                 best = (seconds, place);
+            }
+            if begin.elapsed() > SEARCH {
+                break;
             }
         }
     }

@@ -12,6 +12,8 @@ use crate::topology::Machine;
 /// Bytes of an array: many times any last-level cache of a GPU.
 const ARRAY: usize = 1 << 30;
 const BLOCK_S: f64 = 0.02;
+/// What an interval of the median needs, with room for two that were disturbed.
+const LEAST_BLOCKS: usize = 8;
 /// Of what is free, this much is filled by the pattern test.
 const PATTERN_SHARE: f64 = 0.95;
 
@@ -26,7 +28,7 @@ fn tests(tier: Tier) -> Vec<String> {
 
 pub(in crate::probe) fn step(probe: &dyn Probe, plan: &CheckPlan, machine: &Machine) -> Option<Step> {
     let tests = tests(plan.tier);
-    let ms = 1200 + plan.tier.pick(300, 1000, 8000) * tests.len() as u64;
+    let ms = plan.tier.pick(250, 1000, 8000) * tests.len() as u64;
     gpu_step(probe, plan, machine, "memory", &tests, ms)
 }
 
@@ -36,10 +38,10 @@ pub(in crate::probe) fn is_memory(child: &Child) -> bool {
 
 pub(in crate::probe) fn run(child: &mut Child, bandwidth: &Metric) -> Result<(), ProbeError> {
     let args: GpuArgs = child.args()?;
-    let tests = args.tests.clone();
+    let tests = &args.tests;
     run_all(
         child,
-        &args,
+        &args.tests,
         |_| false,
         |session, place, child| {
             let budget = child.share(tests.len()).as_secs_f64();
@@ -81,7 +83,7 @@ fn measure(session: &Session, test: &str, budget: f64, seed: u64, bandwidth: &Me
         }
         Ok(())
     };
-    let (seconds, block) = session.blocks(BLOCK_S, budget * 0.7, work)?;
+    let (seconds, block) = session.blocks(LEAST_BLOCKS, BLOCK_S, budget * 0.7, work)?;
     let wrong = match test {
         "device read" => session.wrong(a, seed, 0)?,
         "device write" => constants(session, c, x)?,

@@ -1,17 +1,17 @@
-//! What the probes have in common on GPUs: one child process a GPU, all at once or in turn, and the load that the driver saw
+//! What the probes have in common on GPUs: one process a GPU, all at once or in turn, and the load that the driver saw
 //! meanwhile.
 
 mod copy;
 mod gemm;
+mod kept;
 mod memory;
 mod monitor;
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Child, Step};
+use crate::cluster::{Child, Processes, Step};
 use crate::measure::{Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, affinity, step};
@@ -19,6 +19,7 @@ use crate::sys::cublaslt::LtError;
 use crate::sys::cuda::{Arg, Cuda, CudaError, Event, Gpu, Kernels, Memory, Stream};
 use crate::topology::{GpuSpec, Machine, SysRoot, gpu_spec};
 
+use kept::Kept;
 use monitor::Monitor;
 
 pub use copy::Copy;
@@ -51,6 +52,12 @@ pub(super) fn count(machine: &Machine) -> usize {
     if told > 0 { told } else { seen }
 }
 
+/// How long the GPU processes of a node take to start: the driver, a context and the kernels on every GPU, which the driver makes
+/// one after the other in part.
+pub(super) fn start_ms(gpus: usize) -> u64 {
+    700 + 150 * gpus as u64
+}
+
 /// A step with a rank for each GPU; a case for each test and GPU. `None` where there is no NVIDIA GPU.
 fn gpu_step(
     probe: &dyn Probe,
@@ -67,7 +74,8 @@ fn gpu_step(
     let cases = tests.iter().flat_map(|t| (0..gpus).map(move |g| case(t, g))).collect();
     let args = GpuArgs { gpu: what.to_owned(), tests: tests.to_vec() };
     let step = step(probe, plan, cases, args, ms);
-    Some(Step { name: format!("{}-gpu", probe.name()), ranks: gpus as u32, ..step })
+    let name = format!("{}-gpu", probe.name());
+    Some(Step { name, ranks: gpus as u32, processes: Processes::Gpus, ..step })
 }
 
 fn case(test: &str, gpu: usize) -> String {
@@ -125,15 +133,21 @@ impl Session {
         self.stream.read_u64(&self.counted)
     }
 
-    /// Seconds of one `work`, block by block: blocks of about `block_s` follow each other without a gap, each between two
-    /// events, until `budget_s` has gone; at least three.
+    /// Seconds of one `work`, block by block: blocks of `block_s` at the most follow each other without a gap, each between two
+    /// events, until `budget_s` has gone; at least `least` blocks, shorter ones where time is short.
+    ///
+    /// # Errors
+    /// [`ProbeError::NoTime`] where so many blocks, of one `work` each, take far longer than the budget.
     fn blocks(
         &self,
+        least: usize,
         block_s: f64,
         budget_s: f64,
         mut work: impl FnMut() -> Result<(), ProbeError>,
     ) -> Result<(Vec<f64>, u64), ProbeError> {
         const MOST: usize = 4096;
+        /// The step's deadline leaves so much more than its budget.
+        const OVER: f64 = 2.5;
         let (begin, end) = (self.gpu.event()?, self.gpu.event()?);
         work()?;
         self.stream.record(&begin)?;
@@ -141,8 +155,14 @@ impl Session {
         self.stream.record(&end)?;
         end.synchronize()?;
         let once = end.seconds_since(&begin)?.max(1e-6);
-        let each = ((block_s / once) as u64).clamp(1, 100_000);
-        let blocks = ((budget_s / (once * each as f64)) as usize).clamp(3, MOST);
+        if least as f64 * once > OVER * budget_s {
+            return Err(ProbeError::NoTime(format!(
+                "{least} blocks of one operation each take {:.2} s, and it has {budget_s:.2} s: give more --budget",
+                least as f64 * once
+            )));
+        }
+        let each = ((block_s.min(budget_s / least as f64) / once) as u64).clamp(1, 100_000);
+        let blocks = ((budget_s / (once * each as f64)) as usize).clamp(least, MOST);
         let mut events: Vec<Event> = vec![self.gpu.event()?];
         self.stream.record(&events[0])?;
         for i in 1..=blocks {
@@ -160,40 +180,35 @@ impl Session {
     }
 }
 
-/// Opens this rank's GPU; an outcome says why not.
-pub(super) fn open(rank: u32) -> Result<Session, Outcome> {
-    let of = |e: CudaError| match e {
-        CudaError::NoDriver(_) => Outcome::waived(WaiveKind::Absent, e.to_string()),
-        CudaError::NoDevice { wanted, count } => {
-            let visible = std::env::var("CUDA_VISIBLE_DEVICES")
-                .map_or(String::new(), |v| format!(" (CUDA_VISIBLE_DEVICES={})", crate::id::clean(&v)));
-            Outcome::error(FailKind::Error, format!("no GPU {wanted} for CUDA, which shows {count}{visible}"))
+/// The GPU that CUDA counts as `index`, as this process keeps it; an outcome says why not.
+pub(super) fn open(child: &mut Child, index: usize) -> Result<Rc<Session>, Outcome> {
+    let opened = Kept::of(child).session(index);
+    opened.map_err(|e| {
+        // What is half made is made anew by another process.
+        child.spoil();
+        match e {
+            CudaError::NoDriver(_) => Outcome::waived(WaiveKind::Absent, e.to_string()),
+            CudaError::NoDevice { wanted, count } => {
+                let visible = std::env::var("CUDA_VISIBLE_DEVICES")
+                    .map_or(String::new(), |v| format!(" (CUDA_VISIBLE_DEVICES={})", crate::id::clean(&v)));
+                Outcome::error(FailKind::Error, format!("no GPU {wanted} for CUDA, which shows {count}{visible}"))
+            }
+            e => Outcome::error(FailKind::Error, e.to_string()),
         }
-        e => Outcome::error(FailKind::Error, e.to_string()),
-    };
-    let begin = Instant::now();
-    let cuda = Cuda::load().map_err(of)?;
-    let loaded = begin.elapsed();
-    let mut session = Session::open(&cuda, rank as usize).map_err(of)?;
-    let ms = |d: Duration| format!("{:.0} ms", d.as_secs_f64() * 1e3);
-    session.notes.push(format!(
-        "driver loaded in {}, context and kernels in {}",
-        ms(loaded),
-        ms(begin.elapsed() - loaded)
-    ));
-    Ok(session)
+    })
 }
 
 /// Runs every test on all GPUs at once, or one after the other where `in_turn` says so of the test; rank 0 tells of all. `test` is
 /// called with the place of the test. It exchanges nothing: a rank that fails must not leave others waiting.
 fn run_all(
     child: &mut Child,
-    args: &GpuArgs,
+    tests: &[String],
     in_turn: impl Fn(&str) -> bool,
     mut test: impl FnMut(&Session, usize, &Child) -> Result<Measured, ProbeError>,
 ) -> Result<(), ProbeError> {
-    let session = open(child.rank);
-    for (place, name) in args.tests.iter().enumerate() {
+    let session = open(child, child.rank as usize);
+    let kept = Kept::of(child);
+    for (place, name) in tests.iter().enumerate() {
         if !child.wants(&case(name, 0)) {
             continue;
         }
@@ -205,9 +220,13 @@ fn run_all(
             if turns == 1 || turn == child.rank {
                 outcome = match &session {
                     Err(outcome) => outcome.clone(),
-                    Ok(session) => watched(session, || test(session, place, child)),
+                    Ok(session) => watched(&kept, session, || test(session, place, child)),
                 };
             }
+        }
+        if matches!(outcome, Outcome::Failed { .. }) {
+            // An error may stay with its context for ever: the next step gets a new one.
+            child.spoil();
         }
         let all = child.exchange(serde_json::to_string(&outcome).unwrap_or_default())?;
         if child.rank == 0 {
@@ -218,8 +237,8 @@ fn run_all(
 }
 
 /// One test on one GPU, with what the driver saw meanwhile.
-fn watched(session: &Session, test: impl FnOnce() -> Result<Measured, ProbeError>) -> Outcome {
-    let monitor = Monitor::start(&session.gpu.uuid);
+fn watched(kept: &Kept, session: &Session, test: impl FnOnce() -> Result<Measured, ProbeError>) -> Outcome {
+    let monitor = Monitor::start(kept.nvml(), &session.gpu.uuid);
     let result = test();
     let load = monitor.stop();
     match result {
@@ -228,7 +247,15 @@ fn watched(session: &Session, test: impl FnOnce() -> Result<Measured, ProbeError
             measured.facts = measured.facts.or(load.map(|l| Facts::GpuLoad(Box::new(l))));
             Outcome::Measured(measured)
         }
-        Err(e) => Outcome::error(FailKind::Error, e.to_string()),
+        Err(e) => failed(e),
+    }
+}
+
+/// What an error of a test makes of its case.
+fn failed(e: ProbeError) -> Outcome {
+    match e {
+        ProbeError::NoTime(why) => Outcome::waived(WaiveKind::NoTime, why),
+        e => Outcome::error(FailKind::Error, e.to_string()),
     }
 }
 

@@ -21,10 +21,12 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    pub fn start(uuid: &str) -> Self {
+    /// Without `nvml` there is nothing to look at.
+    pub fn start(nvml: Option<Arc<Nvml>>, uuid: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (seen, uuid) = (stop.clone(), uuid.to_owned());
-        let thread = std::thread::Builder::new().name("monitor".to_owned()).spawn(move || watch(&uuid, &seen)).ok();
+        let thread =
+            std::thread::Builder::new().name("monitor".to_owned()).spawn(move || watch(&*nvml?, &uuid, &seen)).ok();
         Monitor { stop, thread }
     }
 
@@ -35,8 +37,7 @@ impl Monitor {
     }
 }
 
-fn watch(uuid: &str, stop: &AtomicBool) -> Option<GpuLoad> {
-    let nvml = Nvml::init().ok()?;
+fn watch(nvml: &Nvml, uuid: &str, stop: &AtomicBool) -> Option<GpuLoad> {
     let device = nvml.device_by_uuid(uuid).ok()?;
     let mut out = GpuLoad { pci: device.pci_info().map(|p| p.bus_id).unwrap_or_default(), ..GpuLoad::default() };
     let (mut clocks, mut looks) = (Vec::new(), 0u32);

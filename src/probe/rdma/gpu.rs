@@ -1,19 +1,23 @@
 //! A GPU's memory as source and target (GPUDirect RDMA): registered by dma-buf, else through nvidia_peermem; the payload is made
-//! and compared on the GPU.
+//! and compared on the GPU. The node's GPU processes do it, each with the memory of its own GPU.
 //!
 //! Latency is not measured: the CPU cannot look for the last byte in a GPU's memory.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Child, Step};
-use crate::measure::{FailKind, Outcome, WaiveKind};
+use crate::cluster::{Child, Processes, Step};
+use crate::measure::{Check, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
-use crate::probe::rdma::{Counters, KIB, RdmaProbe, SPARE, Way, bandwidth, choose, connect, finish, seen};
-use crate::probe::{ProbeError, affinity, step};
-use crate::sys::cuda::{Arg, Cuda, CudaError, Gpu, Kernels, Memory, Stream};
+use crate::probe::gpu::{self, Session};
+use crate::probe::rdma::{
+    BANDWIDTH, BLOCKS, Counters, DEPTH, End, KIB, RdmaProbe, SPARE, Way, bandwidth, choose, connect, endpoints, finish,
+    rates, seen, span, warm_count,
+};
+use crate::probe::{ProbeError, step};
+use crate::sys::cuda::{Arg, Memory};
 use crate::sys::verbs::{Handover, Op, Rdma, Source};
 use crate::topology::{Machine, PciGpu, Pcie, SysRoot};
 
@@ -22,192 +26,265 @@ const BYTES: u32 = 64 * KIB;
 const PAGE: usize = 2 << 20;
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct Args {
-    device: String,
-    /// PCI addresses of the GPUs of this node, the nearest to the device first.
-    gpus: Vec<String>,
-    tests: Vec<(String, Way)>,
+pub(super) enum Args {
+    /// Over each device from a GPU's memory into the same GPU's: all GPUs at once.
+    Loopback(Vec<Place>),
+    Pair {
+        device: String,
+        gpu: usize,
+        tests: Vec<(String, Way)>,
+    },
 }
 
-/// GPUs of a machine, by how much of their way up to the root they share with the device.
-fn nearest(machine: &Machine, device: &str) -> Vec<String> {
-    let place = machine.infiniband.iter().find(|d| d.name == device).and_then(|d| d.pcie.as_ref());
+/// A device and the GPU nearest to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Place {
+    device: String,
+    gpu: usize,
+}
+
+impl Place {
+    fn case(device: &str) -> String {
+        format!("loopback gpu write 64 KiB {device}")
+    }
+}
+
+/// Of a machine's GPUs as CUDA counts them (in the order of the bus), the one that shares most of its way up to the root with the
+/// device; `None` without GPUs.
+fn nearest(machine: &Machine, device: &str) -> Option<usize> {
+    let adapter = machine.infiniband.iter().find(|d| d.name == device);
+    let place = adapter.and_then(|d| d.pcie.as_ref());
     let shared = |g: &PciGpu| {
         let common = |a: &Pcie, b: &Pcie| a.bridges.iter().zip(&b.bridges).take_while(|(x, y)| x == y).count();
         place.zip(g.pcie.as_ref()).map_or(0, |(a, b)| common(a, b))
     };
-    let numa = machine.infiniband.iter().find(|d| d.name == device).and_then(|d| d.numa);
-    let mut gpus: Vec<&PciGpu> = machine.gpus.iter().filter(|g| g.is_nvidia()).collect();
-    gpus.sort_by_key(|g| std::cmp::Reverse((shared(g), g.numa.is_some() && g.numa == numa)));
-    gpus.into_iter().map(|g| g.pci.clone()).collect()
+    let numa = adapter.and_then(|d| d.numa);
+    let told = machine.nvidia.as_ref().map_or(&[][..], |n| &n.gpus);
+    let mut on_bus: Vec<&PciGpu> = machine.gpus.iter().filter(|g| g.is_nvidia()).collect();
+    on_bus.sort_by_key(|g| g.pci.as_str());
+    let index = |g: &PciGpu, place: usize| {
+        if told.is_empty() { Some(place) } else { told.iter().position(|t| t.pci == g.pci) }
+    };
+    let known = on_bus.iter().enumerate().filter_map(|(place, g)| Some((index(g, place)?, *g)));
+    // Among equals the first.
+    let best =
+        known.max_by_key(|(index, g)| (shared(g), g.numa.is_some() && g.numa == numa, std::cmp::Reverse(*index)));
+    best.map(|(index, _)| index).or((gpu::count(machine) > 0).then_some(0))
 }
 
-fn gpu_step(plan: &CheckPlan, device: &str, gpus: Vec<String>, tests: Vec<(String, Way)>) -> Step {
-    let cases = tests.iter().map(|(name, _)| name.clone()).collect();
+/// Over each of `devices` alone, from a GPU's memory into the same GPU's.
+pub(super) fn loopback_step(plan: &CheckPlan, devices: &[&str], machine: &Machine) -> Step {
+    let near = |d: &&str| Some(Place { device: (*d).to_owned(), gpu: nearest(machine, d)? });
+    let places: Vec<Place> = devices.iter().filter_map(near).collect();
+    let cases = devices.iter().map(|d| Place::case(d)).collect();
+    let gpus = gpu::count(machine);
+    // A GPU that is the nearest to several devices takes one after the other.
+    let most = (0..gpus).map(|g| places.iter().filter(|p| p.gpu == g).count()).max().unwrap_or(0) as u64;
+    let (start, each) = (100 * most, plan.tier.pick(200, 700, 2500));
     // Without a GPU it is told at once.
-    let each = if gpus.is_empty() { 20 } else { plan.tier.pick(300, 700, 2500) };
-    let estimate = each * tests.len() as u64 + if gpus.is_empty() { 0 } else { 1500 };
-    let args = Args { device: device.to_owned(), gpus, tests };
-    let step = step(&RdmaProbe, plan, cases, args, estimate);
-    Step { rail: Some(device.to_owned()), name: format!("rdma-gpu-{device}"), ranks: 2, ..step }
-}
-
-/// Over one device, from a GPU's memory into the same GPU's.
-pub(super) fn loopback_step(plan: &CheckPlan, device: &str, machine: &Machine) -> Step {
-    gpu_step(plan, device, nearest(machine, device), vec![(format!("loopback gpu write 64 KiB {device}"), Way::Out)])
+    let estimate = if gpus == 0 { 20 } else { start + each * most };
+    let step = step(&RdmaProbe, plan, cases, Args::Loopback(places), estimate);
+    let processes = if gpus == 0 { Processes::Own } else { Processes::Gpus };
+    let start_ms = if gpus == 0 { 0 } else { start };
+    Step { name: "rdma-gpu".to_owned(), ranks: gpus.max(1) as u32, processes, start_ms, ..step }
 }
 
 /// Between two nodes, from the memory of one's GPU into that of the other's; the caller sets its groups. `machine` is any of the
 /// nodes: all have GPUs at the same places.
 pub fn gpu_pair_step(plan: &CheckPlan, device: &str, machine: &Machine) -> Option<Step> {
-    let gpus = nearest(machine, device);
+    let gpu = nearest(machine, device)?;
     let tests = vec![(format!("pair gpu out {device}"), Way::Out), (format!("pair gpu back {device}"), Way::Back)];
-    (!gpus.is_empty()).then(|| Step {
-        ranks: 1,
-        name: format!("rdma-gpu-pairs-{device}"),
-        ..gpu_step(plan, device, gpus, tests)
-    })
+    let cases: Vec<String> = tests.iter().map(|(name, _)| name.clone()).collect();
+    // One more context in the first GPU's process.
+    let start = 500;
+    let estimate = start + plan.tier.pick(300, 700, 2500) * cases.len() as u64;
+    let step = step(&RdmaProbe, plan, cases, Args::Pair { device: device.to_owned(), gpu, tests }, estimate);
+    let (rail, name) = (Some(device.to_owned()), format!("rdma-gpu-pairs-{device}"));
+    Some(Step { rail, name, processes: Processes::Gpus, start_ms: start, ..step })
 }
 
-/// Memory of a GPU, in two halves as the host's is, and what works on it. Fields are dropped in this order.
+/// Memory of a GPU, in two halves as the host's is. Fields are dropped in this order.
 pub(super) struct GpuMemory {
     memory: Memory,
-    counted: Memory,
-    stream: Stream,
-    kernels: Kernels,
-    gpu: Gpu,
+    session: Rc<Session>,
     half: usize,
     /// How it was registered at last, or why it was not by dma-buf.
     pub told: std::cell::RefCell<String>,
 }
 
 impl GpuMemory {
-    fn new(cuda: &Rc<Cuda>, gpus: &[String], half: usize) -> Result<Self, CudaError> {
-        // CUDA counts its GPUs in an order of its own, and CUDA_VISIBLE_DEVICES hides some: the nearest of those that it shows.
-        let mut found: Option<(usize, Gpu)> = None;
-        for index in 0..cuda.count()? {
-            let gpu = Gpu::open(cuda, index)?;
-            let rank = gpus.iter().position(|p| *p == gpu.pci).unwrap_or(gpus.len());
-            if found.as_ref().is_none_or(|(best, _)| rank < *best) {
-                found = Some((rank, gpu));
-            }
-        }
-        let (_, gpu) = found.ok_or(CudaError::NoDevice { wanted: 0, count: 0 })?;
-        gpu.make_current()?;
-        Ok(GpuMemory {
-            memory: gpu.alloc((2 * half).next_multiple_of(PAGE))?,
-            counted: gpu.alloc(16)?,
-            stream: gpu.stream()?,
-            kernels: gpu.kernels()?,
-            gpu,
-            half,
-            told: Default::default(),
-        })
+    fn new(session: &Rc<Session>) -> Result<Self, ProbeError> {
+        session.gpu.make_current()?;
+        let half = (BYTES as usize).next_multiple_of(4096);
+        let memory = session.gpu.alloc((2 * half).next_multiple_of(PAGE))?;
+        Ok(GpuMemory { memory, session: session.clone(), half, told: Default::default() })
     }
 
     /// Opens the RDMA device on this memory: by dma-buf first, through nvidia_peermem second.
     pub fn open(&self, device: &str, qps: usize) -> Result<Rdma, ProbeError> {
         let source = |by| Source::Device { address: self.memory.address(), bytes: self.memory.len(), by };
-        let dma_buf = self.gpu.dma_buf(&self.memory).and_then(|fd| {
-            let rdma = Rdma::open(device, source(Handover::DmaBuf(fd)), qps, super::DEPTH);
+        let dma_buf = self.session.gpu.dma_buf(&self.memory).and_then(|fd| {
+            let rdma = Rdma::open(device, source(Handover::DmaBuf(fd)), qps, DEPTH);
             rdma.map_err(|e| e.to_string())
         });
         let why = match dma_buf {
             Ok(rdma) => {
-                *self.told.borrow_mut() = format!("memory of {} ({}) by dma-buf", self.gpu.name, self.gpu.pci);
+                *self.told.borrow_mut() =
+                    format!("memory of {} ({}) by dma-buf", self.session.gpu.name, self.session.gpu.pci);
                 return Ok(rdma);
             }
             Err(why) => why,
         };
-        match Rdma::open(device, source(Handover::Peer), qps, super::DEPTH) {
+        match Rdma::open(device, source(Handover::Peer), qps, DEPTH) {
             Ok(rdma) => {
-                let (name, pci) = (&self.gpu.name, &self.gpu.pci);
+                let (name, pci) = (&self.session.gpu.name, &self.session.gpu.pci);
                 *self.told.borrow_mut() = format!("memory of {name} ({pci}) through nvidia_peermem; no dma-buf: {why}");
                 Ok(rdma)
             }
             Err(e) => Err(ProbeError::Broken(format!(
                 "no GPUDirect RDMA with {} ({}). dma-buf: {why}. nvidia_peermem: {e}",
-                self.gpu.name, self.gpu.pci
+                self.session.gpu.name, self.session.gpu.pci
             ))),
         }
     }
 
     /// Fills the first half, clears the second.
     pub fn prepare(&self, seed: u64) -> Result<(), ProbeError> {
-        self.stream.fill(&self.memory, 0)?;
+        let s = &self.session;
+        s.stream.fill(&self.memory, 0)?;
         let words = (self.half / 4) as u64;
         let args = [Arg::Memory(&self.memory), Arg::U64(words), Arg::U64(seed), Arg::U32(0)];
-        self.kernels.launch(&self.stream, c"pattern_fill", None, &args)?;
-        Ok(self.stream.synchronize()?)
+        s.kernels.launch(&s.stream, c"pattern_fill", None, &args)?;
+        Ok(s.stream.synchronize()?)
     }
 
     /// How many of the first `bytes` bytes in the second half differ from what the peer has in its first.
     pub fn wrong(&self, seed: u64, bytes: usize) -> Result<usize, ProbeError> {
-        self.stream.fill(&self.counted, 0)?;
-        let (wrong, first) = (Arg::Memory(&self.counted), Arg::At(&self.counted, 8));
+        let s = &self.session;
+        s.stream.fill(&s.counted, 0)?;
+        let (wrong, first) = (Arg::Memory(&s.counted), Arg::At(&s.counted, 8));
         let arrived = Arg::At(&self.memory, self.half as u64);
         let args = [arrived, Arg::U64((bytes / 4) as u64), Arg::U64(seed), Arg::U32(0), wrong, first];
-        self.kernels.launch(&self.stream, c"pattern_check", None, &args)?;
-        Ok(self.stream.read_u64(&self.counted)? as usize * 4)
+        s.kernels.launch(&s.stream, c"pattern_check", None, &args)?;
+        Ok(s.stream.read_u64(&s.counted)? as usize * 4)
     }
 }
 
 pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
-    // All ranks find out alike whether there is anything to do, or who is left would wait.
-    let opened = open(args);
-    let told = child.exchange(opened.as_ref().err().map_or(String::new(), |(_, why)| why.clone()))?;
-    let absent = opened.as_ref().err().map(|(kind, _)| *kind);
-    if let Some((rank, why)) = told.iter().enumerate().find(|(_, why)| !why.is_empty()) {
-        let why = if child.members.is_empty() { why.clone() } else { format!("{}: {why}", child.name(rank)) };
-        let speaks = child.rank == 0;
-        for (case, _) in args.tests.iter().filter(|_| speaks) {
-            let outcome = match absent {
-                Some(Missing::Here) | None => Outcome::waived(WaiveKind::Absent, why.clone()),
-                Some(Missing::Broken) => Outcome::error(FailKind::Error, why.clone()),
-            };
-            child.outcome(case, outcome)?;
+    match args {
+        Args::Loopback(places) => loopback(child, places),
+        Args::Pair { device, gpu, tests } => pair(child, device, *gpu, tests),
+    }
+}
+
+/// Each GPU's process with the devices nearest to it, one after the other; rank 0 tells of all.
+fn loopback(child: &mut Child, places: &[Place]) -> Result<(), ProbeError> {
+    if places.is_empty() {
+        let why = "no NVIDIA GPU on the PCI bus of this node";
+        for case in child.step.cases.clone() {
+            child.outcome(&case, Outcome::waived(WaiveKind::Absent, why))?;
         }
         return Ok(());
     }
-    let Ok(gpu) = opened else { return Ok(()) };
-    let root = SysRoot::live();
-    let address = choose(&root, &args.device).map_err(ProbeError::Broken)?;
-    let place = affinity::near(&root, address.numa);
-    let budget = child.share(args.tests.len());
-    let mut end = connect(child, &args.device, &address, BYTES as usize, 1, 1 - child.rank as usize, Some(gpu))?;
-    for (case, way) in &args.tests {
-        end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
-        let before = Counters::read(&args.device, address.port);
-        let measured = bandwidth(child, &mut end, Op::Write, BYTES, 1, *way, budget)?;
-        let all =
-            child.exchange(serde_json::to_string(&seen(&end, &args.device, &address, &before)?).unwrap_or_default())?;
-        if child.rank == 0 {
-            let mut outcome = finish(child, &args.device, &address, &all, measured);
-            outcome.notes.extend(place.clone());
-            outcome.notes.extend(end.gpu.as_ref().map(|g| g.told.borrow().clone()));
-            child.outcome(case, Outcome::Measured(outcome))?;
+    let wanted: Vec<&Place> = places.iter().filter(|p| child.wants(&Place::case(&p.device))).collect();
+    let most = (0..child.ranks as usize).map(|g| wanted.iter().filter(|p| p.gpu == g).count()).max().unwrap_or(1);
+    let budget = child.share(most);
+    let session = gpu::open(child, child.rank as usize);
+    // All begin together.
+    child.exchange(String::new())?;
+    let mut own: Vec<(String, Outcome)> = Vec::new();
+    for place in wanted.iter().filter(|p| p.gpu == child.rank as usize) {
+        let outcome = match &session {
+            Err(outcome) => outcome.clone(),
+            Ok(session) => match over(child, session, &place.device, budget) {
+                Ok(measured) => Outcome::Measured(measured),
+                Err(e) => Outcome::error(FailKind::Error, e.to_string()),
+            },
+        };
+        own.push((Place::case(&place.device), outcome));
+    }
+    if own.iter().any(|(_, o)| matches!(o, Outcome::Failed { .. })) {
+        child.spoil();
+    }
+    let all = child.exchange(serde_json::to_string(&own).unwrap_or_default())?;
+    let speaks = child.rank == 0;
+    for (rank, text) in all.iter().enumerate().filter(|_| speaks) {
+        let bad = |_| ProbeError::Broken(format!("rank {rank} published no outcomes"));
+        for (case, outcome) in serde_json::from_str::<Vec<(String, Outcome)>>(text).map_err(bad)? {
+            child.outcome(&case, outcome)?;
         }
     }
     Ok(())
 }
 
-/// Why there is no memory of a GPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Missing {
-    /// Nothing that should be here.
-    Here,
-    /// A GPU is here and cannot be used.
-    Broken,
+/// Writes over one device between two pieces of one GPU's memory, both ends in this process.
+fn over(child: &Child, session: &Rc<Session>, device: &str, budget: Duration) -> Result<Measured, ProbeError> {
+    let address = choose(&SysRoot::live(), device).map_err(ProbeError::Broken)?;
+    let before = Counters::read(device, address.port);
+    let (here, there) = (GpuMemory::new(session)?, GpuMemory::new(session)?);
+    let (mut from, mut to) = (here.open(device, 1)?, there.open(device, 1)?);
+    let (port, own) = endpoints(&from, device, &address, 1)?;
+    let (_, peers) = endpoints(&to, device, &address, 1)?;
+    let path = address.path(&port);
+    from.connect(0, own[0].psn, &peers[0], &path, port.mtu)?;
+    to.connect(0, peers[0].psn, &own[0], &path, port.mtu)?;
+    let seed = child.step.seed;
+    here.prepare(seed)?;
+    there.prepare(!seed)?;
+    let half = here.half;
+    let deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
+    let peer = format!("{device} ({}), both ends of this process", address.shown);
+    let mut end = End { rdma: from, gpu: Some(here), peers, half, deadline, shares: false, peer };
+    let warm = end.stream(Op::Write, BYTES, 1, warm_count(BYTES), 1, budget)?;
+    let each = (span(&warm) / warm.last().map_or(1, |l| l.1.max(1)) as f64).max(1e-9);
+    let count = ((budget.as_secs_f64() * 0.7 / each) as u64).clamp(BLOCKS, 50_000_000);
+    let marks = end.stream(Op::Write, BYTES, 1, count, BLOCKS, 2 * budget)?;
+    let wrong = there.wrong(seed, BYTES as usize)?;
+    let detail = format!("{wrong} of {BYTES} compared bytes differ after {count} messages");
+    let measured = Measured {
+        series: vec![BANDWIDTH.series(rates(&marks, BYTES), count / BLOCKS)],
+        checks: vec![Check::new("payload", wrong == 0, detail)],
+        ..Measured::default()
+    };
+    let told = serde_json::to_string(&seen(&end, device, &address, &before)?).unwrap_or_default();
+    let mut measured = finish(child, device, &address, &[told], measured);
+    measured.notes.extend(end.gpu.as_ref().map(|g| g.told.borrow().clone()));
+    // The other end's memory is registered until here.
+    drop(to);
+    Ok(measured)
 }
 
-fn open(args: &Args) -> Result<GpuMemory, (Missing, String)> {
-    if args.gpus.is_empty() {
-        return Err((Missing::Here, "no NVIDIA GPU on the PCI bus of this node".to_owned()));
+fn pair(child: &mut Child, device: &str, gpu: usize, tests: &[(String, Way)]) -> Result<(), ProbeError> {
+    // All ranks find out alike whether there is anything to do, or who is left would wait.
+    let session = gpu::open(child, gpu);
+    let all = child.exchange(serde_json::to_string(&session.as_ref().err()).unwrap_or_default())?;
+    for (rank, text) in all.iter().enumerate() {
+        let bad = |_| ProbeError::Broken(format!("rank {rank} published no outcome"));
+        let Some(mut outcome) = serde_json::from_str::<Option<Outcome>>(text).map_err(bad)? else { continue };
+        if let Outcome::Waived { why, .. } | Outcome::Failed { error: why, .. } = &mut outcome {
+            *why = format!("{}: {why}", child.name(rank));
+        }
+        let speaks = child.rank == 0;
+        for (case, _) in tests.iter().filter(|_| speaks) {
+            child.outcome(case, outcome.clone())?;
+        }
+        return Ok(());
     }
-    let of = |e: CudaError| {
-        let missing = if matches!(e, CudaError::NoDriver(_)) { Missing::Here } else { Missing::Broken };
-        (missing, e.to_string())
-    };
-    let cuda = Cuda::load().map_err(of)?;
-    GpuMemory::new(&cuda, &args.gpus, (BYTES as usize).next_multiple_of(4096)).map_err(of)
+    let Ok(session) = session else { return Ok(()) };
+    let address = choose(&SysRoot::live(), device).map_err(ProbeError::Broken)?;
+    let budget = child.share(tests.len());
+    let memory = GpuMemory::new(&session)?;
+    let mut end = connect(child, device, &address, BYTES as usize, 1, 1 - child.rank as usize, Some(memory))?;
+    for (case, way) in tests {
+        end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
+        let before = Counters::read(device, address.port);
+        let measured = bandwidth(child, &mut end, Op::Write, BYTES, 1, *way, budget)?;
+        let all = child.exchange(serde_json::to_string(&seen(&end, device, &address, &before)?).unwrap_or_default())?;
+        if child.rank == 0 {
+            let mut outcome = finish(child, device, &address, &all, measured);
+            outcome.notes.extend(end.gpu.as_ref().map(|g| g.told.borrow().clone()));
+            child.outcome(case, Outcome::Measured(outcome))?;
+        }
+    }
+    Ok(())
 }

@@ -26,7 +26,7 @@ use crate::measure::{
 };
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::{Probe, ProbeError, affinity, step};
-use crate::sys::verbs::{self, Endpoint, Op, Rdma, Source};
+use crate::sys::verbs::{self, Endpoint, Op, Port, Rdma, Source};
 use crate::topology::{Machine, SysRoot};
 use crate::unit::{Bytes, Unit};
 
@@ -206,14 +206,11 @@ impl Probe for RdmaProbe {
             };
             return vec![step(self, plan, vec![DEVICE.to_owned()], why, 50)];
         }
-        let each = plan.tier.pick(150, 700, 2500);
-        active
-            .into_iter()
-            .flat_map(|device| {
-                let host = Step { ranks: 2, ..of_tests(plan, device, loopback_tests(device), each) };
-                [host, gpu::loopback_step(plan, device, machine)]
-            })
-            .collect()
+        // Many adapters share the time of a few.
+        let each = plan.tier.pick(if active.len() > 2 { 55 } else { 150 }, 700, 2500);
+        let host = |device: &&str| Step { ranks: 2, ..of_tests(plan, device, loopback_tests(device), each) };
+        let on_gpus = gpu::loopback_step(plan, &active, machine);
+        active.iter().map(host).chain([on_gpus]).collect()
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
@@ -324,26 +321,7 @@ fn connect(
         None => Rdma::open(device, Source::Host(2 * half), qps, DEPTH)?,
         Some(gpu) => gpu.open(device, qps)?,
     };
-    let port = rdma.port(address.port)?;
-    if !port.active {
-        return Err(ProbeError::Broken(format!("{device} port {} went down", address.port)));
-    }
-    let gid = rdma.gid(address.port, address.gid_index)?;
-    let (at, rkey) = rdma.remote();
-    // 24 bits; a new one for each connection, so that a packet of an older one is not taken for one of this.
-    let psn = |q: usize| (fastrand::u32(..) ^ q as u32) & 0xff_ffff;
-    let own: Vec<Endpoint> = (0..qps)
-        .map(|q| Endpoint {
-            qp: rdma.number(q),
-            psn: psn(q),
-            lid: port.lid,
-            gid,
-            mtu: port.mtu,
-            address: at,
-            rkey,
-            reads: rdma.reads,
-        })
-        .collect();
+    let (port, own) = endpoints(&rdma, device, address, qps)?;
     let all = child.exchange(serde_json::to_string(&(&own, &address.shown)).unwrap_or_default())?;
     let peer = child.name(partner);
     let text = all.get(partner).map_or("", String::as_str);
@@ -365,6 +343,30 @@ fn connect(
     // Nobody sends before both can receive.
     child.exchange(String::new())?;
     Ok(end)
+}
+
+/// The port of an open device, and what its queue pairs are called by those who connect to them.
+fn endpoints(rdma: &Rdma, device: &str, address: &Address, qps: usize) -> Result<(Port, Vec<Endpoint>), ProbeError> {
+    let port = rdma.port(address.port)?;
+    if !port.active {
+        return Err(ProbeError::Broken(format!("{device} port {} went down", address.port)));
+    }
+    let gid = rdma.gid(address.port, address.gid_index)?;
+    let (at, rkey) = rdma.remote();
+    // 24 bits; a new one for each connection, so that a packet of an older one is not taken for one of this.
+    let psn = |q: usize| (fastrand::u32(..) ^ q as u32) & 0xff_ffff;
+    let one = |q: usize| Endpoint {
+        qp: rdma.number(q),
+        psn: psn(q),
+        lid: port.lid,
+        gid,
+        mtu: port.mtu,
+        address: at,
+        rkey,
+        reads: rdma.reads,
+    };
+    let all = (0..qps).map(one).collect();
+    Ok((port, all))
 }
 
 /// Fills what is sent, clears where it arrives.

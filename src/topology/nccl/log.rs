@@ -74,18 +74,32 @@ impl Log {
 
 /// Reads a log. Never fails: what is not understood is skipped.
 pub fn parse_log(text: &str) -> Log {
-    let mut log = Log::default();
-    for line in text.lines() {
-        if let Some((_, said)) = line.split_once("NCCL INFO ") {
-            info(&mut log, said.trim_end());
-        } else if let Some((_, said)) = line.split_once("NCCL WARN ") {
-            let said: String = crate::id::clean(said.trim()).chars().take(LONGEST).collect();
-            if log.warnings.len() < WARNINGS && !log.warnings.contains(&said) {
-                log.warnings.push(said);
+    Log::default().after(text)
+}
+
+impl Log {
+    #[must_use]
+    pub fn after(&self, text: &str) -> Log {
+        let mut log = Log {
+            network: self.network.clone(),
+            devices: self.devices.clone(),
+            nvls: self.nvls,
+            settings: self.settings.clone(),
+            plugins: self.plugins.clone(),
+            ..Log::default()
+        };
+        for line in text.lines() {
+            if let Some((_, said)) = line.split_once("NCCL INFO ") {
+                info(&mut log, said.trim_end());
+            } else if let Some((_, said)) = line.split_once("NCCL WARN ") {
+                let said: String = crate::id::clean(said.trim()).chars().take(LONGEST).collect();
+                if log.warnings.len() < WARNINGS && !log.warnings.contains(&said) {
+                    log.warnings.push(said);
+                }
             }
         }
+        log
     }
-    log
 }
 
 fn info(log: &mut Log, said: &str) {

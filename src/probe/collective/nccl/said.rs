@@ -1,56 +1,132 @@
 //! What NCCL says of itself while it is measured: its log and its topology file, and what of them all ranks must know.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::probe::ProbeError;
+use crate::cluster::Child;
 use crate::sys::environment;
-use crate::sys::nccl::{Nccl, show_version};
+use crate::sys::nccl::{Nccl, NcclError, show_version};
 use crate::topology::{self, Class, Log};
 
 /// Most that is kept of what NCCL says.
 const MOST_SAID: u64 = 8 << 20;
 
-/// Where NCCL writes: memory of this process, which is gone with it.
-pub(super) struct Said {
-    pub(super) log: OwnedFd,
-    pub(super) topology: OwnedFd,
+/// What a GPU's process keeps of NCCL from one communicator to the next: the library, and what it says of itself, which it writes to
+/// memory of this process.
+pub(super) struct Kept {
+    files: Result<Files, String>,
+    nccl: RefCell<Option<Rc<Nccl>>>,
+    /// Of the communicators before.
+    log: RefCell<Log>,
 }
 
-impl Said {
-    /// Must come before the library is loaded, which reads its settings once.
-    pub(super) fn listen() -> Result<Self, ProbeError> {
+struct Files {
+    log: OwnedFd,
+    topology: OwnedFd,
+}
+
+impl Kept {
+    /// Must come before any library is loaded: NCCL reads its settings once, and nobody else may read them meanwhile.
+    pub(super) fn of(child: &mut Child) -> Rc<Self> {
+        child.kept(|| Kept { files: Files::listen(), nccl: RefCell::default(), log: RefCell::default() })
+    }
+
+    pub(super) fn nccl(&self) -> Result<Rc<Nccl>, NcclError> {
+        if let Some(nccl) = &*self.nccl.borrow() {
+            return Ok(nccl.clone());
+        }
+        let nccl = Nccl::load()?;
+        *self.nccl.borrow_mut() = Some(nccl.clone());
+        Ok(nccl)
+    }
+
+    /// Begins to listen to a communicator that is made from here on.
+    pub(super) fn listen(&self) -> Heard<'_> {
+        let from = self.files.as_ref().map_or(0, |f| rustix::fs::fstat(&f.log).map_or(0, |s| s.st_size as u64));
+        Heard { kept: self, from, told: None }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // Nothing may hang on a library that is being unloaded; see `Child::finish`.
+        std::mem::forget(self.nccl.borrow_mut().take());
+    }
+}
+
+impl Files {
+    fn listen() -> Result<Self, String> {
         let file = |name| {
             let made = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC);
-            crate::probe::io("memory for NCCL's log", made.map_err(Into::into))
+            made.map_err(|e| format!("no memory for what NCCL says: {e}"))
         };
-        let said = Said { log: file("nccl-log")?, topology: file("nccl-topology")? };
+        let files = Files { log: file("nccl-log")?, topology: file("nccl-topology")? };
         environment::set("NCCL_DEBUG", "INFO");
         environment::set("NCCL_DEBUG_SUBSYS", "INIT,ENV,NET,GRAPH,TUNING");
-        environment::set("NCCL_DEBUG_FILE", said.path(&said.log));
-        environment::set("NCCL_TOPO_DUMP_FILE", said.path(&said.topology));
-        Ok(said)
+        environment::set("NCCL_DEBUG_FILE", path(&files.log));
+        environment::set("NCCL_TOPO_DUMP_FILE", path(&files.topology));
+        Ok(files)
+    }
+}
+
+fn path(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+fn read(fd: &OwnedFd, from: u64) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(mut file) = fs::File::open(path(fd)) {
+        let _ = file.seek(SeekFrom::Start(from)).and_then(|_| file.take(MOST_SAID).read_to_end(&mut bytes));
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What NCCL says while one communicator lives.
+pub(super) struct Heard<'k> {
+    kept: &'k Kept,
+    /// Where in the log it begins.
+    from: u64,
+    told: Option<Seen>,
+}
+
+impl Heard<'_> {
+    /// As far as it has come: since NCCL 2.22 ranks connect in the first operations, not when the communicator is made.
+    pub(super) fn log(&self) -> Log {
+        let text = self.kept.files.as_ref().map_or(String::new(), |f| read(&f.log, self.from));
+        self.kept.log.borrow().after(&text)
     }
 
-    fn path(&self, fd: &OwnedFd) -> String {
-        format!("/proc/self/fd/{}", fd.as_raw_fd())
-    }
-
-    pub(super) fn read(&self, fd: &OwnedFd) -> String {
-        use std::io::Read;
-        let mut bytes = Vec::new();
-        if let Ok(file) = fs::File::open(self.path(fd)) {
-            let _ = file.take(MOST_SAID).read_to_end(&mut bytes);
+    /// What others must know of it, where that has changed since it was asked last.
+    pub(super) fn news(&mut self) -> Option<Seen> {
+        let seen = Seen::of(&self.log());
+        if self.told.as_ref() == Some(&seen) {
+            return None;
         }
-        String::from_utf8_lossy(&bytes).into_owned()
+        self.told = Some(seen.clone());
+        Some(seen)
+    }
+
+    pub(super) fn topology(&self) -> Result<topology::NcclTopology, String> {
+        let files = self.kept.files.as_ref().map_err(String::clone)?;
+        topology::parse_topology(&read(&files.topology, 0))
+    }
+}
+
+impl Drop for Heard<'_> {
+    fn drop(&mut self) {
+        let log = self.log();
+        *self.kept.log.borrow_mut() = log;
     }
 }
 
 /// What of a rank's log all must know.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Seen {
     pub(super) transports: BTreeMap<String, u32>,
     sends_by: BTreeSet<u32>,
