@@ -39,6 +39,7 @@ static Time run_on(struct stream *s, int engine, Time queued, double ns) {
     if (*free_at > begin) begin = *free_at;
     s->t = *free_at = begin + (Time)(ns * noise(s->gpu)) + GAP;
     s->ends[s->n++ % DEPTH] = s->t;
+    if (s->t > load[s->gpu].busy_until) load[s->gpu].busy_until = s->t;
     return begin;
 }
 // GPUs heat up in about a second of work, and cool down as fast: 1 is hot.
@@ -46,7 +47,8 @@ static double heat(int gpu, Time at) { double gone = (at - load[gpu].at) * 1e-9;
 static void warm(int gpu, Time begin, Time end) {
     double h = heat(gpu, begin);
     load[gpu].heat = 1 - (1 - h) * exp(-(end - begin) * 1e-9 / 1.0);
-    load[gpu].at = load[gpu].busy_until = end;
+    load[gpu].at = end;
+    if (end > load[gpu].busy_until) load[gpu].busy_until = end;
 }
 
 static int pcie_share(int gpu) { return fault_of("slow-link", gpu, 1) ? 4 : 1; }
