@@ -1,0 +1,37 @@
+// Time: everything sleeps until it would be done, and nothing spins.
+
+typedef int64_t Time; // ns of CLOCK_MONOTONIC, which all processes of a machine share
+
+static Time now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ll + t.tv_nsec; }
+static void sleep_until(Time at) {
+    // The kernel may let a sleep last 50 us longer, which a driver that polls does not.
+    static __thread int exact;
+    if (!exact) { prctl(PR_SET_TIMERSLACK, 1000ul, 0, 0, 0); exact = 1; }
+    struct timespec t = {at / 1000000000, at % 1000000000};
+    if (at > now()) while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, 0) == EINTR);
+}
+static void takes(double ms) { if (ms > 0) sleep_until(now() + (Time)(ms * 1e6)); }
+
+// Splitmix64, as kernels.cu has it.
+static uint64_t mix(uint64_t x) { x += 0x9E3779B97F4A7C15ull; x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull; x = (x ^ (x >> 27)) * 0x94D049BB133111EBull; return x ^ (x >> 31); }
+
+// What a repetition differs by: about 0.6 %, never faster than 2 %. FAKE_SEED makes it another.
+static double noise(int gpu) {
+    static uint64_t state[32];
+    if (!state[gpu & 31]) { const char *s = getenv("FAKE_SEED"); state[gpu & 31] = mix((s ? atoll(s) : 1) * 64 + gpu) | 1; }
+    double sum = 0;
+    for (int i = 0; i < 4; i++) sum += (double)((state[gpu & 31] = mix(state[gpu & 31])) >> 40) / (1 << 24) - 0.5;
+    return 1 + 0.0100 * sum;
+}
+
+// What the driver of a node does for one process at a time. FAKE_NODE tells nodes on one host apart.
+static void takes_alone(double ms) {
+    if (ms <= 0) return;
+    const char *node = getenv("FAKE_NODE");
+    char path[256];
+    snprintf(path, sizeof path, "/tmp/fake-gpu-%d%s%.64s.lock", (int)getuid(), node ? "-" : "", node ? node : "");
+    int fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0) while (flock(fd, LOCK_EX) && errno == EINTR);
+    takes(ms);
+    if (fd >= 0) close(fd);
+}
