@@ -1,8 +1,6 @@
 // Bytes from one process's memory into another's, and what a GPU's memory holds into another GPU's: the stand-in of CUDA keeps
 // descriptions there, not bytes, and README-verbs.md says which functions of it are called. Without them its memory is the host's.
 #include <dlfcn.h>
-#include <linux/futex.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 
 struct place { int pid, gpu; uint64_t addr; };
@@ -34,22 +32,18 @@ static int gpu_do(int op, uint64_t addr, size_t n, void *data, size_t *len) {
 }
 
 enum { FREE, TAKEN, ASKED, ANSWERED };
-static void futex(_Atomic uint32_t *at, int op, uint32_t value) {
-    struct timespec t = {0, 100000000};
-    syscall(SYS_futex, at, op, value, &t, 0, 0);
-}
-
 static void *serve(void *of) {
     struct office *o = of;
     for (;;) {
         uint32_t state = o->state;
-        if (state != ASKED) { futex(&o->state, FUTEX_WAIT, state); continue; }
+        if (state != ASKED) { futex(&o->state, FUTEX_WAIT, state, 100000000); continue; }
         size_t len = o->len;
         o->rc = gpu_do(o->op, o->addr, o->bytes, o->data, &len);
         o->len = len;
         o->state = ANSWERED;
-        futex(&o->state, FUTEX_WAKE, 8);
+        futex(&o->state, FUTEX_WAKE, 8, 0);
     }
+    return 0;
 }
 
 static void office_open(void) {
@@ -84,8 +78,8 @@ static int gpu_ask(int pid, int op, uint64_t addr, size_t n, void *data, size_t 
     o->op = op, o->addr = addr, o->bytes = n, o->len = *len;
     if (op == APPLY || op == WRITE) memcpy(o->data, data, *len);
     o->state = ASKED;
-    futex(&o->state, FUTEX_WAKE, 8);
-    for (uint32_t state; (state = o->state) != ANSWERED && now() < until;) futex(&o->state, FUTEX_WAIT, state);
+    futex(&o->state, FUTEX_WAKE, 8, 0);
+    for (uint32_t state; (state = o->state) != ANSWERED && now() < until;) futex(&o->state, FUTEX_WAIT, state, 100000000);
     int rc = o->state == ANSWERED ? o->rc : -1;
     if (!rc && (op == DESCRIBE || op == READ)) memcpy(data, o->data, *len = o->len);
     o->state = FREE;

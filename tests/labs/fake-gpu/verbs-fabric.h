@@ -2,6 +2,7 @@
 // of them map. Counters of one writer each; what is made and freed goes under a lock on the file.
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -9,10 +10,11 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { LANES = 128, KEYS = 4096, ENDS = 1024, ROOM = 512, OFFICES = 128, PARCEL = 1 << 16 };
+enum { LANES = 128, KEYS = 4096, ENDS = 1024, ROOM = 512, OFFICES = 128, PARCEL = 1 << 16, DOORS = 256 };
 
 // An adapter's port. `out` and `in` are the moments (ns) until which what was asked of it keeps it busy.
 struct lane { char name[96]; uint16_t lid; _Atomic int down; uint64_t gid[2]; _Atomic int64_t out, in; };
@@ -22,11 +24,13 @@ struct came { uint64_t id; int64_t at; uint32_t bytes; int status; };
 // One end of a connection. The owner counts `posted` and `polled`, its peer `taken` and `arrived`.
 struct end {
     _Atomic uint32_t number, peer;
-    int pid, lane;
+    int pid, lane, door;
     _Atomic uint32_t posted, taken, arrived, polled;
     struct room rooms[ROOM];
     struct came came[ROOM];
 };
+// What a process sleeps at while it waits for others: they ring when something came.
+struct door { _Atomic int pid; _Atomic uint32_t rung, waiting; };
 // Where a process answers for the memory of its GPUs, which nobody else can reach.
 struct office { _Atomic int pid; _Atomic uint32_t state; int op, rc; uint64_t addr, bytes, len; uint8_t data[PARCEL]; };
 struct fabric {
@@ -35,6 +39,7 @@ struct fabric {
     struct key keys[KEYS];
     struct end ends[ENDS];
     struct office offices[OFFICES];
+    struct door doors[DOORS];
 };
 
 static struct fabric *fabric;
@@ -99,6 +104,37 @@ static struct key *key_new(uint64_t addr, uint64_t length, int access, int gpu) 
     return k;
 }
 
+static void futex(_Atomic uint32_t *at, int op, uint32_t value, int64_t ns) {
+    struct timespec t = {ns / 1000000000, ns % 1000000000};
+    syscall(SYS_futex, at, op, value, &t, 0, 0);
+}
+
+// The last is for all that find no other: they are woken more often than need be.
+static int own_door(void) {
+    static int own = -1;
+    if (own >= 0) return own;
+    fabric_lock();
+    for (own = 0; own < DOORS - 1 && fabric->doors[own].pid && !gone(fabric->doors[own].pid); own++) ;
+    fabric->doors[own].pid = getpid();
+    fabric->doors[own].waiting = 0;
+    fabric_unlock();
+    return own;
+}
+
+static void ring(int door) {
+    struct door *d = &fabric->doors[door];
+    d->rung++;
+    if (d->waiting) futex(&d->rung, FUTEX_WAKE, 64, 0);
+}
+
+// Until somebody rings after `rung` was read, or so long.
+static void wait_at_door(uint32_t rung, int64_t ns) {
+    struct door *d = &fabric->doors[own_door()];
+    d->waiting++;
+    futex(&d->rung, FUTEX_WAIT, rung, ns);
+    d->waiting--;
+}
+
 static struct end *end_of(uint32_t number) {
     struct end *e = &fabric->ends[number % ENDS];
     return number && e->number == number ? e : 0;
@@ -106,13 +142,14 @@ static struct end *end_of(uint32_t number) {
 
 static struct end *end_new(int lane) {
     struct end *e = 0;
+    int door = own_door();
     fabric_lock();
     for (int i = 0; i < ENDS && !e; i++)
         if (!fabric->ends[i].number || gone(fabric->ends[i].pid)) {
             e = &fabric->ends[i];
             e->number = 0;
             e->peer = e->posted = e->taken = e->arrived = e->polled = 0;
-            e->pid = getpid(), e->lane = lane;
+            e->pid = getpid(), e->lane = lane, e->door = door;
             e->number = (1 + ++fabric->next % 0x3fff) * ENDS + i; // 24 bits
         }
     fabric_unlock();

@@ -43,7 +43,7 @@ struct qp {
     struct ibv_qp_cap cap;
     struct ibv_ah_attr path;
     uint32_t dest;
-    int timeout, retries, all_signaled, deep;
+    int timeout, retries, all_signaled, deep, crowded;
     // Retired before `head`, executed before `next`, posted before `tail`.
     uint32_t head, next, tail;
     int64_t polled, copied, copy_took, alone;
@@ -51,7 +51,7 @@ struct qp {
     struct work ring[ROOM];
     struct qp *after;
 };
-struct cq { struct ibv_cq ibv; struct ibv_wc *ring; uint32_t size, head, tail, empty; };
+struct cq { struct ibv_cq ibv; struct ibv_wc *ring; uint32_t size, head, tail, empty, slept; };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work_left = PTHREAD_COND_INITIALIZER;
@@ -151,8 +151,10 @@ static int execute(struct qp *q, struct work *w, int64_t t) {
     }
     if (send) {
         e->came[e->arrived % ROOM] = (struct came){room->id, w->arrives, w->bytes, OK};
-        e->taken++, e->arrived++;
+        e->taken++;
+        e->arrived++;
     }
+    ring(e->door);
     return OK;
 }
 
@@ -161,8 +163,10 @@ static void broken(struct qp *q) {
     q->ibv.state = ERR;
     for (; q->head != q->tail; q->head++) complete(q, &q->ring[q->head % ROOM], FLUSHED);
     q->next = q->head;
-    for (struct end *e = q->own; e->taken != e->posted; e->taken++, e->arrived++)
+    for (struct end *e = q->own; e->taken != e->posted; e->taken++) {
         e->came[e->arrived % ROOM] = (struct came){e->rooms[e->taken % ROOM].id, 0, 0, FLUSHED};
+        e->arrived++;
+    }
 }
 
 static void progress(struct qp *q, int64_t t) {
@@ -200,11 +204,13 @@ static void *engine(void *unused) {
         pause_ns(1000000);
         pthread_mutex_lock(&lock);
     }
+    return 0;
 }
 
 static int post_send(struct ibv_qp *of, struct ibv_send_wr *wr, struct ibv_send_wr **bad) {
     struct qp *q = (struct qp *)of;
     int rc = 0, crowded = 0;
+    uint32_t rung = fabric->doors[own_door()].rung;
     pthread_mutex_lock(&lock);
     int64_t t = now();
     progress(q, t);
@@ -233,14 +239,18 @@ static int post_send(struct ibv_qp *of, struct ibv_send_wr *wr, struct ibv_send_
             while (w->op == OP_WRITE && now() < w->arrives - 500) ;
             int status = execute(q, w, t);
             if (status >= 0) w->status = status, q->next++;
-            // Answers that take so long come from a peer without a core: it gets this one, before the caller spins on.
-            crowded = t - q->alone > 300000 && t - q->alone < 1000000000;
+            // An answer that took so long came from a peer without a core. For a while the caller sleeps until the next is there:
+            // who sleeps is woken at once, who spins takes the peer's core.
+            if (w->op != OP_WRITE) q->crowded = 0; // who sends or reads asks for completions, and sleeps there
+            else if (t - q->alone > 300000 && t - q->alone < 1000000000) q->crowded = 16;
+            else if (q->crowded) q->crowded--;
+            crowded = q->crowded;
             q->alone = t;
         }
         if (q->next != q->tail && !armed) armed = 1, pthread_cond_signal(&work_left);
     }
     pthread_mutex_unlock(&lock);
-    if (crowded) nap(20000);
+    if (crowded) wait_at_door(rung, 3000000);
     return rc;
 }
 
@@ -258,6 +268,8 @@ static int post_recv(struct ibv_qp *of, struct ibv_recv_wr *wr, struct ibv_recv_
         e->posted++;
         if (q->ibv.state == ERR) broken(q);
     }
+    struct end *from = end_of(e->peer);
+    if (from && fabric->doors[from->door].waiting) ring(from->door);
     pthread_mutex_unlock(&lock);
     return rc;
 }
@@ -275,19 +287,21 @@ static int received(struct qp *q, int n, struct ibv_wc *wc, int64_t t) {
     return got;
 }
 
-// Whoever looks in vain gives its core away: until half of what is outstanding is due, or, waiting for others, a little longer each time.
-// By sleeping, for who yields to a busy machine waits for its whole time slices.
-static void rest(struct cq *c, int64_t due) {
+// Whoever looks in vain gives its core away: until half of what is outstanding is due, or until somebody rings. By sleeping, for who
+// yields to a busy machine waits for its whole time slices; and sooner where spinning was of no use the last times.
+static void rest(struct cq *c, int64_t due, uint32_t rung) {
+    int spins = c->slept % 16 ? 50 : 1000;
     c->empty++;
     if (due > 40000) nap(due < 500000 ? due : 500000);
-    else if (c->empty > 2000) nap(100000);
-    else if (c->empty > 200) nap(20000);
+    else if (c->empty == spins) c->slept++, wait_at_door(rung, 50000);
+    else if (c->empty > spins) wait_at_door(rung, c->empty < 4000 ? 50000 : 200000);
 }
 
 static int poll_cq(struct ibv_cq *of, int n, struct ibv_wc *wc) {
     struct cq *c = (struct cq *)of;
     int got = 0;
     int64_t due = 0;
+    uint32_t rung = fabric->doors[own_door()].rung;
     pthread_mutex_lock(&lock);
     int64_t t = now();
     for (struct qp *q = all; q; q = q->after) {
@@ -303,8 +317,9 @@ static int poll_cq(struct ibv_cq *of, int n, struct ibv_wc *wc) {
     }
     for (; got < n && c->head != c->tail; c->head++) wc[got++] = c->ring[c->head % c->size];
     pthread_mutex_unlock(&lock);
-    if (!got) rest(c, due);
-    else c->empty = 0;
+    if (!got) { rest(c, due, rung); return 0; }
+    if (c->empty < 50) c->slept -= c->slept % 16;
+    c->empty = 0;
     return got;
 }
 
@@ -326,7 +341,7 @@ struct ibv_device **ibv_get_device_list(int *count) {
         if (*names[i]->d_name != '.' && is_stand_in(names[i]->d_name)) {
             struct device *d = calloc(1, sizeof *d);
             d->ibv.node_type = 1; // a channel adapter
-            snprintf(d->ibv.name, sizeof d->ibv.name, "%s", names[i]->d_name);
+            snprintf(d->ibv.name, sizeof d->ibv.name, "%.63s", names[i]->d_name);
             snprintf(d->ibv.dev_name, sizeof d->ibv.dev_name, "uverbs%d", found);
             snprintf(d->ibv.dev_path, sizeof d->ibv.dev_path, "/sys/class/infiniband_verbs/uverbs%d", found);
             snprintf(d->ibv.ibdev_path, sizeof d->ibv.ibdev_path, "/sys/class/infiniband/%s", d->ibv.name);
