@@ -93,7 +93,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         self.alone(&machines);
         if self.is_cluster() {
             // Who is slow alone is confirmed before the network is looked at: there is time for it now.
-            let reserve = self.network_time();
+            let reserve = self.network_time() + self.end_time(&machines);
             self.again(limits, reserve);
         }
         if self.is_cluster() && self.fleet.nodes().len() > 1 {
@@ -107,7 +107,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             self.devices(&there);
             self.nccl(&there);
         }
-        self.again(limits, Duration::ZERO);
+        self.again(limits, self.end_time(&machines));
         self.fabric(&machines, "after");
         self.gpus(&machines);
         if self.is_cluster() {
@@ -198,14 +198,16 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     fn gpus(&mut self, machines: &[(NodeName, Machine)]) {
         let plan = self.record.header.plan.clone();
         let alive = self.fleet.nodes();
-        let answered = |(n, m): &&(NodeName, Machine)| {
-            alive.contains(n) && m.nvidia.as_ref().is_some_and(|n| n.error.is_none() && !n.gpus.is_empty())
-        };
+        let answered = |(n, m): &&(NodeName, Machine)| alive.contains(n) && driver_answers(m);
         let nodes: Vec<&NodeName> = machines.iter().filter(answered).map(|(n, _)| n).collect();
         if plan.wants("environment") && !nodes.is_empty() && !self.fleet.interrupted() {
             let groups =
                 if self.is_cluster() { nodes.into_iter().map(|n| vec![n.clone()]).collect() } else { Vec::new() };
-            self.between(Step { groups, ..probe::gpus_step(&plan) });
+            let step = Step { groups, ..probe::gpus_step(&plan) };
+            self.plan_steps(vec![step.clone()]);
+            // Its time was kept; it is taken whatever became of it, as the verdict needs it.
+            let at_most = step.deadline();
+            self.run(&Planned { step, args: HashMap::new() }, at_most);
         }
     }
 
@@ -264,15 +266,11 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         let mut left_out: Vec<Step> = Vec::new();
         for (node, machine) in machines {
             for step in probe::steps(plan, machine) {
-                let name = step.probe.as_str();
-                // In a cluster the network between nodes is what counts; loopback is looked at when there is time.
-                let local = matches!(name, "tcp" | "collective") && plan.tier == Tier::Quick && step.rail.is_none();
-                // On a node with GPUs, too, what they do counts first, unless somebody asks for more.
-                let gpus = machine.nvidia.as_ref().is_some_and(|n| !n.gpus.is_empty()) && !plan.asks_for(name);
-                if matches!(name, "environment" | "fabric") || (cluster && local) {
+                // Between nodes the network itself is measured.
+                if matches!(step.probe.as_str(), "environment" | "fabric") || (cluster && is_loopback(plan, &step)) {
                     continue;
                 }
-                if gpus && local {
+                if is_left_out(plan, machine, &step) {
                     let groups = if self.is_cluster() { vec![vec![node.clone()]] } else { Vec::new() };
                     match left_out.iter_mut().find(|s| s.name == step.name && s.cases == step.cases) {
                         Some(same) => same.groups.extend(groups),
@@ -305,6 +303,13 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         (out, left_out)
     }
 
+    /// Time for the last look at the GPUs: counters that nobody reads at the end prove nothing.
+    fn end_time(&self, machines: &[(NodeName, Machine)]) -> Duration {
+        let plan = &self.record.header.plan;
+        let looks = plan.wants("environment") && machines.iter().any(|(_, m)| driver_answers(m));
+        Duration::from_millis(if looks { probe::gpus_step(plan).estimate_ms } else { 0 })
+    }
+
     /// Time that the steps between nodes will take, by their estimates.
     fn network_time(&self) -> Duration {
         let nodes = self.fleet.nodes();
@@ -327,7 +332,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
 
     fn alone(&mut self, machines: &[(NodeName, Machine)]) {
         let (planned, left_out) = self.solo_steps(machines);
-        let reserve = self.network_time().min(self.left() * 2 / 3);
+        let reserve = self.network_time().min(self.left() * 2 / 3) + self.end_time(machines);
         let turns: Vec<u32> = planned.iter().map(|p| self.fleet.turns(&p.step)).collect();
         let (steps, cut) =
             fit::fit(planned.iter().map(|p| p.step.clone()).collect(), &turns, self.left().saturating_sub(reserve));
@@ -579,6 +584,21 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     }
 }
 
+/// Whether the GPUs' driver said what it has.
+fn driver_answers(machine: &Machine) -> bool {
+    machine.nvidia.as_ref().is_some_and(|n| n.error.is_none() && !n.gpus.is_empty())
+}
+
+/// A host's own loopback in the quick tier.
+fn is_loopback(plan: &CheckPlan, step: &Step) -> bool {
+    plan.tier == Tier::Quick && matches!(step.probe.as_str(), "tcp" | "collective") && step.rail.is_none()
+}
+
+/// What the quick tier leaves to a longer one on a node with GPUs, where what they do counts first; unless somebody asks for it.
+fn is_left_out(plan: &CheckPlan, machine: &Machine, step: &Step) -> bool {
+    driver_answers(machine) && is_loopback(plan, step) && !plan.asks_for(step.probe.as_str())
+}
+
 /// A step of one case that no process runs: what becomes of it is known, and said.
 fn said_step(name: &str, probe: ProbeName, case: &str, groups: Vec<Vec<NodeName>>) -> Step {
     Step {
@@ -609,7 +629,8 @@ pub fn machine_of(outcome: &Outcome) -> Option<Machine> {
 
 /// The steps that a plan makes for one machine, as fitted to its budget: for showing.
 pub fn preview(plan: &CheckPlan, machine: &Machine) -> (Vec<Step>, Vec<Step>) {
-    let steps = probe::steps(plan, machine);
+    let mut steps = probe::steps(plan, machine);
+    steps.retain(|s| !is_left_out(plan, machine, s));
     let turns = vec![1; steps.len()];
     fit::fit(steps, &turns, plan.budget.0.saturating_sub(RESERVE))
 }

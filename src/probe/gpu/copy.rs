@@ -22,8 +22,8 @@ const BANDWIDTH: Metric = Metric {
     about: "bytes copied per second; of both ways together where both go",
 };
 
-/// Bytes of a copy: milliseconds, beside which the microseconds of starting one are nothing.
-const SIZE: usize = 128 << 20;
+/// Bytes of a copy: a millisecond of the fastest link, beside which the microsecond of starting one in a queue is nothing.
+const SIZE: usize = 64 << 20;
 const BLOCK_S: f64 = 0.05;
 /// What an interval of the median needs, with room for two that were disturbed.
 const LEAST_BLOCKS: usize = 8;
