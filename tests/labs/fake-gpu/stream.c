@@ -43,10 +43,10 @@ static Time run_on(struct stream *s, int engine, Time queued, double ns) {
     return begin;
 }
 // GPUs heat up in about a second of work, and cool down as fast: 1 is hot.
-static double heat(int gpu, Time at) { double gone = (at - load[gpu].at) * 1e-9; return gone <= 0 ? load[gpu].heat : load[gpu].heat * exp(-gone / 1.0); }
+static double heat(int gpu, Time at) { double gone = (at - load[gpu].at) * 1e-9; return gone <= 0 ? load[gpu].heat : load[gpu].heat * fading(gone); }
 static void warm(int gpu, Time begin, Time end) {
     double h = heat(gpu, begin);
-    load[gpu].heat = 1 - (1 - h) * exp(-(end - begin) * 1e-9 / 1.0);
+    load[gpu].heat = 1 - (1 - h) * fading((end - begin) * 1e-9);
     load[gpu].at = end;
     if (end > load[gpu].busy_until) load[gpu].busy_until = end;
 }
