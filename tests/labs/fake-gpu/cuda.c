@@ -212,18 +212,11 @@ R cuMemGetHandleForAddressRange(void *handle, uint64_t p, size_t n, int kind, ui
     *(int *)handle = fd;
     return 0;
 }
-static size_t pinned_pages(size_t n) { return n > 1 << 20 ? (n + (2 << 20) - 1) & ~((2ul << 20) - 1) : (n + 4095) & ~4095ul; }
+static size_t pinned_pages(size_t n) { return (n + 4095) & ~4095ul; }
 R cuMemAllocHost_v2(void **p, size_t n) {
     ALIVE;
-    size_t whole = pinned_pages(n);
-    char *at = mmap(0, whole + (2 << 20), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *at = mmap(0, pinned_pages(n), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (at == MAP_FAILED) return 2;
-    // Large pages, which are quick to get.
-    size_t skip = -(uintptr_t)at & ((2 << 20) - 1);
-    if (skip) munmap(at, skip);
-    munmap(at + skip + whole, (2 << 20) - skip);
-    at += skip;
-    madvise(at, whole, MADV_HUGEPAGE);
     watch_writes();
     pthread_mutex_lock(&lock);
     for (int i = 0; i < 256; i++) if (!pinned[i].at) { pinned[i] = (struct pinned){at, n}; break; }
