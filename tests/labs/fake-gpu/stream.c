@@ -170,7 +170,7 @@ static void pump(void) {
     for (struct stream *s = streams; s; s = s->next) if (s->head && s->head->what == NCCL) look_ahead(s);
 }
 // Takes the lock.
-static struct op *op_new(enum what what, struct stream *s) { struct op *o = calloc(1, sizeof *o); o->what = what; o->s = s; o->queued = now(); return o; }
+static struct op *op_new(enum what what, struct stream *s) { struct op *o = calloc(1, sizeof *o); o->what = what; o->s = s; o->queued = host_now(); return o; }
 static void queue(struct op *o) {
     struct stream *s = o->s;
     Time full = 0;
