@@ -19,18 +19,15 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-// No header, so that a library of mathematics need not be linked by name.
-#define sqrtf __builtin_sqrtf
-#define fabsf __builtin_fabsf
-float logf(float); float cosf(float); float rintf(float); float exp2f(float); double exp(double); float fmaf(float, float, float); long lrintf(float);
-
 #define ALIVE do { if (lost) return 999; } while (0)
+#include "arithmetic.c"
 #include "machines.c"
 #include "faults.c"
 #include "clock.c"
@@ -216,10 +213,10 @@ R cuMemGetHandleForAddressRange(void *handle, uint64_t p, size_t n, int kind, ui
     *(int *)handle = fd;
     return 0;
 }
+static size_t pinned_pages(size_t n) { return (n + 4095) & ~4095ul; }
 R cuMemAllocHost_v2(void **p, size_t n) {
     ALIVE;
-    size_t whole = (n + 4095) & ~4095ul;
-    void *at = mmap(0, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *at = mmap(0, pinned_pages(n), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (at == MAP_FAILED) return 2;
     watch_writes();
     pthread_mutex_lock(&lock);
@@ -234,7 +231,7 @@ R cuMemFreeHost(void *p) {
     if (!h || h->at != p) return 1;
     pthread_mutex_lock(&lock);
     clear(&h->is); clear(&h->will);
-    munmap(h->at, (h->n + 4095) & ~4095ul);
+    munmap(h->at, pinned_pages(h->n));
     *h = (struct pinned){0};
     pthread_mutex_unlock(&lock);
     return 0;

@@ -80,7 +80,7 @@ static void do_kernel(struct op *o) {
         read_list(v[0], 16 * v[4], &l);
         read_list(v[1], 16 * v[4], &b);
         int plain = l.n == 1 && b.n == 1 && l.v->kind == CONST && b.v->kind == CONST;
-        float sum = plain ? fmaf(float_of(v[3]), float_of(b.v->p[0]), float_of(l.v->p[0])) : 0;
+        float sum = plain ? (float)((double)float_of(v[3]) * float_of(b.v->p[0]) + float_of(l.v->p[0])) : 0;
         // Of anything else: bits that follow from the inputs, and that no check takes for right.
         uint64_t h = mix(hash_of(&l, 0, 16 * v[4])) ^ hash_of(&b, 0, 16 * v[4]) ^ v[3];
         write_rule(v[2], plain ? (struct seg){0, 16 * v[4], CONST, .p = {bits_of(sum)}} : (struct seg){0, 16 * v[4], PRODUCT, .p = {h}});

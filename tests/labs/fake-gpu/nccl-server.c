@@ -102,7 +102,7 @@ static double bus_rate(const struct server *v, enum kind kind) {
     if (nodes > 1 && !one_fabric(v)) { double net = m->net * (n / nodes) * smallest(v, pcie_part); if (net < rate) rate = net; }
     return rate;
 }
-static double curve(double latency_us, double ns) { return latency_us * 1000 + ns + 0.7 * __builtin_sqrt(latency_us * 1000 * ns); }
+static double curve(double latency_us, double ns) { return latency_us * 1000 + ns + 0.7 * root(latency_us * 1000 * ns); }
 static double collective_ns(const struct server *v, enum kind kind, uint64_t count) {
     const struct machine *m = machine();
     double n = v->n, bytes = 4.0 * count * (kind == ALL_GATHER || kind == REDUCE_SCATTER ? n : 1);

@@ -34,7 +34,7 @@ R nvmlSystemGetNVMLVersion(char *s, unsigned n) { snprintf(s, n, "%d.%s", machin
 R nvmlSystemGetCudaDriverVersion_v2(int *v) { *v = machine()->cuda; return 0; }
 R nvmlSystemGetCudaDriverVersion(int *v) { *v = machine()->cuda; return 0; }
 R nvmlDeviceGetCount_v2(unsigned *n) { if (!opened) return UNINITIALIZED; slow(-1); *n = gpus(); return 0; }
-R nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { if (i >= (unsigned)gpus()) return INVALID; slow(i); *d = (void *)(long)(i + 1); return fault_of("lost", i, 99) ? GPU_LOST : 0; }
+R nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { if (!opened) return UNINITIALIZED; if (i >= (unsigned)gpus()) return INVALID; slow(i); *d = (void *)(long)(i + 1); return fault_of("lost", i, 99) ? GPU_LOST : 0; }
 R nvmlDeviceGetHandleByUUID(const char *u, void **d) {
     char own[48];
     for (int g = 0; g < gpus(); g++) { uuid_text(g, own, sizeof own); if (!strcmp(own, u)) return nvmlDeviceGetHandleByIndex_v2(g, d); }

@@ -43,10 +43,10 @@ static Time run_on(struct stream *s, int engine, Time queued, double ns) {
     return begin;
 }
 // GPUs heat up in about a second of work, and cool down as fast: 1 is hot.
-static double heat(int gpu, Time at) { double gone = (at - load[gpu].at) * 1e-9; return gone <= 0 ? load[gpu].heat : load[gpu].heat * exp(-gone / 1.0); }
+static double heat(int gpu, Time at) { double gone = (at - load[gpu].at) * 1e-9; return gone <= 0 ? load[gpu].heat : load[gpu].heat * fading(gone); }
 static void warm(int gpu, Time begin, Time end) {
     double h = heat(gpu, begin);
-    load[gpu].heat = 1 - (1 - h) * exp(-(end - begin) * 1e-9 / 1.0);
+    load[gpu].heat = 1 - (1 - h) * fading((end - begin) * 1e-9);
     load[gpu].at = end;
     if (end > load[gpu].busy_until) load[gpu].busy_until = end;
 }
@@ -170,7 +170,7 @@ static void pump(void) {
     for (struct stream *s = streams; s; s = s->next) if (s->head && s->head->what == NCCL) look_ahead(s);
 }
 // Takes the lock.
-static struct op *op_new(enum what what, struct stream *s) { struct op *o = calloc(1, sizeof *o); o->what = what; o->s = s; o->queued = now(); return o; }
+static struct op *op_new(enum what what, struct stream *s) { struct op *o = calloc(1, sizeof *o); o->what = what; o->s = s; o->queued = host_now(); return o; }
 static void queue(struct op *o) {
     struct stream *s = o->s;
     Time full = 0;
