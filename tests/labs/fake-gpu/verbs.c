@@ -14,6 +14,7 @@
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 
 #include "verbs-abi.h"
 #include "verbs-fabric.h"
@@ -25,7 +26,7 @@ static const int64_t ONE_WAY = 800, BACK = 500, MESSAGE = 60;
 // Payload of what the link carries: 4096 of 4096 + 30 bytes of headers, and what flow control leaves.
 static const double PAYLOAD = 0.985;
 // A program that the machine's other load kept from posting in time does not slow the adapter down, for so long.
-static const int64_t LATE = 100000000;
+static const int64_t LATE = 100000000, SMOOTH = 200000;
 
 struct device { struct ibv_device ibv; };
 struct context { struct ibv_context ibv; struct lane *lane; int lane_index; double rate; int wrong, error, hang; };
@@ -43,10 +44,10 @@ struct qp {
     struct ibv_qp_cap cap;
     struct ibv_ah_attr path;
     uint32_t dest;
-    int timeout, retries, all_signaled, deep, crowded;
+    int timeout, retries, all_signaled, deep, fresh, crowded, crowd;
     // Retired before `head`, executed before `next`, posted before `tail`.
     uint32_t head, next, tail;
-    int64_t polled, copied, copy_took, alone;
+    int64_t polled, copied, copy_took, alone, pace;
     uint64_t executed;
     struct work ring[ROOM];
     struct qp *after;
@@ -57,12 +58,6 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work_left = PTHREAD_COND_INITIALIZER;
 static struct qp *all;
 static int armed, engine_runs;
-
-static void nap(int64_t ns) {
-    static __thread int sharp;
-    if (!sharp++) prctl(PR_SET_TIMERSLACK, 1000ul);
-    pause_ns(ns);
-}
 
 // The number after `name:DEV:` in FAKE_FAULT, 1 where there is none; 0 without this fault.
 static double fault(const char *name, const char *device) {
@@ -87,9 +82,25 @@ static void complete(struct qp *q, struct work *w, int status) {
     wc->vendor_err = status == RETRIES ? 0x81 : status == REMOTE_ACCESS ? 0x88 : 0;
 }
 
-// Reserves both lanes for a message, and says when its last byte arrives.
+// Times that this thread gave its core away of its own will: a gap in which it did so is its program's, any other is the machine's.
+static __thread long switches;
+static long switched(void) {
+    struct rusage r;
+    getrusage(RUSAGE_THREAD, &r);
+    return r.ru_nvcsw;
+}
+
+// Whether the program posts as soon as it can. A gap since it last polled may be other programs' time on this core.
+static int keeps_on(struct qp *q, int64_t t) {
+    if (t - q->polled < 50000) return 1;
+    long is = switched(), was = switches;
+    switches = is;
+    return is == was;
+}
+
+// Reserves both lanes for a message, and says when its last byte arrives. Who kept its queue full may have been late.
 static int64_t reserve(struct qp *q, struct lane *from, struct lane *to, uint32_t bytes, int64_t t) {
-    int64_t cost = bytes / q->context->rate, floor = q->deep && t - q->polled < 50000 ? t - LATE : t;
+    int64_t cost = bytes / q->context->rate, floor = q->deep ? t - LATE : t;
     if (cost < MESSAGE) cost = MESSAGE;
     int64_t free = from->out, start;
     do start = free > floor ? free : floor; while (!atomic_compare_exchange_weak(&from->out, &free, start + cost));
@@ -154,7 +165,6 @@ static int execute(struct qp *q, struct work *w, int64_t t) {
         e->taken++;
         e->arrived++;
     }
-    ring(e->door);
     return OK;
 }
 
@@ -169,9 +179,17 @@ static void broken(struct qp *q) {
     }
 }
 
-static void progress(struct qp *q, int64_t t) {
+static void tell_peer(struct qp *q) {
+    struct end *e = end_of(q->dest);
+    if (e) ring(e->door);
+}
+
+// `more`: the program is likely to post another at once, that overwrites the last.
+static void progress(struct qp *q, int64_t t, int more) {
     if (q->context->hang) return;
+    uint32_t before = q->next;
     for (; q->next != q->tail && q->ring[q->next % ROOM].arrives <= t; q->next++) {
+        if (more && q->next + 1 == q->tail) break;
         struct work *w = &q->ring[q->next % ROOM];
         int status = execute(q, w, t);
         if (status < 0) {
@@ -185,8 +203,12 @@ static void progress(struct qp *q, int64_t t) {
         if (w->until && w->completes < t) w->completes = t;
         w->status = status;
     }
-    for (; q->head != q->next && q->ring[q->head % ROOM].completes <= t; q->head++) {
+    if (q->next != before) tell_peer(q);
+    // What was late is caught up on at half the rate more, not all at once: a block of messages is to look like one.
+    if (q->pace < t - SMOOTH) q->pace = t - SMOOTH;
+    for (; q->head != q->next && q->ring[q->head % ROOM].completes <= t && q->pace <= t; q->head++) {
         struct work *w = &q->ring[q->head % ROOM];
+        q->pace += w->bytes / q->context->rate / 1.5;
         if (w->status || w->signaled) complete(q, w, w->status);
         if (w->status) { q->head++; broken(q); return; }
     }
@@ -198,7 +220,7 @@ static void *engine(void *unused) {
     for (;;) {
         int64_t t = now();
         armed = 0;
-        for (struct qp *q = all; q; q = q->after) { progress(q, t); armed |= q->next != q->tail; }
+        for (struct qp *q = all; q; q = q->after) { progress(q, t, t - q->polled < 1000000); armed |= q->next != q->tail; }
         if (!armed) { pthread_cond_wait(&work_left, &lock); continue; }
         pthread_mutex_unlock(&lock);
         pause_ns(1000000);
@@ -213,8 +235,9 @@ static int post_send(struct ibv_qp *of, struct ibv_send_wr *wr, struct ibv_send_
     uint32_t rung = fabric->doors[own_door()].rung;
     pthread_mutex_lock(&lock);
     int64_t t = now();
-    progress(q, t);
-    if (q->head == q->tail && t - q->polled > 50000) q->deep = 0;
+    progress(q, t, q->deep);
+    q->fresh = 1;
+    if (q->deep && !keeps_on(q, t)) q->deep = 0;
     for (; wr && !rc; wr = wr->next) {
         struct ibv_sge none = {0}, *s = wr->num_sge ? wr->sg_list : &none;
         int is_inline = wr->send_flags & INLINE && wr->opcode != OP_READ;
@@ -238,19 +261,20 @@ static int post_send(struct ibv_qp *of, struct ibv_send_wr *wr, struct ibv_send_
         if (!q->deep && w->bytes <= AT_ONCE && q->next + 1 == q->tail && !q->context->hang) {
             while (w->op == OP_WRITE && now() < w->arrives - 500) ;
             int status = execute(q, w, t);
-            if (status >= 0) w->status = status, q->next++;
+            if (status >= 0) w->status = status, q->next++, tell_peer(q);
             // An answer that took so long came from a peer without a core. For a while the caller sleeps until the next is there:
             // who sleeps is woken at once, who spins takes the peer's core.
             if (w->op != OP_WRITE) q->crowded = 0; // who sends or reads asks for completions, and sleeps there
-            else if (t - q->alone > 300000 && t - q->alone < 1000000000) q->crowded = 16;
+            else if (t - q->alone > 300000 && t - q->alone < 1000000000) q->crowded = q->crowd = q->crowd < 16 ? 16 : q->crowd < 512 ? 2 * q->crowd : 512;
             else if (q->crowded) q->crowded--;
+            else q->crowd = 0;
             crowded = q->crowded;
             q->alone = t;
         }
         if (q->next != q->tail && !armed) armed = 1, pthread_cond_signal(&work_left);
     }
     pthread_mutex_unlock(&lock);
-    if (crowded) wait_at_door(rung, 3000000);
+    if (crowded) wait_at_door(rung, 20000000);
     return rc;
 }
 
@@ -268,8 +292,9 @@ static int post_recv(struct ibv_qp *of, struct ibv_recv_wr *wr, struct ibv_recv_
         e->posted++;
         if (q->ibv.state == ERR) broken(q);
     }
+    // A peer that waits for room is told when there is some, not at each message.
     struct end *from = end_of(e->peer);
-    if (from && fabric->doors[from->door].waiting) ring(from->door);
+    if (from && e->posted - e->taken == 16) ring(from->door);
     pthread_mutex_unlock(&lock);
     return rc;
 }
@@ -290,11 +315,14 @@ static int received(struct qp *q, int n, struct ibv_wc *wc, int64_t t) {
 // Whoever looks in vain gives its core away: until half of what is outstanding is due, or until somebody rings. By sleeping, for who
 // yields to a busy machine waits for its whole time slices; and sooner where spinning was of no use the last times.
 static void rest(struct cq *c, int64_t due, uint32_t rung) {
+    static __thread int sharp;
     int spins = c->slept % 16 ? 50 : 1000;
-    c->empty++;
-    if (due > 40000) nap(due < 500000 ? due : 500000);
+    if (!sharp++) prctl(PR_SET_TIMERSLACK, 1000ul);
+    if (++c->empty < spins && due <= 40000) return;
+    if (due > 40000) pause_ns(due < 500000 ? due : 500000);
     else if (c->empty == spins) c->slept++, wait_at_door(rung, 50000);
     else if (c->empty > spins) wait_at_door(rung, c->empty < 4000 ? 50000 : 200000);
+    switches = switched();
 }
 
 static int poll_cq(struct ibv_cq *of, int n, struct ibv_wc *wc) {
@@ -306,10 +334,12 @@ static int poll_cq(struct ibv_cq *of, int n, struct ibv_wc *wc) {
     int64_t t = now();
     for (struct qp *q = all; q; q = q->after) {
         if (q->ibv.send_cq == of) {
-            progress(q, t);
+            progress(q, t, q->deep && q->fresh);
             q->polled = t;
+            q->fresh = 0;
             if (q->head != q->tail) {
                 int64_t half = q->ring[(q->head + (q->tail - q->head - 1) / 2) % ROOM].completes - t;
+                if (half < q->pace - t) half = q->pace - t;
                 if (!due || half < due) due = half;
             }
         }
