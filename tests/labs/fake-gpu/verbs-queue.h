@@ -9,13 +9,13 @@ static const int64_t ONE_WAY = 800, BACK = 500, MESSAGE = 60;
 // Payload of what the link carries: 4096 of 4096 + 30 bytes of headers, and what flow control leaves.
 static const double PAYLOAD = 0.985;
 // A program that the machine's other load kept from posting in time does not slow the adapter down, for so long.
-static const int64_t LATE = 100000000, SMOOTH = 200000;
+static const int64_t LATE = 100000000, SMOOTH = 120000;
 
 struct device { struct ibv_device ibv; };
 struct context { struct ibv_context ibv; struct lane *lane; int lane_index; double rate; int wrong, error, hang; };
 struct work {
     uint64_t id, from, to;
-    int64_t arrives, completes, until;
+    int64_t arrives, completes, paced, until;
     uint32_t bytes, lkey, rkey;
     int op, signaled, is_inline, status;
     uint8_t data[INLINE_MOST];
@@ -82,8 +82,11 @@ static int keeps_on(struct qp *q, int64_t t) {
 }
 
 // Reserves both lanes for a message, and says when its last byte arrives. Who kept its queue full may have been late.
-static int64_t reserve(struct qp *q, struct lane *from, struct lane *to, uint32_t bytes, int64_t t) {
+static int64_t reserve(struct qp *q, struct lane *from, struct lane *to, uint32_t bytes, int64_t t, int64_t *paced) {
     int64_t cost = bytes / q->context->rate, floor = q->deep ? t - LATE : t;
+    // Both ways together must not seem to exceed what two ways can: checks hold that against physics.
+    int both = from != to && from->in > t - 5000000;
+    *paced = cost / (both ? 1.01 : 1.15);
     if (cost < MESSAGE) cost = MESSAGE;
     int64_t free = from->out, start;
     do start = free > floor ? free : floor; while (!atomic_compare_exchange_weak(&from->out, &free, start + cost));
@@ -189,11 +192,11 @@ static void progress(struct qp *q, int64_t t, int more) {
         w->status = status;
     }
     if (q->next != before) tell_peer(q);
-    // What was late is caught up on at half the rate more, not all at once: a block of messages is to look like one.
+    // What was late is caught up on a little faster than the rate, not at once: a block of messages is to look like one.
     if (q->pace < t - SMOOTH) q->pace = t - SMOOTH;
     for (; q->head != q->next && q->ring[q->head % ROOM].completes <= t && q->pace <= t; q->head++) {
         struct work *w = &q->ring[q->head % ROOM];
-        q->pace += w->bytes / q->context->rate / 1.5;
+        q->pace += w->paced;
         if (w->status || w->signaled) complete(q, w, w->status);
         if (w->status) { q->head++; broken(q); return; }
     }
@@ -239,7 +242,7 @@ static int post_send(struct ibv_qp *of, struct ibv_send_wr *wr, struct ibv_send_
         struct end *e = end_of(q->dest);
         struct lane *own = q->context->lane, *other = e ? &fabric->lanes[e->lane] : own;
         int read = w->op == OP_READ;
-        int64_t lands = reserve(q, read ? other : own, read ? own : other, w->bytes, t);
+        int64_t lands = reserve(q, read ? other : own, read ? own : other, w->bytes, t, &w->paced);
         w->arrives = lands + ONE_WAY + (read ? ONE_WAY : 0), w->completes = read ? w->arrives : w->arrives + BACK;
         if (q->tail - q->head >= DEEP) q->deep = 1;
         // Nobody may poll for a short message that is alone: its peer looks for it. The copy takes the rest of its way.
@@ -326,7 +329,7 @@ static int poll_cq(struct ibv_cq *of, int n, struct ibv_wc *wc) {
             fresh |= q->fresh;
             q->fresh = 0;
             if (q->head != q->tail) {
-                int64_t most = q->ring[(q->head + (q->tail - q->head - 1) * 3 / 4) % ROOM].completes - t;
+                int64_t most = q->ring[(q->head + (q->tail - q->head - 1) / 2) % ROOM].completes - t;
                 if (most < q->pace - t) most = q->pace - t;
                 if (q->deep && most < 60000) most = 60000;
                 if (!due || most < due) due = most ? most : -1;
