@@ -9,7 +9,7 @@ static const int64_t ONE_WAY = 800, BACK = 500, MESSAGE = 60;
 // Payload of what the link carries: 4096 of 4096 + 30 bytes of headers, and what flow control leaves.
 static const double PAYLOAD = 0.985;
 // A program that the machine's other load kept from posting in time does not slow the adapter down, for so long.
-static const int64_t LATE = 100000000, SMOOTH = 120000;
+static const int64_t LATE = 100000000, SMOOTH = 70000;
 
 struct device { struct ibv_device ibv; };
 struct context { struct ibv_context ibv; struct lane *lane; int lane_index; double rate; int wrong, error, hang; };
@@ -310,7 +310,7 @@ static void rest(struct cq *c, int64_t due, uint32_t rung) {
     if (due > 0 && due <= 20000) return;
     if (due <= 0 && ++c->empty < spins) return;
     if (due <= 0 && c->empty == spins) c->slept++;
-    if (due > 0) pause_ns(due < 500000 ? due : 500000);
+    if (due > 0) pause_ns(due < 300000 ? due : 300000);
     else wait_at_door(rung, c->empty < 4000 ? 50000 : 200000);
     switches = switched();
 }
@@ -329,9 +329,9 @@ static int poll_cq(struct ibv_cq *of, int n, struct ibv_wc *wc) {
             fresh |= q->fresh;
             q->fresh = 0;
             if (q->head != q->tail) {
-                int64_t most = q->ring[(q->head + (q->tail - q->head - 1) / 2) % ROOM].completes - t;
+                int64_t most = q->ring[(q->head + (q->tail - q->head - 1) / 3) % ROOM].completes - t;
                 if (most < q->pace - t) most = q->pace - t;
-                if (q->deep && most < 60000) most = 60000;
+                if (q->deep && most < 50000) most = 50000;
                 if (!due || most < due) due = most ? most : -1;
             }
         }
