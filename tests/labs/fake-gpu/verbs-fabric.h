@@ -14,11 +14,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LANES = 128, KEYS = 4096, ENDS = 1024, ROOM = 512, OFFICES = 128, PARCEL = 1 << 16, DOORS = 256 };
+enum { LANES = 128, KEYS = 4096, ENDS = 1024, ROOM = 512, DOORS = 256 };
 
 // An adapter's port. `out` and `in` are the moments (ns) until which what was asked of it keeps it busy.
 struct lane { char name[96]; uint16_t lid; _Atomic int down; uint64_t gid[2]; _Atomic int64_t out, in; };
-struct key { _Atomic uint32_t value; int pid; uint64_t addr, length; int access, gpu; };
+// Registered memory: at `addr` for its users, at `real` in the memory of its process.
+struct key { _Atomic uint32_t value; int pid; uint64_t addr, length, real; int access; };
 struct room { uint64_t id, addr; uint32_t bytes, lkey; };
 struct came { uint64_t id; int64_t at; uint32_t bytes; int status; };
 // One end of a connection. The owner counts `posted` and `polled`, its peer `taken` and `arrived`.
@@ -31,14 +32,11 @@ struct end {
 };
 // What a process sleeps at while it waits for others: they ring when something came.
 struct door { _Atomic int pid; _Atomic uint32_t rung, waiting; };
-// Where a process answers for the memory of its GPUs, which nobody else can reach.
-struct office { _Atomic int pid; _Atomic uint32_t state; int op, rc; uint64_t addr, bytes, len; uint8_t data[PARCEL]; };
 struct fabric {
     _Atomic uint32_t next;
     struct lane lanes[LANES];
     struct key keys[KEYS];
     struct end ends[ENDS];
-    struct office offices[OFFICES];
     struct door doors[DOORS];
 };
 
@@ -88,13 +86,13 @@ static struct key *key_of(uint32_t value) {
     return value && k->value == value ? k : 0;
 }
 
-static struct key *key_new(uint64_t addr, uint64_t length, int access, int gpu) {
+static struct key *key_new(uint64_t addr, uint64_t length, uint64_t real, int access) {
     struct key *k = 0;
     fabric_lock();
     for (int i = 0; i < KEYS && !k; i++)
         if (!fabric->keys[i].value || gone(fabric->keys[i].pid)) {
             k = &fabric->keys[i];
-            k->pid = getpid(), k->addr = addr, k->length = length, k->access = access, k->gpu = gpu;
+            k->pid = getpid(), k->addr = addr, k->length = length, k->real = real, k->access = access;
             // New for each registration: an old key to the same place is no key.
             k->value = (++fabric->next & 0xfffff) * KEYS + i;
             if (!k->value) k->value = KEYS + i;
