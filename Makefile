@@ -5,7 +5,7 @@ BIN := target/release/gonogo
 # Where `make check` measures storage: the checkpoint directory of your run, e.g. make check CKPT=/mnt/checkpoints
 CKPT ?= .
 
-.PHONY: check test gpu-test lint build setup bench clean
+.PHONY: check test gpu-test kernels lint build setup bench clean
 
 check: build
 	$(BIN) check --path $(CKPT)
@@ -19,6 +19,10 @@ test: setup
 # What needs a GPU, on a machine that has one; record, report and fixture stay under reports/.
 gpu-test: build
 	tests/labs/gpu-test
+
+# The device code, after a change of kernels.cu; kernels.py says which compiler it wants.
+kernels:
+	python3 src/sys/cuda/kernels.py
 
 # Formatting, lints with warnings denied, and the documentation.
 lint: setup
