@@ -226,7 +226,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let said = Said::listen()?;
     let (session, nccl) = match open((rank % each) as u32 % args.gpus.max(1)) {
         Err(outcome) => (Err(outcome), None),
-        Ok(session) => match Nccl::load() {
+        Ok(session) => match Nccl::load(Some(session.gpu.driver().version)) {
             Ok(nccl) => (Ok(session), Some(nccl)),
             Err(e @ NcclError::NoLibrary(_)) => (Err(Outcome::waived(WaiveKind::Absent, e.to_string())), None),
             Err(e) => (Err(Outcome::error(FailKind::Error, e.to_string())), None),
@@ -258,6 +258,8 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         let facts = facts(&nccl, &log, &seen, (child.ranks, child.members.len().max(1) as u32), &topology);
         let slowest = starts.iter().copied().fold(0.0, f64::max);
         let mut notes = session.notes.clone();
+        notes.push(format!("NCCL {} is {}: {}", show_version(nccl.version), nccl.found.path, nccl.found.why));
+        notes.extend(said.note());
         notes.extend(topology.as_ref().err().cloned());
         let series = vec![START.series(vec![slowest], 1)];
         let measured = Measured { series, notes, facts: Some(Facts::Nccl(Box::new(facts))), ..Measured::default() };

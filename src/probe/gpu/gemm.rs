@@ -114,7 +114,7 @@ pub(in crate::probe) fn run(child: &mut Child, flops: &Metric) -> Result<(), Pro
                 parse(&tests[place]).ok_or_else(|| ProbeError::Broken(format!("`{}` is no test", tests[place])))?;
             let lt = match &lt {
                 Some(lt) => lt,
-                None => lt.insert(Lt::load()?),
+                None => lt.insert(Lt::load(session.gpu.driver().version)?),
             };
             // Of a step that was shortened, the sustained part is what gives.
             let sustained_s = (step_ms.saturating_sub(1500 + 700 * count)) as f64 / 1000.0;
@@ -191,7 +191,10 @@ fn measure(
             ),
         ),
     ];
-    let notes = vec![format!("{m} x {n} x {k}, algorithm {best} of {}, cuBLASLt {}", product.algorithms(), lt.version)];
+    let notes = vec![
+        format!("{m} x {n} x {k}, algorithm {best} of {}, cuBLASLt {}", product.algorithms(), lt.version),
+        format!("cuBLASLt is {}: {}", lt.found.path, lt.found.why),
+    ];
     let bits = Bits { of: format!("{}, cuBLASLt {}", session.gpu.name, lt.version), digest: format!("{bits:016x}") };
     Ok(Measured { series: vec![series], checks, notes, bits: Some(Box::new(bits)), ..Measured::default() })
 }

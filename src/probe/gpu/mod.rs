@@ -163,7 +163,7 @@ impl Session {
 /// Opens this rank's GPU; an outcome says why not.
 pub(super) fn open(rank: u32) -> Result<Session, Outcome> {
     let of = |e: CudaError| match e {
-        CudaError::NoDriver(_) => Outcome::waived(WaiveKind::Absent, e.to_string()),
+        e if e.is_absent() => Outcome::waived(WaiveKind::Absent, e.to_string()),
         CudaError::NoDevice { wanted, count } => {
             let visible = std::env::var("CUDA_VISIBLE_DEVICES")
                 .map_or(String::new(), |v| format!(" (CUDA_VISIBLE_DEVICES={})", crate::id::clean(&v)));
@@ -177,8 +177,9 @@ pub(super) fn open(rank: u32) -> Result<Session, Outcome> {
     let mut session = Session::open(&cuda, rank as usize).map_err(of)?;
     let ms = |d: Duration| format!("{:.0} ms", d.as_secs_f64() * 1e3);
     session.notes.push(format!(
-        "driver loaded in {}, context and kernels in {}",
+        "driver loaded in {} ({}), context and kernels in {}",
         ms(loaded),
+        cuda.found.path,
         ms(begin.elapsed() - loaded)
     ));
     Ok(session)

@@ -205,7 +205,7 @@ fn open(args: &Args) -> Result<GpuMemory, (Missing, String)> {
         return Err((Missing::Here, "no NVIDIA GPU on the PCI bus of this node".to_owned()));
     }
     let of = |e: CudaError| {
-        let missing = if matches!(e, CudaError::NoDriver(_)) { Missing::Here } else { Missing::Broken };
+        let missing = if e.is_absent() { Missing::Here } else { Missing::Broken };
         (missing, e.to_string())
     };
     let cuda = Cuda::load().map_err(of)?;

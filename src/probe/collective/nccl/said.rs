@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::clean;
 use crate::probe::ProbeError;
 use crate::sys::environment;
 use crate::sys::nccl::{Nccl, show_version};
@@ -18,6 +19,8 @@ const MOST_SAID: u64 = 8 << 20;
 pub(super) struct Said {
     pub(super) log: OwnedFd,
     pub(super) topology: OwnedFd,
+    /// What the user had set of these settings: variable and value.
+    replaced: Vec<(&'static str, String)>,
 }
 
 impl Said {
@@ -27,12 +30,29 @@ impl Said {
             let made = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC);
             crate::probe::io("memory for NCCL's log", made.map_err(Into::into))
         };
-        let said = Said { log: file("nccl-log")?, topology: file("nccl-topology")? };
-        environment::set("NCCL_DEBUG", "INFO");
-        environment::set("NCCL_DEBUG_SUBSYS", "INIT,ENV,NET,GRAPH,TUNING");
-        environment::set("NCCL_DEBUG_FILE", said.path(&said.log));
-        environment::set("NCCL_TOPO_DUMP_FILE", said.path(&said.topology));
+        let mut said = Said { log: file("nccl-log")?, topology: file("nccl-topology")?, replaced: Vec::new() };
+        let (log, topology) = (said.path(&said.log), said.path(&said.topology));
+        for (name, value) in [
+            ("NCCL_DEBUG", "INFO"),
+            ("NCCL_DEBUG_SUBSYS", "INIT,ENV,NET,GRAPH,TUNING"),
+            ("NCCL_DEBUG_FILE", &log),
+            ("NCCL_TOPO_DUMP_FILE", &topology),
+        ] {
+            let user = std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
+            said.replaced.extend(user.map(|v| (name, v)));
+            environment::set(name, value);
+        }
         Ok(said)
+    }
+
+    /// That the user's own settings of NCCL's log do not hold here.
+    pub(super) fn note(&self) -> Option<String> {
+        let all: Vec<String> = self.replaced.iter().map(|(name, value)| format!("{name}={}", clean(value))).collect();
+        let first = all.first()?;
+        let rest = all[1..].iter().map(|s| format!(", {s}")).collect::<String>();
+        Some(format!(
+            "{first}{rest} set by you: not used here, NCCL's log was read by gonogo, and no file of yours was written"
+        ))
     }
 
     fn path(&self, fd: &OwnedFd) -> String {
@@ -97,7 +117,8 @@ pub(super) fn facts(
 ) -> topology::Nccl {
     let mut out = topology::Nccl {
         version: show_version(nccl.version),
-        path: nccl.path.clone(),
+        path: nccl.found.path.clone(),
+        why: nccl.found.why.clone(),
         ranks,
         nodes,
         network: log.network.clone(),
