@@ -5,7 +5,7 @@ BIN := target/release/gonogo
 # Where `make check` measures storage: the checkpoint directory of your run, e.g. make check CKPT=/mnt/checkpoints
 CKPT ?= .
 
-.PHONY: check test gpu-test lint build setup bench clean
+.PHONY: check test gpu-test kernels lint build setup bench clean
 
 check: build
 	$(BIN) check --path $(CKPT)
@@ -16,9 +16,15 @@ build: setup
 test: setup
 	$(CARGO) test --quiet
 
-# What needs a GPU, on a machine that has one; record, report and fixture stay under reports/.
-gpu-test: build
-	tests/labs/gpu-test
+# What needs a GPU, on a machine that has one, within 8 minutes: make gpu-test OUT=DIR; else under reports/. A binary that is there
+# is taken as it is: the machine needs no Rust.
+gpu-test:
+	@[ -x $(BIN) ] || $(MAKE) --no-print-directory build
+	@GONOGO=$${GONOGO:-$(BIN)} tests/labs/gpu-test $(OUT)
+
+# The device code, after a change of kernels.cu; kernels.py says which compiler it wants.
+kernels:
+	python3 src/sys/cuda/kernels.py
 
 # Formatting, lints with warnings denied, and the documentation.
 lint: setup

@@ -7,7 +7,7 @@
 use std::ffi::{c_int, c_void};
 
 use crate::sys::cuda::{Memory, Stream};
-use crate::sys::dl::{self, library};
+use crate::sys::dl::{self, Built, Found, Wanted, library};
 
 library! {
     /// The functions of the library.
@@ -60,6 +60,22 @@ const R_E4M3: c_int = 28;
 const COMPUTE_32F: c_int = 68;
 const COMPUTE_TF32: c_int = 77;
 const COMPUTE_64F: c_int = 70;
+/// CUBLASLT_MATMUL_DESC_TRANSA, and CUBLAS_OP_T for it.
+const TRANSPOSE_A: c_int = 3;
+const TRANSPOSED: c_int = 1;
+/// CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES
+const MAX_WORKSPACE: c_int = 1;
+
+mod status {
+    //! cublasStatus_t, as far as it is looked at.
+    pub const SUCCESS: i32 = 0;
+    pub const NOT_INITIALIZED: i32 = 1;
+    pub const ALLOC_FAILED: i32 = 3;
+    pub const INVALID_VALUE: i32 = 7;
+    pub const ARCH_MISMATCH: i32 = 8;
+    pub const EXECUTION_FAILED: i32 = 13;
+    pub const NOT_SUPPORTED: i32 = 15;
+}
 
 impl Types {
     const fn of(input: c_int, output: c_int, compute: c_int, scale: c_int) -> Self {
@@ -86,18 +102,18 @@ pub enum LtError {
     NoAlgorithm,
 }
 
-fn check(what: &'static str, status: c_int) -> Result<(), LtError> {
-    let text = match status {
-        0 => return Ok(()),
-        1 => " (not initialised)",
-        3 => " (no memory)",
-        7 => " (an invalid value)",
-        8 => " (this GPU is too old for it, or the library too old for this GPU)",
-        13 => " (the GPU failed to execute it)",
-        15 => " (not supported)",
+fn check(what: &'static str, code: c_int) -> Result<(), LtError> {
+    let text = match code {
+        status::SUCCESS => return Ok(()),
+        status::NOT_INITIALIZED => " (not initialised)",
+        status::ALLOC_FAILED => " (no memory)",
+        status::INVALID_VALUE => " (an invalid value)",
+        status::ARCH_MISMATCH => " (this GPU is too old for it, or the library too old for this GPU)",
+        status::EXECUTION_FAILED => " (the GPU failed to execute it)",
+        status::NOT_SUPPORTED => " (not supported)",
         _ => "",
     };
-    Err(LtError::Call { what, status, text })
+    Err(LtError::Call { what, status: code, text })
 }
 
 /// Matrix `c = a^T b` of a GPU, all in column order: a is k x m, b is k x n, c is m x n.
@@ -116,19 +132,24 @@ pub struct Lt {
     handle: *mut c_void,
     /// Such as 120803.
     pub version: usize,
+    /// What was opened, and why that.
+    pub found: Found,
 }
 
 impl Lt {
-    /// Loads the library for the GPU that is current on this thread.
-    pub fn load() -> Result<Self, LtError> {
-        let (library, path) = dl::open(&["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11"])?;
-        let raw = Raw::load(library, &path)?;
+    /// Loads the library for the GPU that is current on this thread: the newest major version that a driver of that CUDA (12080
+    /// being 12.8) runs.
+    pub fn load(driver: i32) -> Result<Self, LtError> {
+        let names = &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11"];
+        let wanted = Wanted { names, built: Built::Name, driver: Some(driver) };
+        let (library, found) = dl::open_for_job(&wanted)?;
+        let raw = Raw::load(library, &found.path)?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: the handle is written to a local and destroyed in `Drop`.
         unsafe { check("cublasLtCreate", (raw.cublasLtCreate)(&mut handle))? };
         // SAFETY: takes nothing.
         let version = unsafe { (raw.cublasLtGetVersion)() };
-        Ok(Lt { raw, handle, version })
+        Ok(Lt { raw, handle, version, found })
     }
 
     /// Prepares a product and asks for up to `most` algorithms, the most promising first.
@@ -148,14 +169,12 @@ impl Lt {
             algorithms: Vec::new(),
         };
         let raw = &self.raw;
-        const TRANSPOSE_A: c_int = 3;
-        const MAX_WORKSPACE: c_int = 1;
-        let transposed: c_int = 1;
         // SAFETY: handles are written to fields of `product`, which destroys them; attributes are read before each call
         // returns, and have the sizes that are told.
         unsafe {
             let code = (raw.cublasLtMatmulDescCreate)(&mut product.description, types.compute, types.scale);
             check("cublasLtMatmulDescCreate", code)?;
+            let transposed = TRANSPOSED;
             let at = (&raw const transposed).cast();
             let code = (raw.cublasLtMatmulDescSetAttribute)(product.description, TRANSPOSE_A, at, size_of::<c_int>());
             check("cublasLtMatmulDescSetAttribute", code)?;
@@ -189,7 +208,7 @@ impl Lt {
             check("cublasLtMatmulPreferenceSetAttribute", set)?;
             check("cublasLtMatmulAlgoGetHeuristic", code)?;
             found.truncate(count.max(0) as usize);
-            found.retain(|h| h.state == 0);
+            found.retain(|h| h.state == status::SUCCESS);
             product.algorithms = found;
         }
         if product.algorithms.is_empty() { Err(LtError::NoAlgorithm) } else { Ok(product) }
@@ -260,10 +279,90 @@ impl Drop for Product<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::signature::assert_signatures;
+    use cudarc::cublaslt::sys::{
+        cublasComputeType_t, cublasLtMatmulDescAttributes_t, cublasLtMatmulHeuristicResult_t,
+        cublasLtMatmulPreferenceAttributes_t, cublasStatus_t, cudaDataType_t,
+    };
+    use std::mem::offset_of;
 
-    /// What a C compiler makes of cublasLt.h 12.9 on a 64-bit machine.
+    #[test]
+    fn functions_are_those_of_the_header() {
+        assert_signatures!(Raw, cudarc::cublaslt::sys, {
+            cublasLtCreate(_);
+            cublasLtDestroy(_);
+            cublasLtGetVersion();
+            cublasLtMatmulDescCreate(_, _, _);
+            cublasLtMatmulDescDestroy(_);
+            cublasLtMatmulDescSetAttribute(_, _, _, _);
+            cublasLtMatrixLayoutCreate(_, _, _, _, _);
+            cublasLtMatrixLayoutDestroy(_);
+            cublasLtMatmulPreferenceCreate(_);
+            cublasLtMatmulPreferenceDestroy(_);
+            cublasLtMatmulPreferenceSetAttribute(_, _, _, _);
+            cublasLtMatmulAlgoGetHeuristic(_, _, _, _, _, _, _, _, _, _);
+            cublasLtMatmul(_, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _);
+        });
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_header() {
+        for (ours, theirs) in [
+            (R_32F, cudaDataType_t::CUDA_R_32F),
+            (R_64F, cudaDataType_t::CUDA_R_64F),
+            (R_16F, cudaDataType_t::CUDA_R_16F),
+            (R_16BF, cudaDataType_t::CUDA_R_16BF),
+            (R_E4M3, cudaDataType_t::CUDA_R_8F_E4M3),
+        ] {
+            assert_eq!(ours, theirs as c_int, "{theirs:?}");
+        }
+        for (ours, theirs) in [
+            (COMPUTE_32F, cublasComputeType_t::CUBLAS_COMPUTE_32F),
+            (COMPUTE_TF32, cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32),
+            (COMPUTE_64F, cublasComputeType_t::CUBLAS_COMPUTE_64F),
+        ] {
+            assert_eq!(ours, theirs as c_int, "{theirs:?}");
+        }
+        assert_eq!(TRANSPOSE_A, cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA as c_int);
+        assert_eq!(TRANSPOSED, cudarc::cublas::sys::cublasOperation_t::CUBLAS_OP_T as c_int);
+        let workspace = cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+        assert_eq!(MAX_WORKSPACE, workspace as c_int);
+        use cublasStatus_t::*;
+        for (ours, theirs) in [
+            (status::SUCCESS, CUBLAS_STATUS_SUCCESS),
+            (status::NOT_INITIALIZED, CUBLAS_STATUS_NOT_INITIALIZED),
+            (status::ALLOC_FAILED, CUBLAS_STATUS_ALLOC_FAILED),
+            (status::INVALID_VALUE, CUBLAS_STATUS_INVALID_VALUE),
+            (status::ARCH_MISMATCH, CUBLAS_STATUS_ARCH_MISMATCH),
+            (status::EXECUTION_FAILED, CUBLAS_STATUS_EXECUTION_FAILED),
+            (status::NOT_SUPPORTED, CUBLAS_STATUS_NOT_SUPPORTED),
+        ] {
+            assert_eq!(ours, theirs as c_int, "{theirs:?}");
+        }
+    }
+
     #[test]
     fn the_heuristic_has_the_headers_layout() {
-        assert_eq!((size_of::<Heuristic>(), std::mem::offset_of!(Heuristic, state)), (96, 72));
+        let ours = [
+            size_of::<Heuristic>(),
+            align_of::<Heuristic>(),
+            offset_of!(Heuristic, algorithm),
+            offset_of!(Heuristic, workspace),
+            offset_of!(Heuristic, state),
+            offset_of!(Heuristic, waves),
+            offset_of!(Heuristic, reserved),
+        ];
+        type Theirs = cublasLtMatmulHeuristicResult_t;
+        let theirs = [
+            size_of::<Theirs>(),
+            align_of::<Theirs>(),
+            offset_of!(Theirs, algo),
+            offset_of!(Theirs, workspaceSize),
+            offset_of!(Theirs, state),
+            offset_of!(Theirs, wavesCount),
+            offset_of!(Theirs, reserved),
+        ];
+        assert_eq!(ours, theirs);
+        assert_eq!(size_of::<[u64; 8]>(), size_of::<cudarc::cublaslt::sys::cublasLtMatmulAlgo_t>());
     }
 }

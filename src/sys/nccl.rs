@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::sys::cuda::{CudaError, Gpu, Memory, Stream};
-use crate::sys::dl::{self, library};
+use crate::sys::dl::{self, Built, Found, Wanted, library};
 
 /// Bytes of a unique id (NCCL_UNIQUE_ID_BYTES).
 pub const ID_BYTES: usize = 128;
@@ -88,11 +88,21 @@ library! {
 const FLOAT32: c_int = 7;
 const SUM: c_int = 0;
 
+mod result {
+    //! ncclResult_t, as far as it is looked at.
+    pub const UNHANDLED_CUDA_ERROR: i32 = 1;
+    pub const SYSTEM_ERROR: i32 = 2;
+    pub const REMOTE_ERROR: i32 = 6;
+}
+
 /// A call that failed, or a library that is not here.
 #[derive(Debug, thiserror::Error)]
 pub enum NcclError {
     #[error("no NCCL: {0}; pip's nvidia-nccl or the distribution's libnccl2 has it")]
-    NoLibrary(#[from] dl::DlError),
+    NoLibrary(dl::DlError),
+    /// What is here cannot be loaded: the job's own NCCL may be broken, too.
+    #[error("NCCL: {0}")]
+    Broken(dl::DlError),
     #[error("NCCL {0} is older than 2.18, the oldest that this works with")]
     TooOld(String),
     #[error("{what}: {text} (NCCL result {code}){last}{hint}")]
@@ -103,12 +113,20 @@ pub enum NcclError {
     Cuda(#[from] CudaError),
 }
 
+impl From<dl::DlError> for NcclError {
+    fn from(e: dl::DlError) -> Self {
+        if e.is_absent() { NcclError::NoLibrary(e) } else { NcclError::Broken(e) }
+    }
+}
+
 /// What to look at; empty for those that say it themselves.
 const fn hint(code: c_int) -> &'static str {
     match code {
-        1 => "; a call to CUDA failed: look for Xid in the kernel log",
-        2 => "; a call to the system or the network failed: the interface (NCCL_SOCKET_IFNAME), memlock or /dev/shm",
-        6 => "; a peer died or its network failed: look at what its rank said",
+        result::UNHANDLED_CUDA_ERROR => "; a call to CUDA failed: look for Xid in the kernel log",
+        result::SYSTEM_ERROR => {
+            "; a call to the system or the network failed: the interface (NCCL_SOCKET_IFNAME), memlock or /dev/shm"
+        }
+        result::REMOTE_ERROR => "; a peer died or its network failed: look at what its rank said",
         _ => "",
     }
 }
@@ -118,18 +136,21 @@ pub struct Nccl {
     raw: Raw,
     /// Such as 22703 for 2.27.3.
     pub version: i32,
-    /// What was opened.
-    pub path: String,
+    /// What was opened, and why that.
+    pub found: Found,
 }
 
 impl Nccl {
-    pub fn load() -> Result<Rc<Self>, NcclError> {
-        let (library, path) = dl::open(&["libnccl.so.2"])?;
-        let raw = Raw::load(library, &path)?;
+    /// Loads the NCCL of the job for a driver of that CUDA, 12080 being 12.8.
+    pub fn load(driver: Option<i32>) -> Result<Rc<Self>, NcclError> {
+        // Its version's text has the CUDA that it was built with: `NCCL version 2.27.3+cuda12.9` (init.cc).
+        let wanted = Wanted { names: &["libnccl.so.2"], built: Built::Mark(b"+cuda"), driver };
+        let (library, found) = dl::open_for_job(&wanted)?;
+        let raw = Raw::load(library, &found.path)?;
         let mut version = 0;
         // SAFETY: the number is written to a local.
         let code = unsafe { (raw.ncclGetVersion)(&mut version) };
-        let nccl = Nccl { raw, version, path };
+        let nccl = Nccl { raw, version, found };
         nccl.check("ncclGetVersion", code, None)?;
         if version < OLDEST {
             return Err(NcclError::TooOld(show_version(version)));
@@ -198,18 +219,15 @@ impl Comm {
         std::thread::spawn(move || {
             let mut comm: RawComm = std::ptr::null_mut();
             let mut config = Config::blocking();
-            // 1: CUDA failed.
             let code = if here.make_current() {
                 // SAFETY: handle and configuration are locals of this thread, and the call returns before they end.
                 unsafe { join(&mut comm, ranks as c_int, RawId(id), rank as c_int, &mut config) }
             } else {
-                1
+                result::UNHANDLED_CUDA_ERROR
             };
             let _ = sender.send(Carried((comm, code)));
         });
         let Ok(Carried((comm, code))) = joined.recv_timeout(patience) else {
-            // The thread is in the library still: it stays loaded.
-            std::mem::forget(nccl.clone());
             return Err(NcclError::Late { what: "ncclCommInitRankConfig", after: patience });
         };
         nccl.check("ncclCommInitRankConfig", code, None)?;
@@ -359,12 +377,77 @@ impl<'m> Span<'m> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::signature::assert_signatures;
+    use cudarc::nccl::sys::{ncclConfig_t, ncclDataType_t, ncclRedOp_t, ncclResult_t, ncclUniqueId};
+    use std::mem::offset_of;
 
     #[test]
-    fn a_configuration_is_as_wide_as_the_librarys_was() {
-        assert_eq!(size_of::<Config>(), 48);
-        assert_eq!(std::mem::offset_of!(Config, traffic_class), 44);
-        assert_eq!(std::mem::offset_of!(Config, net_name), 32);
+    fn functions_are_those_of_the_header() {
+        assert_signatures!(Raw, cudarc::nccl::sys, {
+            ncclGetVersion(_);
+            ncclGetUniqueId(_);
+            ncclGetErrorString(_);
+            ncclGetLastError(_);
+            ncclCommInitRankConfig(_, _, _, _, _);
+            ncclCommGetAsyncError(_, _);
+            ncclCommAbort(_);
+            ncclCommDestroy(_);
+            ncclAllReduce(_, _, _, _, _, _, _);
+            ncclAllGather(_, _, _, _, _, _);
+            ncclReduceScatter(_, _, _, _, _, _, _);
+            ncclBroadcast(_, _, _, _, _, _, _);
+            ncclSend(_, _, _, _, _, _);
+            ncclRecv(_, _, _, _, _, _);
+            ncclGroupStart();
+            ncclGroupEnd();
+        });
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_header() {
+        assert_eq!(FLOAT32, ncclDataType_t::ncclFloat32 as c_int);
+        assert_eq!(SUM, ncclRedOp_t::ncclSum as c_int);
+        for (ours, theirs) in [
+            (result::UNHANDLED_CUDA_ERROR, ncclResult_t::ncclUnhandledCudaError),
+            (result::SYSTEM_ERROR, ncclResult_t::ncclSystemError),
+            (result::REMOTE_ERROR, ncclResult_t::ncclRemoteError),
+        ] {
+            assert_eq!(ours, theirs as c_int, "{theirs:?}");
+        }
+        assert_eq!((size_of::<RawId>(), align_of::<RawId>()), (size_of::<ncclUniqueId>(), align_of::<ncclUniqueId>()));
+        assert_eq!(size_of::<ncclResult_t>(), size_of::<c_int>());
+    }
+
+    /// Later versions put new fields behind those that 2.18 has, and in its padding.
+    #[test]
+    fn a_configuration_begins_as_the_headers_does() {
+        let ours = [
+            offset_of!(Config, size),
+            offset_of!(Config, magic),
+            offset_of!(Config, version),
+            offset_of!(Config, blocking),
+            offset_of!(Config, cluster_size),
+            offset_of!(Config, min_ctas),
+            offset_of!(Config, max_ctas),
+            offset_of!(Config, net_name),
+            offset_of!(Config, split_share),
+            offset_of!(Config, traffic_class),
+        ];
+        let theirs = [
+            offset_of!(ncclConfig_t, size),
+            offset_of!(ncclConfig_t, magic),
+            offset_of!(ncclConfig_t, version),
+            offset_of!(ncclConfig_t, blocking),
+            offset_of!(ncclConfig_t, cgaClusterSize),
+            offset_of!(ncclConfig_t, minCTAs),
+            offset_of!(ncclConfig_t, maxCTAs),
+            offset_of!(ncclConfig_t, netName),
+            offset_of!(ncclConfig_t, splitShare),
+            offset_of!(ncclConfig_t, trafficClass),
+        ];
+        assert_eq!(ours, theirs);
+        // What follows the last of our fields in the header is where our struct ends.
+        assert_eq!(size_of::<Config>(), offset_of!(ncclConfig_t, commName));
     }
 
     #[test]

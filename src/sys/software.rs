@@ -1,12 +1,12 @@
 //! Libraries loaded only to ask what they are. Loading runs their constructors: a process of its own does it.
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libloading::Library;
 use libloading::os::unix::{Library as Unix, RTLD_LOCAL, RTLD_NOW};
 
-use crate::sys::dl::DlError;
+use crate::sys::dl;
 
 /// How a library tells its version. Each is a function of its public header that needs neither a device nor a driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,20 +30,20 @@ pub enum Ask {
 }
 
 /// A library that is open.
-pub struct Loaded(Library);
-
-/// Opens a library by name, as a program would, or by its path. Every symbol is resolved at once: what is missing shows now.
-pub fn load(library: &Path) -> Result<Loaded, DlError> {
-    // SAFETY: the libraries that are asked for set up their own state in their constructors and nothing of ours, and this
-    // process does nothing but load them.
-    unsafe { Unix::open(Some(library), RTLD_NOW | RTLD_LOCAL) }
-        .map(|l| Loaded(l.into()))
-        .map_err(|e| DlError::Absent { name: library.display().to_string(), first: reason(&e) })
+pub struct Loaded {
+    library: Library,
+    /// The file that the loader took, links followed.
+    pub file: Option<PathBuf>,
 }
 
-/// What the loader said, which libloading keeps as the source.
-fn reason(error: &libloading::Error) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), |s| s.to_string())
+/// Opens a library by name, as a program would, or by its path; else tells what the loader said. Every symbol is resolved at
+/// once: what is missing shows now.
+pub fn load(library: &Path) -> Result<Loaded, String> {
+    // SAFETY: the libraries that are asked for set up their own state in their constructors and nothing of ours, and this
+    // process does nothing but load them.
+    let opened = unsafe { Unix::open(Some(library), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| dl::reason(&e, library))?;
+    let (library, file) = dl::file_of(opened.into());
+    Ok(Loaded { library, file })
 }
 
 impl Loaded {
@@ -77,7 +77,7 @@ impl Loaded {
                 // SAFETY: `void f(unsigned *, unsigned *, unsigned *)` by ucp.h; the three outlive the call.
                 unsafe {
                     let f: libloading::Symbol<'_, unsafe extern "C" fn(*mut c_uint, *mut c_uint, *mut c_uint)> =
-                        self.0.get(name.as_bytes()).ok()?;
+                        self.library.get(name.as_bytes()).ok()?;
                     f(&mut a, &mut b, &mut c);
                 }
                 Some(format!("{a}.{b}.{c}"))
@@ -87,7 +87,7 @@ impl Loaded {
                 // SAFETY: `void f(int *, int *)` by gdrapi.h; both outlive the call.
                 unsafe {
                     let f: libloading::Symbol<'_, unsafe extern "C" fn(*mut c_int, *mut c_int)> =
-                        self.0.get(name.as_bytes()).ok()?;
+                        self.library.get(name.as_bytes()).ok()?;
                     f(&mut a, &mut b);
                 }
                 Some(format!("{a}.{b}"))
@@ -101,25 +101,26 @@ impl Loaded {
     pub fn is_stub(&self) -> bool {
         const CUDA_ERROR_STUB_LIBRARY: c_int = 34;
         // SAFETY: `CUresult cuInit(unsigned flags)` by cuda.h; flags must be 0.
-        let code = unsafe { self.0.get::<unsafe extern "C" fn(c_uint) -> c_int>(b"cuInit\0").ok().map(|f| f(0)) };
+        let code = unsafe { self.library.get::<unsafe extern "C" fn(c_uint) -> c_int>(b"cuInit\0").ok().map(|f| f(0)) };
         code == Some(CUDA_ERROR_STUB_LIBRARY)
     }
 
     pub fn has(&self, symbol: &str) -> bool {
         // SAFETY: the symbol is looked up and not used.
-        unsafe { self.0.get::<*const ()>(symbol.as_bytes()).is_ok() }
+        unsafe { self.library.get::<*const ()>(symbol.as_bytes()).is_ok() }
     }
 
     fn number(&self, name: &str) -> Option<u32> {
         let mut v: c_int = 0;
         // SAFETY: `int f(int *)` by cuda_runtime_api.h and nccl.h; the integer outlives the call.
-        let code = unsafe { self.0.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(name.as_bytes()).ok()?(&mut v) };
+        let code =
+            unsafe { self.library.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(name.as_bytes()).ok()?(&mut v) };
         if code == 0 { u32::try_from(v).ok() } else { None }
     }
 
     fn size(&self, name: &str) -> Option<usize> {
         // SAFETY: `size_t f(void)` by cublasLt.h.
-        unsafe { self.0.get::<unsafe extern "C" fn() -> usize>(name.as_bytes()).ok().map(|f| f()) }
+        unsafe { self.library.get::<unsafe extern "C" fn() -> usize>(name.as_bytes()).ok().map(|f| f()) }
     }
 
     /// MPI's own text, the first part of its first line: `Open MPI v4.1.4, package: ...`.
@@ -130,7 +131,7 @@ impl Loaded {
         // SAFETY: `int f(char *, int *)` by mpi.h; the buffer is larger than any library's text, and it ends with a zero.
         let code = unsafe {
             let f: libloading::Symbol<'_, unsafe extern "C" fn(*mut c_char, *mut c_int) -> c_int> =
-                self.0.get(name.as_bytes()).ok()?;
+                self.library.get(name.as_bytes()).ok()?;
             f(text.as_mut_ptr(), &mut length)
         };
         *text.last_mut()? = 0;
@@ -151,7 +152,8 @@ mod tests {
         let c = load(Path::new("libc.so.6")).unwrap();
         assert!(c.has("getpid") && !c.has("surely_not_there") && !c.is_stub());
         assert_eq!(c.version(Ask::Nccl("ncclGetVersion")), None);
-        let absent = load(Path::new("libnowhere.so.9")).err().map(|e| e.to_string()).unwrap_or_default();
-        assert!(absent.contains("cannot open shared object file"), "{absent}");
+        assert!(c.file.as_ref().is_some_and(|f| f.is_absolute() && f.is_file()), "{:?}", c.file);
+        let absent = load(Path::new("libnowhere.so.9")).err().unwrap_or_default();
+        assert!(absent.starts_with("cannot open shared object file"), "{absent}");
     }
 }

@@ -248,7 +248,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let mut heard = kept.listen();
     let (session, nccl) = match open(child, rank % each % args.gpus.max(1) as usize) {
         Err(outcome) => (Err(outcome), None),
-        Ok(session) => match kept.nccl() {
+        Ok(session) => match kept.nccl(session.gpu.driver().version) {
             Ok(nccl) => (Ok(session), Some(nccl)),
             Err(e @ NcclError::NoLibrary(_)) => (Err(Outcome::waived(WaiveKind::Absent, e.to_string())), None),
             Err(e) => (Err(Outcome::error(FailKind::Error, e.to_string())), None),
@@ -273,11 +273,10 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let Ok(comm) = joined else { return Ok(()) };
     if child.rank == 0 {
         let slowest = all.iter().filter_map(|a| a.as_ref().ok().copied()).fold(0.0, f64::max);
-        let measured = Measured {
-            series: vec![START.series(vec![slowest], 1)],
-            notes: session.notes.clone(),
-            ..Measured::default()
-        };
+        let mut notes = session.notes.clone();
+        notes.push(format!("NCCL {} is {}: {}", show_version(nccl.version), nccl.found.path, nccl.found.why));
+        notes.extend(kept.note());
+        let measured = Measured { series: vec![START.series(vec![slowest], 1)], notes, ..Measured::default() };
         child.outcome(&start_case(&args.topology, ranks as u32), Outcome::Measured(measured))?;
     }
     let free = hellos.iter().map(|h| h.free).min().unwrap_or(0);

@@ -135,7 +135,7 @@ pub(in crate::probe) fn run(child: &mut Child, flops: &Metric) -> Result<(), Pro
         |session, place, child| {
             let (kind, m, length) =
                 parse(&tests[place]).ok_or_else(|| ProbeError::Broken(format!("`{}` is no test", tests[place])))?;
-            let lt = kept.lt()?;
+            let lt = kept.lt(session)?;
             measure(session, &lt, kind, m, length, sustained_s, child.step.seed, flops)
         },
     )
@@ -208,7 +208,10 @@ fn measure(
             ),
         ),
     ];
-    let notes = vec![format!("{m} x {n} x {k}, algorithm {best} of {}, cuBLASLt {}", product.algorithms(), lt.version)];
+    let notes = vec![
+        format!("{m} x {n} x {k}, algorithm {best} of {}, cuBLASLt {}", product.algorithms(), lt.version),
+        format!("cuBLASLt is {}: {}", lt.found.path, lt.found.why),
+    ];
     let bits = Bits { of: format!("{}, cuBLASLt {}", session.gpu.name, lt.version), digest: format!("{bits:016x}") };
     Ok(Measured { series: vec![series], checks, notes, bits: Some(Box::new(bits)), ..Measured::default() })
 }

@@ -40,7 +40,8 @@ impl Kept {
         let mut session = Session::open(&cuda, index)?;
         let ms = |d: Duration| format!("{:.0} ms", d.as_secs_f64() * 1e3);
         let made = begin.elapsed() - loaded;
-        session.notes.push(format!("driver loaded in {}, context and kernels in {}", ms(loaded), ms(made)));
+        let path = &cuda.found.path;
+        session.notes.push(format!("driver loaded in {} ({path}), context and kernels in {}", ms(loaded), ms(made)));
         let session = Rc::new(session);
         self.sessions.borrow_mut().insert(index, session.clone());
         Ok(session)
@@ -56,11 +57,11 @@ impl Kept {
     }
 
     /// For the GPU of this process, which must be current.
-    pub fn lt(&self) -> Result<Rc<Lt>, LtError> {
+    pub fn lt(&self, session: &Session) -> Result<Rc<Lt>, LtError> {
         if let Some(lt) = &*self.lt.borrow() {
             return Ok(lt.clone());
         }
-        let lt = Rc::new(Lt::load()?);
+        let lt = Rc::new(Lt::load(session.gpu.driver().version)?);
         *self.lt.borrow_mut() = Some(lt.clone());
         Ok(lt)
     }

@@ -187,7 +187,7 @@ pub(super) fn open(child: &mut Child, index: usize) -> Result<Rc<Session>, Outco
         // What is half made is made anew by another process.
         child.spoil();
         match e {
-            CudaError::NoDriver(_) => Outcome::waived(WaiveKind::Absent, e.to_string()),
+            e if e.is_absent() => Outcome::waived(WaiveKind::Absent, e.to_string()),
             CudaError::NoDevice { wanted, count } => {
                 let visible = std::env::var("CUDA_VISIBLE_DEVICES")
                     .map_or(String::new(), |v| format!(" (CUDA_VISIBLE_DEVICES={})", crate::id::clean(&v)));

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::probe::image::{KINDS, NEWEST_PLUGIN, search};
-use crate::sys::dl::DlError;
+use crate::probe::image::{KINDS, NEWEST_PLUGIN};
 use crate::sys::software::load;
 
 /// A library of 750 MB takes a tenth of it from a cold disk.
@@ -36,6 +35,8 @@ pub(super) fn ask(part: &str, library: &Path) -> Result<Answer, String> {
     let mut child = Command::new(program)
         .args(["load", part])
         .arg(library)
+        // NCCL would write over the user's file as soon as it has anything to say.
+        .env_remove("NCCL_DEBUG_FILE")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -78,21 +79,14 @@ pub(super) fn is_hang(error: &str) -> bool {
 /// The other side: loads, asks, and gives the line to print.
 pub fn load_library(part: &str, library: &Path) -> String {
     let Some(kind) = KINDS.iter().find(|k| k.case == part) else { return String::new() };
-    let answer = match load(library) {
-        Ok(loaded) => Ok(Answer {
-            taken: search::mapped(|file| kind.stems.iter().any(|s| search::matches(s, file))),
-            version: loaded.version(kind.version),
-            cuda: loaded.version(kind.cuda),
-            stub: part == "driver" && loaded.is_stub(),
-            offers: (2..=NEWEST_PLUGIN)
-                .filter(|v| part == "nccl-net" && loaded.has(&format!("ncclNetPlugin_v{v}")))
-                .collect(),
-        }),
-        // The loader names the file itself.
-        Err(DlError::Absent { first, .. }) => {
-            Err(first.trim_start_matches(&format!("{}: ", library.display())).to_owned())
-        }
-        Err(e) => Err(e.to_string()),
-    };
+    let answer: Result<Answer, String> = load(library).map(|loaded| Answer {
+        version: loaded.version(kind.version),
+        cuda: loaded.version(kind.cuda),
+        stub: part == "driver" && loaded.is_stub(),
+        offers: (2..=NEWEST_PLUGIN)
+            .filter(|v| part == "nccl-net" && loaded.has(&format!("ncclNetPlugin_v{v}")))
+            .collect(),
+        taken: loaded.file,
+    });
     format!("\n{MARK}{}", serde_json::to_string(&answer).unwrap_or_default())
 }

@@ -14,7 +14,7 @@ use crate::measure::{Facts, Measured, Metric, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
 use crate::sys::software::Ask;
-use crate::topology::{Component, Elf, ElfError, LibraryFile, Machine, Reach, SysRoot, elf, start};
+use crate::topology::{Component, Elf, LibraryFile, Machine, Reach, SysRoot, elf, start};
 
 use search::{Folders, matches};
 
@@ -240,8 +240,7 @@ impl Candidate {
     fn read(kind: &Kind, file: String, path: PathBuf, known: bool) -> Self {
         let (head, error) = match elf(&path) {
             Ok(head) => (head, None),
-            Err(ElfError::Junk { message, .. }) => (Elf::default(), Some(format!("no shared library: {message}"))),
-            Err(ElfError::Io { source, .. }) => (Elf::default(), Some(source.to_string())),
+            Err(e) => (Elf::default(), Some(e.reason())),
         };
         let name = head.soname.clone().filter(|_| kind.by_soname).unwrap_or(file);
         let size = path.metadata().map_or(0, |m| m.len());

@@ -191,13 +191,6 @@ impl Search<'_> {
     }
 }
 
-/// The file that this process has mapped of those that `wanted` takes by name: what the loader took.
-pub(super) fn mapped(wanted: impl Fn(&str) -> bool) -> Option<PathBuf> {
-    let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    let files = maps.lines().filter_map(|l| Some(PathBuf::from(&l[l.find('/')?..])));
-    files.into_iter().find(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(&wanted))
-}
-
 /// `libcuda.so.550.54.15` -> `550.54.15`.
 pub(super) fn version_of(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;

@@ -18,7 +18,8 @@ __device__ __forceinline__ u64 mix(u64 x) { // splitmix64
 
 __device__ __forceinline__ float normal(u64 bits) { // Box-Muller
     float u = ((u32)bits + 0.5f) * 2.3283064365386963e-10f, v = (u32)(bits >> 32) * 2.3283064365386963e-10f;
-    return sqrtf(-2.0f * __logf(u)) * __cosf(6.283185307179586f * v);
+    // Near 1 the approximate logarithm may come out above 0, and the root of it would be no number.
+    return sqrtf(fmaxf(0.0f, -2.0f * __logf(u))) * __cosf(6.283185307179586f * v);
 }
 
 __device__ __forceinline__ u16 to_bf16(float x) {

@@ -1,6 +1,7 @@
 """Compiles kernels.cu to kernels.ptx with NVRTC: python3 -m pip install nvidia-cuda-nvrtc-cu11==11.7.99, then
-python3 src/sys/cuda/kernels.py. That version's PTX loads in every driver from 515 on; a newer compiler's would not."""
-import ctypes, glob, os, site, sys
+make kernels. That version's PTX loads in every driver from 515 on; a newer compiler's would not. The first line of
+kernels.ptx is the SHA-256 of the source, by which a test tells that the two are in step."""
+import ctypes, glob, hashlib, os, site, sys
 
 here = os.path.dirname(os.path.abspath(__file__))
 places = [p for d in site.getsitepackages() + sys.path for p in glob.glob(d + "/nvidia/cuda_nvrtc/lib/libnvrtc.so.11*")]
@@ -25,4 +26,6 @@ failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len
 sys.stderr.write(text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog))
 if failed:
     sys.exit(1)
-open(here + "/kernels.ptx", "w").write(text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX))
+ptx = text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX).rstrip("\0")
+with open(here + "/kernels.ptx", "w") as out:
+    out.write(f"// kernels.cu {hashlib.sha256(source).hexdigest()}\n{ptx}")

@@ -10,18 +10,38 @@ use std::rc::Rc;
 
 use crate::sys::dl;
 
+use raw::result;
 pub use raw::{attribute, p2p};
 
 /// A call to the driver that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CudaError {
     #[error("no NVIDIA driver: {0}")]
-    NoDriver(#[from] dl::DlError),
+    NoDriver(dl::DlError),
+    #[error(
+        "the kernel has NVIDIA's driver and libcuda.so.1 is not usable: {0}; a container is given it by \
+         NVIDIA_DRIVER_CAPABILITIES=compute,utility, a machine by the driver's user-space packages"
+    )]
+    NoLibrary(dl::DlError),
     #[error("{what}: {text} ({name}, {code}){hint}")]
     Call { what: &'static str, code: i32, name: String, text: String, hint: &'static str },
     #[error("there is no GPU {wanted}; CUDA sees {count}")]
     NoDevice { wanted: usize, count: usize },
 }
+
+impl From<dl::DlError> for CudaError {
+    fn from(e: dl::DlError) -> Self {
+        // A library that is there and is broken is a driver that is broken.
+        if e.is_absent() && !std::path::Path::new(KERNEL_DRIVER).exists() {
+            CudaError::NoDriver(e)
+        } else {
+            CudaError::NoLibrary(e)
+        }
+    }
+}
+
+/// There where the kernel's part of the driver is loaded.
+const KERNEL_DRIVER: &str = "/proc/driver/nvidia/version";
 
 impl CudaError {
     /// The driver's number of the error.
@@ -29,29 +49,49 @@ impl CudaError {
         if let CudaError::Call { code, .. } = self { Some(*code) } else { None }
     }
 
+    /// There is no driver for programs here, as against one that fails.
+    pub fn is_absent(&self) -> bool {
+        match self {
+            CudaError::NoDriver(_) => true,
+            CudaError::NoLibrary(e) => e.is_absent(),
+            _ => false,
+        }
+    }
+
     /// No memory was left: less may fit.
     pub fn is_out_of_memory(&self) -> bool {
-        self.code() == Some(2)
+        self.code() == Some(result::OUT_OF_MEMORY)
     }
 }
 
 /// What to do about an error; empty for those that say it themselves.
 const fn hint(code: i32) -> &'static str {
     match code {
-        2 => "; something else fills this GPU's memory: `nvidia-smi` names it",
-        46 => "; another process holds this GPU alone, or its compute mode forbids it: `nvidia-smi -q -d COMPUTE`",
-        100 => "; CUDA_VISIBLE_DEVICES hides all GPUs, or the driver sees none: `nvidia-smi -L`",
-        101 => "; CUDA_VISIBLE_DEVICES names one that is not there",
-        214 | 220 | 226 => {
+        result::OUT_OF_MEMORY => "; something else fills this GPU's memory: `nvidia-smi` names it",
+        result::STUB_LIBRARY => {
+            "; this is the toolkit's stub, for linking only: take the `stubs` folder out of LD_LIBRARY_PATH"
+        }
+        result::DEVICE_UNAVAILABLE => {
+            "; another process holds this GPU alone, or its compute mode forbids it: `nvidia-smi -q -d COMPUTE`"
+        }
+        result::NO_DEVICE => "; CUDA_VISIBLE_DEVICES hides all GPUs, or the driver sees none: `nvidia-smi -L`",
+        result::INVALID_DEVICE => "; CUDA_VISIBLE_DEVICES names one that is not there",
+        result::ECC_UNCORRECTABLE | result::NVLINK_UNCORRECTABLE | result::CONTAINED => {
             "; the hardware failed: look at `nvidia-smi -q -d ECC` and the kernel log for Xid, and drain the node"
         }
-        222 => "; the driver is older than 515: it cannot load these kernels",
-        802 => "; the NVSwitch fabric is not up: is nvidia-fabricmanager running, and of the driver's version?",
-        803 => {
+        result::UNSUPPORTED_PTX_VERSION => "; the driver is older than 515: it cannot load these kernels",
+        result::SYSTEM_NOT_READY => {
+            "; the NVSwitch fabric is not up: is nvidia-fabricmanager running, and of the driver's version?"
+        }
+        result::SYSTEM_DRIVER_MISMATCH => {
             "; libcuda and the kernel's driver are of different versions: restart, or mend the container's libraries"
         }
-        804 => "; the compatibility libcuda of the container does not fit this GPU or driver",
-        719 | 999 => "; the GPU may have fallen off the bus: look for Xid in the kernel log",
+        result::COMPAT_NOT_SUPPORTED_ON_DEVICE => {
+            "; the compatibility libcuda of the container does not fit this GPU or driver"
+        }
+        result::LAUNCH_FAILED | result::UNKNOWN => {
+            "; the GPU may have fallen off the bus: look for Xid in the kernel log"
+        }
         _ => "",
     }
 }
@@ -61,13 +101,15 @@ pub struct Cuda {
     raw: raw::Driver,
     /// Such as 12080 for CUDA 12.8: the newest that the driver knows.
     pub version: i32,
+    /// The driver's library, and why that file.
+    pub found: dl::Found,
 }
 
 impl Cuda {
     pub fn load() -> Result<Rc<Self>, CudaError> {
-        let (library, path) = dl::open(&["libcuda.so.1"])?;
-        let raw = raw::Driver::load(library, &path)?;
-        let mut cuda = Cuda { raw, version: 0 };
+        let (library, found) = dl::open(&["libcuda.so.1"])?;
+        let raw = raw::Driver::load(library, &found.path)?;
+        let mut cuda = Cuda { raw, version: 0, found };
         // SAFETY: cuInit takes no pointer; the version goes into a field of this struct.
         unsafe {
             cuda.check("cuInit", (cuda.raw.cuInit)(0))?;
@@ -173,6 +215,11 @@ impl Gpu {
         Elsewhere { set: self.cuda.raw.cuCtxSetCurrent, context: self.context }
     }
 
+    /// The driver that it was opened by.
+    pub fn driver(&self) -> &Cuda {
+        &self.cuda
+    }
+
     pub fn attribute(&self, which: i32) -> Result<i32, CudaError> {
         let mut value = 0;
         // SAFETY: the value is written to a local.
@@ -262,8 +309,11 @@ impl Gpu {
         self.make_current()?;
         // SAFETY: the other context is alive.
         let code = unsafe { (self.cuda.raw.cuCtxEnablePeerAccess)(other.context, 0) };
-        // 704: it was enabled before.
-        if code == 704 { Ok(()) } else { self.cuda.check("cuCtxEnablePeerAccess", code) }
+        if code == result::PEER_ACCESS_ALREADY_ENABLED {
+            Ok(())
+        } else {
+            self.cuda.check("cuCtxEnablePeerAccess", code)
+        }
     }
 
     /// A dma-buf of all of `memory`, for other devices to reach it: a file descriptor, owned by the caller.
@@ -391,9 +441,9 @@ impl Stream {
 
     /// Whether everything is done.
     pub fn is_idle(&self) -> Result<bool, CudaError> {
-        // SAFETY: the stream is alive. 600: not ready.
+        // SAFETY: the stream is alive.
         match unsafe { (self.cuda.raw.cuStreamQuery)(self.stream) } {
-            600 => Ok(false),
+            result::NOT_READY => Ok(false),
             code => self.cuda.check("cuStreamQuery", code).map(|()| true),
         }
     }
@@ -582,10 +632,13 @@ mod tests {
         assert_eq!(show_uuid(&bytes), "GPU-00112233-4455-6677-8899-aabbccddeeff");
     }
 
-    /// What is launched by name is in the compiled file.
+    /// The compiled file says which source it was made of.
     #[test]
     fn the_kernels_are_those_of_their_source() {
+        use sha2::{Digest, Sha256};
         let (source, compiled) = (include_str!("kernels.cu"), include_str!("kernels.ptx"));
+        let hash: String = Sha256::digest(source).iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(compiled.lines().next(), Some(format!("// kernels.cu {hash}").as_str()), "run make kernels");
         let names = source.split("__global__ void ").skip(1).filter_map(|s| s.split('(').next());
         let mut n = 0;
         for name in names {

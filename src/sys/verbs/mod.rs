@@ -168,8 +168,8 @@ const ACCESS: c_int = raw::ACCESS_LOCAL_WRITE | raw::ACCESS_REMOTE_WRITE | raw::
 impl Rdma {
     /// Opens `device`, registers memory, and makes `qps` queue pairs with room for `depth` requests each.
     pub fn open(device: &str, source: Source, qps: usize, depth: u32) -> Result<Self, VerbsError> {
-        let (library, path) = dl::open(&["libibverbs.so.1"])?;
-        let verbs = Verbs::load(library, &path)?;
+        let (library, found) = dl::open(&["libibverbs.so.1"])?;
+        let verbs = Verbs::load(library, &found.path)?;
         let context = open_device(&verbs, device)?;
         // SAFETY: `context` is open; the attribute struct has room beyond what any library writes (see raw).
         let (rc, attr) = unsafe {

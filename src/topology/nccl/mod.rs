@@ -20,6 +20,9 @@ pub struct Nccl {
     pub version: String,
     /// The library that was opened.
     pub path: String,
+    /// Why that one of those that are there.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub why: String,
     /// Of the communicator: ranks, and nodes.
     pub ranks: u32,
     pub nodes: u32,

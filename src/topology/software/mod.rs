@@ -2,7 +2,6 @@
 //!
 //! Types and readers of files; loading a library is the probe's business, for it runs the library's code.
 
-mod elf;
 mod toolkit;
 
 use std::collections::BTreeMap;
@@ -14,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::topology::{SysRoot, os};
 use crate::unit::Bytes;
 
-pub use elf::{Elf, ElfError, elf};
+pub use crate::sys::elf::{Elf, ElfError, elf};
 pub use toolkit::{Version, architecture, cuda_of, driver_of, net_plugins, newest_cuda, oldest_cuda, oldest_driver};
 
 /// One kind of software in an image, such as NCCL, with every file of it.

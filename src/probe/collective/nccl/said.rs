@@ -10,6 +10,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Child;
+use crate::id::clean;
 use crate::sys::environment;
 use crate::sys::nccl::{Nccl, NcclError, show_version};
 use crate::topology::{self, Class, Log};
@@ -29,6 +30,8 @@ pub(super) struct Kept {
 struct Files {
     log: OwnedFd,
     topology: OwnedFd,
+    /// What the user had set of these settings: variable and value.
+    replaced: Vec<(&'static str, String)>,
 }
 
 impl Kept {
@@ -37,11 +40,24 @@ impl Kept {
         child.kept(|| Kept { files: Files::listen(), nccl: RefCell::default(), log: RefCell::default() })
     }
 
-    pub(super) fn nccl(&self) -> Result<Rc<Nccl>, NcclError> {
+    /// That the user's own settings of NCCL's log do not hold here.
+    pub(super) fn note(&self) -> Option<String> {
+        let replaced = &self.files.as_ref().ok()?.replaced;
+        let all: Vec<String> = replaced.iter().map(|(name, value)| format!("{name}={}", clean(value))).collect();
+        (!all.is_empty()).then(|| {
+            format!(
+                "{} set by you: not used here, gonogo reads NCCL's log itself, and no file of yours was written",
+                all.join(", ")
+            )
+        })
+    }
+
+    /// The library that fits a driver of this version of CUDA.
+    pub(super) fn nccl(&self, driver: i32) -> Result<Rc<Nccl>, NcclError> {
         if let Some(nccl) = &*self.nccl.borrow() {
             return Ok(nccl.clone());
         }
-        let nccl = Nccl::load()?;
+        let nccl = Nccl::load(Some(driver))?;
         *self.nccl.borrow_mut() = Some(nccl.clone());
         Ok(nccl)
     }
@@ -66,11 +82,18 @@ impl Files {
             let made = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC);
             made.map_err(|e| format!("no memory for what NCCL says: {e}"))
         };
-        let files = Files { log: file("nccl-log")?, topology: file("nccl-topology")? };
-        environment::set("NCCL_DEBUG", "INFO");
-        environment::set("NCCL_DEBUG_SUBSYS", "INIT,ENV,NET,GRAPH,TUNING");
-        environment::set("NCCL_DEBUG_FILE", path(&files.log));
-        environment::set("NCCL_TOPO_DUMP_FILE", path(&files.topology));
+        let mut files = Files { log: file("nccl-log")?, topology: file("nccl-topology")?, replaced: Vec::new() };
+        let (log, topology) = (path(&files.log), path(&files.topology));
+        for (name, value) in [
+            ("NCCL_DEBUG", "INFO"),
+            ("NCCL_DEBUG_SUBSYS", "INIT,ENV,NET,GRAPH,TUNING"),
+            ("NCCL_DEBUG_FILE", &log),
+            ("NCCL_TOPO_DUMP_FILE", &topology),
+        ] {
+            let user = std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
+            files.replaced.extend(user.map(|v| (name, v)));
+            environment::set(name, value);
+        }
         Ok(files)
     }
 }
@@ -173,7 +196,8 @@ pub(super) fn facts(
 ) -> topology::Nccl {
     let mut out = topology::Nccl {
         version: show_version(nccl.version),
-        path: nccl.path.clone(),
+        path: nccl.found.path.clone(),
+        why: nccl.found.why.clone(),
         ranks,
         nodes,
         network: log.network.clone(),

@@ -5,7 +5,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use elf::ElfStream;
-use elf::abi::{DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_SONAME, EM_AARCH64, EM_X86_64};
+use elf::abi::{
+    DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_SONAME, EM_386, EM_AARCH64, EM_PPC64, EM_RISCV, EM_X86_64, PT_LOAD,
+};
 use elf::endian::AnyEndian;
 use elf::file::Class;
 
@@ -14,6 +16,8 @@ use elf::file::Class;
 pub struct Elf {
     /// For another processor, or another size of addresses: no program here loads it.
     pub foreign: bool,
+    /// The processor that it is for, such as `aarch64`; its number in elf.h where that is not known here.
+    pub processor: String,
     /// The name that programs are linked with.
     pub soname: Option<String>,
     /// Libraries that it needs.
@@ -51,6 +55,21 @@ pub enum ElfError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path} is no shared library: {message}")]
     Junk { path: PathBuf, message: String },
+    #[error("{path} is cut short: its headers speak of {wants} bytes, and it has {has}")]
+    Short { path: PathBuf, has: u64, wants: u64 },
+}
+
+impl ElfError {
+    /// What is wrong, without the file's name.
+    pub fn reason(&self) -> String {
+        match self {
+            ElfError::Io { source, .. } => source.to_string(),
+            ElfError::Junk { message, .. } => format!("no shared library: {message}"),
+            ElfError::Short { has, wants, .. } => {
+                format!("cut short: its headers speak of {wants} bytes, and it has {has}")
+            }
+        }
+    }
 }
 
 /// The processor of this build.
@@ -73,10 +92,38 @@ const MAX_GAP: u64 = 4096;
 /// Reads the headers of a shared library; of GPU code the entries' heads alone, whatever its size.
 pub fn elf(path: &Path) -> Result<Elf, ElfError> {
     let io = |source| ElfError::Io { path: path.to_owned(), source };
+    let (mut out, places) = headers(path)?;
+    let mut file = File::open(path).map_err(io)?;
+    for (offset, size) in places {
+        gpu_code(&mut file, offset, offset.saturating_add(size), &mut out).map_err(io)?;
+    }
+    for list in [&mut out.code, &mut out.ptx] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    Ok(out)
+}
+
+/// Reads the headers alone, and looks for no GPU code.
+pub fn head(path: &Path) -> Result<Elf, ElfError> {
+    headers(path).map(|(out, _)| out)
+}
+
+/// The headers, and where code for GPUs lies in the file: offset and size.
+fn headers(path: &Path) -> Result<(Elf, Vec<(u64, u64)>), ElfError> {
+    let io = |source| ElfError::Io { path: path.to_owned(), source };
     let junk = |e: elf::ParseError| ElfError::Junk { path: path.to_owned(), message: e.to_string() };
-    let mut stream: ElfStream<AnyEndian, File> = ElfStream::open_stream(File::open(path).map_err(io)?).map_err(junk)?;
-    let mut out =
-        Elf { foreign: stream.ehdr.class != Class::ELF64 || stream.ehdr.e_machine != MACHINE, ..Elf::default() };
+    let file = File::open(path).map_err(io)?;
+    let has = file.metadata().map_err(io)?.len();
+    let mut stream: ElfStream<AnyEndian, File> = ElfStream::open_stream(file).map_err(junk)?;
+    // What is mapped beyond the end of the file kills the process that reads it: the loader does not look.
+    let wants = stream.segments().iter().filter(|s| s.p_type == PT_LOAD);
+    let wants = wants.map(|s| s.p_offset.saturating_add(s.p_filesz)).max().unwrap_or(0);
+    if wants > has {
+        return Err(ElfError::Short { path: path.to_owned(), has, wants });
+    }
+    let foreign = stream.ehdr.class != Class::ELF64 || stream.ehdr.e_machine != MACHINE;
+    let mut out = Elf { foreign, processor: processor(stream.ehdr.e_machine), ..Elf::default() };
     let mut names = Vec::new();
     if let Some(table) = stream.dynamic().map_err(junk)? {
         for entry in table.iter() {
@@ -103,15 +150,18 @@ pub fn elf(path: &Path) -> Result<Elf, ElfError> {
         let header = stream.section_header_by_name(name).map_err(junk)?;
         places.extend(header.map(|h| (h.sh_offset, h.sh_size)));
     }
-    let mut file = File::open(path).map_err(io)?;
-    for (offset, size) in places {
-        gpu_code(&mut file, offset, offset.saturating_add(size), &mut out).map_err(io)?;
+    Ok((out, places))
+}
+
+fn processor(machine: u16) -> String {
+    match machine {
+        EM_X86_64 => "x86_64".to_owned(),
+        EM_AARCH64 => "aarch64".to_owned(),
+        EM_386 => "i386".to_owned(),
+        EM_PPC64 => "ppc64".to_owned(),
+        EM_RISCV => "riscv".to_owned(),
+        other => format!("processor {other}"),
     }
-    for list in [&mut out.code, &mut out.ptx] {
-        list.sort_unstable();
-        list.dedup();
-    }
-    Ok(out)
 }
 
 /// Walks containers from `at` to `end`. What does not look like one ends the walk: what was read until then counts.
@@ -225,6 +275,10 @@ mod tests {
         let text = elf(Path::new("/proc/self/status")).err().map(|e| e.to_string()).unwrap_or_default();
         assert!(text.contains("/proc/self/status"), "{text}");
         assert!(matches!(elf(Path::new("/nowhere")), Err(ElfError::Io { .. })));
+        let path = dir.path().join("cut");
+        let bytes = std::fs::read("/proc/self/exe").unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 3]).unwrap();
+        assert!(matches!(head(&path), Err(ElfError::Short { .. } | ElfError::Junk { .. })), "{:?}", head(&path));
     }
 
     proptest::proptest! {
