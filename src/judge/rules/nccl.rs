@@ -8,7 +8,7 @@ use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::Facts;
 use crate::measure::{self, stats};
 use crate::record::{OutcomeLine, Record};
-use crate::topology::{Machine, Nccl};
+use crate::topology::{Machine, Nccl, Way};
 use crate::unit::Unit;
 
 /// Variables that take a decision from NCCL which it makes better, or switch off what it needs.
@@ -123,7 +123,7 @@ fn of_communicator(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
         unused(n, m, &rdma, add);
     }
     shared(n, add);
-    if let Some(channels) = n.transports.iter().find(|(t, _)| t.starts_with("SHM")).map(|(_, c)| c) {
+    if let Some(channels) = n.transports.iter().find(|(t, _)| matches!(t, Way::Shm(_))).map(|(_, c)| c) {
         let nvlinks = machine
             .and_then(|m| m.nvidia.as_ref())
             .is_some_and(|n| n.gpus.iter().any(|g| g.nvlinks.iter().any(|l| l.active)));

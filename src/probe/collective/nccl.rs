@@ -264,8 +264,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         child.outcome(&start_case(&args.topology, ranks as u32), Outcome::Measured(measured))?;
     }
     let free = hellos.iter().map(|h| h.free).min().unwrap_or(0);
-    let class =
-        Class::of(&seen.iter().flat_map(|s| s.transports.keys().map(String::as_str)).collect::<Vec<_>>(), log.nvls);
+    let class = Class::of(seen.iter().flat_map(|s| s.transports.keys()), log.nvls);
     let net = adapters(topology.as_ref().ok(), class, if is_split(&args.topology) { 1 } else { each });
     let worker = Worker { session: &session, comm, seed: child.step.seed, each, rank };
     let budget = child.share(args.tests.len() + 8);
