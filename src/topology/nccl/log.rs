@@ -50,7 +50,7 @@ pub struct Log {
     /// Devices of the network that this process sends through.
     pub sends_by: BTreeSet<u32>,
     pub ring: Vec<u32>,
-    /// GPUs that no adapter is near enough for, as far as their distances were said.
+    /// GPUs and devices that are too far from each other for GPUDirect, where it matters.
     pub far: Vec<Far>,
     pub warnings: Vec<String>,
     /// What it expects of each operation by algorithm and protocol.

@@ -54,7 +54,7 @@ pub struct Nccl {
     /// Network plugins that were found and do not serve.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Refused>,
-    /// GPUs that no adapter is near enough for, to be read and written by it; as far as told.
+    /// GPUs and adapters that are too far from each other for GPUDirect RDMA, where it matters; as far as told.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub far: Vec<Far>,
     /// What it warned of, without repetition; the first few.
@@ -90,14 +90,13 @@ pub enum Refusal {
     NotInitialised,
 }
 
-/// A GPU without an adapter near enough for GPUDirect RDMA.
+/// A GPU that an adapter is too far from for GPUDirect RDMA.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Far {
     /// As NCCL names it: up to 2.23 by its bus (`ca000`), then by its rank.
     pub gpu: String,
-    /// The nearest adapter.
     pub device: String,
-    /// How far that is, and the farthest that GPUDirect is used at: steps that NCCL's versions number differently.
+    /// How far it is, and the farthest that GPUDirect is used at: steps that NCCL's versions number differently.
     pub distance: u32,
     pub allowed: u32,
 }

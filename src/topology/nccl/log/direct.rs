@@ -1,6 +1,6 @@
 //! The network's devices, and which of them reach the GPUs' memory by themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::topology::nccl::log::{LONGEST, Log, MOST, kept};
 use crate::topology::nccl::{Far, NetDevice};
@@ -15,6 +15,9 @@ pub struct Distance {
     allowed: u32,
     direct: bool,
 }
+
+/// More pairs than this tell nothing new.
+const PAIRS: usize = 64;
 
 /// `[0]mlx5_0:1/IB [1]mlx5_1:1/IB/SHARP [RO]; OOB eth0:10.0.0.1<0>`
 pub fn devices(log: &mut Log, list: &str) {
@@ -57,7 +60,11 @@ pub fn line(log: &mut Log, rest: &str) {
         {
             device.gdr = Some(direct);
         }
-    } else if let Some(distance) = distance(of, direct).filter(|_| log.distances.len() < MOST) {
+    } else if let Some(distance) = distance(of, direct)
+        && log.distances.len() < PAIRS * PAIRS
+        && !log.distances.contains(&distance)
+    {
+        // Each channel says it again.
         log.distances.push(distance);
     }
 }
@@ -86,23 +93,27 @@ fn distance(of: &str, direct: bool) -> Option<Distance> {
     (!gpu.is_empty()).then_some(Distance { gpu, device, distance, allowed, direct })
 }
 
-/// GPUs that are too far from every device: with many adapters each GPU is far from most of them, and near to its own.
+/// Pairs that are too far from each other and matter: a GPU that is near to no device at all (with many devices each GPU is far from
+/// most of them, and near to its own), and those of the devices that this rank sends through.
 pub fn finish(log: &mut Log) {
-    let mut nearest: BTreeMap<&str, Option<&Distance>> = BTreeMap::new();
-    for d in &log.distances {
-        let best = nearest.entry(&d.gpu).or_insert(Some(d));
-        if d.direct {
-            *best = None;
-        } else if best.is_some_and(|b| d.distance < b.distance) {
-            *best = Some(d);
+    let reached: BTreeSet<&str> = log.distances.iter().filter(|d| d.direct).map(|d| d.gpu.as_str()).collect();
+    let paired = |d: &Distance| log.distances.iter().any(|o| o.direct && (&o.gpu, o.device) == (&d.gpu, d.device));
+    let mut nearest: BTreeMap<&str, &Distance> = BTreeMap::new();
+    for d in log.distances.iter().filter(|d| !reached.contains(d.gpu.as_str())) {
+        let best = nearest.entry(&d.gpu).or_insert(d);
+        if d.distance < best.distance {
+            *best = d;
         }
     }
+    let sends = log.distances.iter().filter(|d| log.sends_by.contains(&d.device) && !d.direct && !paired(d));
     let name = |number: u32| log.numbers.get(&number).cloned().unwrap_or_else(|| number.to_string());
-    let far = nearest.into_values().flatten().map(|d| Far {
-        gpu: d.gpu.clone(),
-        device: name(d.device),
-        distance: d.distance,
-        allowed: d.allowed,
-    });
-    log.far = far.collect();
+    let mut far: Vec<Far> = Vec::new();
+    for d in nearest.into_values().chain(sends) {
+        let (gpu, device) = (d.gpu.clone(), name(d.device));
+        let pair = Far { gpu, device, distance: d.distance, allowed: d.allowed };
+        if far.len() < PAIRS && !far.contains(&pair) {
+            far.push(pair);
+        }
+    }
+    log.far = far;
 }
