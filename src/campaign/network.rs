@@ -207,10 +207,10 @@ pub(super) fn rail_collective(record: &Record, plan: &CheckPlan, plane: &Plane, 
     Some(Step { rail: Some(rail.to_owned()), groups: vec![nodes], ..step })
 }
 
-/// The RDMA devices that every node has, with an active port.
+/// The RDMA devices that every node has, with an active port and reliable connections.
 pub(super) fn devices(machines: &[(NodeName, Machine)]) -> Vec<String> {
-    let everywhere = |d: &&str| machines.iter().all(|(_, m)| m.active_rdma().any(|other| other == *d));
-    let first = machines.first().map(|(_, m)| m.active_rdma().filter(everywhere).map(str::to_owned).collect());
+    let everywhere = |d: &&str| machines.iter().all(|(_, m)| m.connected_rdma().any(|other| other == *d));
+    let first = machines.first().map(|(_, m)| m.connected_rdma().filter(everywhere).map(str::to_owned).collect());
     first.unwrap_or_default()
 }
 

@@ -145,6 +145,56 @@ pub struct IbDevice {
     pub ports: Vec<IbPort>,
 }
 
+/// A network whose adapters have no reliable-connected queue pairs: programs reach it through libfabric, NCCL through a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Connectionless {
+    /// Amazon's: datagrams and its own SRD only (rdma-core, providers/efa: `IBV_QPT_UD` and `IBV_QPT_DRIVER`).
+    Efa,
+    /// HPE's Slingshot, by Cassini adapters.
+    Slingshot,
+    /// Cisco's: datagrams only (`IBV_NODE_USNIC_UDP`).
+    Usnic,
+}
+
+impl Connectionless {
+    /// By the kernel driver behind the device: EFA's is `efa`, Cassini's `cxi_ss1` (before its rename `cxi_core`), and that of usNIC's
+    /// functions `usnic_verbs`, of the card itself `enic`.
+    fn of(driver: Option<&str>) -> Option<Self> {
+        match driver? {
+            "efa" => Some(Connectionless::Efa),
+            "cxi_ss1" | "cxi_core" => Some(Connectionless::Slingshot),
+            "usnic_verbs" | "enic" => Some(Connectionless::Usnic),
+            _ => None,
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Connectionless::Efa => "EFA",
+            Connectionless::Slingshot => "Slingshot",
+            Connectionless::Usnic => "usNIC",
+        }
+    }
+
+    /// What NCCL reaches it by, if anything does.
+    pub const fn plugin(self) -> Option<&'static str> {
+        match self {
+            Connectionless::Efa | Connectionless::Slingshot => Some("aws-ofi-nccl"),
+            Connectionless::Usnic => None,
+        }
+    }
+}
+
+impl IbDevice {
+    pub fn connectionless(&self) -> Option<Connectionless> {
+        Connectionless::of(self.driver.as_deref())
+    }
+
+    fn is_active(&self) -> bool {
+        self.ports.iter().any(|p| p.state.as_deref() == Some("ACTIVE"))
+    }
+}
+
 /// What a RoCE adapter does against loss, by traffic class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -285,10 +335,26 @@ impl Machine {
         allowed.min(quota).max(1)
     }
 
-    /// RDMA devices with an active port.
+    /// RDMA devices with an active port. EFA's driver reports every port as active, whatever its link does: nothing better is
+    /// to be had from /sys/class/infiniband.
     pub fn active_rdma(&self) -> impl Iterator<Item = &str> {
-        let active = |d: &&IbDevice| d.ports.iter().any(|p| p.state.as_deref() == Some("ACTIVE"));
-        self.infiniband.iter().filter(active).map(|d| d.name.as_str())
+        self.infiniband.iter().filter(|d| d.is_active()).map(|d| d.name.as_str())
+    }
+
+    /// Those of `active_rdma` that have reliable connections, which is what NCCL's own network and the verbs tests need.
+    pub fn connected_rdma(&self) -> impl Iterator<Item = &str> {
+        let connected = |d: &&IbDevice| d.is_active() && d.connectionless().is_none();
+        self.infiniband.iter().filter(connected).map(|d| d.name.as_str())
+    }
+
+    /// Adapters that are up and have none: RDMA devices, and interfaces whose driver makes no RDMA device (Slingshot's).
+    pub fn connectionless(&self) -> impl Iterator<Item = (&str, Connectionless)> {
+        let devices = self.infiniband.iter().filter(|d| d.is_active());
+        let devices = devices.filter_map(|d| Some((d.name.as_str(), d.connectionless()?)));
+        let of_nic = |n: &Nic| Connectionless::of(n.driver.as_deref()).filter(|c| *c == Connectionless::Slingshot);
+        let nics = self.nics.iter().filter(|n| n.state.as_deref() == Some("up"));
+        let cassini = self.infiniband.iter().all(|d| d.connectionless() != Some(Connectionless::Slingshot));
+        devices.chain(nics.filter(move |_| cassini).filter_map(move |n| Some((n.name.as_str(), of_nic(n)?))))
     }
 
     /// Physical cores among the usable threads.

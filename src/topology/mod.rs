@@ -22,7 +22,8 @@ pub use fabric::{FabricError, Leaf, parse_topology_conf, read_topology};
 pub use filesystem::{Filesystem, Mount, mount_of};
 pub use machine::*;
 pub use nccl::{
-    Choice, Log, Nccl, NcclTopology, NetDevice, TopologyCpu, TopologyGpu, TopologyNet, parse_log, parse_topology,
+    Choice, Direct, Far, Log, Nccl, NcclTopology, NetDevice, P2p, Prediction, Refusal, Refused, SOCKETS, TopologyCpu,
+    TopologyGpu, TopologyNet, VERBS, Way, parse_log, parse_topology,
 };
 pub use nvidia::{Clocks, FabricState, Gpu, GpuProcess, NvLink, Nvidia, PcieState, Remapped, Xid, nvidia, throttled};
 pub use rdma::gids;

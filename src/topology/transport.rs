@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::topology::gpu_spec_named;
+use crate::topology::{Direct, SOCKETS, Way, gpu_spec_named};
 
 /// A transport's class: expectations belong to it, not to the GPU alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,23 +24,36 @@ pub enum Class {
 }
 
 impl Class {
-    /// Of the ways of all channels, by their names in NCCL's log; the slowest way decides.
-    pub fn of(transports: &[&str], nvls: Option<bool>) -> Class {
-        let any = |test: &dyn Fn(&str) -> bool| transports.iter().any(|t| test(t));
-        if any(&|t| t.starts_with("NET/Socket")) {
-            Class::Socket
-        } else if any(&|t| t.starts_with("NET/") && !t.contains("GDRDMA")) {
-            Class::Net
-        } else if any(&|t| t.starts_with("NET/")) {
-            Class::NetDirect
-        } else if any(&|t| t.starts_with("SHM")) {
-            Class::Host
-        } else if !any(&|t| t.starts_with("P2P")) {
-            Class::Alone
-        } else if nvls == Some(true) {
-            Class::Nvls
-        } else {
-            Class::Peer
+    /// Of the ways of all channels; the slowest way decides. `nvls` says whether the switches could add up.
+    pub fn of<'a>(ways: impl IntoIterator<Item = &'a Way>, nvls: Option<bool>) -> Class {
+        let slowest = ways.into_iter().filter_map(Class::of_way).min_by_key(|c| c.rank()).unwrap_or(Class::Alone);
+        // NCCL has both then, and takes for each size what it thinks is faster.
+        if slowest == Class::Peer && nvls == Some(true) { Class::Nvls } else { slowest }
+    }
+
+    /// `None` where a way says nothing of what is fast: one that is not known, or what the network's switches add up beside it.
+    fn of_way(way: &Way) -> Option<Class> {
+        match way {
+            Way::Net { network, .. } if network == SOCKETS => Some(Class::Socket),
+            Way::Net { direct: Direct::No, .. } => Some(Class::Net),
+            Way::Net { .. } => Some(Class::NetDirect),
+            Way::Shm(_) => Some(Class::Host),
+            Way::P2p { .. } => Some(Class::Peer),
+            Way::Nvls => Some(Class::Nvls),
+            Way::CollNet { .. } | Way::Other(_) => None,
+        }
+    }
+
+    /// The slowest first.
+    const fn rank(self) -> u8 {
+        match self {
+            Class::Socket => 0,
+            Class::Net => 1,
+            Class::NetDirect => 2,
+            Class::Host => 3,
+            Class::Peer => 4,
+            Class::Nvls => 5,
+            Class::Alone => 6,
         }
     }
 
@@ -127,12 +140,16 @@ mod tests {
 
     #[test]
     fn the_slowest_way_decides() {
-        assert_eq!(Class::of(&["P2P/CUMEM", "NET/IB/0/GDRDMA"], Some(true)), Class::NetDirect);
-        assert_eq!(Class::of(&["NET/IB/0/GDRDMA", "NET/IB/1"], None), Class::Net);
-        assert_eq!(Class::of(&["P2P/IPC"], Some(true)), Class::Nvls);
-        assert_eq!(Class::of(&["P2P/IPC", "SHM/direct"], Some(false)), Class::Host);
-        assert_eq!(Class::of(&["NET/Socket/0"], None), Class::Socket);
-        assert_eq!(Class::of(&[], Some(true)), Class::Alone);
+        let of = |ways: &[&str], nvls| Class::of(&ways.iter().map(|w| Way::of(w)).collect::<Vec<_>>(), nvls);
+        assert_eq!(of(&["P2P/CUMEM", "NET/IB/0/GDRDMA"], Some(true)), Class::NetDirect);
+        assert_eq!(of(&["NET/IB/0/GDRDMA", "NET/IB/1"], None), Class::Net);
+        assert_eq!(of(&["NET/AWS Libfabric/0/GDRDMA", "NVLS"], Some(true)), Class::NetDirect);
+        assert_eq!(of(&["P2P/IPC"], Some(true)), Class::Nvls);
+        assert_eq!(of(&["P2P/IPC", "SHM/direct"], Some(false)), Class::Host);
+        assert_eq!(of(&["NET/Socket/0"], None), Class::Socket);
+        assert_eq!(of(&["NVLS"], Some(true)), Class::Nvls);
+        assert_eq!(of(&["P2P/MNNVL", "NVLS"], Some(false)), Class::Peer);
+        assert_eq!(of(&[], Some(true)), Class::Alone);
     }
 
     #[test]

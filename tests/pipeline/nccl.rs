@@ -55,7 +55,7 @@ fn said() -> Nccl {
         nodes: 1,
         network: Some("IB".into()),
         devices: vec![device(0), device(1)],
-        transports: [("P2P/CUMEM".to_owned(), 8)].into(),
+        transports: [("P2P/CUMEM".into(), 8)].into(),
         ring: vec![0, 1, 2, 3],
         topology: Some(NcclTopology { cpus: vec![cpu(0), cpu(1)] }),
         ..Nccl::default()
@@ -97,7 +97,7 @@ pub fn provoke(code: &str) -> Option<Record> {
             (n.ranks, n.nodes) = (8, 2);
             n.sends_by = (0..8).map(|r| (r, vec![0])).collect();
         }
-        "NCL-005" => n.transports = [("SHM/direct".to_owned(), 2)].into(),
+        "NCL-005" => n.transports = [("SHM/direct".into(), 2)].into(),
         "NCL-006" => n.ring = vec![0, 2, 1, 3],
         "NCL-007" => {
             n.settings = vec![("NCCL_NET_PLUGIN".into(), "aws-ofi".into())];
@@ -157,7 +157,7 @@ fn nvlinks_change_what_a_ring_and_shared_memory_mean() {
     m.nvidia.iter_mut().flat_map(|n| &mut n.gpus).for_each(|g| g.nvlinks.clone_from(&links));
     let mut n = said();
     n.ring = vec![0, 2, 1, 3];
-    n.transports = [("SHM/direct".to_owned(), 2)].into();
+    n.transports = [("SHM/direct".into(), 2)].into();
     let found: Vec<String> = against(&record(m, n)).into_iter().filter(|f| f.starts_with("NCL")).collect();
     assert_eq!(found, ["NCL-005 collective-2: 2 channels by SHM, though the GPUs have NVLinks"]);
 }

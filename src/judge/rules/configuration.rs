@@ -62,7 +62,7 @@ pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, String)) {
             add("ENV-012", format!("NCCL_IB_GID_INDEX={}", clean(text)));
         }
     }
-    if let (Some("1"), Some(device)) = (set("NCCL_IB_DISABLE"), m.active_rdma().next()) {
+    if let (Some("1"), Some(device)) = (set("NCCL_IB_DISABLE"), m.connected_rdma().next()) {
         add("ENV-013", format!("NCCL_IB_DISABLE=1, and {device} has an active port"));
     }
     if let (false, Some(false)) = (devices.is_empty(), m.uverbs) {

@@ -1,5 +1,7 @@
 //! What NCCL says of itself -> findings.
 
+mod network;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::hostlist;
@@ -8,7 +10,7 @@ use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::Facts;
 use crate::measure::{self, stats};
 use crate::record::{OutcomeLine, Record};
-use crate::topology::{Machine, Nccl};
+use crate::topology::{Machine, Nccl, Way};
 use crate::unit::Unit;
 
 /// Variables that take a decision from NCCL which it makes better, or switch off what it needs.
@@ -110,20 +112,10 @@ type Add<'a> = &'a mut dyn FnMut(&'static str, Option<Severity>, String);
 fn of_communicator(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
     // On one node the network carries nothing yet: what is wrong with it is a warning.
     let alone = (n.nodes == 1).then_some(Severity::Warn);
-    let rdma: Vec<&str> = machine.map(|m| m.active_rdma().collect()).unwrap_or_default();
-    if let (Some("Socket"), Some(device)) = (n.network.as_deref(), rdma.first()) {
-        add("NCL-001", alone, format!("it uses sockets, and {} has an active port", clean(device)));
-    }
-    let without: Vec<String> =
-        n.devices.iter().filter(|d| d.gdr == Some(false)).map(|d| clean(&d.name).into_owned()).collect();
-    if !without.is_empty() && n.network.as_deref() != Some("Socket") {
-        add("NCL-002", alone, format!("GPU Direct RDMA is disabled for {}", without.join(", ")));
-    }
-    if let (Some("IB"), Some(m)) = (n.network.as_deref(), machine) {
-        unused(n, m, &rdma, add);
-    }
-    shared(n, add);
-    if let Some(channels) = n.transports.iter().find(|(t, _)| t.starts_with("SHM")).map(|(_, c)| c) {
+    network::findings(n, machine, alone, add);
+    let shared = n.transports.iter().filter(|(w, _)| matches!(w, Way::Shm(_))).map(|(_, c)| *c);
+    let channels = shared.fold(0, u32::saturating_add);
+    if channels > 0 {
         let nvlinks = machine
             .and_then(|m| m.nvidia.as_ref())
             .is_some_and(|n| n.gpus.iter().any(|g| g.nvlinks.iter().any(|l| l.active)));
@@ -133,16 +125,6 @@ fn of_communicator(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
     if n.nodes == 1 {
         ring(n, machine, add);
         placed(n, add);
-    }
-    let asked = n.settings.iter().find(|(k, v)| k == "NCCL_NET_PLUGIN" && v != "none");
-    if let (Some((_, wanted)), true) = (asked, n.plugins.iter().any(|(_, loaded)| !loaded)) {
-        let missing: Vec<String> = n.plugins.iter().filter(|(_, l)| !l).map(|(p, _)| clean(p).into_owned()).collect();
-        let used = n.network.as_deref().unwrap_or("nothing");
-        add(
-            "NCL-007",
-            None,
-            format!("NCCL_NET_PLUGIN={}, not loaded: {}; it uses {}", clean(wanted), missing.join(", "), clean(used)),
-        );
     }
     let switched = machine.and_then(|m| m.nvidia.as_ref()).is_some_and(|n| {
         let fit = |g: &crate::topology::Gpu| {
@@ -156,43 +138,6 @@ fn of_communicator(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
     if !n.warnings.is_empty() {
         let shown: Vec<String> = n.warnings.iter().take(3).map(|w| format!("`{}`", clean(w))).collect();
         add("NCL-011", None, shown.join(", "));
-    }
-}
-
-/// Adapters as fast as those that NCCL uses, and that it leaves alone.
-fn unused(n: &Nccl, m: &Machine, rdma: &[&str], add: Add<'_>) {
-    let rate = |name: &str| m.infiniband.iter().find(|d| d.name == name)?.ports.iter().find_map(|p| p.rate.as_deref());
-    // Merged adapters are called `mlx5_0+mlx5_1`.
-    let used: HashSet<&str> = n.devices.iter().flat_map(|d| d.name.split('+')).collect();
-    // A slower adapter is another network, which NCCL does well to leave alone.
-    let like = |d: &&str| !used.contains(d) && used.iter().any(|u| rate(u).is_some() && rate(u) == rate(d));
-    let idle: Vec<&str> = rdma.iter().copied().filter(like).collect();
-    if !idle.is_empty() {
-        let known: Vec<&str> = used.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-        let (idle, known) = (clean(&idle.join(", ")).into_owned(), clean(&known.join(", ")).into_owned());
-        add("NCL-003", None, format!("{idle} not used; used are {known}"));
-    }
-}
-
-/// Ranks of a node that send through one adapter while another has nothing to do.
-fn shared(n: &Nccl, add: Add<'_>) {
-    let each = n.ranks.checked_div(n.nodes).unwrap_or(0);
-    let there = n.devices.len();
-    if n.nodes < 2 || each < 2 || there < 2 {
-        return;
-    }
-    for node in 0..n.nodes {
-        let ranks = node * each..(node + 1) * each;
-        let of_node: Vec<(&u32, &Vec<u32>)> = n.sends_by.iter().filter(|(r, _)| ranks.contains(r)).collect();
-        let used: BTreeSet<u32> = of_node.iter().flat_map(|(_, d)| d.iter().copied()).collect();
-        // A ring leaves a node by as many adapters as channels need: fewer than there are GPUs and adapters is a loss.
-        let could = there.min(each as usize);
-        if !of_node.is_empty() && used.len() < could {
-            let evidence =
-                format!("node {node} of {} sends by {} of {there} adapters, with {each} GPUs", n.nodes, used.len());
-            add("NCL-004", None, evidence);
-            return;
-        }
     }
 }
 

@@ -329,8 +329,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         if rank == 0 {
             // What it chose stands in the log of the communicator's first rank, which this is.
             let log = heard.log();
-            let ways: Vec<&str> = seen.iter().flat_map(|s| s.transports.keys().map(String::as_str)).collect();
-            let class = Class::of(&ways, log.nvls);
+            let class = Class::of(seen.iter().flat_map(|s| s.transports.keys()), log.nvls);
             let net = adapters(topology.as_ref().ok(), class, of_node);
             for (c, case) in cases.iter().enumerate() {
                 let own: Vec<Told> = told.iter().skip(c).step_by(communicators).cloned().collect();

@@ -15,6 +15,7 @@ pub(super) use counters::Counters;
 pub use gpu::gpu_pair_step;
 pub use rails::rails_step;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ use crate::measure::{
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::{Probe, ProbeError, affinity, step};
 use crate::sys::verbs::{self, Endpoint, Op, Port, Rdma, Source};
-use crate::topology::{Machine, SysRoot};
+use crate::topology::{Connectionless, Machine, SysRoot};
 use crate::unit::{Bytes, Unit};
 
 use engine::{DEPTH, End, MAX_QPS};
@@ -180,6 +181,23 @@ const SPARE: Duration = Duration::from_secs(2);
 /// The case that says why nothing is measured.
 const DEVICE: &str = "device";
 
+/// Why adapters that are up are left out: these tests are made of reliable connections, which theirs do not have.
+fn without_connections(machine: &Machine) -> Option<String> {
+    let mut by_kind: BTreeMap<Connectionless, Vec<&str>> = BTreeMap::new();
+    for (name, kind) in machine.connectionless() {
+        by_kind.entry(kind).or_default().push(name);
+    }
+    let told = by_kind.into_iter().map(|(kind, names)| {
+        let proof = match kind.plugin() {
+            Some(plugin) => format!("NCCL through its plugin ({plugin}) is what proves it"),
+            None => "nothing here proves it".to_owned(),
+        };
+        format!("{} ({}) has no reliable-connected queue pairs: {proof}", clean(&names.join(", ")), kind.name())
+    });
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
 impl Probe for RdmaProbe {
     fn name(&self) -> ProbeName {
         ProbeName::new("rdma")
@@ -198,19 +216,25 @@ impl Probe for RdmaProbe {
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
-        let active: Vec<&str> = machine.active_rdma().collect();
-        if active.is_empty() {
+        let connected: Vec<&str> = machine.connected_rdma().collect();
+        let waived = |why: String| step(self, plan, vec![DEVICE.to_owned()], why, 50);
+        let mut out: Vec<Step> = without_connections(machine).map(waived).into_iter().collect();
+        if connected.is_empty() && out.is_empty() {
             let why = match machine.infiniband.len() {
                 0 => "no RDMA device in /sys/class/infiniband".to_owned(),
                 n => format!("none of {n} RDMA devices has an active port"),
             };
-            return vec![step(self, plan, vec![DEVICE.to_owned()], why, 50)];
+            return vec![waived(why)];
+        }
+        if connected.is_empty() {
+            return out;
         }
         // Many adapters share the time of a few.
-        let each = plan.tier.pick(if active.len() > 2 { 55 } else { 150 }, 700, 2500);
+        let each = plan.tier.pick(if connected.len() > 2 { 55 } else { 150 }, 700, 2500);
         let host = |device: &&str| Step { ranks: 2, ..of_tests(plan, device, loopback_tests(device), each) };
-        let on_gpus = gpu::loopback_step(plan, &active, machine);
-        active.iter().map(host).chain([on_gpus]).collect()
+        out.extend(connected.iter().map(host));
+        out.push(gpu::loopback_step(plan, &connected, machine));
+        out
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {

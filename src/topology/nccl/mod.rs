@@ -2,6 +2,7 @@
 //! a line that is not understood is skipped.
 
 mod log;
+mod way;
 mod xml;
 
 use std::collections::BTreeMap;
@@ -9,7 +10,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use log::{Choice, Log, parse_log};
+pub use log::{Choice, Log, Prediction, parse_log};
+pub use way::{Direct, P2p, SOCKETS, VERBS, Way};
 pub use xml::{NcclTopology, TopologyCpu, TopologyGpu, TopologyNet, parse_topology};
 
 /// NCCL as one node's ranks saw it.
@@ -39,8 +41,9 @@ pub struct Nccl {
     /// Channels of collectives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<u32>,
-    /// How many channels go how: `P2P/CUMEM`, `SHM/direct`, `NET/IB/0/GDRDMA`.
-    pub transports: BTreeMap<String, u32>,
+    /// How many channels go how: `P2P/CUMEM`, `SHM/direct`, `NET/IB/0/GDRDMA`, `NVLS`.
+    #[schemars(with = "BTreeMap<String, u32>")]
+    pub transports: BTreeMap<Way, u32>,
     /// Devices of the network by the rank that sends through them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sends_by: BTreeMap<u32, Vec<u32>>,
@@ -48,9 +51,15 @@ pub struct Nccl {
     pub ring: Vec<u32>,
     /// Settings that were read from the environment, as NCCL tells them.
     pub settings: Vec<(String, String)>,
-    /// Plugins that were looked for: name, and whether it was loaded.
+    /// Network plugins that were looked for: name, and whether it was loaded.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub plugins: Vec<(String, bool)>,
+    /// Network plugins that were found and do not serve.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Refused>,
+    /// GPUs and adapters that are too far from each other for GPUDirect RDMA, where it matters; as far as told.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub far: Vec<Far>,
     /// What it warned of, without repetition; the first few.
     pub warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,4 +72,34 @@ pub struct NetDevice {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gdr: Option<bool>,
+}
+
+/// A network plugin that NCCL found and does without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refused {
+    pub name: String,
+    pub how: Refusal,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// The loader could not open it, or what it needs.
+    NotOpened,
+    /// It is made for another NCCL.
+    Unsupported,
+    /// It gave up, or found nothing that it could use.
+    NotInitialised,
+}
+
+/// A GPU that an adapter is too far from for GPUDirect RDMA.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Far {
+    /// As NCCL names it: up to 2.23 by its bus (`ca000`), then by its rank.
+    pub gpu: String,
+    pub device: String,
+    /// How far it is, and the farthest that GPUDirect is used at: steps that NCCL's versions number differently.
+    pub distance: u32,
+    pub allowed: u32,
 }

@@ -151,9 +151,11 @@ impl Drop for Heard<'_> {
 /// What of a rank's log all must know.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Seen {
-    pub(super) transports: BTreeMap<String, u32>,
+    pub(super) transports: BTreeMap<topology::Way, u32>,
     sends_by: BTreeSet<u32>,
     devices: Vec<topology::NetDevice>,
+    far: Vec<topology::Far>,
+    refused: Vec<topology::Refused>,
     warnings: Vec<String>,
 }
 
@@ -163,6 +165,8 @@ impl Seen {
             transports: log.transports.clone(),
             sends_by: log.sends_by.clone(),
             devices: log.devices.clone(),
+            far: log.far.clone(),
+            refused: log.refused.clone(),
             warnings: log.warnings.clone(),
         }
     }
@@ -225,6 +229,8 @@ pub(super) fn facts(
                 None => out.devices.push(device.clone()),
             }
         }
+        out.far.extend(s.far.iter().filter(|f| !out.far.contains(f)).cloned().collect::<Vec<_>>());
+        out.refused.extend(s.refused.iter().filter(|r| !out.refused.contains(r)).cloned().collect::<Vec<_>>());
         for warning in &s.warnings {
             if out.warnings.len() < 8 && !out.warnings.contains(warning) {
                 out.warnings.push(warning.clone());
