@@ -16,15 +16,18 @@ mod software;
 mod spec;
 mod sysroot;
 mod transport;
+mod wires;
 
 pub use cpu::parse_list as parse_cpu_list;
 pub use fabric::{FabricError, Leaf, parse_topology_conf, read_topology};
 pub use filesystem::{Filesystem, Mount, mount_of};
 pub use machine::*;
 pub use nccl::{
-    Choice, Log, Nccl, NcclTopology, NetDevice, TopologyCpu, TopologyGpu, TopologyNet, parse_log, parse_topology,
+    Choice, Log, Nccl, NcclTopology, NetDevice, NvLinkEnd, NvLinkTo, TopologyCpu, TopologyGpu, TopologyNet, parse_log,
+    parse_topology,
 };
 pub use nvidia::{Clocks, FabricState, Gpu, GpuProcess, NvLink, Nvidia, PcieState, Remapped, Xid, nvidia, throttled};
+pub use pci::host_path;
 pub use rdma::gids;
 pub use read::{boot_id, discover};
 pub use software::{
@@ -34,3 +37,4 @@ pub use software::{
 pub use spec::{GpuSpec, gpu_spec, gpu_spec_named, gpu_specs};
 pub use sysroot::{SysRoot, SysRootError};
 pub use transport::{Class, busbw_of};
+pub use wires::{NvLinks, Wires};

@@ -19,7 +19,7 @@ use crate::probe::gpu::{Session, count, open};
 use crate::probe::{ProbeError, step};
 use crate::sys::cuda::Arg;
 use crate::sys::nccl::{Comm, ID_BYTES, Nccl, NcclError, Span, show_version};
-use crate::topology::{Class, Log, Machine, busbw_of, parse_log, parse_topology};
+use crate::topology::{Class, Log, Machine, Wires, busbw_of, parse_log, parse_topology};
 use crate::unit::Bytes;
 
 use said::{Said, Seen, adapters, facts};
@@ -264,8 +264,10 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         child.outcome(&start_case(&args.topology, ranks as u32), Outcome::Measured(measured))?;
     }
     let free = hellos.iter().map(|h| h.free).min().unwrap_or(0);
+    let wires = topology.as_ref().map_or(Wires::default(), Wires::of);
     let class =
-        Class::of(&seen.iter().flat_map(|s| s.transports.keys().map(String::as_str)).collect::<Vec<_>>(), log.nvls);
+        Class::of(&seen.iter().flat_map(|s| s.transports.keys().map(String::as_str)).collect::<Vec<_>>(), log.nvls)
+            .on(&wires);
     let net = adapters(topology.as_ref().ok(), class, if is_split(&args.topology) { 1 } else { each });
     let worker = Worker { session: &session, comm, seed: child.step.seed, each, rank };
     let budget = child.share(args.tests.len() + 8);
@@ -300,7 +302,8 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
             let log = parse_log(&said.read(&said.log));
             for (c, case) in cases.iter().enumerate() {
                 let own: Vec<Told> = told.iter().skip(c).step_by(communicators).cloned().collect();
-                let outcome = conclude(child, &session, test, &own, (&log, class, &net), (c, communicators, each));
+                let outcome =
+                    conclude(child, &session, test, &own, (&log, class, &wires, &net), (c, communicators, each));
                 child.outcome(case, Outcome::Measured(outcome))?;
             }
         }
@@ -624,7 +627,7 @@ fn conclude(
     session: &Session,
     test: &Test,
     told: &[Told],
-    (log, class, net): (&Log, Class, &Option<(f64, String)>),
+    (log, class, wires, net): (&Log, Class, &Wires, &Option<(f64, String)>),
     (communicator, communicators, each): (usize, usize, usize),
 ) -> Measured {
     let ranks = told.len() as u32;
@@ -660,7 +663,7 @@ fn conclude(
         let mut busbw = BUSBW.series(rate(factor), block);
         if test.bytes >= LARGE && op == Collective::AllReduce {
             let spec = session.spec.as_ref();
-            let expected = spec.and_then(|s| busbw_of(&s.name, ranks, class));
+            let expected = spec.and_then(|s| busbw_of(&s.name, ranks, class, wires, test.bytes));
             busbw.nominal = expected.or(net.clone()).map(|(value, why)| Bound::new(value, why));
         }
         series.push(busbw);

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use log::{Choice, Log, parse_log};
-pub use xml::{NcclTopology, TopologyCpu, TopologyGpu, TopologyNet, parse_topology};
+pub use xml::{NcclTopology, NvLinkEnd, NvLinkTo, TopologyCpu, TopologyGpu, TopologyNet, parse_topology};
 
 /// NCCL as one node's ranks saw it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
