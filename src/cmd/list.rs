@@ -23,7 +23,7 @@ pub(super) fn run(what: Listed) -> Result<Exit, Failure> {
 fn gpus() -> String {
     const KINDS: [&str; 6] = ["bf16", "f16", "fp8", "tf32", "f32", "f64"];
     let head: String = KINDS.iter().map(|k| format!("{k:>8}")).collect();
-    let mut out = format!("{:<15}{head}{:>8}{:>8}  PCIe    source\n", "TFLOP/s", "memory", "NVLink");
+    let mut out = format!("{:<25}{head}{:>8}{:>8}  PCIe    source\n", "TFLOP/s", "memory", "NVLink");
     for g in gpu_specs() {
         let show = |rate: Option<f64>, unit: f64| {
             rate.map_or("-".to_owned(), |r| format!("{}", (r / unit * 10.0).round() / 10.0))
@@ -32,7 +32,7 @@ fn gpus() -> String {
         let nvlink = show(Some(g.nvlink).filter(|n| *n > 0.0), 1e9);
         let pcie = format!("{}x{}", g.pcie.0, g.pcie.1);
         out.push_str(&format!(
-            "{:<15}{rates}{:>8}{nvlink:>8}  {pcie:<6}  {}\n",
+            "{:<25}{rates}{:>8}{nvlink:>8}  {pcie:<6}  {}\n",
             g.name,
             show(Some(g.memory), 1e9),
             g.source

@@ -230,6 +230,16 @@ pub struct PcieLink {
 }
 
 impl PcieLink {
+    /// By its generation, 1 for the first.
+    pub fn of(generation: u32, lanes: u32) -> Self {
+        let gigatransfers = match generation {
+            1 => 2.5,
+            2 => 5.0,
+            n => 8.0 * f64::from(1u32 << (n.clamp(3, 8) - 3)),
+        };
+        PcieLink { gigatransfers, lanes }
+    }
+
     /// Bytes per second each way, after line coding, before packet headers.
     pub fn rate(&self) -> f64 {
         let coding = if self.gigatransfers <= 5.0 { 0.8 } else { 128.0 / 130.0 };

@@ -16,16 +16,18 @@ mod software;
 mod spec;
 mod sysroot;
 mod transport;
+mod wires;
 
 pub use cpu::parse_list as parse_cpu_list;
 pub use fabric::{FabricError, Leaf, parse_topology_conf, read_topology};
 pub use filesystem::{Filesystem, Mount, mount_of};
 pub use machine::*;
 pub use nccl::{
-    Choice, Direct, Far, Log, Nccl, NcclTopology, NetDevice, P2p, Prediction, Refusal, Refused, SOCKETS, TopologyCpu,
-    TopologyGpu, TopologyNet, VERBS, Way, parse_log, parse_topology,
+    Choice, Direct, Far, Log, Nccl, NcclTopology, NetDevice, NvLinkEnd, NvLinkTo, P2p, Prediction, Refusal, Refused,
+    SOCKETS, TopologyCpu, TopologyGpu, TopologyNet, VERBS, Way, parse_log, parse_topology,
 };
 pub use nvidia::{Clocks, FabricState, Gpu, GpuProcess, NvLink, Nvidia, PcieState, Remapped, Xid, nvidia, throttled};
+pub use pci::host_path;
 pub use rdma::gids;
 pub use read::{boot_id, devices, discover};
 pub use software::{
@@ -35,3 +37,4 @@ pub use software::{
 pub use spec::{GpuSpec, gpu_spec, gpu_spec_named, gpu_specs};
 pub use sysroot::{SysRoot, SysRootError};
 pub use transport::{Class, busbw_of};
+pub use wires::{NvLinks, Wires};

@@ -40,15 +40,26 @@ pub(super) fn pcie(root: &SysRoot, address: &str) -> Option<Pcie> {
     let read: Option<Vec<(&String, bool)>> =
         bridges.iter().map(|b| Some((b, redirects(&root.read_bytes(format!("{}/config", dir(b)))?)?))).collect();
     let redirecting = read.map(|all| all.into_iter().filter(|(_, on)| *on).map(|(b, _)| b.clone()).collect());
-    let link = |a: &str, which: &str| {
-        // `16.0 GT/s PCIe`, `Unknown`; a width of 0 or 255 is of a link that is not there.
-        let speed = root.read(format!("{}/{which}_link_speed", dir(a)))?;
-        let gigatransfers: f64 = speed.split(' ').next()?.parse().ok().filter(|g: &f64| g.is_finite() && *g > 0.0)?;
-        let lanes = root.parse::<u32>(format!("{}/{which}_link_width", dir(a))).filter(|w| (1..=32).contains(w))?;
-        Some(PcieLink { gigatransfers, lanes })
-    };
-    let slot = bridges.last().and_then(|b| link(b, "max"));
-    Some(Pcie { redirecting, link: link(address, "current"), most: link(address, "max"), slot, bridges })
+    let slot = bridges.last().and_then(|b| link(root, b, "max"));
+    Some(Pcie { redirecting, link: link(root, address, "current"), most: link(root, address, "max"), slot, bridges })
+}
+
+/// `current` or `max` of a device.
+fn link(root: &SysRoot, address: &str, which: &str) -> Option<PcieLink> {
+    let dir = format!("/sys/bus/pci/devices/{address}");
+    // `16.0 GT/s PCIe`, `Unknown`; a width of 0 or 255 is of a link that is not there.
+    let speed = root.read(format!("{dir}/{which}_link_speed"))?;
+    let gigatransfers: f64 = speed.split(' ').next()?.parse().ok().filter(|g: &f64| g.is_finite() && *g > 0.0)?;
+    let lanes = root.parse::<u32>(format!("{dir}/{which}_link_width")).filter(|w| (1..=32).contains(w))?;
+    Some(PcieLink { gigatransfers, lanes })
+}
+
+/// The most that the slowest link between a device and its CPU can do: of the device, of its slot, and of every bridge above them. A
+/// GPU may hang off a switch at one generation, and the switch off its CPU at an older one.
+pub fn host_path(root: &SysRoot, address: &str) -> Option<PcieLink> {
+    let place = pcie(root, address)?;
+    let all = place.bridges.iter().map(String::as_str).chain([address]);
+    all.filter_map(|a| link(root, a, "max")).min_by(|a, b| a.rate().total_cmp(&b.rate()))
 }
 
 /// Whether a bridge's Access Control Services redirect peer-to-peer requests, from its configuration space (PCI Express Base
@@ -115,6 +126,30 @@ mod tests {
         assert_eq!(redirects(&chain(0x1d)[..64]), None);
         // A list that points at itself.
         assert_eq!(redirects(&config(&[(0x100, 0x0001, 0x100, 0)])), Some(false));
+    }
+
+    #[test]
+    fn the_way_to_the_cpu_is_as_fast_as_its_slowest_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        // A Gen6 GPU on a Gen6 switch whose own link to the CPU is Gen5; a bridge that is no PCI Express tells nothing.
+        let chain =
+            [("0000:10:01.0", "64.0"), ("0000:11:00.0", "32.0"), ("0000:12:00.0", "Unknown"), ("0000:13:00.0", "64.0")];
+        for (address, speed) in chain {
+            write(&format!("sys/bus/pci/devices/{address}/max_link_speed"), &format!("{speed} GT/s PCIe\n"));
+            write(&format!("sys/bus/pci/devices/{address}/max_link_width"), "16\n");
+        }
+        let place: Vec<&str> = chain.iter().map(|(address, _)| *address).collect();
+        let link = format!("../../../devices/pci0000:10/{}", place.join("/"));
+        write("links.json", &serde_json::json!({ "/sys/bus/pci/devices/0000:13:00.0": link }).to_string());
+        write("proc/version", "");
+        let root = SysRoot::replay(dir.path()).unwrap();
+        assert_eq!(host_path(&root, "0000:13:00.0"), Some(PcieLink { gigatransfers: 32.0, lanes: 16 }));
+        assert_eq!(host_path(&root, "0000:14:00.0"), None);
     }
 
     proptest::proptest! {

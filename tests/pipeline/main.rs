@@ -9,6 +9,7 @@ mod golden;
 mod honesty;
 mod image;
 mod lemons;
+mod links;
 mod nccl;
 mod renderers;
 mod supervisor;

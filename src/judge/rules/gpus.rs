@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use crate::id::clean;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::Facts;
-use crate::measure::{self, Measured};
+use crate::measure::{self, GpuLoad, Measured, stats};
 use crate::record::{OutcomeLine, Record};
-use crate::topology::{Gpu, Machine, Nvidia, Xid};
+use crate::topology::{Gpu, Machine, Nvidia, PcieLink, Xid, gpu_spec};
 
 /// Xids after which a GPU or a node is not to be trusted, with what they mean (NVIDIA, "Xid Errors", r570).
 const FATAL: &[(u32, &str)] = &[
@@ -33,8 +33,12 @@ const MANY_CORRECTED: u64 = 10_000;
 /// This near to the temperature at which the hardware slows down.
 const NEAR_C: u32 = 3;
 
+/// GPUs of a model that hold each other to account; fewer are held against nothing.
+const ENOUGH: usize = 4;
+
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     other_bits(record, findings);
+    without_datasheet(record, findings);
     for (node, machine) in Facts::machines(record) {
         let mut add = |code: &str, severity: Option<Severity>, evidence: String| {
             let f = Finding::new(doc(code), Subject::Node(node.clone()), evidence);
@@ -114,6 +118,25 @@ fn other_bits(record: &Record, findings: &mut Vec<Finding>) {
                 findings.push(Finding::new(doc("GEM-003"), Subject::Node(line.node.clone()), evidence));
             }
         }
+    }
+}
+
+/// GPUs of which no datasheet is known: a verdict on them says less.
+fn without_datasheet(record: &Record, findings: &mut Vec<Finding>) {
+    let mut models: BTreeMap<&str, usize> = BTreeMap::new();
+    for g in Facts::machines(record).flat_map(|(_, m)| m.nvidia.iter().flat_map(|n| &n.gpus)) {
+        if !g.name.is_empty() && gpu_spec(&g.name).is_none() {
+            *models.entry(&g.name).or_default() += 1;
+        }
+    }
+    for (model, gpus) in models {
+        let (severity, against) = if gpus < ENOUGH {
+            (Severity::Warn, format!("and {gpus} of it are too few to be held against each other"))
+        } else {
+            (Severity::Info, format!("{gpus} of it are held against each other only"))
+        };
+        let evidence = format!("`{}` has no row in the table of datasheets, {against}", clean(model));
+        findings.push(Finding::new(doc("GPU-016"), Subject::Run, evidence).severity(severity));
     }
 }
 
@@ -251,18 +274,22 @@ fn under_load(record: &Record, findings: &mut Vec<Finding>) {
         {
             add("GPU-008", None, "lanes", format!("{who}: PCIe x{now} of x{most} under load"));
         }
-        if let (Some(now), Some(most)) = (load.pcie_generation, load.pcie_generation_max)
-            && now < most
-            && line.probe.as_str() == "copy"
+        if let Some(measured) = line.outcome.measured().filter(|_| line.probe.as_str() == "copy")
+            && let Some((now, most)) = held_back(load, measured)
         {
-            add(
-                "GPU-008",
-                Some(Severity::Warn),
-                "generation",
-                format!("{who}: PCIe generation {now} of {most} under load"),
-            );
+            let text = format!("{who}: PCIe generation {now} under load, and GPU and slot can do {most}");
+            add("GPU-008", None, "generation", text);
         }
     }
+}
+
+/// The generation of a link that stayed below what both of its ends can do while it carried copies, and what they can. An idle link
+/// saves power at a low generation: it counts only where the copies were no faster than that generation allows.
+fn held_back(load: &GpuLoad, measured: &Measured) -> Option<(u32, u32)> {
+    let (now, most) = load.pcie_generation.zip(load.pcie_generation_max).filter(|(now, most)| now < most)?;
+    let can = PcieLink::of(now, load.pcie_lanes.or(load.pcie_lanes_max)?).rate();
+    let series = measured.series.iter().find(|s| s.metric == "bandwidth").filter(|s| !s.samples.is_empty())?;
+    (stats::median(&series.samples) <= can).then_some((now, most))
 }
 
 /// What happened while the check ran.

@@ -19,7 +19,7 @@ use crate::probe::gpu::{Session, count, open};
 use crate::probe::{ProbeError, step};
 use crate::sys::cuda::Arg;
 use crate::sys::nccl::{Comm, ID_BYTES, Nccl, NcclError, Span, show_version};
-use crate::topology::{Class, Log, Machine, NcclTopology, busbw_of};
+use crate::topology::{Class, Log, Machine, NcclTopology, Wires, busbw_of};
 use crate::unit::Bytes;
 
 use said::{Heard, Kept, Seen, adapters, facts};
@@ -283,6 +283,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     // What every rank told of its channels; they are made in the first operations.
     let mut seen = vec![Seen::default(); child.ranks as usize];
     let topology = heard.topology();
+    let wires = topology.as_ref().map_or(Wires::default(), Wires::of);
     let of_node = if is_split(&args.topology) { 1 } else { each };
     let channels = Channels { nccl: &nccl, case: channels_case(&args.topology, ranks as u32), topology: &topology };
     let worker = Worker { session: &session, comm, seed: child.step.seed, each, rank };
@@ -329,11 +330,12 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         if rank == 0 {
             // What it chose stands in the log of the communicator's first rank, which this is.
             let log = heard.log();
-            let class = Class::of(seen.iter().flat_map(|s| s.transports.keys()), log.nvls);
+            let class = Class::of(seen.iter().flat_map(|s| s.transports.keys()), log.nvls).on(&wires);
             let net = adapters(topology.as_ref().ok(), class, of_node);
             for (c, case) in cases.iter().enumerate() {
                 let own: Vec<Told> = told.iter().skip(c).step_by(communicators).cloned().collect();
-                let outcome = conclude(child, &session, test, &own, (&log, class, &net), (c, communicators, each));
+                let outcome =
+                    conclude(child, &session, test, &own, (&log, class, &wires, &net), (c, communicators, each));
                 child.outcome(case, Outcome::Measured(outcome))?;
             }
         }
@@ -704,7 +706,7 @@ fn conclude(
     session: &Session,
     test: &Test,
     told: &[Told],
-    (log, class, net): (&Log, Class, &Option<(f64, String)>),
+    (log, class, wires, net): (&Log, Class, &Wires, &Option<(f64, String)>),
     (communicator, communicators, each): (usize, usize, usize),
 ) -> Measured {
     let ranks = told.len() as u32;
@@ -740,7 +742,7 @@ fn conclude(
         let mut busbw = BUSBW.series(rate(factor), block);
         if test.bytes >= LARGE && op == Collective::AllReduce {
             let spec = session.spec.as_ref();
-            let expected = spec.and_then(|s| busbw_of(&s.name, ranks, class));
+            let expected = spec.and_then(|s| busbw_of(&s.name, ranks, class, wires, test.bytes));
             busbw.nominal = expected.or(net.clone()).map(|(value, why)| Bound::new(value, why));
         }
         series.push(busbw);

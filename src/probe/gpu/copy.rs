@@ -7,10 +7,11 @@ use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
 use crate::measure::{Better, Check, Facts, Measured, Metric, Outcome, PeerCopy, stats};
 use crate::plan::CheckPlan;
+use crate::probe::gpu::monitor::HostLink;
 use crate::probe::gpu::{GpuArgs, Kept, Session, case, count, failed, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cuda::{CudaError, Pinned};
-use crate::topology::Machine;
+use crate::topology::{GpuSpec, Machine, PcieLink, SysRoot, host_path};
 use crate::unit::Unit;
 
 pub struct Copy;
@@ -147,24 +148,52 @@ fn with_host(
     if test != "h2d" {
         wrong += differing(out, back);
     }
-    let ways = if test == "both ways" { 2.0 } else { 1.0 };
+    let both = test == "both ways";
+    let ways = if both { 2.0 } else { 1.0 };
     let mut series = BANDWIDTH.series(seconds.iter().map(|s| ways * SIZE as f64 / s).collect(), block);
-    if let Some(spec) = &session.spec {
-        let rate = pcie(spec.pcie) * ways;
-        series = series.nominally(rate, format!("PCIe generation {} x{}: {}", spec.pcie.0, spec.pcie.1, spec.source));
+    let path = host_path(&SysRoot::live(), &session.gpu.pci);
+    let reached = crate::measure::stats::median(&series.samples) / ways;
+    if let Some((rate, why)) = expected(session.spec.as_ref(), session.link, path, reached, both) {
+        series = series.nominally(rate, why);
     }
     let checks = vec![Check::new("payload", wrong == 0, format!("{wrong} of {} words differ", SIZE / 4))];
     Ok(Measured { series: vec![series], checks, ..Measured::default() })
 }
 
-/// Bytes per second of a link each way, before packet headers.
-fn pcie((generation, lanes): (u32, u32)) -> f64 {
-    let gigatransfers = match generation {
-        1 => 2.5,
-        2 => 5.0,
-        n => 8.0 * f64::from(1u32 << (n.clamp(3, 8) - 3)),
-    };
-    crate::topology::PcieLink { gigatransfers, lanes }.rate()
+/// Of NVLink-C2C's rate, what one copy at a time has reached at best: 377 of 450 GB/s down and 359 up on half a GB300 (ml-engineering,
+/// network/README.md, 2026-08-22), 346 up on GH200 (nvbandwidth#23).
+const C2C_SHARE: f64 = 0.84;
+
+/// What the link between host and GPU can do by what is there, in bytes per second of all ways together, and what says so: the slowest
+/// of the GPU, its slot and the way to the CPU, and never more than the datasheet.
+fn expected(
+    spec: Option<&GpuSpec>,
+    told: HostLink,
+    path: Option<PcieLink>,
+    reached: f64,
+    both: bool,
+) -> Option<(f64, String)> {
+    if let Some(c2c) = spec.and_then(|s| s.c2c) {
+        let (rate, by) = told.c2c.map_or_else(
+            || (c2c, spec.map_or(String::new(), |s| s.source.clone())),
+            |rate| (rate, "its links as NVML counts them".to_owned()),
+        );
+        // Both ways share Grace's memory, which carries no more than one way does: 175 and 172 GB/s on half a GB300.
+        let shared = if both { ", both ways together: they share the CPU's memory" } else { "" };
+        let why = format!("NVLink-C2C's {:.0} GB/s each way: {by}; copies reach {C2C_SHARE} of it{shared}", rate / 1e9);
+        return Some((C2C_SHARE * rate, why));
+    }
+    let ways = if both { 2.0 } else { 1.0 };
+    let of = |(generation, lanes)| PcieLink::of(generation, lanes);
+    let sheet = spec.map(|s| (of(s.pcie), s.source.clone()));
+    let gpu = told.pcie.map(|p| (of(p), "the most that the GPU and its slot can do".to_owned()));
+    // The bridges above a GPU say how fast it cannot be; how fast it is, is for the GPU to say.
+    let path = path.filter(|_| sheet.is_some() || gpu.is_some());
+    let way = path.map(|p| (p, "the slowest link on the way to the CPU, at most".to_owned()));
+    // A virtual machine's bridges may tell anything: a link that carried more than it can was not told truly.
+    let there = [gpu, way].into_iter().flatten().filter(|(link, _)| reached <= link.rate());
+    let slowest = sheet.into_iter().chain(there).min_by(|(a, _), (b, _)| a.rate().total_cmp(&b.rate()));
+    slowest.map(|(link, why)| (ways * link.rate(), format!("PCIe {link}: {why}")))
 }
 
 /// Words of four bytes that differ.
@@ -241,10 +270,56 @@ fn row(gpus: &[Result<Rc<Session>, CudaError>], from: usize, budget: f64, seed: 
 mod tests {
     use super::*;
 
+    use crate::topology::gpu_spec;
+
+    fn gbs(name: &str, told: HostLink, path: Option<(u32, u32)>, both: bool) -> Option<f64> {
+        let reached = 20e9;
+        let found = expected(gpu_spec(name).as_ref(), told, path.map(|(g, l)| PcieLink::of(g, l)), reached, both);
+        found.map(|(rate, _)| (rate / 1e9).round())
+    }
+
+    fn slot(generation: u32, lanes: u32) -> HostLink {
+        HostLink { pcie: Some((generation, lanes)), c2c: None }
+    }
+
     #[test]
     fn a_link_carries_what_its_generation_does() {
-        assert_eq!((pcie((3, 16)) / 1e8).round(), 158.0);
-        assert_eq!((pcie((5, 16)) / 1e8).round(), 630.0);
-        assert_eq!((pcie((1, 16)) / 1e8).round(), 40.0);
+        assert_eq!((PcieLink::of(3, 16).rate() / 1e8).round(), 158.0);
+        assert_eq!((PcieLink::of(5, 16).rate() / 1e8).round(), 630.0);
+        assert_eq!((PcieLink::of(1, 16).rate() / 1e8).round(), 40.0);
+    }
+
+    #[test]
+    fn copies_are_held_to_the_slowest_of_gpu_slot_and_way() {
+        let (b300, h100) = ("NVIDIA B300 SXM6 AC", "NVIDIA H100 80GB HBM3");
+        // A Gen6 GPU in a Gen5 host, told by its slot, or by the switch's own link above a Gen6 slot.
+        assert_eq!(gbs(b300, slot(5, 16), None, false), Some(63.0));
+        assert_eq!(gbs(b300, slot(6, 16), Some((5, 16)), false), Some(63.0));
+        assert_eq!(gbs(b300, slot(6, 16), Some((6, 16)), false), Some(126.0));
+        // Never more than the datasheet, whatever the slot could do; less where the slot is narrow.
+        assert_eq!(gbs(h100, slot(6, 16), Some((6, 16)), true), Some(126.0));
+        assert_eq!(gbs(h100, slot(5, 8), None, false), Some(32.0));
+        // The datasheet where nobody tells; nothing for a GPU without a row of which nobody tells.
+        assert_eq!(gbs(h100, HostLink::default(), None, false), Some(63.0));
+        assert_eq!(gbs("NVIDIA Z999", HostLink::default(), None, false), None);
+        assert_eq!(gbs("NVIDIA Z999", slot(4, 16), None, false), Some(32.0));
+        assert_eq!(gbs("NVIDIA Z999", HostLink::default(), Some((5, 16)), false), None);
+    }
+
+    #[test]
+    fn a_link_that_carried_more_than_it_can_was_not_told_truly() {
+        // 20 GB/s through a virtual bridge that says Gen1 x1.
+        assert_eq!(gbs("NVIDIA H100 80GB HBM3", slot(5, 16), Some((1, 1)), false), Some(63.0));
+        assert_eq!(gbs("NVIDIA Z999", slot(1, 1), Some((1, 1)), false), None);
+    }
+
+    #[test]
+    fn a_grace_hosts_link_is_no_pcie() {
+        let c2c = |links: f64| HostLink { pcie: Some((4, 1)), c2c: Some(links * 44.712e9) };
+        assert_eq!(gbs("NVIDIA GH200 480GB", c2c(10.0), Some((4, 1)), false), Some(376.0));
+        assert_eq!(gbs("NVIDIA GH200 480GB", c2c(10.0), None, true), Some(376.0));
+        assert_eq!(gbs("NVIDIA GB200", c2c(5.0), None, false), Some(188.0));
+        // Without NVML's word, the datasheet's.
+        assert_eq!(gbs("NVIDIA GH200 480GB", HostLink::default(), None, false), Some(378.0));
     }
 }

@@ -37,7 +37,7 @@ impl Kept {
         let begin = Instant::now();
         let cuda = self.cuda()?;
         let loaded = begin.elapsed();
-        let mut session = Session::open(&cuda, index)?;
+        let mut session = Session::open(&cuda, self.nvml().as_deref(), index)?;
         let ms = |d: Duration| format!("{:.0} ms", d.as_secs_f64() * 1e3);
         let made = begin.elapsed() - loaded;
         let path = &cuda.found.path;

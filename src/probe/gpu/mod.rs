@@ -9,6 +9,7 @@ mod monitor;
 
 use std::rc::Rc;
 
+use nvml_wrapper::Nvml;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Processes, Step};
@@ -20,7 +21,7 @@ use crate::sys::cuda::{Arg, Cuda, CudaError, Event, Gpu, Kernels, Memory, Stream
 use crate::topology::{GpuSpec, Machine, SysRoot, gpu_spec};
 
 use kept::Kept;
-use monitor::Monitor;
+use monitor::{HostLink, Monitor, host_link};
 
 pub use copy::Copy;
 pub(super) use gemm::{is_gemm, run as run_gemm, step as gemm_step};
@@ -89,11 +90,12 @@ pub(super) struct Session {
     pub counted: Memory,
     pub gpu: Gpu,
     pub spec: Option<GpuSpec>,
+    link: HostLink,
     pub notes: Vec<String>,
 }
 
 impl Session {
-    fn open(cuda: &Rc<Cuda>, index: usize) -> Result<Self, CudaError> {
+    fn open(cuda: &Rc<Cuda>, nvml: Option<&Nvml>, index: usize) -> Result<Self, CudaError> {
         let gpu = Gpu::open(cuda, index)?;
         let root = SysRoot::live();
         let numa = root.parse::<i64>(format!("/sys/bus/pci/devices/{}/numa_node", gpu.pci));
@@ -105,6 +107,7 @@ impl Session {
             kernels: gpu.kernels()?,
             counted: gpu.alloc(64)?,
             spec: gpu_spec(&gpu.name),
+            link: nvml.and_then(|n| host_link(n, &gpu.uuid)).unwrap_or_default(),
             gpu,
             notes,
         })

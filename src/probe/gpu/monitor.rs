@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
+use nvml_wrapper::enums::device::SampleValue;
+use nvml_wrapper::structs::device::FieldId;
+use nvml_wrapper::sys_exports::field_id;
 
 use crate::measure::{GpuLoad, stats};
 use crate::topology::throttled;
@@ -67,4 +70,38 @@ fn watch(nvml: &Nvml, uuid: &str, stop: &AtomicBool) -> Option<GpuLoad> {
     out.sm_mhz = (!clocks.is_empty()).then(|| stats::median(&clocks));
     out.throttled = held.into_iter().map(|(reason, n)| (reason, f64::from(n) / f64::from(looks))).collect();
     Some(out)
+}
+
+/// What the driver says of the link between a GPU and its host.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct HostLink {
+    /// Generation and lanes of PCI Express that both GPU and slot can do.
+    pub pcie: Option<(u32, u32)>,
+    /// Bytes per second of NVLink-C2C one way, of all its links that are up.
+    pub c2c: Option<f64>,
+}
+
+/// `None` where NVML could not be asked.
+pub(super) fn host_link(nvml: &Nvml, uuid: &str) -> Option<HostLink> {
+    let device = nvml.device_by_uuid(uuid).ok()?;
+    let told = |value: u32| (value > 0).then_some(value);
+    let pcie = device.max_pcie_link_gen().ok().and_then(told).zip(device.max_pcie_link_width().ok().and_then(told));
+    // Of the first link: the wrapper asks for no other, and they are alike. NCCL reads them as MB/s (src/graph/xml.cc).
+    let ids = [
+        field_id::NVML_FI_DEV_C2C_LINK_COUNT,
+        field_id::NVML_FI_DEV_C2C_LINK_GET_STATUS,
+        field_id::NVML_FI_DEV_C2C_LINK_GET_MAX_BW,
+    ];
+    let values = device.field_values_for(&ids.map(FieldId)).ok();
+    let number = |i: usize| match values.as_ref()?.get(i)?.as_ref().ok()?.value.as_ref().ok()? {
+        SampleValue::U32(v) => Some(f64::from(*v)),
+        SampleValue::U64(v) => Some(*v as f64),
+        SampleValue::I64(v) => Some(*v as f64),
+        SampleValue::F64(v) => Some(*v),
+    };
+    let c2c = match (number(0), number(1), number(2)) {
+        (Some(links), Some(1.0), Some(each)) => Some(links * each * 1e6).filter(|rate| *rate > 0.0),
+        _ => None,
+    };
+    Some(HostLink { pcie, c2c })
 }

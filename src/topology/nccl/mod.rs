@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use log::{Choice, Log, Prediction, parse_log};
 pub use way::{Direct, P2p, SOCKETS, VERBS, Way};
-pub use xml::{NcclTopology, TopologyCpu, TopologyGpu, TopologyNet, parse_topology};
+pub use xml::{NcclTopology, NvLinkEnd, NvLinkTo, TopologyCpu, TopologyGpu, TopologyNet, parse_topology};
 
 /// NCCL as one node's ranks saw it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]

@@ -35,6 +35,30 @@ pub struct TopologyGpu {
     pub link_width: Option<i64>,
     /// NVLinks, to wherever.
     pub nvlinks: i64,
+    /// Where they go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub joins: Vec<NvLinkTo>,
+}
+
+/// NVLinks that are up, to one other end.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct NvLinkTo {
+    pub end: NvLinkEnd,
+    /// The PCI address of the other end, where it is another GPU's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bus: Option<String>,
+    pub count: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NvLinkEnd {
+    /// An NVSwitch. NCCL takes what it cannot see, as in a virtual machine, for one.
+    #[default]
+    Switch,
+    Gpu,
+    Cpu,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -50,6 +74,8 @@ pub struct TopologyNet {
 
 /// More nested elements than this are no machine.
 const DEEPEST: usize = 64;
+/// More NVLinks from one GPU than this are a mistake of the file: Rubin has 36.
+const MOST_LINKS: i64 = 1024;
 /// More devices than this are no node.
 const MOST: usize = 1024;
 
@@ -115,6 +141,16 @@ impl Element {
         self.number(name).map(|n| n != 0)
     }
 
+    /// The other end by its PCI class, as NCCL tells them apart (kvDictPciClass in src/graph/topo.cc).
+    fn join(&self, count: u32) -> NvLinkTo {
+        let end = match self.text("tclass").as_deref() {
+            Some("0x068001") => NvLinkEnd::Cpu,
+            Some(class) if class.starts_with("0x03") => NvLinkEnd::Gpu,
+            _ => NvLinkEnd::Switch,
+        };
+        NvLinkTo { end, bus: self.text("target").filter(|_| end == NvLinkEnd::Gpu), count }
+    }
+
     /// Adds what this element is to what was read.
     fn enter(&self, open: &[Element], out: &mut NcclTopology) {
         let device = open.iter().rfind(|e| e.name == "pci");
@@ -140,12 +176,17 @@ impl Element {
                 link_speed: device.and_then(|e| e.text("link_speed")),
                 link_width: device.and_then(|e| e.number("link_width")),
                 nvlinks: 0,
+                joins: Vec::new(),
                 bridges: bridges(),
                 bus: bus.clone(),
             }),
             "nvlink" => {
                 if let Some(gpu) = cpu.gpus.last_mut() {
-                    gpu.nvlinks = gpu.nvlinks.saturating_add(self.number("count").unwrap_or(1));
+                    let count = self.number("count").unwrap_or(1).clamp(0, MOST_LINKS);
+                    gpu.nvlinks = gpu.nvlinks.saturating_add(count);
+                    if gpu.joins.len() < MOST {
+                        gpu.joins.push(self.join(count as u32));
+                    }
                 }
             }
             "net" => cpu.nets.push(TopologyNet {
@@ -185,6 +226,7 @@ mod tests {
         let t = parse_topology(TWO_CPUS).unwrap();
         let gpu = &t.cpus[0].gpus[0];
         assert_eq!((gpu.dev, gpu.nvlinks, gpu.link_width, gpu.gdr), (Some(0), 18, Some(16), Some(true)));
+        assert_eq!(gpu.joins[1], NvLinkTo { end: NvLinkEnd::Switch, bus: None, count: 9 });
         assert_eq!(
             (gpu.bus.as_deref(), gpu.bridges.as_slice()),
             (Some("0000:19:00.0"), &["0000:15:00.0".to_owned()][..])
@@ -192,6 +234,17 @@ mod tests {
         let (near, far) = (&t.cpus[0].nets[0], &t.cpus[1].nets[0]);
         assert_eq!((near.name.as_str(), near.gdr, near.bridges.len()), ("mlx5_0", Some(true), 1));
         assert_eq!((far.name.as_str(), far.gdr, t.cpus[1].numa), ("mlx5_1", Some(false), Some(1)));
+    }
+
+    #[test]
+    fn the_other_end_of_an_nvlink_is_told_by_its_class() {
+        let text = r#"<cpu><pci busid="0000:19:00.0"><gpu dev="0" rank="0">
+            <nvlink target="00000000:5a:00.0" count="12" tclass="0x030200"/><nvlink target="0004:04:00.0" count="3" tclass="0x068001"/>
+            <nvlink target="fffffff:ffff:ff" count="-5"/></gpu></pci></cpu>"#;
+        let joins = parse_topology(text).unwrap().cpus[0].gpus[0].joins.clone();
+        let ends: Vec<_> = joins.iter().map(|j| (j.end, j.bus.as_deref(), j.count)).collect();
+        let other = Some("00000000:5a:00.0");
+        assert_eq!(ends, [(NvLinkEnd::Gpu, other, 12), (NvLinkEnd::Cpu, None, 3), (NvLinkEnd::Switch, None, 0)]);
     }
 
     #[test]
