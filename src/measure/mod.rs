@@ -18,4 +18,4 @@ pub use outcome::{
     Metric, Outcome, PeerCopy, RdmaEnd, Series, SharedView, WaiveKind,
 };
 pub use sampler::{Sampler, Samples};
-pub use slow::{Reading, Slow, slow};
+pub use slow::{Slow, Speed, slow};

@@ -20,22 +20,22 @@ const WILD: f64 = 3.0;
 /// The middle of normal samples varies by so much more than their mean.
 const MEDIAN_ERROR: f64 = 1.2533;
 
-/// One part: its speed (more is better), and the relative standard error of that.
+/// Of one part: more is better, with its relative standard error.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reading {
-    pub speed: f64,
+pub struct Speed {
+    pub value: f64,
     pub error: f64,
 }
 
-impl Reading {
+impl Speed {
     /// Of a rate's samples, or of a time's: the speed is its inverse.
     pub fn of(summary: &Summary, better: Better) -> Self {
         let error = MEDIAN_ERROR * MAD_SCALE * summary.mad / summary.median / (summary.n as f64).sqrt();
-        let speed = match better {
+        let value = match better {
             Better::Higher => summary.median,
             Better::Lower => 1.0 / summary.median,
         };
-        Reading { speed, error }
+        Speed { value, error }
     }
 }
 
@@ -57,14 +57,14 @@ impl Slow {
 
 /// Who is slower than the rest by more than `margin`, and by more than chance makes one part in `1 / level` be. At most half can be.
 /// `None` without a positive speed and an error for each.
-pub fn slow(readings: &[Reading], level: f64, margin: f64) -> Option<Slow> {
-    let known = |r: &Reading| r.speed > 0.0 && r.speed.is_finite() && r.error.is_finite();
+pub fn slow(readings: &[Speed], level: f64, margin: f64) -> Option<Slow> {
+    let known = |r: &Speed| r.value > 0.0 && r.value.is_finite() && r.error.is_finite();
     if readings.is_empty() || !readings.iter().all(known) {
         return None;
     }
     let mut order: Vec<usize> = (0..readings.len()).collect();
-    order.sort_by(|a, b| readings[*b].speed.total_cmp(&readings[*a].speed));
-    let all: Vec<f64> = readings.iter().map(|r| r.speed.ln()).collect();
+    order.sort_by(|a, b| readings[*b].value.total_cmp(&readings[*a].value));
+    let all: Vec<f64> = readings.iter().map(|r| r.value.ln()).collect();
     let whole = stats::summary(&all)?;
     let top = whole.median + WILD * (MAD_SCALE * whole.mad).max(PRIOR);
     // From the middle of all: sums of squares of small numbers lose nothing.
@@ -110,7 +110,7 @@ mod tests {
     const MARGIN: f64 = 0.04;
 
     fn who(speeds: &[f64]) -> Vec<usize> {
-        let readings: Vec<Reading> = speeds.iter().map(|s| Reading { speed: *s, error: 0.003 }).collect();
+        let readings: Vec<Speed> = speeds.iter().map(|s| Speed { value: *s, error: 0.003 }).collect();
         let mut who = slow(&readings, LEVEL, MARGIN).map(|s| s.who).unwrap_or_default();
         who.sort_unstable();
         who
@@ -152,8 +152,8 @@ mod tests {
 
     #[test]
     fn a_reading_that_is_itself_unsure_names_nobody() {
-        let mut readings = vec![Reading { speed: 700.0, error: 0.002 }; 7];
-        readings.push(Reading { speed: 640.0, error: 0.05 });
+        let mut readings = vec![Speed { value: 700.0, error: 0.002 }; 7];
+        readings.push(Speed { value: 640.0, error: 0.05 });
         assert_eq!(slow(&readings, LEVEL, MARGIN).map(|s| s.who), Some(vec![]));
         readings[7].error = 0.002;
         assert_eq!(slow(&readings, LEVEL, MARGIN).map(|s| s.who), Some(vec![7]));
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn nothing_and_no_numbers_have_no_answer() {
-        let with = |speed| slow(&[Reading { speed, error: 0.0 }; 4], LEVEL, MARGIN);
+        let with = |value| slow(&[Speed { value, error: 0.0 }; 4], LEVEL, MARGIN);
         assert_eq!(slow(&[], LEVEL, MARGIN), None);
         assert_eq!((with(0.0), with(f64::NAN), with(f64::INFINITY)), (None, None, None));
         assert_eq!(with(5.0).map(|s| (s.usual.round(), s.who)), Some((5.0, vec![])));
@@ -200,7 +200,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn who_is_slow_is_in_the_slow_half_and_beyond_the_margin(speeds in proptest::collection::vec(1e-3f64..1e3, 1..80)) {
-            let readings: Vec<Reading> = speeds.iter().map(|s| Reading { speed: *s, error: 0.0 }).collect();
+            let readings: Vec<Speed> = speeds.iter().map(|s| Speed { value: *s, error: 0.0 }).collect();
             let found = slow(&readings, LEVEL, MARGIN);
             let holds = found.is_some_and(|f| {
                 f.who.len() <= speeds.len() / 2 && f.who.iter().all(|i| f.loss(speeds[*i]) > MARGIN * 0.999)

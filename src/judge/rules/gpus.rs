@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::id::clean;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
-use crate::judge::rules::Facts;
+use crate::judge::rules::{Facts, gpu_of};
 use crate::measure::{self, Measured};
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{Gpu, Machine, Nvidia, Xid};
@@ -93,7 +93,7 @@ fn other_bits(record: &Record, findings: &mut Vec<Finding>) {
     for line in &record.outcomes {
         let Some((m, bits)) = line.outcome.measured().and_then(|m| Some((m, m.bits.as_ref()?))) else { continue };
         // `bf16 8192 burst gpu3`: all GPUs have the same inputs.
-        let test = line.case.rsplit_once(" gpu").map_or(line.case.as_str(), |(test, _)| test);
+        let test = gpu_of(&line.case).map_or(line.case.as_str(), |(test, _)| test);
         likes.entry((test, &bits.of)).or_default().push((line, m, &bits.digest));
     }
     for ((test, of), all) in &likes {

@@ -1,12 +1,18 @@
 //! Verdicts on metrics -> findings.
 
+use std::collections::BTreeMap;
+
 use crate::baseline::{Expectation, Source};
+use crate::hostlist;
+use crate::id::clean;
 use crate::judge::cell::is_busy;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::Row;
-use crate::judge::{Cell, Reason, Verdict};
+use crate::judge::{Cell, Reason, Straggler, Verdict};
+use crate::measure::stats;
 
 pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
+    let mut slots: Slots<'_> = BTreeMap::new();
     for cell in cells {
         let severity = match cell.verdict {
             Verdict::NoLimit | Verdict::Pass => continue,
@@ -14,17 +20,41 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
             Verdict::Inconclusive(_) => Severity::Hold,
             Verdict::Fail => Severity::Fail,
         };
-        let code = match cell.verdict {
-            Verdict::Inconclusive(Reason::Invalid) => "VAL-001",
-            Verdict::Inconclusive(Reason::Busy) => "VAL-002",
-            Verdict::Inconclusive(Reason::TooFewSamples | Reason::VarianceTooHigh | Reason::Unconfirmed) => "VAL-003",
-            Verdict::Inconclusive(Reason::NearYardstick) => "VAL-005",
-            _ if cell.limit.as_ref().is_some_and(|l| l.source == Source::Peers) => "PER-001",
-            _ => code_of(&cell.row, &cell.series.metric),
+        let (code, subject) = match (cell.verdict, cell.straggler, cell.row.gpu()) {
+            (Verdict::Inconclusive(Reason::Invalid), ..) => ("VAL-001", cell.row.subject()),
+            (Verdict::Inconclusive(Reason::Busy), ..) => ("VAL-002", cell.row.subject()),
+            (Verdict::Inconclusive(Reason::NearYardstick), ..) => ("VAL-005", cell.row.subject()),
+            (Verdict::Inconclusive(_), ..) => ("VAL-003", cell.row.subject()),
+            (_, Some(Straggler::Slot), Some((test, slot))) => {
+                slots.entry((slot, cell.row.probe, test, &cell.series.metric)).or_default().push(cell);
+                continue;
+            }
+            (_, Some(Straggler::Gpu), Some((_, gpu))) => ("PER-002", Subject::Gpu(cell.row.node.clone(), gpu)),
+            (_, Some(_), _) => ("PER-001", cell.row.subject()),
+            _ => (code_of(&cell.row, &cell.series.metric), cell.row.subject()),
         };
-        findings
-            .push(Finding::new(doc(code), cell.row.subject(), evidence(cell)).severity(severity).limit(limit(cell)));
+        findings.push(Finding::new(doc(code), subject, evidence(cell)).severity(severity).limit(limit(cell)));
     }
+    findings.extend(slots.into_iter().filter_map(slot));
+}
+
+/// Cells that are slow for their slot: by slot, probe, test and metric.
+type Slots<'a> = BTreeMap<(u32, &'a str, &'a str, &'a str), Vec<&'a Cell<'a>>>;
+
+/// A slot that is slow on most nodes is told once, not once a node.
+fn slot(((slot, _, test, metric), cells): ((u32, &str, &str, &str), Vec<&Cell<'_>>)) -> Option<Finding> {
+    let values: Vec<f64> = cells.iter().filter_map(|c| Some(c.summary?.median)).collect();
+    let worst = cells.iter().max_by_key(|c| c.verdict)?;
+    let severity = if worst.verdict == Verdict::Fail { Severity::Fail } else { Severity::Warn };
+    let nodes: Vec<String> = cells.iter().map(|c| c.row.node.0.clone()).collect();
+    let evidence = format!(
+        "{}, {metric} of `{test}`: GPU {slot} of {} ({} nodes) has {} in the middle",
+        worst.row.step,
+        clean(&hostlist::compress(&nodes)),
+        nodes.len(),
+        worst.series.unit.show(stats::median(&values)),
+    );
+    Some(Finding::new(doc("PER-003"), Subject::Run, evidence).severity(severity).limit(limit(worst)))
 }
 
 /// The code of a metric that missed its limit.
