@@ -132,6 +132,12 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
     let judgement = judge::judge(&record, &record.header.plan.run, &limits);
     let seconds = started.elapsed().as_secs_f64();
     let guilty = fleet.guilty();
+    let failed: BTreeSet<NodeName> = judgement
+        .findings
+        .iter()
+        .filter(|f| f.severity == judge::Severity::Fail)
+        .filter_map(|f| f.subject.node().cloned())
+        .collect();
     let called: BTreeSet<NodeName> = judgement
         .findings
         .iter()
@@ -158,10 +164,10 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
         decision: format!(
             "{}{}",
             judgement.decision,
-            if called.is_empty() {
+            if failed.is_empty() {
                 String::new()
             } else {
-                let names: Vec<String> = called.iter().map(|n| n.0.clone()).collect();
+                let names: Vec<String> = failed.iter().map(|n| n.0.clone()).collect();
                 format!(" without {}", hostlist::compress(&names))
             }
         ),

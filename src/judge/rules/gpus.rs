@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::clean;
+use crate::id::{NodeName, clean};
 use crate::judge::finding::{Finding, Severity, Subject, doc};
-use crate::judge::rules::{Facts, gpu_of};
+use crate::judge::rules::{Facts, facts, gpu_of};
 use crate::measure::{self, Measured};
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{Gpu, Machine, Nvidia, Xid};
@@ -35,19 +35,20 @@ const NEAR_C: u32 = 3;
 
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     other_bits(record, findings);
+    // The end of the check, where a node told it.
+    let mut ends: BTreeMap<&NodeName, &Nvidia> = BTreeMap::new();
+    for (line, f) in facts(record) {
+        if let measure::Facts::Nvidia(n) = f {
+            ends.entry(&line.node).or_insert(n);
+        }
+    }
     for (node, machine) in Facts::machines(record) {
         let mut add = |code: &str, severity: Option<Severity>, evidence: String| {
             let f = Finding::new(doc(code), Subject::Node(node.clone()), evidence);
             findings.push(severity.map_or(f.clone(), |s| f.severity(s)));
         };
         of_machine(machine, &mut add);
-        // The end of the check, where the node told it.
-        let later = record.outcomes.iter().filter(|l| l.node == *node).find_map(|l| {
-            match l.outcome.measured()?.facts.as_ref()? {
-                measure::Facts::Nvidia(n) => Some(&**n),
-                _ => None,
-            }
-        });
+        let later = ends.get(node).copied();
         if let Some((before, after)) = machine.nvidia.as_ref().zip(later) {
             moved(before, after, &mut add);
         }

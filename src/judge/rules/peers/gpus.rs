@@ -168,7 +168,9 @@ impl Seen<'_, '_> {
         let count = |of: &[bool], g: &[usize]| g.iter().filter(|i| of[**i]).count();
         let slow_ones = self.is_slow.iter().filter(|s| **s).count();
         let middles: Vec<Speed> = groups.values().map(|g| self.middle(g)).collect();
-        let behind = if middles.len() >= FEW { slow(&middles, self.level, self.margin) } else { None };
+        // There are fewer groups to be wrong about than members.
+        let level = self.level * self.members.len() as f64 / groups.len() as f64;
+        let behind = if middles.len() >= FEW { slow(&middles, level, self.margin) } else { None };
         let behind: Vec<usize> = behind.map(|f| f.who).unwrap_or_default();
         let one = |(i, (key, g)): (usize, (&K, &Vec<usize>))| {
             let (own, others) = (count(self.is_slow, g), self.members.len() - g.len());
