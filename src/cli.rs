@@ -208,7 +208,7 @@ pub struct Check {
 
 #[derive(Debug, Args)]
 pub struct Simulate {
-    /// Virtual nodes, 2 to 100000.
+    /// Virtual nodes, 2 to 100000; 1 with --gpus.
     #[arg(long, default_value_t = 512)]
     pub nodes: u32,
     /// Nodes at a leaf switch.
@@ -225,7 +225,13 @@ pub struct Simulate {
     pub alone: bool,
     #[arg(long, value_enum, default_value = "quick")]
     pub tier: Measuring,
-    /// A fault: node:N sends:N receives:N cpu:N flapping:N leaf:N pair:A-B scale:N@SIZE; ? picks one (repeat).
+    /// GPUs of a node; then also what each node measures alone is simulated, and collectives are not.
+    #[arg(long, default_value_t = 0)]
+    pub gpus: u32,
+    /// Relative standard deviation between healthy GPUs.
+    #[arg(long, default_value_t = 0.007)]
+    pub silicon: f64,
+    /// A fault: node:N sends:N receives:N cpu:N flapping:N leaf:N pair:A-B scale:N@SIZE gpu:N:SLOT slot:SLOT; ? picks one (repeat).
     #[arg(long, value_name = "FAULT")]
     pub fault: Vec<String>,
     /// Relative standard deviation of a reading.

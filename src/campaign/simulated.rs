@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::campaign::fleet::{ArgsOf, Fleet};
 use crate::cluster::{GroupOutcome, Step};
 use crate::id::NodeName;
+use crate::judge::gpu_of;
 use crate::measure::{Better, Facts, Latencies, Measured, Metric, Outcome, Series};
 use crate::probe;
-use crate::topology::Leaf;
+use crate::topology::{Gpu, Leaf, Machine, Nvidia, PciGpu, Pcie, PcieState};
 use crate::unit::Unit;
 
 /// What is injected.
@@ -28,6 +29,10 @@ pub enum Fault {
     Flapping(u32),
     /// The node computes slowly; its network is well.
     Computes(u32),
+    /// One GPU of one node computes slowly.
+    Gpu(u32, u32),
+    /// The same GPU of every node computes slowly.
+    Slot(u32),
 }
 
 /// How the virtual cluster behaves. Rates are of a link, in bytes per second.
@@ -45,6 +50,10 @@ pub struct Shape {
     pub severity: f64,
     /// Uplink capacity of a leaf over that of its nodes.
     pub uplinks: f64,
+    /// GPUs of a node.
+    pub gpus: u32,
+    /// Relative standard deviation between healthy GPUs.
+    pub silicon: f64,
 }
 
 const RATE: f64 = 45e9;
@@ -60,6 +69,8 @@ pub struct Simulated {
     names: Vec<NodeName>,
     numbers: HashMap<NodeName, u32>,
     rng: fastrand::Rng,
+    /// What each GPU is good for, by node and slot: its own and the same every time.
+    silicon: Vec<f64>,
 }
 
 impl Simulated {
@@ -67,7 +78,10 @@ impl Simulated {
         let width = shape.nodes.to_string().len();
         let names: Vec<NodeName> = (1..=shape.nodes).map(|i| NodeName(format!("sim{i:0width$}"))).collect();
         let numbers = names.iter().enumerate().map(|(i, n)| (n.clone(), i as u32)).collect();
-        Simulated { shape, faults, rounds: 0, tests: 0, names, numbers, rng: fastrand::Rng::with_seed(seed) }
+        let mut of_gpus = fastrand::Rng::with_seed(seed ^ 0x006b_0063);
+        let healthy = |_| 1.0 + shape.silicon * gauss(&mut of_gpus);
+        let silicon = (0..shape.nodes * shape.gpus).map(healthy).collect();
+        Simulated { shape, faults, rounds: 0, tests: 0, names, numbers, rng: fastrand::Rng::with_seed(seed), silicon }
     }
 
     pub fn leaves(&self) -> Vec<Leaf> {
@@ -84,14 +98,19 @@ impl Simulated {
         let mut out = BTreeSet::new();
         for f in &self.faults {
             match f {
-                Fault::Node(n) | Fault::Sends(n) | Fault::Receives(n) | Fault::Flapping(n) | Fault::Computes(n) => {
+                Fault::Node(n)
+                | Fault::Sends(n)
+                | Fault::Receives(n)
+                | Fault::Flapping(n)
+                | Fault::Computes(n)
+                | Fault::Gpu(n, _) => {
                     out.insert(self.name(*n).clone());
                 }
                 // With one group of that size there is none to hold it against.
                 Fault::Scale(n, from) if from.next_power_of_two().max(2) * 2 <= self.shape.nodes => {
                     out.insert(self.name(*n).clone());
                 }
-                Fault::Pair(..) | Fault::Leaf(_) | Fault::Scale(..) => {}
+                Fault::Pair(..) | Fault::Leaf(_) | Fault::Scale(..) | Fault::Slot(_) => {}
             }
         }
         out
@@ -102,8 +121,7 @@ impl Simulated {
     }
 
     fn gauss(&mut self) -> f64 {
-        // Twelve uniforms: mean 6, variance 1.
-        (0..12).map(|_| self.rng.f64()).sum::<f64>() - 6.0
+        gauss(&mut self.rng)
     }
 
     /// Whether a fault lies on the way, and it shows this time.
@@ -119,7 +137,7 @@ impl Simulated {
                 Fault::Pair(a, b) => hit |= (*a, *b) == (from, to) || (*b, *a) == (from, to),
                 Fault::Leaf(l) => hit |= across && (self.leaf(from) == *l || self.leaf(to) == *l),
                 Fault::Flapping(n) => flap |= *n == from || *n == to,
-                Fault::Scale(..) | Fault::Computes(_) => {}
+                Fault::Scale(..) | Fault::Computes(_) | Fault::Gpu(..) | Fault::Slot(_) => {}
             }
         }
         hit || (flap && self.rng.bool())
@@ -160,6 +178,51 @@ impl Simulated {
         Outcome::Measured(Measured { series: metrics.iter().map(&mut one).collect(), ..Measured::default() })
     }
 
+    /// What discovery finds of a node: its GPUs, all of one model that no datasheet knows.
+    fn machine(&self, node: u32) -> Outcome {
+        let pci = |gpu: u32| format!("{gpu:04x}:01:00.0");
+        let gpu = |index: u32| Gpu {
+            index,
+            name: "Simulated GPU".to_owned(),
+            uuid: format!("GPU-simulated-{node}-{index}"),
+            pci: pci(index),
+            pcie: PcieState { generation_max: Some(5), lanes_max: Some(16), ..PcieState::default() },
+            ..Gpu::default()
+        };
+        let on_bus = |gpu: u32| PciGpu {
+            pci: pci(gpu),
+            vendor: PciGpu::NVIDIA.to_owned(),
+            device: "simulated".to_owned(),
+            pcie: Some(Pcie { bridges: vec![format!("{gpu:04x}:00:00.0")], ..Pcie::default() }),
+            ..PciGpu::default()
+        };
+        let gpus = 0..self.shape.gpus;
+        let machine = Machine {
+            hostname: self.name(node).0.clone(),
+            gpus: gpus.clone().map(on_bus).collect(),
+            nvidia: Some(Nvidia { gpus: gpus.map(gpu).collect(), ..Nvidia::default() }),
+            ..Machine::default()
+        };
+        Outcome::Measured(Measured { facts: Some(Facts::Machine(Box::new(machine))), ..Measured::default() })
+    }
+
+    /// What one GPU measures of a case.
+    fn gpu(&mut self, step: &Step, node: u32, gpu: u32) -> Outcome {
+        let metrics = probe::find(step.probe.as_str()).map_or(&[][..], |p| p.metrics());
+        let computes = step.probe.as_str() == "gemm";
+        let own = self.silicon.get((node * self.shape.gpus + gpu) as usize).copied().unwrap_or(1.0);
+        // A link carries what its generation does, whatever silicon is at its end.
+        let own = if step.probe.as_str() == "copy" { 1.0 } else { own };
+        let hit = computes && (self.faults.contains(&Fault::Gpu(node, gpu)) || self.faults.contains(&Fault::Slot(gpu)));
+        let left = own * if hit { self.shape.severity } else { 1.0 };
+        let mut one = |m: &Metric| {
+            let base = if m.unit == Unit::FlopPerSecond { 700e12 } else { 3e12 };
+            let samples = (0..8).map(|_| base * left * (1.0 + self.shape.noise * self.gauss()).max(0.1)).collect();
+            m.series(samples, 1)
+        };
+        Outcome::Measured(Measured { series: metrics.iter().map(&mut one).collect(), ..Measured::default() })
+    }
+
     /// Microseconds: a kernel's round trip, more across leaves, and what is left of noise after the best of many.
     fn latencies(&mut self, nodes: &[NodeName], members: &[u32]) -> Outcome {
         let mut one = |a: u32, b: u32| {
@@ -181,6 +244,11 @@ impl Simulated {
         let noise = 1.0 + self.shape.noise * self.gauss();
         RATE * 0.9 * noise.max(0.1) * if hit { self.shape.severity } else { 1.0 }
     }
+}
+
+fn gauss(rng: &mut fastrand::Rng) -> f64 {
+    // Twelve uniforms: mean 6, variance 1.
+    (0..12).map(|_| rng.f64()).sum::<f64>() - 6.0
 }
 
 fn series(metric: &str, value: f64) -> Outcome {
@@ -206,7 +274,11 @@ impl Fleet for Simulated {
             for case in &step.cases {
                 let outcome = match case.as_str() {
                     "latencies" => self.latencies(group, &members),
-                    _ if members.len() == 1 => self.alone(step, members[0]),
+                    "machine" if self.shape.gpus > 0 => self.machine(members[0]),
+                    c if members.len() == 1 => match gpu_of(c) {
+                        Some((_, gpu)) => self.gpu(step, members[0], gpu),
+                        None => self.alone(step, members[0]),
+                    },
                     "pair out" => series("bandwidth", rates.0),
                     "pair back" => series("bandwidth", rates.1),
                     c if c.starts_with("all-reduce") => series("busbw", self.group(&members)),

@@ -42,12 +42,20 @@ struct Found {
 }
 
 pub(super) fn run(args: &cli::Simulate) -> Result<Exit, Failure> {
-    if !(2..=100_000).contains(&args.nodes) {
-        return Err(Failure::usage(anyhow!("--nodes {}: 2 to 100000", args.nodes)));
+    let fewest = if args.gpus > 0 { 1 } else { 2 };
+    if !(fewest..=100_000).contains(&args.nodes) {
+        return Err(Failure::usage(anyhow!("--nodes {}: {fewest} to 100000", args.nodes)));
     }
-    for (name, value) in
-        [("noise", args.noise), ("false-bad", args.false_bad), ("miss", args.miss), ("severity", args.severity)]
-    {
+    if args.gpus > 64 {
+        return Err(Failure::usage(anyhow!("--gpus {}: 0 to 64", args.gpus)));
+    }
+    for (name, value) in [
+        ("noise", args.noise),
+        ("false-bad", args.false_bad),
+        ("miss", args.miss),
+        ("severity", args.severity),
+        ("silicon", args.silicon),
+    ] {
         if !(0.0..=1.0).contains(&value) {
             return Err(Failure::usage(anyhow!("--{name} {value}: a share from 0 to 1")));
         }
@@ -72,17 +80,25 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
         miss: args.miss,
         severity: args.severity,
         uplinks: args.uplinks,
+        gpus: args.gpus,
+        silicon: args.silicon,
     };
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
     let mut faults = Vec::new();
     for text in &args.fault {
-        faults.push(parse_fault(text, args.nodes, &mut rng).map_err(|e| Failure::usage(anyhow!(e)))?);
+        faults.push(parse_fault(text, args.nodes, args.gpus, &mut rng).map_err(|e| Failure::usage(anyhow!(e)))?);
     }
     let mut free: Vec<u32> = (0..args.nodes).collect();
     rng.shuffle(&mut free);
     faults.extend(free.into_iter().take(args.bad as usize).map(Fault::Node));
     let mut fleet = Simulated::new(shape, faults, seed);
-    let probes: &[&str] = if args.alone { &["gemm", "memory", "tcp", "collective"] } else { &["tcp", "collective"] };
+    // Collectives on GPUs are not simulated; one node has no network.
+    let probes: &[&str] = match (args.gpus > 0, args.nodes, args.alone) {
+        (true, 1, _) => &["gemm", "memory", "copy"],
+        (true, ..) => &["gemm", "memory", "copy", "tcp"],
+        (false, _, true) => &["gemm", "memory", "tcp", "collective"],
+        (false, _, false) => &["tcp", "collective"],
+    };
     let asked = Selection {
         tier: Some(args.tier.into()),
         budget: Some(Time(Duration::from_secs(86_400))),
@@ -117,10 +133,17 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
     let judgement = judge::judge(&record, &record.header.plan.run, &limits);
     let seconds = started.elapsed().as_secs_f64();
     let guilty = fleet.guilty();
-    let called: BTreeSet<NodeName> = judgement
+    let failed: BTreeSet<NodeName> = judgement
         .findings
         .iter()
         .filter(|f| f.severity == judge::Severity::Fail)
+        .filter_map(|f| f.subject.node().cloned())
+        .collect();
+    let called: BTreeSet<NodeName> = judgement
+        .findings
+        .iter()
+        // A GPU that is not worth its node's absence is called by a warning.
+        .filter(|f| f.severity == judge::Severity::Fail || matches!(f.subject, judge::Subject::Gpu(..)))
         .filter_map(|f| f.subject.node().cloned())
         .collect();
     let lines = judgement
@@ -142,27 +165,28 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
         decision: format!(
             "{}{}",
             judgement.decision,
-            if called.is_empty() {
+            if failed.is_empty() {
                 String::new()
             } else {
-                let names: Vec<String> = called.iter().map(|n| n.0.clone()).collect();
+                let names: Vec<String> = failed.iter().map(|n| n.0.clone()).collect();
                 format!(" without {}", hostlist::compress(&names))
             }
         ),
     })
 }
 
-/// `node:7`, `sends:7`, `receives:7`, `flapping:7`, `leaf:2`, `pair:3-9`, `scale:7@64`; `?` picks one by the seed.
-fn parse_fault(text: &str, nodes: u32, rng: &mut fastrand::Rng) -> Result<Fault, String> {
+/// `node:7`, `sends:7`, `receives:7`, `flapping:7`, `leaf:2`, `pair:3-9`, `scale:7@64`, `gpu:7:3`, `slot:3`; `?` picks one by the
+/// seed.
+fn parse_fault(text: &str, nodes: u32, gpus: u32, rng: &mut fastrand::Rng) -> Result<Fault, String> {
     let bad = || {
         format!(
-            "`{}` is not a fault; they look like node:7, sends:7, receives:7, cpu:7, flapping:7, leaf:2, pair:3-9 or scale:7@64, and node:? picks one",
+            "`{}` is not a fault; they look like node:7, sends:7, receives:7, cpu:7, flapping:7, leaf:2, pair:3-9, scale:7@64, gpu:7:3 or slot:3 (with --gpus), and node:? picks one",
             crate::id::clean(text)
         )
     };
     let (kind, who) = text.split_once(':').ok_or_else(bad)?;
     let mut number = |t: &str, most: u32| match t {
-        "?" => Ok(rng.u32(0..most.max(1))),
+        "?" if most > 0 => Ok(rng.u32(0..most)),
         t => t.parse::<u32>().ok().filter(|n| *n < most).ok_or_else(bad),
     };
     Ok(match kind {
@@ -180,6 +204,11 @@ fn parse_fault(text: &str, nodes: u32, rng: &mut fastrand::Rng) -> Result<Fault,
             let (n, from) = who.split_once('@').ok_or_else(bad)?;
             Fault::Scale(number(n, nodes)?, from.parse().map_err(|_| bad())?)
         }
+        "gpu" => {
+            let (node, slot) = who.split_once(':').ok_or_else(bad)?;
+            Fault::Gpu(number(node, nodes)?, number(slot, gpus)?)
+        }
+        "slot" => Fault::Slot(number(who, gpus)?),
         _ => return Err(bad()),
     })
 }

@@ -18,6 +18,17 @@ pub struct LimitShown<'r> {
     pub provenance: Cow<'r, str>,
 }
 
+/// Beside whom something is slow: by that it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Straggler {
+    /// A node beside the other nodes, by itself or with most of its GPUs.
+    Node,
+    /// A GPU beside those of its model.
+    Gpu,
+    /// A GPU in a slot that is slow on most nodes.
+    Slot,
+}
+
 /// A judged metric.
 #[derive(Debug, Clone)]
 pub struct Cell<'r> {
@@ -27,6 +38,8 @@ pub struct Cell<'r> {
     pub summary: Option<Summary>,
     /// The limit that decided.
     pub limit: Option<LimitShown<'r>>,
+    /// Set where its peers decided.
+    pub straggler: Option<Straggler>,
     pub verdict: Verdict,
     /// The median of each attempt that counts.
     pub attempts: Vec<f64>,
@@ -63,7 +76,16 @@ pub(super) fn judge<'r>(
         .filter_map(|(_, l)| *l)
         .max_by(|a, b| (a.others_cores + a.steal_cores).total_cmp(&(b.others_cores + b.steal_cores)));
     let summary = stats::summary(&samples).filter(|s| s.min > 0.0);
-    let mut cell = Cell { row, series, summary, limit: None, verdict: Verdict::NoLimit, attempts: Vec::new(), load };
+    let mut cell = Cell {
+        row,
+        series,
+        summary,
+        limit: None,
+        straggler: None,
+        verdict: Verdict::NoLimit,
+        attempts: Vec::new(),
+        load,
+    };
     let Some(summary) = summary else {
         cell.verdict = Verdict::Inconclusive(Reason::Invalid);
         return Some(cell);

@@ -79,7 +79,7 @@ pub(super) fn decide(findings: &[Finding], record: &Record, run: &RunPlan) -> (D
     let mut curable = true;
     for f in &against {
         match &f.subject {
-            Subject::Node(_) | Subject::Path(..) => {}
+            Subject::Node(_) | Subject::Gpu(..) | Subject::Path(..) => {}
             // Either end will do: the one that others complain of, else the second.
             Subject::Link(a, b) => {
                 if !exclude.contains(a) && !exclude.contains(b) {

@@ -40,6 +40,8 @@ pub enum Subject {
     /// The container image that was looked at.
     Image,
     Node(NodeName),
+    /// A GPU of a node, by its number there.
+    Gpu(NodeName, u32),
     Path(NodeName, PathBuf),
     /// From one node to another.
     Link(NodeName, NodeName),
@@ -60,7 +62,7 @@ impl Subject {
             | Subject::Leaf(_)
             | Subject::Switch(_)
             | Subject::Cable(..) => None,
-            Subject::Node(n) | Subject::Path(n, _) => Some(n),
+            Subject::Node(n) | Subject::Gpu(n, _) | Subject::Path(n, _) => Some(n),
         }
     }
 }
@@ -71,6 +73,7 @@ impl fmt::Display for Subject {
             Subject::Run => f.write_str("this run"),
             Subject::Image => f.write_str("this image"),
             Subject::Node(n) => write!(f, "node {n}"),
+            Subject::Gpu(n, gpu) => write!(f, "GPU {gpu} of node {n}"),
             Subject::Link(a, b) => write!(f, "link {a} -> {b}"),
             Subject::Group(nodes) => {
                 let names: Vec<String> = nodes.iter().map(|n| n.0.clone()).collect();

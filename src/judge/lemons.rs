@@ -2,7 +2,7 @@
 
 use crate::baseline::{Lemon, merge};
 use crate::id::{NodeName, clean};
-use crate::judge::finding::{Finding, Severity};
+use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::{Facts, Judgement};
 use crate::topology::Machine;
 
@@ -34,6 +34,9 @@ pub fn lemons(j: &Judgement<'_>) -> Vec<Lemon> {
 fn gpus(f: &Finding, m: &Machine) -> Vec<String> {
     let words: Vec<&str> = f.evidence.split(|c: char| !c.is_ascii_alphanumeric() && !":.-_".contains(c)).collect();
     let named = |g: &&crate::topology::Gpu| {
+        if let Subject::Gpu(_, number) = f.subject {
+            return g.index == number;
+        }
         let case = format!("gpu{}", g.index);
         words.iter().any(|w| *w == g.pci || *w == case)
     };

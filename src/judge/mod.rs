@@ -12,14 +12,14 @@ mod lemons;
 mod rules;
 mod verdict;
 
-pub use cell::{Cell, LimitShown};
+pub use cell::{Cell, LimitShown, Straggler};
 pub use codes::{CODES, CodeDoc};
 pub use coverage::Coverage;
 pub use decide::{Decision, Placement};
 pub use diff::{Change, Diff, Moved, diff};
 pub use finding::{Finding, Severity, Subject};
 pub use lemons::lemons;
-pub use rules::{Facts, Row, judge, judge_knowing};
+pub use rules::{Facts, Row, gpu_of, judge, judge_knowing};
 pub use verdict::{Reason, Verdict};
 
 use crate::id::NodeName;

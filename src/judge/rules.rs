@@ -52,10 +52,22 @@ impl<'r> Row<'r> {
         on_gpu(self.probe, self.step)
     }
 
+    /// What a case of one GPU tests, and the number of the GPU in its node.
+    pub fn gpu(&self) -> Option<(&'r str, u32)> {
+        gpu_of(self.case)
+    }
+
     /// The node, or the group that did it together.
     pub fn subject(&self) -> Subject {
         if self.group.is_empty() { Subject::Node(self.node.clone()) } else { Subject::Group(self.group.to_vec()) }
     }
+}
+
+/// `bf16 8192 burst gpu3`: what is tested, and the number of the GPU that did it. The one place that takes such a name apart.
+pub fn gpu_of(case: &str) -> Option<(&str, u32)> {
+    let (test, number) = case.rsplit_once(" gpu")?;
+    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    Some((test, number.parse().ok().filter(|_| digits)?))
 }
 
 /// Whether a step of a probe ran on GPUs. RDMA from a GPU's memory says something of the adapter.

@@ -6,6 +6,7 @@ mod interfaces;
 mod load;
 mod outcome;
 mod sampler;
+mod slow;
 pub mod stats;
 
 pub use busbw::{Collective, bus_factor};
@@ -17,3 +18,4 @@ pub use outcome::{
     Metric, Outcome, PeerCopy, RdmaEnd, Series, SharedView, WaiveKind,
 };
 pub use sampler::{Sampler, Samples};
+pub use slow::{Slow, Speed, slow};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::forecast::{Runway, runway};
 use crate::id::{NodeName, clean};
-use crate::judge::{Facts, Judgement, Severity, Subject};
+use crate::judge::{Facts, Judgement, Severity, Subject, gpu_of};
 use crate::localise::{self, Reading};
 use crate::measure::{self, Better, stats};
 use crate::unit::{Bytes, Unit};
@@ -171,7 +171,7 @@ fn map(j: &Judgement<'_>, planes: &[localise::Plane]) -> (Vec<LeafRow>, Vec<Matr
         }
         // Of a link either end may be to blame: both are shown, and neither as proven.
         let (nodes, of): (Vec<&NodeName>, Health) = match &f.subject {
-            Subject::Node(n) | Subject::Path(n, _) => (vec![n], of),
+            Subject::Node(n) | Subject::Gpu(n, _) | Subject::Path(n, _) => (vec![n], of),
             Subject::Link(a, b) => (vec![a, b], of.min(Health::Open)),
             _ => continue,
         };
@@ -287,8 +287,7 @@ fn peers(j: &Judgement<'_>) -> Vec<Matrix> {
     let mut by_node: BTreeMap<&NodeName, Vec<(u32, &Vec<measure::PeerCopy>)>> = BTreeMap::new();
     for line in &j.record.outcomes {
         if let Some(measure::Facts::Peers(row)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) {
-            let gpu = line.case.rsplit_once(" gpu").and_then(|(_, n)| n.parse().ok());
-            if let Some(gpu) = gpu {
+            if let Some((_, gpu)) = gpu_of(&line.case) {
                 by_node.entry(&line.node).or_default().push((gpu, row));
             }
         }
@@ -370,9 +369,9 @@ fn spreads(j: &Judgement<'_>) -> Vec<Spread> {
     for c in j.cells.iter().filter(|c| c.row.group.is_empty() && c.series.metric != "algbw") {
         let Some(summary) = c.summary else { continue };
         // Of GPUs, `bf16 8192 burst gpu3`: all are one distribution.
-        let (test, gpu) = match c.row.case.rsplit_once(" gpu") {
-            Some((test, gpu)) if gpu.parse::<u32>().is_ok() => (test, format!(" gpu{gpu}")),
-            _ => (c.row.case, String::new()),
+        let (test, gpu) = match c.row.gpu() {
+            Some((test, gpu)) => (test, format!(" gpu{gpu}")),
+            None => (c.row.case, String::new()),
         };
         let key = (c.row.probe, test.to_owned(), c.series.metric.as_str());
         let (spread, bad) = got.entry(key.clone()).or_insert_with(|| {

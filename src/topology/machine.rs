@@ -296,8 +296,11 @@ pub struct PciGpu {
 }
 
 impl PciGpu {
+    /// The vendor's number on PCI.
+    pub const NVIDIA: &'static str = "0x10de";
+
     pub fn is_nvidia(&self) -> bool {
-        self.vendor == "0x10de"
+        self.vendor == Self::NVIDIA
     }
 }
 

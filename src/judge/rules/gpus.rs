@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::clean;
+use crate::id::{NodeName, clean};
 use crate::judge::finding::{Finding, Severity, Subject, doc};
-use crate::judge::rules::Facts;
+use crate::judge::rules::{Facts, facts, gpu_of};
 use crate::measure::{self, GpuLoad, Measured, stats};
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{Gpu, Machine, Nvidia, PcieLink, Xid, gpu_spec};
@@ -39,19 +39,20 @@ const ENOUGH: usize = 4;
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     other_bits(record, findings);
     without_datasheet(record, findings);
+    // The end of the check, where a node told it.
+    let mut ends: BTreeMap<&NodeName, &Nvidia> = BTreeMap::new();
+    for (line, f) in facts(record) {
+        if let measure::Facts::Nvidia(n) = f {
+            ends.entry(&line.node).or_insert(n);
+        }
+    }
     for (node, machine) in Facts::machines(record) {
         let mut add = |code: &str, severity: Option<Severity>, evidence: String| {
             let f = Finding::new(doc(code), Subject::Node(node.clone()), evidence);
             findings.push(severity.map_or(f.clone(), |s| f.severity(s)));
         };
         of_machine(machine, &mut add);
-        // The end of the check, where the node told it.
-        let later = record.outcomes.iter().filter(|l| l.node == *node).find_map(|l| {
-            match l.outcome.measured()?.facts.as_ref()? {
-                measure::Facts::Nvidia(n) => Some(&**n),
-                _ => None,
-            }
-        });
+        let later = ends.get(node).copied();
         if let Some((before, after)) = machine.nvidia.as_ref().zip(later) {
             moved(before, after, &mut add);
         }
@@ -97,7 +98,7 @@ fn other_bits(record: &Record, findings: &mut Vec<Finding>) {
     for line in &record.outcomes {
         let Some((m, bits)) = line.outcome.measured().and_then(|m| Some((m, m.bits.as_ref()?))) else { continue };
         // `bf16 8192 burst gpu3`: all GPUs have the same inputs.
-        let test = line.case.rsplit_once(" gpu").map_or(line.case.as_str(), |(test, _)| test);
+        let test = gpu_of(&line.case).map_or(line.case.as_str(), |(test, _)| test);
         likes.entry((test, &bits.of)).or_default().push((line, m, &bits.digest));
     }
     for ((test, of), all) in &likes {

@@ -1,12 +1,17 @@
 //! Verdicts on metrics -> findings.
 
+use std::collections::BTreeMap;
+
 use crate::baseline::{Expectation, Source};
+use crate::hostlist;
+use crate::id::{NodeName, clean};
 use crate::judge::cell::is_busy;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::Row;
-use crate::judge::{Cell, Reason, Verdict};
+use crate::judge::{Cell, Reason, Straggler, Verdict};
 
 pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
+    let mut stragglers: BTreeMap<Who<'_>, Vec<&Cell<'_>>> = BTreeMap::new();
     for cell in cells {
         let severity = match cell.verdict {
             Verdict::NoLimit | Verdict::Pass => continue,
@@ -14,17 +19,75 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
             Verdict::Inconclusive(_) => Severity::Hold,
             Verdict::Fail => Severity::Fail,
         };
-        let code = match cell.verdict {
-            Verdict::Inconclusive(Reason::Invalid) => "VAL-001",
-            Verdict::Inconclusive(Reason::Busy) => "VAL-002",
-            Verdict::Inconclusive(Reason::TooFewSamples | Reason::VarianceTooHigh | Reason::Unconfirmed) => "VAL-003",
-            Verdict::Inconclusive(Reason::NearYardstick) => "VAL-005",
-            _ if cell.limit.as_ref().is_some_and(|l| l.source == Source::Peers) => "PER-001",
-            _ => code_of(&cell.row, &cell.series.metric),
+        let code = match (cell.verdict, cell.straggler, cell.row.gpu()) {
+            (Verdict::Inconclusive(Reason::Invalid), ..) => "VAL-001",
+            (Verdict::Inconclusive(Reason::Busy), ..) => "VAL-002",
+            (Verdict::Inconclusive(Reason::NearYardstick), ..) => "VAL-005",
+            (Verdict::Inconclusive(_), ..) => "VAL-003",
+            (_, Some(straggler), Some((_, gpu))) => {
+                let who = match straggler {
+                    Straggler::Node => Who::Node(cell.row.node),
+                    Straggler::Gpu => Who::Gpu(cell.row.node, gpu),
+                    Straggler::Slot => Who::Slot(gpu),
+                };
+                stragglers.entry(who).or_default().push(cell);
+                continue;
+            }
+            (_, Some(_), None) => "PER-001",
+            (_, None, _) => code_of(&cell.row, &cell.series.metric),
         };
         findings
             .push(Finding::new(doc(code), cell.row.subject(), evidence(cell)).severity(severity).limit(limit(cell)));
     }
+    findings.extend(stragglers.iter().filter_map(|(who, cells)| straggler(who, cells)));
+}
+
+/// Who is slow beside its peers, by what its GPUs measured: told once, whatever number of cases shows it.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Who<'r> {
+    Node(&'r NodeName),
+    Gpu(&'r NodeName, u32),
+    Slot(u32),
+}
+
+fn straggler(who: &Who<'_>, cells: &[&Cell<'_>]) -> Option<Finding> {
+    let behind = |c: &Cell<'_>| {
+        let (value, usual) = (c.summary.map_or(1.0, |s| s.median), c.limit.as_ref().map_or(1.0, |l| l.value));
+        if c.series.better == crate::measure::Better::Higher { value / usual } else { usual / value }
+    };
+    let worst = cells.iter().max_by(|a, b| a.verdict.cmp(&b.verdict).then(behind(b).total_cmp(&behind(a))))?;
+    let severity = if worst.verdict == Verdict::Fail { Severity::Fail } else { Severity::Warn };
+    let mut nodes: Vec<String> = cells.iter().map(|c| c.row.node.0.clone()).collect();
+    nodes.dedup();
+    let mut tests: Vec<&str> = cells.iter().filter_map(|c| Some(c.row.gpu()?.0)).collect();
+    tests.sort_unstable();
+    tests.dedup();
+    let (code, subject, mut text) = match who {
+        Who::Node(node) => {
+            let mut gpus: Vec<u32> = cells.iter().filter_map(|c| Some(c.row.gpu()?.1)).collect();
+            gpus.sort_unstable();
+            gpus.dedup();
+            let text = format!("{} of its GPUs are slow; the slowest: {}", gpus.len(), evidence(worst));
+            ("PER-001", Subject::Node((*node).clone()), text)
+        }
+        Who::Gpu(node, gpu) => ("PER-002", Subject::Gpu((*node).clone(), *gpu), evidence(worst)),
+        Who::Slot(slot) => {
+            nodes.sort();
+            nodes.dedup();
+            let on = clean(&hostlist::compress(&nodes)).into_owned();
+            let text = format!(
+                "GPU {slot} of {on} ({} nodes); the slowest: {} on {}",
+                nodes.len(),
+                evidence(worst),
+                worst.row.node
+            );
+            ("PER-003", Subject::Run, text)
+        }
+    };
+    if tests.len() > 1 {
+        text.push_str(&format!("; slow in {} tests: {}", tests.len(), tests.join(", ")));
+    }
+    Some(Finding::new(doc(code), subject, text).severity(severity).limit(limit(worst)))
 }
 
 /// The code of a metric that missed its limit.

@@ -1,106 +1,149 @@
-//! A node against its peers in the same run: who is slower than the others by more than chance and noise explain.
+//! Who is slower than its peers in the same run by more than chance and noise explain: nodes beside nodes, GPUs beside GPUs.
 //!
-//! A cluster of which every node is equally bad has no outliers: floors catch that. Here the margin is what it costs.
+//! A cluster of which every part is equally bad has no outliers: floors catch that. Here the margin is what it costs.
+
+mod gpus;
 
 use std::collections::BTreeMap;
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use crate::baseline::Source;
-use crate::baseline::Weight;
+use crate::baseline::{Source, Weight};
 use crate::forecast::worth_excluding;
-use crate::judge::cell::{Cell, LimitShown};
+use crate::judge::cell::{Cell, LimitShown, Straggler};
 use crate::judge::rules::Facts;
 use crate::judge::verdict::{Reason, Verdict};
 use crate::measure::{Better, stats};
 use crate::plan::RunPlan;
 use crate::record::Record;
 
-/// Slower than this is told; below, silicon and cooling differ (1 to 5 % is normal).
+/// A node slower than this is told; below, silicon and cooling differ (1 to 5 % is normal).
 const MARGIN: f64 = 0.06;
-/// Nodes that share a machine share its noise, and differ only by what each is allowed.
+/// What shares a machine shares its noise, and differs only by what each is allowed.
 const MARGIN_SHARED: f64 = 0.5;
 /// Fewer peers say nothing about who is odd.
 const FEW: usize = 4;
 /// False alarms that a whole check may have, before confirmation.
 const ALPHA: f64 = 0.05;
+/// A GPU that lost a tenth is broken, whatever it costs to do without its node: three times as much as healthy ones differ, and where
+/// gpu-fryer fails one, too.
+const BROKEN: f64 = 0.10;
 
 /// Marks the cells of outliers: open until an attempt of their own confirms it, then failed, or a warning when leaving
 /// the node out costs more than keeping it.
 pub(super) fn judge(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) {
-    if record.header.launcher.is_none() {
-        return;
-    }
-    let mut by_metric: BTreeMap<(&str, &str, &str), Vec<usize>> = BTreeMap::new();
-    for (i, c) in cells.iter().enumerate() {
-        // A file system is shared: there the slowest rank is the directory's affair, not the node's.
-        if c.row.group.is_empty() && c.summary.is_some() && c.row.probe != "storage" {
-            by_metric.entry((c.row.probe, c.row.case, c.series.metric.as_str())).or_default().push(i);
-        }
-    }
-    let tests: usize = by_metric.values().map(Vec::len).sum();
-    let Ok(normal) = Normal::new(0.0, 1.0) else { return };
-    let critical = normal.inverse_cdf(1.0 - ALPHA / tests.max(1) as f64);
-    let mut failed: Vec<usize> = Vec::new();
     let mut boots: Vec<&str> = Facts::machines(record).filter_map(|(_, m)| m.boot.as_deref()).collect();
     let seen = boots.len();
     boots.sort_unstable();
     boots.dedup();
-    let margin = if boots.len() < seen { MARGIN_SHARED } else { MARGIN };
-    let nodes = record.header.nodes.len();
+    let shared = (boots.len() < seen).then_some(MARGIN_SHARED);
+    if record.header.launcher.is_some() {
+        nodes(shared.unwrap_or(MARGIN), cells);
+    }
+    gpus::judge(record, shared.unwrap_or(gpus::MARGIN), cells);
+    weigh(record, run, cells);
+}
+
+/// What is slow beside its peers: the middle of these, and the most that it may stay behind.
+struct Behind {
+    straggler: Straggler,
+    usual: f64,
+    margin: f64,
+    peers: String,
+}
+
+fn loss(better: Better, value: f64, usual: f64) -> f64 {
+    match better {
+        Better::Higher => 1.0 - value / usual,
+        Better::Lower => 1.0 - usual / value,
+    }
+}
+
+/// A cell of an outlier gets its verdict, unless something that weighs more has given it one.
+fn mark(cell: &mut Cell<'_>, behind: Behind) {
+    if cell.verdict >= Verdict::Inconclusive(Reason::TooFewSamples) {
+        return;
+    }
+    // Every attempt for itself must say so: chance does not strike twice.
+    let again = cell.attempts.len() > 1;
+    let better = cell.series.better;
+    let confirmed = again && cell.attempts.iter().all(|m| loss(better, *m, behind.usual) > behind.margin);
+    cell.limit = Some(LimitShown {
+        value: behind.usual,
+        source: Source::Peers,
+        weight: Weight::Fail,
+        provenance: behind.peers.into(),
+    });
+    cell.straggler = Some(behind.straggler);
+    cell.verdict = match (confirmed, again) {
+        (true, _) => Verdict::Fail,
+        (false, false) => Verdict::Inconclusive(Reason::Unconfirmed),
+        // Measured again and well: it was chance.
+        (false, true) => Verdict::Pass,
+    };
+}
+
+/// Nodes beside nodes, in all that no single GPU did.
+fn nodes(margin: f64, cells: &mut [Cell<'_>]) {
+    // A file system is shared: there the slowest rank is the directory's affair, not the node's.
+    let alone = |c: &Cell<'_>| c.row.group.is_empty() && c.summary.is_some() && c.row.probe != "storage";
+    let tests = cells.iter().filter(|c| alone(c)).count();
+    let mut by_metric: BTreeMap<(&str, &str, &str), Vec<usize>> = BTreeMap::new();
+    for (i, c) in cells.iter().enumerate().filter(|(_, c)| alone(c) && c.row.gpu().is_none()) {
+        by_metric.entry((c.row.probe, c.row.case, c.series.metric.as_str())).or_default().push(i);
+    }
+    let Ok(normal) = Normal::new(0.0, 1.0) else { return };
+    let critical = normal.inverse_cdf(1.0 - ALPHA / tests.max(1) as f64);
     for indices in by_metric.values().filter(|i| i.len() >= FEW) {
         let medians: Vec<f64> = indices.iter().filter_map(|i| Some(cells[*i].summary?.median)).collect();
-        let Some((reference, deviation)) = stats::robust(&medians) else { continue };
+        let Some((usual, deviation)) = stats::robust(&medians) else { continue };
         // Equal values are never more exact than a quarter of a percent.
-        let scale = deviation.max(0.0025 * reference);
+        let scale = deviation.max(0.0025 * usual);
         for i in indices {
             let cell = &mut cells[*i];
-            let slow = |median: f64| match cell.series.better {
-                Better::Higher => (1.0 - median / reference, (reference - median) / scale),
-                Better::Lower => (1.0 - reference / median, (median - reference) / scale),
-            };
             let Some(summary) = cell.summary else { continue };
-            let (loss, z) = slow(summary.median);
-            let beyond = |(loss, z): (f64, f64)| loss > margin && z > critical;
-            if !beyond((loss, z)) || cell.verdict >= Verdict::Inconclusive(Reason::TooFewSamples) {
-                continue;
-            }
-            // Every attempt for itself must say so: chance does not strike twice.
-            let confirmed = cell.attempts.len() > 1 && cell.attempts.iter().all(|m| slow(*m).0 > margin);
-            let weight = Weight::Fail;
-            cell.limit = Some(LimitShown {
-                value: reference,
-                source: Source::Peers,
-                weight,
-                provenance: format!("the median of {} nodes in this run", indices.len()).into(),
-            });
-            cell.verdict = match (confirmed, cell.attempts.len() > 1) {
-                (true, _) => Verdict::Fail,
-                (false, false) => Verdict::Inconclusive(Reason::Unconfirmed),
-                // Measured again and well: it was chance.
-                (false, true) => Verdict::Pass,
+            let worse = match cell.series.better {
+                Better::Higher => usual - summary.median,
+                Better::Lower => summary.median - usual,
             };
-            if confirmed {
-                failed.push(*i);
+            if loss(cell.series.better, summary.median, usual) > margin && worse / scale > critical {
+                let peers = format!("the median of {} nodes in this run", indices.len());
+                mark(cell, Behind { straggler: Straggler::Node, usual, margin, peers });
             }
         }
     }
-    // What a slow node costs the run against what its absence costs: with spares it is free to leave it out.
+}
+
+/// What a slow node costs the run against what its absence costs: with spares it is free to leave it out.
+fn weigh(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) {
+    let nodes = record.header.nodes.len();
+    let failed = |c: &Cell<'_>| (c.verdict == Verdict::Fail).then_some(c.straggler).flatten();
+    // How much longer everything takes with it.
     let slowdown = |c: &Cell<'_>| {
-        let (median, limit) = (c.summary.map_or(1.0, |s| s.median), c.limit.as_ref().map_or(1.0, |l| l.value));
-        if c.series.better == Better::Higher { limit / median - 1.0 } else { median / limit - 1.0 }
+        let (median, usual) = (c.summary.map_or(1.0, |s| s.median), c.limit.as_ref().map_or(1.0, |l| l.value));
+        if c.series.better == Better::Higher { usual / median - 1.0 } else { median / usual - 1.0 }
     };
+    let broken = |c: &Cell<'_>| slowdown(c) > 1.0 / (1.0 - BROKEN) - 1.0;
     let spares = run.nodes.as_ref().map_or(0, |n| (nodes as u32).saturating_sub(n.needed));
     let mut slow: BTreeMap<String, f64> = BTreeMap::new();
-    for i in &failed {
-        let worst = slow.entry(cells[*i].row.node.0.clone()).or_default();
-        *worst = worst.max(slowdown(&cells[*i]));
+    for c in cells.iter().filter(|c| matches!(failed(c), Some(Straggler::Node | Straggler::Gpu))) {
+        let worst = slow.entry(c.row.node.0.clone()).or_default();
+        *worst = worst.max(slowdown(c));
     }
     let losses: Vec<f64> = slow.values().copied().collect();
     let least = worth_excluding(&losses, nodes as u32, spares);
-    for i in failed {
-        if slow.get(cells[i].row.node.0.as_str()).is_some_and(|worst| *worst < least) {
-            cells[i].verdict = Verdict::Warn;
+    let cheap = |c: &Cell<'_>| slow.get(c.row.node.0.as_str()).is_some_and(|worst| *worst < least);
+    for c in cells.iter_mut() {
+        let warns = match failed(c) {
+            None => false,
+            Some(Straggler::Node) => cheap(c),
+            // One node is checked for itself: there is no run that would go on without it.
+            Some(Straggler::Gpu) => nodes > 1 && cheap(c) && !broken(c),
+            // Every node has it: there is none to leave out.
+            Some(Straggler::Slot) => !broken(c),
+        };
+        if warns {
+            c.verdict = Verdict::Warn;
         }
     }
 }

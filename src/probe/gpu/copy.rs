@@ -8,7 +8,7 @@ use crate::id::ProbeName;
 use crate::measure::{Better, Check, Facts, Measured, Metric, Outcome, PeerCopy, stats};
 use crate::plan::CheckPlan;
 use crate::probe::gpu::monitor::HostLink;
-use crate::probe::gpu::{GpuArgs, Kept, Session, case, count, failed, gpu_step, run_all};
+use crate::probe::gpu::{GpuArgs, Kept, Session, case, count, failed, gpu_step, run_all, wants};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cuda::{CudaError, Pinned};
 use crate::topology::{GpuSpec, Machine, PcieLink, SysRoot, host_path};
@@ -68,9 +68,8 @@ impl Probe for Copy {
         let args: GpuArgs = child.args()?;
         let gpus = u64::from(child.ranks);
         // In units of a pair's time: a turn has four of them.
-        let wants = |t: &String| child.wants(&case(t, 0));
-        let turns: u64 = args.tests.iter().filter(|t| wants(t)).map(|t| turns(t, gpus)).sum();
-        let pairs = if wants(&PEER.to_owned()) { pairs(gpus) } else { 0 };
+        let turns: u64 = args.tests.iter().filter(|t| wants(child, t)).map(|t| turns(t, gpus)).sum();
+        let pairs = if wants(child, PEER) { pairs(gpus) } else { 0 };
         let pair = child.share((TURN * turns + pairs) as usize).as_secs_f64();
         let turn = TURN as f64 * pair;
         let mut host: Option<[Pinned; 2]> = None;
@@ -88,7 +87,7 @@ impl Probe for Copy {
             },
         )?;
         drop(host);
-        if child.wants(&case(PEER, 0)) { matrix(child, pair) } else { Ok(()) }
+        if wants(child, PEER) { matrix(child, pair) } else { Ok(()) }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::{Child, Step};
 use crate::measure::{Bits, Check, Measured, Metric, Outcome};
 use crate::plan::{CheckPlan, Tier};
-use crate::probe::gpu::{GpuArgs, Kept, Session, case, gpu_step, run_all};
+use crate::probe::gpu::{GpuArgs, Kept, Session, gpu_step, run_all, wants};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cublaslt::{Lt, Product, Types};
 use crate::sys::cuda::{Arg, Memory};
@@ -124,7 +124,7 @@ pub(in crate::probe) fn run(child: &mut Child, flops: &Metric) -> Result<(), Pro
     let args: GpuArgs = child.args()?;
     let tests = &args.tests;
     // When time is short the sustained load is what gives way; the rest takes what it takes.
-    let wanted: Vec<String> = tests.iter().filter(|t| child.wants(&case(t, 0))).cloned().collect();
+    let wanted: Vec<String> = tests.iter().filter(|t| wants(child, t)).cloned().collect();
     let sustained = wanted.iter().filter(|t| is_sustained(t)).count().max(1) as f64;
     let sustained_s = child.step.measuring_ms().saturating_sub(fixed_ms(&wanted)) as f64 / 1e3 / sustained;
     let kept = Kept::of(child);

@@ -201,6 +201,11 @@ pub(super) fn open(child: &mut Child, index: usize) -> Result<Rc<Session>, Outco
     })
 }
 
+/// Whether a test is to run. Again, it may be for one GPU alone; the others work along, as they did the first time.
+fn wants(child: &Child, test: &str) -> bool {
+    (0..child.ranks as usize).any(|gpu| child.wants(&case(test, gpu)))
+}
+
 /// Runs every test on all GPUs at once, or one after the other where `in_turn` says so of the test; rank 0 tells of all. `test` is
 /// called with the place of the test. It exchanges nothing: a rank that fails must not leave others waiting.
 fn run_all(
@@ -212,7 +217,7 @@ fn run_all(
     let session = open(child, child.rank as usize);
     let kept = Kept::of(child);
     for (place, name) in tests.iter().enumerate() {
-        if !child.wants(&case(name, 0)) {
+        if !wants(child, name) {
             continue;
         }
         let turns = if in_turn(name) { child.ranks } else { 1 };
@@ -271,7 +276,10 @@ fn tell(child: &mut Child, test: &str, all: &[String]) -> Result<(), ProbeError>
     }
     gemm::compare_bits(&mut outcomes);
     for (gpu, outcome) in outcomes.into_iter().enumerate() {
-        child.outcome(&case(test, gpu), outcome)?;
+        let case = case(test, gpu);
+        if child.wants(&case) {
+            child.outcome(&case, outcome)?;
+        }
     }
     Ok(())
 }
