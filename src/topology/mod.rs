@@ -24,7 +24,10 @@ pub use machine::*;
 pub use nccl::{
     Choice, Log, Nccl, NcclTopology, NetDevice, TopologyCpu, TopologyGpu, TopologyNet, parse_log, parse_topology,
 };
-pub use nvidia::{Clocks, FabricState, Gpu, GpuProcess, NvLink, Nvidia, PcieState, Remapped, Xid, nvidia, throttled};
+pub use nvidia::{
+    Clocks, DeviceNode, Domain, FabricHealth, FabricState, Gpu, GpuProcess, Imex, NvLink, Nvidia, PcieState, Recovery,
+    Remapped, Seat, Slice, Standing, Xid, XidDetail, nvidia, nvidia_within, throttled,
+};
 pub use rdma::gids;
 pub use read::{boot_id, discover};
 pub use software::{

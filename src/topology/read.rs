@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::topology::filesystem::parse_mountinfo;
-use crate::topology::{Machine, Missing, SysRoot, cpu, net, nvidia, os, pci, rdma};
+use crate::topology::{Machine, Missing, Nvidia, SysRoot, cpu, net, nvidia, os, pci, rdma};
 
 /// What the kernel calls this boot: machines that share a kernel share it, whatever names they bear.
 pub fn boot_id(root: &SysRoot) -> Option<String> {
@@ -35,6 +35,9 @@ pub fn discover(root: &SysRoot) -> Machine {
         missing: Vec::new(),
     };
     machine.nvidia = nvidia::nvidia(root, machine.gpus.iter().any(|g| g.is_nvidia()));
+    if let Some(told) = machine.nvidia.take() {
+        machine.nvidia = Some(beside_nvml(root, &machine, told));
+    }
     machine.uverbs = (!machine.infiniband.is_empty()).then(|| root.exists("/dev/infiniband"));
     let roots = ["/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/sys/devices/system/cpu", "/sys/class/net"];
     let absent =
@@ -46,4 +49,16 @@ pub fn discover(root: &SysRoot) -> Machine {
     machine.missing.sort_by(|a, b| a.path.cmp(&b.path));
     machine.missing.dedup_by(|a, b| a.path == b.path);
     machine
+}
+
+/// What is to be seen of NVIDIA's GPUs without NVML.
+fn beside_nvml(root: &SysRoot, machine: &Machine, mut told: Nvidia) -> Nvidia {
+    let present: Vec<&str> = machine.gpus.iter().filter(|g| g.is_nvidia()).map(|g| g.pci.as_str()).collect();
+    let shown: Vec<&str> = told.gpus.iter().map(|g| g.pci.as_str()).collect();
+    let seats = nvidia::seats(root, &present, &shown);
+    let in_domain = told.gpus.iter().any(|g| g.fabric.as_ref().is_some_and(|f| f.cluster.is_some()));
+    told.imex = in_domain.then(|| nvidia::imex(root, machine.container.is_some()));
+    told.masked = nvidia::is_masked(&machine.mounts);
+    told.seats = seats;
+    told
 }
