@@ -22,9 +22,9 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::structs::device::FieldId;
 use nvml_wrapper::sys_exports::field_id;
 
-/// How long NVML may take for all of it. Without persistence mode the driver first initialises each GPU, one to two seconds each;
-/// a call into a GPU whose system processor hangs is given up by the driver after 6 s (Xid 119), or never.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long NVML may take for all of it. Without persistence mode the driver first initialises each GPU, up to a second each; a
+/// call into a GPU whose system processor hangs is given up by the driver after 6 s (Xid 119), or never.
+const PATIENCE: Duration = Duration::from_secs(7);
 
 /// What the driver says; `None` where there is no NVIDIA GPU on the PCI bus and no driver either.
 pub fn nvidia(root: &SysRoot, gpus_seen: bool) -> Option<Nvidia> {
