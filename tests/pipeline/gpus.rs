@@ -90,8 +90,8 @@ fn a_fatal_xid_counts_until_the_gpu_is_reset() {
     assert_eq!(
         xids(keep, &[xid(119, NOW - 48 * HOUR)]),
         [
-            "GPU-006 fail: GPU 0000:19:00.0: Xid 119 2 days before the check, and neither was the driver loaded nor the GPU reset \
-         since: GSP does not answer"
+            "GPU-006 fail: GPU 0000:19:00.0: Xid 119 2 days before the check, and nothing shows that the driver was loaded or the \
+         GPU reset since: GSP does not answer"
         ]
     );
     let loaded = &|n: &mut Nvidia| n.driver_loaded_at = Some(NOW - 60);

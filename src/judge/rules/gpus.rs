@@ -369,6 +369,10 @@ fn moved(before: &Nvidia, after: &Nvidia, add: Add<'_>) {
                 }
             }
         }
+        let health = |g: &Gpu| g.fabric.as_ref().and_then(|f| f.health.clone());
+        if let Some(now) = health(a).filter(|now| health(b).as_ref() != Some(now)) {
+            of_fabric(&format!("{who}, since the check began"), &now, add);
+        }
         if let Some(r) = a.recovery.filter(|r| *r != Recovery::Nothing && b.recovery != Some(*r)) {
             add("GPU-020", None, format!("{who}: since the check began, {}", xids::wants(r)));
         }

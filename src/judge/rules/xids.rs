@@ -96,7 +96,7 @@ fn stands(x: &Xid, lasts: Option<Lasts>, n: &Nvidia, age: Option<Duration>) -> S
         Some(UntilReset) if recovered(x, n) => Stands::Past(", and the GPU has recovered since"),
         Some(UntilReset) if recent => Stands::Now(""),
         Some(UntilReset) if no_need(x, n) => Stands::Past(", and the driver wants nothing done"),
-        Some(UntilReset) => Stands::Now(", and neither was the driver loaded nor the GPU reset since"),
+        Some(UntilReset) => Stands::Now(", and nothing shows that the driver was loaded or the GPU reset since"),
         Some(ForAWhile) | None if recent => Stands::Now(""),
         Some(ForAWhile) | None => Stands::Past(""),
     }
@@ -104,12 +104,12 @@ fn stands(x: &Xid, lasts: Option<Lasts>, n: &Nvidia, age: Option<Duration>) -> S
 
 /// Whether the driver wanted something done about this GPU when or after it happened, and later wanted nothing any more.
 fn recovered(x: &Xid, n: &Nvidia) -> bool {
-    let of_gpu = || n.xids.iter().flatten().filter(|o| o.pci == x.pci && o.at >= x.at);
+    let since = n.xids.iter().flatten().rev().filter(|o| o.pci == x.pci && o.at >= x.at);
     let wanted = |o: &Xid| match o.detail {
         Some(XidDetail::Recovery(r)) => Some(r),
         _ => None,
     };
-    match of_gpu().filter_map(wanted).last() {
+    match since.filter_map(wanted).next() {
         Some(Recovery::Nothing) => true,
         Some(_) => no_need(x, n),
         None => false,
