@@ -2,6 +2,7 @@
 
 mod cluster;
 mod configuration;
+mod domain;
 mod environment;
 mod fabric;
 mod gpus;
@@ -15,6 +16,7 @@ mod peers;
 mod ports;
 mod storage;
 mod waivers;
+mod xids;
 
 use rustc_hash::FxHashMap;
 
@@ -220,7 +222,8 @@ pub fn judge_knowing<'r>(
         metrics::unmeasured_requirements(&cells, limits, &mut findings);
     }
     environment::findings(record, run, &mut findings);
-    gpus::findings(record, &mut findings);
+    gpus::findings(record, run, &mut findings);
+    domain::findings(record, &mut findings);
     image::findings(record, run, &mut findings);
     lemons::findings(record, known, &mut findings);
     nccl::findings(record, &mut findings);

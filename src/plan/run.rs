@@ -47,6 +47,9 @@ pub struct Nodes {
     /// GPUs that every node must have.
     #[serde(default)]
     pub gpus_per_node: u32,
+    /// The run is meant for GPUs in MIG mode: their instances are measured as what they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mig: bool,
 }
 
 /// The machines that an image is for, and what it must bring.

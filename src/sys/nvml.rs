@@ -10,7 +10,10 @@ pub struct Fabric {
     pub state: u32,
     /// Why a completed registration failed; 0 is well.
     pub status: u32,
+    /// The UUID of the cluster; zeros where there is none.
+    pub cluster: [u8; 16],
     pub clique: u32,
+    /// NVML_GPU_FABRIC_HEALTH_MASK_*
     pub health: u32,
 }
 
@@ -27,6 +30,7 @@ pub fn fabric(nvml: &Nvml, device: &Device<'_>) -> Option<Fabric> {
     (code == 0).then_some(Fabric {
         state: u32::from(info.state),
         status: info.status,
+        cluster: info.clusterUuid,
         clique: info.cliqueId,
         health: info.healthMask,
     })

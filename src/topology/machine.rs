@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::topology::{Mount, Nvidia};
+use crate::topology::{Domain, Mount, Nvidia, Standing};
 use crate::unit::Bytes;
 
 /// One node.
@@ -341,6 +341,33 @@ pub struct Limits {
 }
 
 impl Machine {
+    /// NVIDIA GPUs on the PCI bus: what the machine has, whoever may use it.
+    pub fn gpus_present(&self) -> usize {
+        self.gpus.iter().filter(|g| g.is_nvidia()).count()
+    }
+
+    /// NVIDIA GPUs that this process may use; `None` where the driver could not be asked.
+    pub fn gpus_granted(&self) -> Option<usize> {
+        self.nvidia.as_ref().filter(|n| n.error.is_none()).map(|n| n.gpus.len())
+    }
+
+    /// GPUs of the PCI bus that NVML does not show, each with what it is to this process. Empty where NVML could not be asked.
+    pub fn gpus_hidden(&self) -> Vec<(&PciGpu, Standing)> {
+        let Some(n) = self.nvidia.as_ref().filter(|n| n.error.is_none()) else { return Vec::new() };
+        let any_bound = n.seats.iter().any(|s| s.bound);
+        let hidden = |g: &&PciGpu| g.is_nvidia() && !n.gpus.iter().any(|x| x.pci == g.pci);
+        let standing = |g: &PciGpu| {
+            let seat = n.seats.iter().find(|s| s.pci == g.pci);
+            seat.map_or(Standing::Unknown, |s| s.standing(g.driver.as_deref(), n.masked, any_bound))
+        };
+        self.gpus.iter().filter(hidden).map(|g| (g, standing(g))).collect()
+    }
+
+    /// The NVLink domain of the node's GPUs, where it reaches beyond the node.
+    pub fn nvlink_domain(&self) -> Option<Domain<'_>> {
+        self.nvidia.as_ref()?.domain()
+    }
+
     /// Hardware threads that measuring may use: allowed ones, cut by the cgroup's quota.
     pub fn usable_threads(&self) -> usize {
         let allowed = if self.cpu.allowed.is_empty() { self.cpu.threads as usize } else { self.cpu.allowed.len() };

@@ -26,7 +26,10 @@ pub use nccl::{
     Choice, Direct, Far, Log, Nccl, NcclTopology, NetDevice, NvLinkEnd, NvLinkTo, P2p, Prediction, Refusal, Refused,
     SOCKETS, TopologyCpu, TopologyGpu, TopologyNet, VERBS, Way, parse_log, parse_topology,
 };
-pub use nvidia::{Clocks, FabricState, Gpu, GpuProcess, NvLink, Nvidia, PcieState, Remapped, Xid, nvidia, throttled};
+pub use nvidia::{
+    Clocks, DeviceNode, Domain, FabricHealth, FabricState, Gpu, GpuProcess, Imex, NvLink, Nvidia, PcieState, Recovery,
+    Remapped, Seat, Slice, Standing, Xid, XidDetail, nvidia, nvidia_within, throttled,
+};
 pub use pci::host_path;
 pub use rdma::gids;
 pub use read::{boot_id, devices, discover};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::topology::filesystem::parse_mountinfo;
-use crate::topology::{Machine, Missing, SysRoot, cpu, net, nvidia, os, pci, rdma};
+use crate::topology::{Machine, Missing, Nvidia, SysRoot, cpu, net, nvidia, os, pci, rdma};
 
 /// What the kernel calls this boot: machines that share a kernel share it, whatever names they bear.
 pub fn boot_id(root: &SysRoot) -> Option<String> {
@@ -40,6 +40,9 @@ pub fn discover(root: &SysRoot) -> Machine {
         missing: Vec::new(),
     };
     machine.nvidia = nvidia::nvidia(root, machine.gpus.iter().any(|g| g.is_nvidia()));
+    if let Some(told) = machine.nvidia.take() {
+        machine.nvidia = Some(beside_nvml(root, &machine, told));
+    }
     machine.uverbs = (!machine.infiniband.is_empty()).then(|| root.exists("/dev/infiniband"));
     let roots = ["/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/sys/devices/system/cpu", "/sys/class/net"];
     let absent =
@@ -51,4 +54,64 @@ pub fn discover(root: &SysRoot) -> Machine {
     machine.missing.sort_by(|a, b| a.path.cmp(&b.path));
     machine.missing.dedup_by(|a, b| a.path == b.path);
     machine
+}
+
+/// What is to be seen of NVIDIA's GPUs without NVML.
+fn beside_nvml(root: &SysRoot, machine: &Machine, mut told: Nvidia) -> Nvidia {
+    let present: Vec<&str> = machine.gpus.iter().filter(|g| g.is_nvidia()).map(|g| g.pci.as_str()).collect();
+    let shown: Vec<&str> = told.gpus.iter().map(|g| g.pci.as_str()).collect();
+    let seats = nvidia::seats(root, &present, &shown);
+    let in_domain = told.gpus.iter().any(|g| g.fabric.as_ref().is_some_and(|f| f.cluster.is_some()));
+    told.imex = in_domain.then(|| nvidia::imex(root, machine.container.is_some()));
+    told.masked = nvidia::is_masked(&machine.mounts);
+    told.seats = seats;
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::{FabricState, Gpu, Imex, Standing};
+
+    /// A container on a machine of four GPUs: one is granted, one is not, one fell off the bus, one is a guest's.
+    #[test]
+    fn a_recorded_node_tells_granted_from_lost() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let write = |path: &str, bytes: &[u8]| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap_or(dir.path()))?;
+            std::fs::write(path, bytes)
+        };
+        let addresses = ["0000:10:00.0", "0000:11:00.0", "0000:12:00.0", "0000:13:00.0"];
+        let mut links = std::collections::BTreeMap::new();
+        for (i, pci) in addresses.iter().enumerate() {
+            let device = format!("sys/bus/pci/devices/{pci}");
+            write(&format!("{device}/class"), b"0x030200")?;
+            write(&format!("{device}/vendor"), b"0x10de")?;
+            write(&format!("{device}/config"), if i == 2 { &[0xff; 64] } else { &[0xde, 0x10, 0, 0] })?;
+            let driver = if i == 3 { "vfio-pci" } else { "nvidia" };
+            links.insert(format!("/{device}/driver"), format!("../../bus/pci/drivers/{driver}"));
+        }
+        write("links.json", &serde_json::to_vec(&links)?)?;
+        for (minor, pci) in addresses[..2].iter().enumerate() {
+            let text = format!("Device Minor: \t {minor}\n");
+            write(&format!("proc/driver/nvidia/gpus/{pci}/information"), text.as_bytes())?;
+        }
+        write("nvidia-files.json", br#"{"1": "absent"}"#)?;
+        let fabric = FabricState { state: "completed".into(), cluster: Some("ab".into()), ..FabricState::default() };
+        let gpu = Gpu { pci: addresses[0].into(), fabric: Some(fabric), ..Gpu::default() };
+        let told = Nvidia { driver: Some("570.86.15".into()), gpus: vec![gpu], ..Nvidia::default() };
+        write("nvidia.json", &serde_json::to_vec(&told)?)?;
+        write("dev/nvidia-caps-imex-channels/channel0", b"")?;
+
+        let m = discover(&SysRoot::replay(dir.path())?);
+        assert_eq!((m.gpus_present(), m.gpus_granted()), (4, Some(1)));
+        let hidden = m.gpus_hidden();
+        let stands: Vec<&Standing> = hidden.iter().map(|(_, s)| s).collect();
+        assert!(matches!(stands[..], [Standing::Withheld, Standing::Lost(_), Standing::GivenAway(_)]), "{hidden:?}");
+        assert_eq!(m.nvlink_domain().map(|d| d.to_string()).as_deref(), Some("ab clique 0"));
+        let imex = m.nvidia.and_then(|n| n.imex);
+        assert_eq!(imex, Some(Imex { channels: vec![0], ..Imex::default() }));
+        Ok(())
+    }
 }

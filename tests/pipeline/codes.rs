@@ -227,6 +227,7 @@ fn provoke(code: &str) -> Option<Record> {
         }),
         "ENV-008" => node(&|m| m.memory.shm = Some(Bytes(64 << 20))),
         code if code.starts_with("IMG-") => crate::image::provoke(code),
+        "GPU-022" | "GPU-017" | "GPU-018" | "GPU-019" | "GPU-020" | "GPU-021" | "NCL-014" => crate::gpus::provoke(code),
         code if code.starts_with("NCL-") => crate::nccl::provoke(code),
         code if code.starts_with("GPU-") => {
             let ours = Gpu { name: "H200".into(), uuid: "GPU-1".into(), pci: "0000:19:00.0".into(), ..Gpu::default() };
@@ -238,7 +239,7 @@ fn provoke(code: &str) -> Option<Record> {
                 "GPU-003" => g.ecc_uncorrected = Some(2),
                 "GPU-004" => g.ecc = Some(false),
                 "GPU-005" => g.remapped = Some(Remapped { failed: true, ..Remapped::default() }),
-                "GPU-006" => n.xids = Some(vec![Xid { at: 1, pci: "0000:19:00.0".into(), code: 79, text: "x".into() }]),
+                "GPU-006" => n.xids = Some(vec![Xid { at: 1, pci: "0000:19:00.0".into(), code: 79, ..Xid::default() }]),
                 "GPU-007" => g.throttled = vec!["power brake".into()],
                 "GPU-008" => (g.pcie.lanes, g.pcie.lanes_max) = (Some(8), Some(16)),
                 "GPU-009" => {

@@ -6,6 +6,7 @@ mod diff;
 mod fabric;
 mod fuzz;
 mod golden;
+mod gpus;
 mod honesty;
 mod image;
 mod lemons;

@@ -5,7 +5,7 @@ use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::{Facts, configuration, on_gpu};
 use crate::plan::RunPlan;
 use crate::record::Record;
-use crate::topology::Machine;
+use crate::topology::{Machine, Standing};
 use crate::unit::Bytes;
 
 /// Fewer descriptors than this are used up by a few hundred ranks.
@@ -45,6 +45,19 @@ fn of_machine(m: &Machine, run: &RunPlan, measured: bool, add: &mut dyn FnMut(&s
     let wanted_gpus = run.nodes.as_ref().map_or(0, |n| n.gpus_per_node) as usize;
     if m.gpus.len() < wanted_gpus {
         add("ENV-006", None, format!("{} GPU(s) on the PCI bus, {wanted_gpus} needed", m.gpus.len()));
+    }
+    // What a container or control group was not granted is there, and no use to the run.
+    let withheld = m.gpus_hidden().iter().filter(|(_, s)| matches!(s, Standing::Withheld)).count();
+    if let Some(granted) = m.gpus_granted().filter(|_| withheld > 0) {
+        let text = format!(
+            "{granted} of {} GPU(s) on the PCI bus are granted to this container, control group or user",
+            m.gpus_present()
+        );
+        if granted < wanted_gpus && wanted_gpus <= m.gpus.len() {
+            add("ENV-006", Some(Severity::Hold), format!("{text}; {wanted_gpus} needed"));
+        } else {
+            add("COV-003", Some(Severity::Info), format!("{text}; nothing is said of the others"));
+        }
     }
     if !m.gpus.is_empty() && !measured {
         let severity = (wanted_gpus > 0).then_some(Severity::Hold);

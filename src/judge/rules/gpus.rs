@@ -4,39 +4,32 @@ use std::collections::BTreeMap;
 
 use crate::id::{NodeName, clean};
 use crate::judge::finding::{Finding, Severity, Subject, doc};
-use crate::judge::rules::{Facts, facts, gpu_of};
+use crate::judge::rules::{Facts, facts, gpu_of, xids};
 use crate::measure::{self, GpuLoad, Measured, stats};
+use crate::plan::RunPlan;
 use crate::record::{OutcomeLine, Record};
-use crate::topology::{Gpu, Machine, Nvidia, PcieLink, Xid, gpu_spec};
+use crate::topology::{FabricHealth, Gpu, Machine, Nvidia, PcieLink, Recovery, Standing, gpu_spec};
+use crate::unit::Bytes;
 
-/// Xids after which a GPU or a node is not to be trusted, with what they mean (NVIDIA, "Xid Errors", r570).
-const FATAL: &[(u32, &str)] = &[
-    (48, "double-bit ECC error"),
-    (62, "internal microcontroller halt"),
-    (64, "a page or row could not be retired"),
-    (74, "NVLink error"),
-    (79, "fallen off the bus"),
-    (92, "high rate of single-bit errors"),
-    (95, "uncontained ECC error"),
-    (110, "security fault"),
-    (119, "GSP does not answer"),
-    (120, "GSP error"),
-    (121, "C2C link error"),
-    (136, "link training failed"),
-    (140, "unrecovered ECC error"),
-    (143, "GPU initialisation failed"),
-    (149, "NVLink netir error"),
-    (154, "GPU recovery is needed"),
-];
 /// Corrected errors of the memory since the driver was loaded: more than this is a part that fails.
 const MANY_CORRECTED: u64 = 10_000;
 /// This near to the temperature at which the hardware slows down.
 const NEAR_C: u32 = 3;
+/// Memory in use on an idle GPU, without what the driver keeps back, is some tens of MiB of daemons; a CUDA context takes half a
+/// GiB. More than this is somebody's data.
+const SOMEBODYS: Bytes = Bytes(Bytes::GIB);
+/// Of a GPU's memory, what a run can do without: training jobs are sized to 90 % and more of it.
+const SPARE: f64 = 0.05;
+/// All questions to one GPU take some tens of milliseconds; a single call that its system processor does not answer is given up by
+/// the driver after 6 s (Xid 119), and it is slow before it hangs.
+const SLOW_MS: u64 = 1000;
+/// To start, NVML reads every GPU, which is a second at most where persistence mode has kept them initialised.
+const SLOW_START_MS: u64 = 3000;
 
 /// GPUs of a model that hold each other to account; fewer are held against nothing.
 const ENOUGH: usize = 4;
 
-pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
+pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
     other_bits(record, findings);
     without_datasheet(record, findings);
     // The end of the check, where a node told it.
@@ -51,7 +44,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
             let f = Finding::new(doc(code), Subject::Node(node.clone()), evidence);
             findings.push(severity.map_or(f.clone(), |s| f.severity(s)));
         };
-        of_machine(machine, &mut add);
+        of_machine(machine, run.nodes.as_ref().is_some_and(|n| n.mig), &mut add);
         let later = ends.get(node).copied();
         if let Some((before, after)) = machine.nvidia.as_ref().zip(later) {
             moved(before, after, &mut add);
@@ -60,34 +53,94 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     under_load(record, findings);
 }
 
-fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, Option<Severity>, String)) {
-    let on_bus = m.gpus.iter().filter(|g| g.is_nvidia()).count();
+fn of_machine(m: &Machine, sliced: bool, add: Add<'_>) {
     let Some(n) = &m.nvidia else { return };
     if let Some(error) = &n.error {
-        add("GPU-001", None, format!("{on_bus} NVIDIA GPU(s) on the PCI bus; {}", clean(error)));
-        return;
-    }
-    for lost in &n.lost {
-        add("GPU-002", None, clean(lost).into_owned());
-    }
-    let gone: Vec<&str> = m
-        .gpus
-        .iter()
-        .filter(|g| g.is_nvidia() && !n.gpus.iter().any(|x| x.pci == g.pci))
-        .map(|g| g.pci.as_str())
-        .collect();
-    if !gone.is_empty() && n.lost.is_empty() {
-        add("GPU-002", None, format!("{} on the PCI bus, and the driver does not know it", clean(&gone.join(", "))));
+        add("GPU-001", None, format!("{} NVIDIA GPU(s) on the PCI bus; {}", m.gpus_present(), clean(error)));
+    } else {
+        lost(m, n, add);
     }
     for g in &n.gpus {
         of_gpu(g, add);
+        of_use(g, add);
+        slices(g, sliced, add);
     }
-    let xids: Vec<&Xid> = n.xids.iter().flatten().collect();
-    tell_xids(&xids, "since boot", add);
-    let cliques: std::collections::BTreeSet<u32> =
-        n.gpus.iter().filter_map(|g| g.fabric.as_ref()).map(|f| f.clique).collect();
-    if cliques.len() > 1 {
-        add("GPU-010", None, format!("the node's GPUs are in {} NVLink cliques", cliques.len()));
+    slow_driver(n, add);
+    xids::before(n, add);
+}
+
+type Add<'a> = &'a mut dyn FnMut(&str, Option<Severity>, String);
+
+/// GPUs that are there and do not work. One that was only not granted to this process is well.
+fn lost(m: &Machine, n: &Nvidia, add: Add<'_>) {
+    for lost in &n.lost {
+        add("GPU-002", None, clean(lost).into_owned());
+    }
+    let mut unknown: Vec<&str> = Vec::new();
+    for (gpu, standing) in m.gpus_hidden() {
+        match standing {
+            Standing::Lost(why) => add("GPU-002", None, format!("{}: {}", clean(&gpu.pci), clean(&why))),
+            Standing::Unknown => unknown.push(&gpu.pci),
+            Standing::Withheld | Standing::GivenAway(_) => {}
+        }
+    }
+    // Those that NVML counted and lost, or refused, are among them.
+    if unknown.len() > n.lost.len() + n.denied.len() {
+        let list = clean(&unknown.join(", ")).into_owned();
+        add("GPU-002", None, format!("{list} on the PCI bus, and the driver does not show it"));
+    }
+}
+
+/// NVML that takes long to answer.
+fn slow_driver(n: &Nvidia, add: Add<'_>) {
+    let kept = n.gpus.iter().all(|g| g.persistence != Some(false));
+    if let Some(ms) = n.nvml_ms.filter(|ms| kept && *ms > SLOW_START_MS) {
+        add("GPU-018", None, format!("NVML took {:.1} s to start", ms as f64 / 1e3));
+    }
+    for g in &n.gpus {
+        if let Some(ms) = g.nvml_ms.filter(|ms| *ms > SLOW_MS) {
+            add("GPU-018", None, format!("{}: NVML took {:.1} s to answer", name(g), ms as f64 / 1e3));
+        }
+    }
+}
+
+/// Memory that is gone before anything ran, beyond what the processes that are to be seen hold (they are GPU-014).
+fn of_use(g: &Gpu, add: Add<'_>) {
+    let (Some(used), Some(all)) = (g.memory_used, g.memory) else { return };
+    let held: u64 = g.processes.iter().filter_map(|p| p.memory).map(|m| m.0).sum();
+    let unaccounted = Bytes(used.0.saturating_sub(held));
+    // A slice's owner may be at work on it; the whole is not this run's.
+    if g.is_slice() || unaccounted <= SOMEBODYS || all.0 == 0 {
+        return;
+    }
+    let share = unaccounted.0 as f64 / all.0 as f64;
+    // Memory that is a NUMA node of the host's (Grace) is used by the kernel's page cache, which gives it back.
+    let heavy = share > SPARE && g.numa.is_none();
+    let whose = match (g.processes.is_empty(), g.numa) {
+        (_, Some(node)) => format!("some of it may be the page cache of NUMA node {node}"),
+        (true, None) => "no process of it is to be seen: another container's, or left by a job that died".to_owned(),
+        (false, None) => "beyond what the processes hold that are to be seen".to_owned(),
+    };
+    let text =
+        format!("{}: {unaccounted} of {all} ({:.0} %) in use before anything ran; {whose}", name(g), 100.0 * share);
+    add("GPU-017", (!heavy).then_some(Severity::Warn), text);
+}
+
+/// What MIG makes of a GPU, against what the plan says.
+fn slices(g: &Gpu, sliced: bool, add: Add<'_>) {
+    let who = name(g);
+    match (g.is_slice(), sliced) {
+        (true, false) => add("GPU-011", None, format!("{who}: MIG mode is on")),
+        (true, true) if g.slices.is_empty() => {
+            add("GPU-011", None, format!("{who}: MIG mode is on, and there is no instance that may be used"));
+        }
+        (true, true) => {
+            let list: Vec<&str> = g.slices.iter().map(|s| s.profile.as_str()).collect();
+            let text = format!("{who}: {} MIG instance(s) as planned: {}", list.len(), clean(&list.join(", ")));
+            add("GPU-011", Some(Severity::Info), text);
+        }
+        (false, true) => add("GPU-011", None, format!("{who}: the plan is for MIG instances, and MIG mode is off")),
+        (false, false) => {}
     }
 }
 
@@ -145,7 +198,7 @@ fn name(g: &Gpu) -> String {
     format!("GPU {} ({}, {})", g.index, clean(&g.pci), clean(&g.name))
 }
 
-fn of_gpu(g: &Gpu, add: &mut dyn FnMut(&str, Option<Severity>, String)) {
+fn of_gpu(g: &Gpu, add: Add<'_>) {
     let who = name(g);
     if let Some(n) = g.ecc_uncorrected.filter(|n| *n > 0) {
         add("GPU-003", None, format!("{who}: {n} uncorrected ECC errors since the driver was loaded"));
@@ -198,8 +251,14 @@ fn of_gpu(g: &Gpu, add: &mut dyn FnMut(&str, Option<Severity>, String)) {
             add("GPU-010", None, format!("{who}: registration with the fabric manager ended with error {}", f.status));
         }
     }
-    if g.mig == Some(true) {
-        add("GPU-011", None, format!("{who}: MIG mode is on"));
+    if let Some(health) = g.fabric.as_ref().and_then(|f| f.health.as_ref()) {
+        of_fabric(&who, health, add);
+    }
+    match g.recovery {
+        None | Some(Recovery::Nothing) => {}
+        // One that is new may ask for little.
+        Some(r @ Recovery::Other(_)) => add("GPU-020", Some(Severity::Hold), format!("{who}: {}", xids::wants(r))),
+        Some(r) => add("GPU-020", None, format!("{who}: {}", xids::wants(r))),
     }
     if let Some(mode) = g.compute_mode.as_deref().filter(|m| *m != "default") {
         let severity = (mode == "prohibited").then_some(Severity::Fail);
@@ -229,26 +288,29 @@ fn of_gpu(g: &Gpu, add: &mut dyn FnMut(&str, Option<Severity>, String)) {
     }
 }
 
+/// What the fabric manager says of a GPU's links.
+fn of_fabric(who: &str, h: &FabricHealth, add: Add<'_>) {
+    // What is being mended may be well in a minute: the check is not the time to find out.
+    let told = [
+        (h.degraded_bandwidth, None, "its bandwidth is degraded"),
+        (h.route_unhealthy, None, "its routes are unhealthy"),
+        (h.route_recovery, Some(Severity::Hold), "its routes are being recovered"),
+        (h.access_timeout_recovery, Some(Severity::Hold), "it recovers from an access that timed out"),
+    ];
+    for (_, severity, what) in told.into_iter().filter(|(is, ..)| *is == Some(true)) {
+        add("GPU-019", severity, format!("{who}: the NVLink fabric says: {what}"));
+    }
+    if let Some(what) = &h.misconfigured {
+        add("GPU-019", None, format!("{who}: the NVLink fabric says: incorrect configuration, {}", clean(what)));
+    }
+}
+
 /// Held down in fewer looks than this is a moment, not a state.
 const OFTEN: f64 = 0.1;
 
 /// What the hardware does to save itself; a power cap is how a GPU works.
 fn hardware(reason: &str) -> bool {
     ["hardware slowdown", "hardware thermal slowdown", "software thermal slowdown", "power brake"].contains(&reason)
-}
-
-fn tell_xids(xids: &[&Xid], when: &str, add: &mut dyn FnMut(&str, Option<Severity>, String)) {
-    let mut kinds: std::collections::BTreeMap<(String, u32), (usize, &Xid)> = Default::default();
-    for x in xids {
-        kinds.entry((x.pci.clone(), x.code)).or_insert((0, x)).0 += 1;
-    }
-    for ((pci, code), (times, last)) in kinds {
-        let meaning = FATAL.iter().find(|(c, _)| *c == code).map(|(_, m)| *m);
-        let severity = if meaning.is_some() { None } else { Some(Severity::Warn) };
-        let text = meaning.map_or_else(|| clean(&last.text).into_owned(), str::to_owned);
-        let many = if times > 1 { format!(", {times} times") } else { String::new() };
-        add("GPU-006", severity, format!("GPU {}: Xid {code} {when}{many}: {text}", clean(&pci)));
-    }
 }
 
 /// What held a GPU down while it worked, and its link then; each once.
@@ -294,14 +356,19 @@ fn held_back(load: &GpuLoad, measured: &Measured) -> Option<(u32, u32)> {
 }
 
 /// What happened while the check ran.
-fn moved(before: &Nvidia, after: &Nvidia, add: &mut dyn FnMut(&str, Option<Severity>, String)) {
-    if let (Some(was), Some(now)) = (&before.xids, &after.xids) {
-        let new: Vec<&Xid> = now.iter().filter(|x| !was.contains(x)).collect();
-        tell_xids(&new, "during the check", add);
+fn moved(before: &Nvidia, after: &Nvidia, add: Add<'_>) {
+    xids::during(before, after, add);
+    if let Some(error) = after.error.as_ref().filter(|_| before.error.is_none()) {
+        let text = format!("it answered at the beginning of the check, and not at its end: {}", clean(error));
+        add("GPU-001", Some(Severity::Fail), text);
     }
     for b in &before.gpus {
         let who = name(b);
         let Some(a) = after.gpus.iter().find(|a| a.uuid == b.uuid) else {
+            // Of a driver that broke off nothing follows for those that it did not come to.
+            if after.error.is_some() {
+                continue;
+            }
             add("GPU-002", None, format!("{who}: there at the beginning of the check, gone at its end"));
             continue;
         };
@@ -329,6 +396,13 @@ fn moved(before: &Nvidia, after: &Nvidia, add: &mut dyn FnMut(&str, Option<Sever
                     add("GPU-009", Some(Severity::Warn), text);
                 }
             }
+        }
+        let health = |g: &Gpu| g.fabric.as_ref().and_then(|f| f.health.clone());
+        if let Some(now) = health(a).filter(|now| health(b).as_ref() != Some(now)) {
+            of_fabric(&format!("{who}, since the check began"), &now, add);
+        }
+        if let Some(r) = a.recovery.filter(|r| *r != Recovery::Nothing && b.recovery != Some(*r)) {
+            add("GPU-020", None, format!("{who}: since the check began, {}", xids::wants(r)));
         }
         if let (Some(was), Some(now)) = (b.remapped, a.remapped)
             && (now.corrected, now.uncorrected) != (was.corrected, was.uncorrected)

@@ -1,11 +1,13 @@
 //! What the GPUs' driver says at the end of a check: counters that moved and Xids that came are held against the beginning.
 
+use std::time::Duration;
+
 use crate::cluster::{Child, Processes, Step};
 use crate::measure::{Facts, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::environment::Environment;
 use crate::probe::{ProbeError, step};
-use crate::topology::{SysRoot, nvidia};
+use crate::topology::{SysRoot, nvidia_within};
 
 pub(super) const CASE: &str = "gpus at the end";
 
@@ -16,16 +18,18 @@ pub fn gpus_step(plan: &CheckPlan) -> Step {
     Step { name: "gpus-end".to_owned(), exclusive: false, start_ms: 400, processes: Processes::AfterGpus, ..step }
 }
 
+/// Time to say so after the driver did not answer.
+const ROOM: Duration = Duration::from_millis(500);
+
 pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
-    let outcome = match nvidia(&SysRoot::live(), true) {
-        Some(n) if n.error.is_none() => {
+    let patience = child.time_left().saturating_sub(ROOM);
+    let outcome = match nvidia_within(&SysRoot::live(), true, patience) {
+        // An error is a fact too: a driver that answered at the beginning and does not now has broken down meanwhile.
+        Some(n) => {
             let facts = Some(Facts::Nvidia(Box::new(n)));
             Outcome::Measured(Measured { facts, ..Measured::default() })
         }
-        other => {
-            let why = other.and_then(|n| n.error).unwrap_or_else(|| "no NVIDIA driver".to_owned());
-            Outcome::waived(WaiveKind::Absent, why)
-        }
+        None => Outcome::waived(WaiveKind::Absent, "no NVIDIA driver"),
     };
     Ok(child.outcome(CASE, outcome)?)
 }
