@@ -30,7 +30,7 @@ static void takes(double ms) { if (ms > 0) sleep_until(host_now() + (Time)(ms * 
 static inline uint64_t mix(uint64_t x) { x += 0x9E3779B97F4A7C15ull; x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull; x = (x ^ (x >> 27)) * 0x94D049BB133111EBull; return x ^ (x >> 31); }
 
 static double gauss(uint64_t x) { double sum = 0; for (int i = 0; i < 4; i++) sum += (double)((x = mix(x)) >> 40) / (1 << 24) - 0.5; return sum * 1.73; }
-static uint64_t seed_of(int gpu) { const char *s = getenv("FAKE_SEED"); return mix((s ? atoll(s) : 1) * 64 + gpu); }
+static uint64_t seed_of(int gpu) { const char *s = getenv("FAKE_SEED"); uint64_t id[2]; uuid_of(gpu, (void *)id); return mix((s ? atoll(s) : 1) ^ id[0]) | 1; }
 // What a repetition differs by: 0.3 % from one to the next, and 0.5 % from one moment to another, which does not average out.
 static double noise(int gpu, Time at) {
     static uint64_t state[32], moving[32];

@@ -34,7 +34,7 @@ static void settle(Time until) {
 
 // How much each GPU works, for NVML, which tells it in every process of a run: a program and its children of the same program. A slot of a file
 // that is whoever's whose process is gone, so that runs side by side do not see each other and none leaves anything behind.
-struct load { double heat; Time at, busy_until; };
+struct load { double heat; Time at, busy_until, queued; };
 struct slot { volatile int owner; struct load of[32]; };
 static struct load *loads(void) {
     static struct load own[32], *found;
@@ -70,6 +70,7 @@ static Time run_on(struct stream *s, int engine, Time queued, double ns) {
     s->t = *free_at = begin + (Time)(ns * noise(s->gpu, begin)) + GAP;
     s->ends[s->n++ % DEPTH] = s->t;
     if (s->t > load[s->gpu].busy_until) load[s->gpu].busy_until = s->t;
+    load[s->gpu].queued = now();
     return begin;
 }
 static int pcie_share(int gpu) { return fault_of("slow-link", gpu, 1) ? 4 : 1; }
