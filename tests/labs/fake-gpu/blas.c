@@ -50,7 +50,7 @@ static void do_matmul(struct op *o) {
     struct stream *s = o->s;
     int gpu = s->gpu;
     Time begin = s->t > o->queued ? s->t : o->queued;
-    double h = heat(gpu, begin), rate = m->flops[v[8]] * (1 - h + h * m->sustained) * share_of("slow", gpu, 0.84);
+    double h = heat(gpu, begin), rate = m->flops[v[8]] * (1 - h + h * m->sustained) * chip(gpu) * share_of("slow", gpu, 0.84);
     if (v[9] != 3) rate *= 0.96; // the first that the heuristic names is not the fastest
     double full = v[3] < 4096 ? 0.4 + 0.6 * v[3] / 4096 : 1;
     double ns = 2.0 * v[3] * v[4] * v[5] / (rate * full);

@@ -29,14 +29,20 @@ static void takes(double ms) { if (ms > 0) sleep_until(host_now() + (Time)(ms * 
 // Splitmix64, as kernels.cu has it.
 static inline uint64_t mix(uint64_t x) { x += 0x9E3779B97F4A7C15ull; x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull; x = (x ^ (x >> 27)) * 0x94D049BB133111EBull; return x ^ (x >> 31); }
 
-// What a repetition differs by: about 0.6 %, never faster than 2 %. FAKE_SEED makes it another.
-static double noise(int gpu) {
-    static uint64_t state[32];
-    if (!state[gpu & 31]) { const char *s = getenv("FAKE_SEED"); state[gpu & 31] = mix((s ? atoll(s) : 1) * 64 + gpu) | 1; }
-    double sum = 0;
-    for (int i = 0; i < 4; i++) sum += (double)((state[gpu & 31] = mix(state[gpu & 31])) >> 40) / (1 << 24) - 0.5;
-    return 1 + 0.0100 * sum;
+static double gauss(uint64_t x) { double sum = 0; for (int i = 0; i < 4; i++) sum += (double)((x = mix(x)) >> 40) / (1 << 24) - 0.5; return sum * 1.73; }
+static uint64_t seed_of(int gpu) { const char *s = getenv("FAKE_SEED"); uint64_t id[2]; uuid_of(gpu, (void *)id); return mix((s ? atoll(s) : 1) ^ id[0]) | 1; }
+// What a repetition differs by: 0.3 % from one to the next, and 0.5 % from one moment to another, which does not average out.
+static double noise(int gpu, Time at) {
+    static uint64_t state[32], moving[32];
+    static Time moment[32];
+    static double slow[32];
+    gpu &= 31;
+    if (!state[gpu]) { state[gpu] = seed_of(gpu); moving[gpu] = mix(state[gpu]); }
+    if (at / 20000000 != moment[gpu]) { moment[gpu] = at / 20000000; slow[gpu] = gauss(moving[gpu] = mix(moving[gpu])); }
+    return 1 + 0.003 * gauss(state[gpu] = mix(state[gpu])) + 0.005 * slow[gpu];
 }
+// No two chips are alike: 0.6 %.
+static double chip(int gpu) { return 1 + 0.006 * gauss(seed_of(gpu) ^ 0x63686970); }
 
 // What the driver of a node does for one process at a time. FAKE_NODE tells nodes on one host apart.
 static void takes_alone(double ms) {

@@ -156,7 +156,7 @@ static int try_collective(struct server *v) {
     }
     enum kind kind = a->r.kind;
     uint64_t bytes = 4 * a->r.count;
-    Time end = begin + (Time)(collective_ns(v, kind, a->r.count) * noise(v->w.peers[0].gpu));
+    Time end = begin + (Time)(collective_ns(v, kind, a->r.count) * noise(v->w.peers[0].gpu, begin));
     for (int i = 0; i < v->n; i++) {
         if (kind == ALL_REDUCE && i == 0) sum_of(in, v->n, 0, bytes, result);
         else if (kind == REDUCE_SCATTER) sum_of(in, v->n, i * bytes, bytes, result + i);
@@ -199,7 +199,7 @@ static int try_points(struct server *v, int rank) {
         if (own > ns) ns = own;
         for (int k = 0; k < a->r.parts; k++) if (a->part[k].gets) slice(v->rank[a->part[k].peer].first->list + counterpart(v, todo[i], k), 0, a->part[k].n, got[i] + gets[i]++, 0);
     }
-    Time end = begin + (Time)(ns * noise(v->w.peers[rank].gpu));
+    Time end = begin + (Time)(ns * noise(v->w.peers[rank].gpu, begin));
     for (int i = n - 1; i >= 0; i--) answer(v, todo[i], end, got[i], gets[i]);
     for (int i = 0; i < n; i++) for (int k = 0; k < gets[i]; k++) clear(got[i] + k);
     return 1;

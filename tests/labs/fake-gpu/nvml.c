@@ -12,7 +12,7 @@ static void slow(int g) {
 #define HANDLE do { if (!opened) return UNINITIALIZED; if (G < 0 || G >= gpus()) return INVALID; slow(G); if (fault_of("lost", G, 99)) return GPU_LOST; } while (0)
 #define TOLD do { HANDLE; if (machine()->bare) return UNSUPPORTED; } while (0)
 // 0 idle, 1 at work.
-static double busy(int g) { Time t = now(); return load[g].busy_until + 20000000 > t ? 1 : heat(g, t); }
+static double busy(int g) { Time t = now(); return load[g].busy_until + 20000000 > t || load[g].queued + 60000000 > t ? 1 : heat(g, t); }
 
 R nvmlInit_v2(void) {
     if (fault("nvml-version")) return MISMATCH;
