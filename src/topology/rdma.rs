@@ -124,6 +124,7 @@ fn congestion(root: &SysRoot, dir: &str) -> Option<Congestion> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topology::{Connectionless, Machine, Nic};
     use std::fs;
 
     type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -193,6 +194,52 @@ mod tests {
         assert_eq!(pcie.link.map(|l| l.to_string()), Some("16 GT/s x8".into()));
         assert_eq!((pcie.most.map(|l| l.to_string()), pcie.slot), (Some("32 GT/s x16".into()), None));
         assert_eq!(pcie.redirecting, None);
+        Ok(())
+    }
+
+    /// By the driver behind each device: what has reliable connections, and what NCCL reaches by a plugin only.
+    #[test]
+    fn adapters_without_reliable_connections_are_known_by_their_driver() -> Result {
+        let names = ["rdmap79s0", "mlx5_0", "usnic_0", "rdmap80s0"];
+        let states: Vec<(String, &str)> = names
+            .iter()
+            .map(|n| {
+                (
+                    format!("/sys/class/infiniband/{n}/ports/1/state"),
+                    if *n == "rdmap80s0" { "1: DOWN" } else { "4: ACTIVE" },
+                )
+            })
+            .collect();
+        let files: Vec<(&str, &str)> = states.iter().map(|(a, b)| (a.as_str(), *b)).collect();
+        let links = [
+            ("/sys/class/infiniband/rdmap79s0/device/driver", "../../../../../../bus/pci/drivers/efa"),
+            ("/sys/class/infiniband/rdmap80s0/device/driver", "../../../../../../bus/pci/drivers/efa"),
+            ("/sys/class/infiniband/mlx5_0/device/driver", "../../../../bus/pci/drivers/mlx5_core"),
+            ("/sys/class/infiniband/usnic_0/device/driver", "../../../../bus/pci/drivers/enic"),
+        ];
+        let (_dir, root) = tree(&files, &links)?;
+        let nic = |name: &str, state: &str| Nic {
+            name: name.into(),
+            driver: Some("cxi_ss1".into()),
+            state: Some(state.into()),
+            ..Nic::default()
+        };
+        let mut machine = Machine {
+            infiniband: devices(&root),
+            nics: vec![nic("hsn0", "up"), nic("hsn1", "down")],
+            ..Machine::default()
+        };
+        assert_eq!(machine.active_rdma().collect::<Vec<_>>(), ["mlx5_0", "rdmap79s0", "usnic_0"]);
+        assert_eq!(machine.connected_rdma().collect::<Vec<_>>(), ["mlx5_0"]);
+        let kinds = [
+            ("rdmap79s0", Connectionless::Efa),
+            ("usnic_0", Connectionless::Usnic),
+            ("hsn0", Connectionless::Slingshot),
+        ];
+        assert_eq!(machine.connectionless().collect::<Vec<_>>(), kinds);
+        // A driver that nobody knows is tried.
+        machine.infiniband.iter_mut().for_each(|d| d.driver = Some("pigeon".into()));
+        assert_eq!(machine.connected_rdma().count(), 3);
         Ok(())
     }
 

@@ -6,8 +6,8 @@ use gonogo::measure::{Bits, Bound, Facts, Measured, Outcome};
 use gonogo::plan::RunPlan;
 use gonogo::record::Record;
 use gonogo::topology::{
-    FabricState, Gpu, IbDevice, IbPort, Machine, Nccl, NcclTopology, NetDevice, NvLink, Nvidia, PciGpu, TopologyCpu,
-    TopologyGpu, TopologyNet,
+    FabricState, Far, Gpu, IbDevice, IbPort, Machine, Nccl, NcclTopology, NetDevice, NvLink, Nvidia, PciGpu, Refusal,
+    Refused, TopologyCpu, TopologyGpu, TopologyNet, parse_log,
 };
 
 fn gpu(bus: u32) -> Gpu {
@@ -58,6 +58,25 @@ fn said() -> Nccl {
         transports: [("P2P/CUMEM".into(), 8)].into(),
         ring: vec![0, 1, 2, 3],
         topology: Some(NcclTopology { cpus: vec![cpu(0), cpu(1)] }),
+        ..Nccl::default()
+    }
+}
+
+/// What the log of a fixture tells, as a record has it.
+fn of_log(name: &str, nodes: u32, ranks: u32) -> Nccl {
+    let path = format!("{}/tests/fixtures/nccl/{name}.log", env!("CARGO_MANIFEST_DIR"));
+    let log = parse_log(&std::fs::read_to_string(path).unwrap());
+    let transports = log.transports;
+    Nccl {
+        version: "2.27.3".into(),
+        ranks,
+        nodes,
+        network: log.network,
+        devices: log.devices,
+        transports,
+        plugins: log.plugins,
+        refused: log.refused,
+        far: log.far,
         ..Nccl::default()
     }
 }
@@ -176,4 +195,139 @@ fn gpus_are_compared_across_nodes() {
     }
     let found: Vec<String> = against(&record).into_iter().filter(|f| f.starts_with("GEM-003")).collect();
     assert!(found.len() == 2 && found.iter().all(|f| f.contains("digest bb, and 4 of 6 GPUs")), "{found:?}");
+}
+
+/// The findings on the network, without the step that they come from.
+fn of_network(m: &Machine, n: &Nccl) -> Vec<String> {
+    let found = against(&record(m.clone(), n.clone()));
+    let of = |f: &String| ["NCL-001", "NCL-002", "NCL-003", "NCL-007"].iter().any(|c| f.starts_with(c));
+    found.into_iter().filter(of).map(|f| f.replace("collective-2: ", "")).collect()
+}
+
+/// Two nodes of which one would say this.
+fn over(ways: &[&str]) -> Nccl {
+    Nccl { nodes: 2, ranks: 8, transports: ways.iter().map(|w| ((*w).into(), 4)).collect(), ..said() }
+}
+
+#[test]
+fn channels_through_the_hosts_memory_are_told_whatever_the_adapters_say() {
+    let staged = over(&["P2P/CUMEM", "NET/IB/0/GDRDMA", "NET/IB/1"]);
+    assert_eq!(of_network(&node(), &staged), ["NCL-002 4 channels without it, by NET/IB/1"]);
+    let plugin =
+        Nccl { network: Some("AWS Libfabric".into()), ..over(&["NET/AWS Libfabric/0", "NET/AWS Libfabric/1"]) };
+    let found = of_network(&node(), &plugin);
+    assert_eq!(found, ["NCL-002 8 channels without it, by NET/AWS Libfabric/0, NET/AWS Libfabric/1"]);
+    assert_eq!(of_network(&node(), &over(&["P2P/CUMEM", "NET/IB/0/GDRDMA", "NET/IB/1/GDRDMA(PCI)"])), [""; 0]);
+    // Adapters do not read GPUs before 8.0: NCCL sends through the host's memory on purpose.
+    let mut old = node();
+    old.nvidia.iter_mut().flat_map(|n| &mut n.gpus).for_each(|g| g.capability = Some((7, 0)));
+    assert_eq!(of_network(&old, &staged), [""; 0]);
+}
+
+#[test]
+fn distances_are_evidence_where_channels_do_not_say_otherwise() {
+    let far = Far { gpu: "ca000".into(), device: "mlx5_1".into(), distance: 7, allowed: 4 };
+    let said_far = "GPU ca000 and mlx5_1 are too far from each other (distance 7 > 4)";
+    let one = Nccl { far: vec![far.clone()], ..said() };
+    assert_eq!(of_network(&node(), &one), [format!("NCL-002 {said_far}")]);
+    let staged = Nccl { far: vec![far.clone()], ..over(&["NET/IB/1"]) };
+    assert_eq!(of_network(&node(), &staged), [format!("NCL-002 4 channels without it, by NET/IB/1; {said_far}")]);
+    // Another GPU sends for it.
+    let relayed = Nccl { far: vec![far; 9], ..over(&["NET/IB/1/GDRDMA"]) };
+    assert_eq!(of_network(&node(), &relayed), [""; 0]);
+    // On one node it is a warning, between nodes a fault.
+    let severity = |n: &Nccl| {
+        let record = record(node(), n.clone());
+        let limits = gonogo::baseline::builtin();
+        let judgement = gonogo::judge::judge(&record, &record.header.plan.run, &limits);
+        judgement.findings.iter().find(|f| f.code.to_string() == "NCL-002").map(|f| f.severity)
+    };
+    use gonogo::judge::Severity;
+    assert_eq!((severity(&one), severity(&staged)), (Some(Severity::Warn), Some(Severity::Fail)));
+}
+
+#[test]
+fn plugins_that_do_not_serve_are_told_though_nobody_named_them() {
+    let refused = |how| Refused { name: "libnccl-net.so".into(), how, why: "reason".into() };
+    let alone = |how| Nccl { refused: vec![refused(how)], ..said() };
+    let told = ["NCL-007 libnccl-net.so was found and does not serve: reason; it uses IB"];
+    for how in [Refusal::NotOpened, Refusal::Unsupported, Refusal::NotInitialised] {
+        assert_eq!(of_network(&node(), &alone(how)), told, "{how:?}");
+    }
+    // Without an adapter and on one node there is nothing that it could have driven.
+    let mut bare = node();
+    bare.infiniband.clear();
+    let sockets = |n: Nccl| Nccl { network: Some("Socket".into()), ..n };
+    assert_eq!(of_network(&bare, &sockets(alone(Refusal::NotInitialised))), [""; 0]);
+    assert_eq!(of_network(&bare, &sockets(alone(Refusal::Unsupported))).len(), 1);
+    // Loaded, and sockets after it; unless sockets were chosen.
+    let mut left = sockets(Nccl { plugins: vec![("AWS Libfabric".into(), true)], nodes: 2, ..said() });
+    assert_eq!(of_network(&bare, &left), ["NCL-007 AWS Libfabric was loaded and is not used; it uses Socket"]);
+    left.settings = vec![("NCCL_NET".into(), "Socket".into())];
+    assert_eq!(of_network(&bare, &left), [""; 0]);
+    // Another of a list serves.
+    let listed = Nccl {
+        settings: vec![("NCCL_NET_PLUGIN".into(), "ofi,ucx".into())],
+        plugins: vec![("libnccl-net-ofi.so".into(), false), ("UCX".into(), true)],
+        network: Some("UCX".into()),
+        ..said()
+    };
+    assert_eq!(of_network(&node(), &listed), [""; 0]);
+    let none = Nccl {
+        settings: vec![("NCCL_NET_PLUGIN".into(), "NONE".into())],
+        plugins: vec![("libnccl-net-NONE.so".into(), false)],
+        ..said()
+    };
+    assert_eq!(of_network(&node(), &none), [""; 0]);
+}
+
+/// EFA has no reliable connections: its tests are waived by name, and sockets beside it are a fault none the less.
+#[test]
+fn efa_is_left_to_nccl_and_sockets_beside_it_are_a_fault() {
+    let mut m = node();
+    for (d, name) in m.infiniband.iter_mut().zip(["rdmap79s0", "rdmap80s0"]) {
+        (d.name, d.driver) = (name.into(), Some("efa".into()));
+    }
+    let plan = check_plan(RunPlan::default());
+    let steps = |m: &Machine| gonogo::probe::find("rdma").unwrap().steps(&plan, m);
+    let why = "rdmap79s0, rdmap80s0 (EFA) have no reliable-connected queue pairs: NCCL through its plugin (aws-ofi-nccl) is what proves them";
+    let waived = steps(&m);
+    assert_eq!(
+        (waived.len(), waived[0].args.as_str(), &waived[0].cases[..]),
+        (1, Some(why), &["device".to_owned()][..])
+    );
+    let efa = Nccl { network: Some("Socket".into()), nodes: 2, ..said() };
+    let found = of_network(&m, &efa);
+    assert_eq!(found, ["NCL-001 it uses sockets, and rdmap79s0 (EFA, by the plugin aws-ofi-nccl) has an active port"]);
+    // Beside InfiniBand, that is measured, and NCCL's own network does well to leave EFA alone.
+    m.infiniband.push(IbDevice { name: "mlx5_9".into(), ports: m.infiniband[0].ports.clone(), ..IbDevice::default() });
+    let names: Vec<String> = steps(&m).into_iter().map(|s| s.name).collect();
+    assert!(names.contains(&"rdma".to_owned()) && names.contains(&"rdma-mlx5_9".to_owned()), "{names:?}");
+    assert!(names.iter().all(|n| !n.contains("rdmap")), "{names:?}");
+    let verbs = Nccl { devices: vec![NetDevice { name: "mlx5_9".into(), gdr: Some(true) }], ..said() };
+    assert_eq!(of_network(&m, &verbs), [""; 0]);
+}
+
+/// From what NCCL wrote to what is found.
+#[test]
+fn logs_of_every_version_lead_to_what_is_wrong() {
+    let codes = |name: &str, nodes, ranks| -> Vec<String> {
+        let mut m = node();
+        m.infiniband.clear();
+        let found = of_network(&m, &of_log(name, nodes, ranks));
+        found.iter().map(|f| f.chars().take(7).collect()).collect()
+    };
+    for (name, nodes, ranks) in [
+        ("2.18-node-nvls", 1, 8),
+        ("2.18-two-nodes-gdr", 2, 8),
+        ("2.22-node-nvls", 1, 8),
+        ("2.27-node-nvls", 1, 8),
+        ("2.27-two-nodes-gdr", 2, 16),
+        ("2.30-two-nodes-efa", 2, 4),
+    ] {
+        assert_eq!(codes(name, nodes, ranks), [""; 0], "{name}");
+    }
+    assert_eq!(codes("2.22-two-nodes-far", 2, 4), ["NCL-002"]);
+    assert_eq!(codes("2.27-two-nodes-plugin-refused", 2, 4), ["NCL-007"]);
+    assert_eq!(codes("2.30-two-nodes-sockets", 2, 2), ["NCL-007"]);
 }

@@ -188,11 +188,12 @@ fn without_connections(machine: &Machine) -> Option<String> {
         by_kind.entry(kind).or_default().push(name);
     }
     let told = by_kind.into_iter().map(|(kind, names)| {
+        let (has, it) = if names.len() == 1 { ("has", "it") } else { ("have", "them") };
         let proof = match kind.plugin() {
-            Some(plugin) => format!("NCCL through its plugin ({plugin}) is what proves it"),
-            None => "nothing here proves it".to_owned(),
+            Some(plugin) => format!("NCCL through its plugin ({plugin}) is what proves {it}"),
+            None => format!("nothing here proves {it}"),
         };
-        format!("{} ({}) has no reliable-connected queue pairs: {proof}", clean(&names.join(", ")), kind.name())
+        format!("{} ({}) {has} no reliable-connected queue pairs: {proof}", clean(&names.join(", ")), kind.name())
     });
     let told: Vec<String> = told.collect();
     (!told.is_empty()).then(|| told.join("; "))
