@@ -190,7 +190,7 @@ fn early(spec: &GpuSpec) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::PcieLink;
+    use crate::topology::{PcieLink, parse_topology};
 
     fn wires(nvlinks: NvLinks) -> Wires {
         Wires { nvlinks, pcie: None }
@@ -267,5 +267,45 @@ mod tests {
         let near = Wires { nvlinks: NvLinks::Apart, pcie: Some(link) };
         let (rate, why) = busbw_of("L40S", 4, Class::Peer, &near, 8 << 30).unwrap();
         assert!((16e9..18e9).contains(&rate) && why.contains("over PCIe"), "{rate} {why}");
+    }
+
+    /// As NCCL writes it: four A100 PCIe, bridged in pairs, each behind a root port of one of two CPUs.
+    const PAIRS: &str = r#"<system version="1">
+  <cpu numaid="0" arch="x86_64" vendor="AuthenticAMD" familyid="143" modelid="49">
+    <pci busid="0000:01:00.0" class="0x030200" link_speed="16.0 GT/s PCIe" link_width="16">
+      <gpu dev="0" sm="80" rank="0" gdr="1"><nvlink target="0000:41:00.0" count="12" tclass="0x030200"/></gpu></pci>
+    <pci busid="0000:41:00.0" class="0x030200" link_speed="16.0 GT/s PCIe" link_width="16">
+      <gpu dev="1" sm="80" rank="1" gdr="1"><nvlink target="0000:01:00.0" count="12" tclass="0x030200"/></gpu></pci>
+  </cpu>
+  <cpu numaid="1" arch="x86_64" vendor="AuthenticAMD" familyid="143" modelid="49">
+    <pci busid="0000:81:00.0" class="0x030200" link_speed="16.0 GT/s PCIe" link_width="16">
+      <gpu dev="2" sm="80" rank="2" gdr="1"><nvlink target="0000:c1:00.0" count="12" tclass="0x030200"/></gpu></pci>
+    <pci busid="0000:c1:00.0" class="0x030200" link_speed="16.0 GT/s PCIe" link_width="16">
+      <gpu dev="3" sm="80" rank="3" gdr="1"><nvlink target="0000:81:00.0" count="12" tclass="0x030200"/></gpu></pci>
+  </cpu>
+</system>"#;
+
+    #[test]
+    fn cards_bridged_in_pairs_are_not_held_to_nvlink_by_four() {
+        let of = |text: &str, n| {
+            let wires = Wires::of(&parse_topology(text).unwrap());
+            let found = busbw_of("A100 PCIe 80GB", n, Class::Peer, &wires, 8 << 30);
+            (Class::Peer.on(&wires), found.map(|(v, _)| (v / 1e9).round()))
+        };
+        assert_eq!(of(PAIRS, 4), (Class::Pcie, None));
+        // The same four on one CPU: what PCIe carries.
+        let near = PAIRS.replace("  </cpu>\n  <cpu numaid=\"1\"", "  </cpu>\n  <x numaid=\"1\"").replacen(
+            "  </cpu>\n  <x",
+            "  <x",
+            1,
+        );
+        let near = near.replace("  </cpu>\n</system>", "  </x>\n  </cpu>\n</system>");
+        assert_eq!(of(&near, 4), (Class::Pcie, Some(17.0)));
+        // Two ranks on a pair: NVLink.
+        let two = PAIRS.replace(" rank=\"2\"", "").replace(" rank=\"3\"", "");
+        assert_eq!(of(&two, 2), (Class::Peer, Some(180.0)));
+        // Without bridges: PCIe.
+        let bare = two.replace("0x030200\"/>", "0x030200\" count=\"0\"/>").replace("count=\"12\" ", "");
+        assert_eq!(of(&bare, 2), (Class::Pcie, Some(17.0)));
     }
 }
