@@ -27,6 +27,9 @@ pub struct Nvidia {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     pub driver: Option<String>,
+    /// The version of the library that was asked: of a container's own where the host's was not mounted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nvml: Option<String>,
     /// The newest CUDA that the driver knows, such as `12.8`.
     pub cuda: Option<String>,
     pub gpus: Vec<Gpu>,
@@ -60,6 +63,9 @@ pub struct Gpu {
     pub serial: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vbios: Option<String>,
+    /// The firmware of its system processor, which does most of the driver's work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gsp: Option<String>,
     pub memory: Option<Bytes>,
     pub memory_used: Option<Bytes>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -168,6 +174,7 @@ fn live(gpus_seen: bool) -> Option<Nvidia> {
     let mut out = Nvidia {
         driver: nvml.sys_driver_version().ok(),
         cuda: nvml.sys_cuda_driver_version().ok().map(|v| format!("{}.{}", v / 1000, v % 1000 / 10)),
+        nvml: nvml.sys_nvml_version().ok(),
         xids: kernel_log().map(|text| parse_xids(&text)),
         ..Nvidia::default()
     };
@@ -201,6 +208,7 @@ fn gpu(nvml: &Nvml, index: u32, d: &nvml_wrapper::Device<'_>) -> Gpu {
         pci: d.pci_info().map(|p| short_pci(&p.bus_id)).unwrap_or_default(),
         serial: d.serial().ok(),
         vbios: d.vbios_version().ok(),
+        gsp: d.gsp_firmware_version().ok(),
         memory: memory.as_ref().map(|m| Bytes(m.total)),
         memory_used: memory.as_ref().map(|m| Bytes(m.used)),
         capability: d.cuda_compute_capability().ok().map(|c| (c.major, c.minor)),

@@ -3,6 +3,7 @@
 mod codes;
 mod common;
 mod diff;
+mod differences;
 mod fabric;
 mod fuzz;
 mod golden;
@@ -10,5 +11,6 @@ mod honesty;
 mod image;
 mod lemons;
 mod nccl;
+mod peers;
 mod renderers;
 mod supervisor;
