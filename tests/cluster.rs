@@ -249,6 +249,8 @@ fn the_localiser_finds_exactly_the_bad_nodes() -> Result {
         ("10000", "50", "1", 0.97, &[]),
         // Some 90 metrics a node, all of them well: nobody is called bad.
         ("500", "0", "10", 1.0, &["--alone", "--tier", "standard"]),
+        // Nodes that are checked by themselves, each with eight GPUs that are as unlike as healthy ones are.
+        ("1", "0", "1000", 1.0, &["--gpus", "8", "--noise", "0.01"]),
     ] {
         let out = Command::new(env!("CARGO_BIN_EXE_gonogo"))
             .args(["simulate", "--nodes", nodes, "--bad", bad, "--runs", runs])
@@ -293,6 +295,27 @@ fn each_kind_of_fault_has_its_own_verdict() -> Result {
         Command::new(env!("CARGO_BIN_EXE_gonogo")).args(["simulate", "--nodes", "256", "--uplinks", "0.5"]).output()?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(text.contains("NET-025") && !text.contains("  fail  "), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_slow_gpu_and_a_slow_slot_are_named_once() -> Result {
+    for (nodes, fault, severity, expected) in [
+        ("1", "gpu:0:3", "0.94", "fail  PER-002  GPU 3 of node sim1:"),
+        ("3", "gpu:1:3", "0.84", "fail  PER-002  GPU 3 of node sim2:"),
+        // It costs less than its node.
+        ("8", "gpu:5:3", "0.94", "warn  PER-002  GPU 3 of node sim6:"),
+        ("4", "slot:3", "0.84", "fail  PER-003  this run: GPU 3 of sim[1-4]"),
+    ] {
+        let args = ["simulate", "--nodes", nodes, "--gpus", "8", "--noise", "0.01"];
+        let out = Command::new(env!("CARGO_BIN_EXE_gonogo"))
+            .args(args)
+            .args(["--fault", fault, "--severity", severity])
+            .output()?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let found: Vec<&str> = text.lines().filter(|l| l.contains("  PER-") || l.contains("  VAL-")).collect();
+        assert!(found.len() == 1 && found[0].contains(expected), "{nodes} nodes, {fault}: {text}");
+    }
     Ok(())
 }
 

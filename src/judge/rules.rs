@@ -2,6 +2,7 @@
 
 mod cluster;
 mod configuration;
+mod differences;
 mod domain;
 mod environment;
 mod fabric;
@@ -17,6 +18,8 @@ mod ports;
 mod storage;
 mod waivers;
 mod xids;
+
+use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
@@ -119,6 +122,17 @@ impl Facts {
 
 fn facts(record: &Record) -> impl Iterator<Item = (&OutcomeLine, &measure::Facts)> {
     record.outcomes.iter().filter_map(|l| Some((l, l.outcome.measured()?.facts.as_ref()?)))
+}
+
+/// What most nodes have; `None` without a majority.
+fn majority<'a, T: Ord + ?Sized>(values: impl Iterator<Item = &'a T>) -> Option<(&'a T, usize)> {
+    let mut counts: BTreeMap<&T, usize> = BTreeMap::new();
+    let mut total = 0;
+    for v in values {
+        *counts.entry(v).or_default() += 1;
+        total += 1;
+    }
+    counts.into_iter().max_by_key(|(_, n)| *n).filter(|(_, n)| 2 * n > total)
 }
 
 /// Every case with its attempts, in the order of the record.
@@ -231,6 +245,7 @@ pub fn judge_knowing<'r>(
     fabric::findings(record, &mut findings);
     storage::findings(record, run, &cells, &mut findings);
     cluster::findings(record, &mut findings);
+    differences::findings(record, &mut findings);
     network::findings(record, &mut findings);
     outcomes::excuse(&mut findings);
     waivers::apply(run, record.header.started, &mut findings);

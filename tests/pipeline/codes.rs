@@ -392,6 +392,19 @@ fn provoke(code: &str) -> Option<Record> {
                 }
             }
         }),
+        "HET-002" => with("", &|r| {
+            let gpu = |index, vbios: &str| Gpu {
+                index,
+                name: "NVIDIA H100".into(),
+                vbios: Some(vbios.into()),
+                ..Gpu::default()
+            };
+            let nvidia = Nvidia { gpus: vec![gpu(0, "96.00.61"), gpu(1, "96.00.74")], ..Nvidia::default() };
+            let m = Machine { nvidia: Some(nvidia), ..good_machine() };
+            add(r, "environment", "machine again", machine(m));
+        }),
+        "PER-002" => Some(crate::peers::slow(1, &|_, gpu| if gpu == 3 { 0.84 } else { 1.0 })),
+        "PER-003" => Some(crate::peers::slow(4, &|_, gpu| if gpu == 3 { 0.84 } else { 1.0 })),
         "NET-020" => pairs(&|a, b| if a == 3 || b == 3 { 1e9 } else { 10e9 }, 1),
         "NET-021" => pairs(&|a, _| if a == 3 { 1e9 } else { 10e9 }, 1),
         "NET-022" => pairs(&|_, b| if b == 3 { 1e9 } else { 10e9 }, 1),

@@ -3,6 +3,7 @@
 mod codes;
 mod common;
 mod diff;
+mod differences;
 mod fabric;
 mod fuzz;
 mod golden;
@@ -12,5 +13,6 @@ mod image;
 mod lemons;
 mod links;
 mod nccl;
+mod peers;
 mod renderers;
 mod supervisor;

@@ -1,12 +1,11 @@
-//! What the nodes are to each other: clocks, the shared directory, differences, machines they share, strangers at the
-//! door.
+//! What the nodes are to each other: clocks, the shared directory, machines they share, strangers at the door.
 
 use std::collections::BTreeMap;
 
 use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::finding::{Finding, Severity, Subject, doc};
-use crate::judge::rules::{Facts, facts};
+use crate::judge::rules::{Facts, facts, majority};
 use crate::measure;
 use crate::record::Record;
 use crate::topology::Machine;
@@ -49,7 +48,6 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     let machines: Vec<(&NodeName, &Machine)> = Facts::machines(record).collect();
     daemons(record, findings);
     sharing(&machines, findings);
-    differences(&machines, findings);
 }
 
 fn clocks(offsets: &[measure::ClockOffset], findings: &mut Vec<Finding>) {
@@ -79,17 +77,6 @@ fn mtus([a, b]: &[measure::RdmaEnd; 2], findings: &mut Vec<Finding>) {
             findings.push(finding);
         }
     }
-}
-
-/// What most nodes have; `None` without a majority.
-fn majority<'a, T: Ord + ?Sized>(values: impl Iterator<Item = &'a T>) -> Option<(&'a T, usize)> {
-    let mut counts: BTreeMap<&T, usize> = BTreeMap::new();
-    let mut total = 0;
-    for v in values {
-        *counts.entry(v).or_default() += 1;
-        total += 1;
-    }
-    counts.into_iter().max_by_key(|(_, n)| *n).filter(|(_, n)| 2 * n > total)
 }
 
 fn shared(views: &[measure::SharedView], findings: &mut Vec<Finding>) {
@@ -157,81 +144,5 @@ fn sharing(machines: &[(&NodeName, &Machine)], findings: &mut Vec<Finding>) {
             hostlist::compress(&names)
         );
         findings.push(Finding::new(doc("CLU-008"), Subject::Run, evidence));
-    }
-}
-
-/// Nodes that differ from the majority in something that should be the same everywhere.
-fn differences(machines: &[(&NodeName, &Machine)], findings: &mut Vec<Finding>) {
-    if machines.len() < 3 {
-        return;
-    }
-    let sorted = |mut v: Vec<String>| {
-        v.sort();
-        v.join(", ")
-    };
-    type Look = fn(&Machine) -> String;
-    type LookAll = fn(&Machine) -> Vec<String>;
-    let looks: &[(&str, Look)] = &[
-        ("kernel", |m| m.kernel.release.clone().unwrap_or_default()),
-        ("system", |m| m.kernel.os.clone().unwrap_or_default()),
-        ("CPU", |m| format!("{} x {}", m.cpu.threads, m.cpu.model)),
-        ("memory", |m| {
-            m.memory
-                .total
-                .map_or(String::new(), |t| format!("{} GiB", (t.as_f64() / (8u64 << 30) as f64).round() * 8.0))
-        }),
-        ("huge pages", |m| m.memory.transparent_huge_pages.clone().unwrap_or_default()),
-        ("container", |m| m.container.clone().unwrap_or_else(|| "none".to_owned())),
-        ("governor", |m| m.cpu.governor.clone().unwrap_or_default()),
-    ];
-    let many: &[(&str, LookAll)] = &[
-        ("GPUs", |m| {
-            m.gpus
-                .iter()
-                .map(|g| format!("{}:{} {}", g.vendor, g.device, g.driver.as_deref().unwrap_or("no driver")))
-                .collect()
-        }),
-        ("InfiniBand", |m| {
-            m.infiniband
-                .iter()
-                .map(|d| {
-                    let rates: Vec<&str> = d.ports.iter().filter_map(|p| p.rate.as_deref()).collect();
-                    format!("{} {} {}", d.name, d.firmware.as_deref().unwrap_or("?"), rates.join("+"))
-                })
-                .collect()
-        }),
-        ("NICs", |m| {
-            m.nics
-                .iter()
-                .filter(|n| n.state.as_deref() == Some("up"))
-                .map(|n| {
-                    format!(
-                        "{} {} Mb/s MTU {}",
-                        n.driver.as_deref().unwrap_or("virtual"),
-                        n.speed_mbps.unwrap_or(0),
-                        n.mtu.unwrap_or(0)
-                    )
-                })
-                .collect()
-        }),
-        ("kernel modules", |m| m.modules.clone()),
-        ("kernel settings", |m| m.sysctls.iter().map(|(k, v)| format!("{k}={v}")).collect()),
-        ("variables", |m| {
-            // What a launcher sets for each node differs by design.
-            let of_job =
-                |k: &str| ["SLURM", "OMPI", "PMI", "RANK", "LOCAL_", "MASTER_"].iter().any(|p| k.starts_with(p));
-            m.environment.iter().filter(|(k, _)| !of_job(k)).map(|(k, v)| format!("{k}={v}")).collect()
-        }),
-    ];
-    let mut values: Vec<(&str, Vec<String>)> =
-        looks.iter().map(|(what, look)| (*what, machines.iter().map(|(_, m)| look(m)).collect())).collect();
-    values.extend(many.iter().map(|(what, look)| (*what, machines.iter().map(|(_, m)| sorted(look(m))).collect())));
-    for (what, all) in values {
-        let Some((usual, n)) = majority(all.iter()).filter(|(_, n)| *n < machines.len()) else { continue };
-        for ((node, _), own) in machines.iter().zip(&all).filter(|(_, own)| *own != usual) {
-            let none = |t: &str| if t.is_empty() { "none".to_owned() } else { t.to_owned() };
-            let evidence = format!("{what}: {}; on {n} of {} nodes {}", none(own), machines.len(), none(usual));
-            findings.push(Finding::new(doc("HET-001"), Subject::Node((*node).clone()), evidence));
-        }
     }
 }
