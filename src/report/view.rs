@@ -23,7 +23,7 @@ impl<'j> FindingGroup<'j> {
     }
 }
 
-/// One line of a probe's table: a metric of a case, over the nodes.
+/// One line of a probe's table: a metric of a case, over the nodes and their GPUs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
     pub case: String,
@@ -160,11 +160,30 @@ fn provenance(j: &Judgement<'_>) -> Vec<String> {
             .into_owned(),
         );
     }
+    out.extend(gpus(j));
     out.push(
         clean(&format!("gonogo {} ({}), {}", h.version, h.commit, h.started.strftime("%Y-%m-%d %H:%M:%S UTC")))
             .into_owned(),
     );
     out
+}
+
+/// `8 x NVIDIA H100 80GB HBM3, driver 570.86.15, CUDA 12.8`; over the nodes, how many of each.
+fn gpus(j: &Judgement<'_>) -> Option<String> {
+    let mut kinds: Vec<(String, usize)> = Vec::new();
+    for (_, m) in crate::judge::Facts::machines(j.record) {
+        let Some(n) = &m.nvidia else { continue };
+        let text = |t: &Option<String>| t.clone().unwrap_or_else(|| "?".to_owned());
+        for g in &n.gpus {
+            let kind = format!("{}, driver {}, CUDA {}", g.name, text(&n.driver), text(&n.cuda));
+            match kinds.iter_mut().find(|(k, _)| *k == kind) {
+                Some((_, count)) => *count += 1,
+                None => kinds.push((kind, 1)),
+            }
+        }
+    }
+    let shown: Vec<String> = kinds.iter().take(4).map(|(kind, n)| format!("{n} x {kind}")).collect();
+    (!shown.is_empty()).then(|| clean(&shown.join("; ")).into_owned())
 }
 
 /// The machines that an image is for, as they were stated.
@@ -195,16 +214,18 @@ pub(super) fn groups(findings: &[Finding]) -> Vec<FindingGroup<'_>> {
 
 fn tables(j: &Judgement<'_>) -> Vec<Table> {
     let cells = &j.cells;
-    let who = |c: &Cell<'_>| match c.row.group {
-        [] => c.row.node.to_string(),
-        [a, b] => format!("{a}+{b}"),
-        group => list(group),
+    let alone = j.record.header.nodes.len() == 1;
+    let who = |c: &Cell<'_>| match (c.row.group, c.row.gpu()) {
+        ([], Some((_, gpu))) if alone => format!("gpu{gpu}"),
+        ([], Some((_, gpu))) => format!("{} gpu{gpu}", c.row.node),
+        (group, _) => of_group(c.row.node, group),
     };
-    // Over nodes: the same case and metric of the same step, in the order of first appearance.
+    // Over nodes and GPUs: the same test and metric of the same probe, in the order of first appearance.
     let mut order: Vec<(&str, &str, &str)> = Vec::new();
     let mut by_key: FxHashMap<(&str, &str, &str), Vec<&Cell<'_>>> = FxHashMap::default();
     for c in cells {
-        let key = (c.row.probe, c.row.case, c.series.metric.as_str());
+        let test = c.row.gpu().map_or(c.row.case, |(test, _)| test);
+        let key = (c.row.probe, test, c.series.metric.as_str());
         by_key
             .entry(key)
             .or_insert_with(|| {
@@ -255,7 +276,7 @@ fn row(cells: &[&Cell<'_>], who: &dyn Fn(&Cell<'_>) -> String) -> Row {
         .map_or(String::new(), |(n, s)| format!("{:.0} %", 100.0 * s.median / n.value));
     let slowest = worst.series.slowest_rank.map_or(String::new(), |r| format!("slowest rank {r}"));
     Row {
-        case: clean(first.row.case).into_owned(),
+        case: clean(&case(cells)).into_owned(),
         metric: clean(&first.series.metric).into_owned(),
         nodes: cells.len(),
         measured: middle.map_or("not a number".to_owned(), show),
@@ -271,6 +292,29 @@ fn row(cells: &[&Cell<'_>], who: &dyn Fn(&Cell<'_>) -> String) -> Row {
         verdict: worst.verdict,
         verdict_text: worst.verdict.to_string(),
         note: slowest,
+    }
+}
+
+/// Who did it together.
+fn of_group(node: &NodeName, group: &[NodeName]) -> String {
+    match group {
+        [] => node.to_string(),
+        [a, b] => format!("{a}+{b}"),
+        group => list(group),
+    }
+}
+
+/// A case, or a test and the GPUs that did it: `bf16 8192 burst gpu[0-7]`.
+fn case(cells: &[&Cell<'_>]) -> String {
+    let mut gpus: Vec<u32> = cells.iter().filter_map(|c| Some(c.row.gpu()?.1)).collect();
+    gpus.sort_unstable();
+    gpus.dedup();
+    match (cells[0].row.gpu(), gpus.len()) {
+        (Some((test, _)), 2..) => {
+            let names: Vec<String> = gpus.iter().map(|g| format!("gpu{g}")).collect();
+            format!("{test} {}", hostlist::compress(&names))
+        }
+        _ => cells[0].row.case.to_owned(),
     }
 }
 
