@@ -236,6 +236,20 @@ fn a_gpu_that_was_not_granted_is_not_lost() {
     assert_eq!(told.iter().filter(|t| t.starts_with("GPU-002")).count(), 1, "{told:?}");
 }
 
+/// The kernel's log is the whole machine's: another's GPU does not fail this run.
+#[test]
+fn an_xid_of_a_gpu_that_was_not_granted_is_only_told() {
+    let other = "0000:3b:00.0";
+    let seat = Seat { pci: other.into(), bound: true, minor: Some(1), file: Some(DeviceNode::Denied), answers: None };
+    let lost = Xid { pci: other.into(), ..xid(79, NOW - 60) };
+    let mut m = node(Nvidia { seats: vec![seat], xids: Some(vec![lost]), ..driver() });
+    m.gpus.push(PciGpu { pci: other.into(), vendor: "0x10de".into(), ..PciGpu::default() });
+    let told = found(&record(m.clone(), RunPlan::default()), &["GPU-0"]);
+    assert_eq!(told, ["GPU-006 warn: GPU 0000:3b:00.0: Xid 79 60 s before the check: fallen off the bus"]);
+    m.nvidia.iter_mut().for_each(|n| n.seats[0].file = Some(DeviceNode::Fails(5)));
+    assert!(found(&record(m, RunPlan::default()), &["GPU-006"])[0].starts_with("GPU-006 fail"));
+}
+
 /// NVML counts what a control group withholds, and says that there is no permission for it.
 #[test]
 fn what_nvml_may_not_open_is_not_lost() {

@@ -47,6 +47,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
         of_machine(machine, run.nodes.as_ref().is_some_and(|n| n.mig), &mut add);
         let later = ends.get(node).copied();
         if let Some((before, after)) = machine.nvidia.as_ref().zip(later) {
+            xids::during(before, after, &not_granted(machine), &mut add);
             moved(before, after, &mut add);
         }
     }
@@ -66,10 +67,19 @@ fn of_machine(m: &Machine, sliced: bool, add: Add<'_>) {
         slices(g, sliced, add);
     }
     slow_driver(n, add);
-    xids::before(n, add);
+    xids::before(n, &not_granted(m), add);
 }
 
 type Add<'a> = &'a mut dyn FnMut(&str, Option<Severity>, String);
+
+/// Addresses of GPUs that are not this run's.
+fn not_granted(m: &Machine) -> Vec<&str> {
+    let hidden = m.gpus_hidden().into_iter();
+    hidden
+        .filter(|(_, s)| matches!(s, Standing::Withheld | Standing::GivenAway(_)))
+        .map(|(g, _)| g.pci.as_str())
+        .collect()
+}
 
 /// GPUs that are there and do not work. One that was only not granted to this process is well.
 fn lost(m: &Machine, n: &Nvidia, add: Add<'_>) {
@@ -357,7 +367,6 @@ fn held_back(load: &GpuLoad, measured: &Measured) -> Option<(u32, u32)> {
 
 /// What happened while the check ran.
 fn moved(before: &Nvidia, after: &Nvidia, add: Add<'_>) {
-    xids::during(before, after, add);
     if let Some(error) = after.error.as_ref().filter(|_| before.error.is_none()) {
         let text = format!("it answered at the beginning of the check, and not at its end: {}", clean(error));
         add("GPU-001", Some(Severity::Fail), text);

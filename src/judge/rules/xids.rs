@@ -131,8 +131,8 @@ fn ago(age: Duration) -> String {
     }
 }
 
-/// Those in the log when the check began.
-pub(super) fn before(n: &Nvidia, add: Add<'_>) {
+/// Those in the log when the check began; `others` are GPUs of the machine that this run was not granted.
+pub(super) fn before(n: &Nvidia, others: &[&str], add: Add<'_>) {
     let mut told: BTreeMap<(&str, u32, &str), Told<'_>> = BTreeMap::new();
     for x in n.xids.iter().flatten() {
         let age = n.log_read_at.map(|read| Duration::from_secs(read.saturating_sub(x.at)));
@@ -147,6 +147,7 @@ pub(super) fn before(n: &Nvidia, add: Add<'_>) {
         if x.detail == Some(XidDetail::Recovery(Recovery::Nothing)) {
             continue;
         }
+        let severity = lighter_for_others(x, others, severity);
         let when = age.map_or("since boot".to_owned(), |age| format!("{} before the check", ago(age)));
         let one = told.entry((&x.pci, x.code, since)).or_insert_with(|| Told::of(x, severity));
         (one.times, one.last, one.when) = (one.times + 1, x, when);
@@ -156,11 +157,11 @@ pub(super) fn before(n: &Nvidia, add: Add<'_>) {
 }
 
 /// Those that came while the check ran.
-pub(super) fn during(before: &Nvidia, after: &Nvidia, add: Add<'_>) {
+pub(super) fn during(before: &Nvidia, after: &Nvidia, others: &[&str], add: Add<'_>) {
     let (Some(was), Some(now)) = (&before.xids, &after.xids) else { return };
     let mut told: BTreeMap<(&str, u32, &str), Told<'_>> = BTreeMap::new();
     for x in now.iter().filter(|x| !was.contains(x)) {
-        let severity = kind(x).is_none().then_some(Severity::Warn);
+        let severity = lighter_for_others(x, others, kind(x).is_none().then_some(Severity::Warn));
         if x.detail == Some(XidDetail::Recovery(Recovery::Nothing)) {
             continue;
         }
@@ -184,6 +185,15 @@ struct Told<'a> {
 impl<'a> Told<'a> {
     fn of(x: &'a Xid, severity: Option<Severity>) -> Self {
         Told { times: 0, last: x, when: String::new(), severity }
+    }
+}
+
+/// The kernel's log is the whole machine's: what befell a GPU that the run was not granted is told, and does not fail it.
+fn lighter_for_others(x: &Xid, others: &[&str], severity: Option<Severity>) -> Option<Severity> {
+    if others.contains(&x.pci.as_str()) {
+        Some(severity.unwrap_or(Severity::Warn).min(Severity::Warn))
+    } else {
+        severity
     }
 }
 
