@@ -65,15 +65,15 @@ fn said() -> Nccl {
 /// What the log of a fixture tells, as a record has it.
 fn of_log(name: &str, nodes: u32, ranks: u32) -> Nccl {
     let path = format!("{}/tests/fixtures/nccl/{name}.log", env!("CARGO_MANIFEST_DIR"));
-    let log = parse_log(&std::fs::read_to_string(path).unwrap());
-    let transports = log.transports;
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let log = parse_log(&text);
     Nccl {
         version: "2.27.3".into(),
         ranks,
         nodes,
         network: log.network,
         devices: log.devices,
-        transports,
+        transports: log.transports,
         plugins: log.plugins,
         refused: log.refused,
         far: log.far,
