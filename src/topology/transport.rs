@@ -181,7 +181,7 @@ const GROWN: f64 = 8.0;
 /// Below this size, in GiB, nothing is expected of a GPU whose curve was not published.
 const LEAST: f64 = 0.5;
 
-/// What is reached of the largest messages' rate by those of 512 MiB on: 0.94 on A100, 0.92 on H100, 0.94 on H200, 0.82 on B200
+/// What is reached of the largest messages' rate by those of 512 MiB on: 0.94 on A100, 0.92 on H100 and H200, 0.82 on B200
 /// (collectives.toml).
 fn early(spec: &GpuSpec) -> f64 {
     if spec.capability.is_some_and(|c| c >= 100) { 0.8 } else { 0.9 }
