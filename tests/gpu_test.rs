@@ -83,7 +83,7 @@ impl Stand {
     }
 
     fn gpu_test(&self, parts: &str) -> Command {
-        let mut path = vec![self.at("bin")];
+        let mut path = vec![self.at("bin"), self.at("venv/bin")];
         path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
         let mut c = Command::new("make");
         c.args(["--no-print-directory", "-C", HERE, "gpu-test"])
@@ -177,7 +177,7 @@ fn what_is_set_for_nccl_and_what_is_broken_is_told() -> Result {
     let settings = [("NCCL_DEBUG", "WARN"), ("NCCL_DEBUG_FILE", file.as_str()), ("FAKE_NCCL_LOG", log.as_str())];
     let start = start_of_nccl(&stand, &settings)?;
     assert!(start.contains("NCCL_DEBUG=WARN, NCCL_DEBUG_FILE=") && start.contains("not used here"), "{start}");
-    assert!(start.contains("nvidia/nccl/lib"), "{start}");
+    assert!(start.contains(": of the Python on PATH ("), "{start}");
     assert_eq!(fs::read_to_string(&own)?, "mine\n");
 
     // A wheel that was deleted by half, and nothing else: no missing NCCL, but a broken one.

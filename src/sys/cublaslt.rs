@@ -95,11 +95,20 @@ impl Types {
 #[derive(Debug, thiserror::Error)]
 pub enum LtError {
     #[error("no cuBLASLt: {0}; pip's nvidia-cublas or the CUDA toolkit has it")]
-    NoLibrary(#[from] dl::DlError),
+    NoLibrary(dl::DlError),
+    /// What is here cannot be loaded.
+    #[error("cuBLASLt: {0}")]
+    Broken(dl::DlError),
     #[error("{what}: cuBLASLt status {status}{text}")]
     Call { what: &'static str, status: c_int, text: &'static str },
     #[error("cuBLASLt knows no algorithm for this product on this GPU")]
     NoAlgorithm,
+}
+
+impl From<dl::DlError> for LtError {
+    fn from(e: dl::DlError) -> Self {
+        if e.is_absent() { LtError::NoLibrary(e) } else { LtError::Broken(e) }
+    }
 }
 
 fn check(what: &'static str, code: c_int) -> Result<(), LtError> {

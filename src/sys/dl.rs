@@ -1,7 +1,7 @@
 //! Libraries that are looked for at run time: one binary starts on machines with and without them, and with several of them.
 
 use std::collections::HashSet;
-use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -129,8 +129,8 @@ pub(in crate::sys) fn file_of(library: Library) -> (Library, Option<PathBuf>) {
 #[derive(Default)]
 struct Tried {
     skipped: Vec<(PathBuf, String)>,
-    /// Files that were looked at, links followed.
-    seen: HashSet<PathBuf>,
+    /// Names that were looked at, each with its file, links followed.
+    seen: HashSet<(OsString, PathBuf)>,
     /// What the loader said of the first name that it was asked for.
     loader: Option<String>,
 }
@@ -196,7 +196,8 @@ fn search<T>(
             return Ok((library, Found { path: path.display().to_string(), why }));
         }
     }
-    let name = wanted.names.first().map_or_else(String::new, |n| (*n).to_owned());
+    let fits = |name: &&&str| wanted.unfit_by_name(name).is_none();
+    let name = wanted.names.iter().find(fits).or(wanted.names.first()).map_or_else(String::new, |n| (*n).to_owned());
     let reason = tried.loader.clone().unwrap_or_else(|| "nothing of that name is anywhere".to_owned());
     if tried.skipped.is_empty() {
         return Err(DlError::Absent { name, reason });
@@ -214,7 +215,9 @@ impl Wanted<'_> {
             }
             return None;
         };
-        if !real.is_file() || !tried.seen.insert(real) {
+        // A stand-in has the names of several libraries.
+        let name = path.file_name().unwrap_or_default().to_owned();
+        if !real.is_file() || !tried.seen.insert((name, real)) {
             return None;
         }
         match unfit.clone().or_else(|| self.unfit(path)) {
@@ -252,7 +255,7 @@ impl Wanted<'_> {
 
     /// Why this file: by the driver, by its place, of how many, and what was passed over.
     fn why(&self, place: Option<&Place>, taken: &Path, places: &[Place], tried: &Tried) -> String {
-        let mut files: HashSet<PathBuf> = tried.seen.clone();
+        let mut files: HashSet<PathBuf> = tried.seen.iter().map(|(_, file)| file.clone()).collect();
         let mut names: HashSet<&str> = HashSet::new();
         for name in self.names {
             for place in places {
@@ -457,7 +460,7 @@ mod tests {
         );
         let none = tree.find(LT, Built::Name, Some(11080), "").unwrap_err();
         assert!(
-            none.starts_with("no libcublasLt.so.13 can be used: cu13/libcublasLt.so.13: built for CUDA 13"),
+            none.starts_with("no libcublasLt.so.11 can be used: cu13/libcublasLt.so.13: built for CUDA 13"),
             "{none}"
         );
     }

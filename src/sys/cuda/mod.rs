@@ -1,7 +1,7 @@
 //! CUDA by the driver's API: devices, memory, streams, events, and the kernels of kernels.cu.
 //!
 //! Bound by hand rather than through `cudarc`: that crate panics where a library or a symbol is missing, and reads results
-//! into Rust enums, which an answer of a newer driver makes undefined behaviour.
+//! into Rust enums, which an answer of a newer driver makes undefined behaviour. Its generated types hold these in tests.
 
 mod raw;
 
