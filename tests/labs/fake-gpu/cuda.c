@@ -140,6 +140,7 @@ R cuDevicePrimaryCtxRetain(void **c, int d) {
 R cuDevicePrimaryCtxRelease_v2(int d) { DEVICE(d); if (retained[gpu_of(d)] > 0 && !--retained[gpu_of(d)]) takes(machine()->end); return 0; }
 R cuCtxSetCurrent(void *c) { current = (long)c - 1; return 0; }
 R cuCtxGetCurrent(void **c) { *c = (void *)(long)(current + 1); return 0; }
+R cuCtxGetDevice(int *d) { for (*d = 0; *d < shown(); ++*d) if (gpu_of(*d) == current) return 0; return 201; }
 R cuCtxSynchronize(void) { ALIVE; wait_for_gpu(current); return 0; }
 R cuCtxEnablePeerAccess(void *c, unsigned f) {
     static uint32_t on[32];
@@ -226,6 +227,7 @@ R cuMemAllocHost_v2(void **p, size_t n) {
     *p = at;
     return 0;
 }
+R cuMemHostAlloc(void **p, size_t n, unsigned flags) { return cuMemAllocHost_v2(p, n); }
 R cuMemFreeHost(void *p) {
     struct pinned *h = pinned_at(p, 1);
     if (!h || h->at != p) return 1;

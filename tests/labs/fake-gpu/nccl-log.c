@@ -51,7 +51,9 @@ static void say(struct comm *c, const char *of, const char *text, ...) {
     fprintf(log_file, "%s:%d:%d [%d] NCCL INFO %s\n", host_name, (int)getpid(), (int)syscall(SYS_gettid), c->gpu, line);
 }
 static int nvls_in(const struct comm *c) { return machine()->nvls && c->n / (c->nodes ? c->nodes : 1) > 2; }
-static int mnnvl(const struct comm *c) { return machine()->fabric == 2 && c->nodes > 1; }
+// NVLink from node to node, unless NCCL falls back to the network without a word.
+static int many_nodes(void) { return machine()->fabric == 2 && !fault("no-mnnvl"); }
+static int mnnvl(const struct comm *c) { return many_nodes() && c->nodes > 1; }
 static const char *by(const struct comm *c, const struct peer *a, const struct peer *b) {
     static char text[64];
     if (a->place != b->place && !mnnvl(c)) { const char *n = getenv("FAKE_NICS"); int nics = n ? atoi(n) : 0; if (nics) snprintf(text, sizeof text, "NET/IB/%d/GDRDMA", a->gpu % nics); else return "NET/Socket/0"; return text; }
@@ -85,7 +87,7 @@ static void predicted(const struct comm *c, enum kind kind, int a, int p, double
     double n = c->n, ring = m->all_gather < m->all_reduce ? m->all_gather : m->all_reduce, steps = kind == ALL_REDUCE ? 2 * (n - 1) : kind == BROADCAST ? n : n - 1;
     static const double base[] = {6.6, 14, 8.4}, hop[] = {0.6, 1.9, 3.4}, part[] = {0.2, 0.85, 1};
     *us = *rate = 0;
-    if (c->nodes > 1 && m->fabric != 2 && m->net * n / c->nodes < ring) ring = m->net * n / c->nodes;
+    if (c->nodes > 1 && !many_nodes() && m->net * n / c->nodes < ring) ring = m->net * n / c->nodes;
     if (a == 1) { *us = base[p] + steps * hop[p]; *rate = ring * part[p] * n / steps; }
     else if (a == 0 && kind == ALL_REDUCE) { *us = 2 * (base[p] + (n - 1) * hop[p]); *rate = ring * part[p] * 0.7 * 0.5; }
     else if (a == 4 && p == 2 && nvls_in(c) && c->nodes == 1 && kind != BROADCAST) { *us = kind == ALL_REDUCE ? 25 : 23; *rate = kind == ALL_REDUCE ? m->all_reduce * n / (2 * (n - 1)) : m->all_gather * 0.9; }

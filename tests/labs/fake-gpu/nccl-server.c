@@ -85,7 +85,7 @@ static void sum_of(struct list *const *in, int n, uint64_t from, uint64_t len, s
     }
 }
 
-static int one_fabric(const struct server *v) { return machine()->fabric == 2; }
+static int one_fabric(const struct server *v) { return many_nodes(); }
 static double smallest(const struct server *v, double (*share)(int)) { double s = 1; for (int i = 0; i < v->n; i++) { double x = share(v->w.peers[i].gpu); if (x < s) s = x; } return s; }
 static double links_share(int g) { return machine()->links ? (double)links_up(g) / machine()->links : 1; }
 static double pcie_part(int g) { return 1.0 / pcie_share(g); }

@@ -114,6 +114,8 @@ R ncclCommInitRankConfig(struct comm **out, int n, Id id, int rank, uint64_t *co
 }
 R ncclCommInitRank(struct comm **out, int n, Id id, int rank) { return ncclCommInitRankConfig(out, n, id, rank, 0); }
 R ncclCommCount(struct comm *c, int *n) { *n = c->n; return 0; }
+R ncclCommUserRank(struct comm *c, int *n) { *n = c->rank; return 0; }
+R ncclCommCuDevice(struct comm *c, int *n) { *n = c->gpu; return 0; }
 R ncclCommGetAsyncError(struct comm *c, int *e) { *e = c->failed; return 0; }
 static R leave(struct comm *c, int wait) {
     pthread_mutex_lock(&lock);
@@ -145,6 +147,8 @@ static void nccl_send(struct work *w, int chained, Time ready) {
     struct comm *c = w->comm;
     if (w->sent) return;
     w->sent = 1;
+    // Of a communicator that was aborted nothing is done.
+    if (c->gone) { w->done = 1; w->end = ready; for (int i = 0; i < w->parts; i++) w->part[i].gets = 0; return; }
     w->next = 0; *c->last = w; c->last = &w->next;
     for (int i = 0; i < w->parts; i++) if (!w->part[i].gets) read_list(w->part[i].at, w->part[i].n, &w->part[i].what);
     size_t begin = c->out_n;
