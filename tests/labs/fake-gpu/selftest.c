@@ -10,18 +10,54 @@
 #include <unistd.h>
 
 typedef int R;
-R cuInit(unsigned); R cuDeviceGetCount(int *); R cuDevicePrimaryCtxRetain(void **, int); R cuCtxSetCurrent(void *); R cuDeviceGetPCIBusId(char *, int, int); R cuDeviceGetName(char *, int, int);
-R cuMemAlloc_v2(uint64_t *, size_t); R cuMemFree_v2(uint64_t); R cuMemAllocHost_v2(void **, size_t); R cuMemGetInfo_v2(size_t *, size_t *);
-R cuStreamCreate(void **, unsigned); R cuStreamSynchronize(void *); R cuStreamQuery(void *); R cuStreamWaitEvent(void *, void *, unsigned);
-R cuEventCreate(void **, unsigned); R cuEventRecord(void *, void *); R cuEventSynchronize(void *); R cuEventElapsedTime(float *, void *, void *);
-R cuMemcpyDtoHAsync_v2(void *, uint64_t, size_t, void *); R cuMemcpyHtoDAsync_v2(uint64_t, const void *, size_t, void *); R cuMemcpyPeerAsync(uint64_t, void *, uint64_t, void *, size_t, void *); R cuMemsetD8Async(uint64_t, unsigned char, size_t, void *);
-R cuModuleLoadData(void **, const void *); R cuModuleGetFunction(void **, void *, const char *); R cuLaunchKernel(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **);
+R cuInit(unsigned);
+R cuDeviceGetCount(int *);
+R cuDevicePrimaryCtxRetain(void **, int);
+R cuCtxSetCurrent(void *);
+R cuDeviceGetPCIBusId(char *, int, int);
+R cuDeviceGetName(char *, int, int);
+R cuMemAlloc_v2(uint64_t *, size_t);
+R cuMemFree_v2(uint64_t);
+R cuMemAllocHost_v2(void **, size_t);
+R cuMemGetInfo_v2(size_t *, size_t *);
+R cuStreamCreate(void **, unsigned);
+R cuStreamSynchronize(void *);
+R cuStreamQuery(void *);
+R cuStreamWaitEvent(void *, void *, unsigned);
+R cuEventCreate(void **, unsigned);
+R cuEventRecord(void *, void *);
+R cuEventSynchronize(void *);
+R cuEventElapsedTime(float *, void *, void *);
+R cuMemcpyDtoHAsync_v2(void *, uint64_t, size_t, void *);
+R cuMemcpyHtoDAsync_v2(uint64_t, const void *, size_t, void *);
+R cuMemcpyPeerAsync(uint64_t, void *, uint64_t, void *, size_t, void *);
+R cuMemsetD8Async(uint64_t, unsigned char, size_t, void *);
+R cuModuleLoadData(void **, const void *);
+R cuModuleGetFunction(void **, void *, const char *);
+R cuLaunchKernel(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **);
 R cuMemGetHandleForAddressRange(void *, uint64_t, size_t, int, uint64_t);
-typedef struct { char bytes[128]; } Id;
-R ncclGetUniqueId(Id *); R ncclCommInitRankConfig(void **, int, Id, int, uint64_t *); R ncclAllReduce(const void *, void *, size_t, int, int, void *, void *); R ncclCommGetAsyncError(void *, int *); R ncclCommDestroy(void *);
+typedef struct {
+    char bytes[128];
+} Id;
+R ncclGetUniqueId(Id *);
+R ncclCommInitRankConfig(void **, int, Id, int, uint64_t *);
+R ncclAllReduce(const void *, void *, size_t, int, int, void *, void *);
+R ncclCommGetAsyncError(void *, int *);
+R ncclCommDestroy(void *);
 
-#define MUST(x) do { if (!(x)) { fprintf(stderr, "selftest.c:%d: not so: %s\n", __LINE__, #x); exit(1); } } while (0)
-static uint64_t mix(uint64_t x) { x += 0x9E3779B97F4A7C15ull; x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull; x = (x ^ (x >> 27)) * 0x94D049BB133111EBull; return x ^ (x >> 31); }
+#define MUST(x)                                                                                                                            \
+    do {                                                                                                                                   \
+        if (!(x)) {                                                                                                                        \
+            fprintf(stderr, "selftest.c:%d: not so: %s\n", __LINE__, #x);                                                                  \
+            exit(1);                                                                                                                       \
+        }                                                                                                                                  \
+    } while (0)
+static uint64_t mix(uint64_t x) {
+    x += 0x9E3779B97F4A7C15ull;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
+    return x ^ (x >> 31);
+}
 static void *module, *stream;
 static uint64_t counters;
 static void launch(const char *name, int n, ...) {
@@ -29,12 +65,24 @@ static void launch(const char *name, int n, ...) {
     uint64_t v[10];
     __builtin_va_list l;
     __builtin_va_start(l, n);
-    for (int i = 0; i < n; i++) { v[i] = __builtin_va_arg(l, uint64_t); at[i] = v + i; }
+    for (int i = 0; i < n; i++) {
+        v[i] = __builtin_va_arg(l, uint64_t);
+        at[i] = v + i;
+    }
     __builtin_va_end(l);
     MUST(!cuModuleGetFunction(&f, module, name) && !cuLaunchKernel(f, 64, 1, 1, 256, 1, 1, 0, stream, at, 0));
 }
-static uint64_t counted(void) { uint64_t x; MUST(!cuMemcpyDtoHAsync_v2(&x, counters, 8, stream)); cuStreamSynchronize(stream); return x; }
-static uint64_t wrong(uint64_t at, uint64_t words, uint64_t seed) { cuMemsetD8Async(counters, 0, 64, stream); launch("pattern_check", 6, at, words, seed, 0ull, counters, counters + 8); return counted(); }
+static uint64_t counted(void) {
+    uint64_t x;
+    MUST(!cuMemcpyDtoHAsync_v2(&x, counters, 8, stream));
+    cuStreamSynchronize(stream);
+    return x;
+}
+static uint64_t wrong(uint64_t at, uint64_t words, uint64_t seed) {
+    cuMemsetD8Async(counters, 0, 64, stream);
+    launch("pattern_check", 6, at, words, seed, 0ull, counters, counters + 8);
+    return counted();
+}
 static void *open_gpu(int g) {
     void *c;
     MUST(!cuDevicePrimaryCtxRetain(&c, g));
@@ -109,12 +157,15 @@ static void rank(int r, int n, int *ids) {
     size_t count = 16 << 20;
     MUST(!cuInit(0));
     open_gpu(r);
-    MUST(!cuStreamCreate(&stream, 1) && !cuModuleLoadData(&module, ".version 7.7") && !cuMemAlloc_v2(&counters, 64) && !cuMemAlloc_v2(&a, 4 * count) && !cuMemAlloc_v2(&b, 4 * count));
+    MUST(!cuStreamCreate(&stream, 1) && !cuModuleLoadData(&module, ".version 7.7") && !cuMemAlloc_v2(&counters, 64) &&
+         !cuMemAlloc_v2(&a, 4 * count) && !cuMemAlloc_v2(&b, 4 * count));
     for (int k = 0; k < 2; k++) {
         Id id;
         void *comm;
-        if (!r) { MUST(!ncclGetUniqueId(&id)); for (int i = 1; i < n; i++) MUST(write(ids[1], &id, sizeof id) == sizeof id); }
-        else MUST(read(ids[0], &id, sizeof id) == sizeof id);
+        if (!r) {
+            MUST(!ncclGetUniqueId(&id));
+            for (int i = 1; i < n; i++) MUST(write(ids[1], &id, sizeof id) == sizeof id);
+        } else MUST(read(ids[0], &id, sizeof id) == sizeof id);
         MUST(!ncclCommInitRankConfig(&comm, n, id, r, config));
         launch("ranks_fill", 4, a, (uint64_t)count, 5ull, (uint64_t)r);
         for (int i = 0; i < 20; i++) MUST(!ncclAllReduce((void *)a, (void *)b, count, 7, 0, comm, stream));
@@ -137,8 +188,12 @@ int main(void) {
     setenv("FAKE_MACHINE", "hgx-h100", 1);
     setenv("FAKE_GPUS", "3", 1);
     pipe(ids);
-    for (int r = 0; r < 3; r++) if (!fork()) rank(r, 3, ids);
-    for (int r = 0; r < 3; r++) { wait(&status); MUST(status == 0); }
+    for (int r = 0; r < 3; r++)
+        if (!fork()) rank(r, 3, ids);
+    for (int r = 0; r < 3; r++) {
+        wait(&status);
+        MUST(status == 0);
+    }
     MUST(!cuInit(0) && !cuDeviceGetCount(&n) && n == 3 && !cuDeviceGetName(name, 96, 0) && strstr(name, "stand-in"));
     open_gpu(0);
     MUST(!cuStreamCreate(&stream, 1) && !cuModuleLoadData(&module, ".version 7.7") && !cuMemAlloc_v2(&counters, 64));
