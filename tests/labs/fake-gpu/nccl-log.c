@@ -218,7 +218,6 @@ static void log_begin(struct comm *c, const char *function) {
 #include "nccl-topology.c"
 
 static void log_made(struct comm *c) {
-    static int dumped;
     const struct peer *me = c->peers + c->rank;
     int local = 0, locals = 0;
     for (int r = 0; r < c->n; r++)
@@ -235,6 +234,7 @@ static void log_made(struct comm *c) {
     if (machine()->fabric && version() >= 22100)
         say(c, "INIT", "MNNVL busId 0x%lx fabric UUID %lx.%lx cliqueId 0x%x state 3 healthMask 0x0", (long)me->bus,
             machine()->fabric == 2 ? 0x6762323030ul : 0, machine()->fabric == 2 ? 0x6e766c3732ul : 0, machine()->fabric == 2 ? 32766 : 0);
+    dump_topology(c);
     if (machine()->nvls && c->n / c->nodes > 2)
         say(c, "INIT",
             version() < 22700 || version() >= 23000 ? "NVLS multicast support is %savailable on dev %d"
@@ -253,7 +253,6 @@ static void log_made(struct comm *c) {
     say(c, "INIT", "%d coll channels, %d collnet channels, %d nvls channels, %d p2p channels, %d p2p channels per peer",
         machine()->channels, 0, nvls_in(c) ? 16 : 0, 32, machine()->links ? 32 : 2);
     say(c, "INIT", "%s - Init COMPLETE", head);
-    if (!dumped++) dump_topology(c);
 }
 static void log_operation(struct comm *c, struct work *w) {
     if (w->kind != POINT) {

@@ -4,6 +4,7 @@ static void dump_topology(struct comm *c) {
     const char *to = getenv("NCCL_TOPO_DUMP_FILE"), *given = getenv("FAKE_NCCL_TOPOLOGY");
     const struct machine *m = machine();
     if (!to || c->rank) return;
+    say(c, "ENV", "NCCL_TOPO_DUMP_FILE set by environment to %s", to);
     if (given) {
         copy_file(given, to);
         return;
