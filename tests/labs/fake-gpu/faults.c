@@ -1,6 +1,10 @@
 // FAKE_FAULT: a list, with commas, of `kind`, `kind:GPU` and `kind:GPU:SHARE`. GPUs count as NVML counts them.
 
-struct fault { char kind[24]; int gpu; double number, share; };
+struct fault {
+    char kind[24];
+    int gpu;
+    double number, share;
+};
 static struct fault faults[32];
 static int faults_known = -1;
 
@@ -13,8 +17,17 @@ static void read_faults(void) {
         size_t kind = strcspn(s, ":,");
         snprintf(f.kind, sizeof f.kind, "%.*s", (int)kind, s);
         s += kind;
-        if (*s == ':') { char *end; f.number = strtod(s + 1, &end); f.gpu = (int)f.number; s = end; }
-        if (*s == ':') { char *end; f.share = strtod(s + 1, &end); s = end; }
+        if (*s == ':') {
+            char *end;
+            f.number = strtod(s + 1, &end);
+            f.gpu = (int)f.number;
+            s = end;
+        }
+        if (*s == ':') {
+            char *end;
+            f.share = strtod(s + 1, &end);
+            s = end;
+        }
         s += strcspn(s, ",");
         if (*s) s++;
         faults[n++] = f;
@@ -23,7 +36,8 @@ static void read_faults(void) {
 }
 static const struct fault *fault(const char *kind) {
     read_faults();
-    for (int i = 0; i < faults_known; i++) if (!strcmp(faults[i].kind, kind)) return faults + i;
+    for (int i = 0; i < faults_known; i++)
+        if (!strcmp(faults[i].kind, kind)) return faults + i;
     return 0;
 }
 // Of one GPU; without a number it is that of `otherwise`, or of all where that is -1.

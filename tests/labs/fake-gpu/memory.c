@@ -5,15 +5,39 @@
 // where rules differ and the range is small, words are compared, and where it is large it counts as different.
 
 enum { CONST, PATTERN, NORMAL, PRODUCT, RANKS, RAW };
-struct raw { int refs; size_t n; unsigned char bytes[]; };
+struct raw {
+    int refs;
+    size_t n;
+    unsigned char bytes[];
+};
 // CONST: p = word. PATTERN: seed, flip. NORMAL: seed, type. PRODUCT: hash. RANKS: seed, first rank, ranks that are added.
-struct seg { uint64_t at, n; int kind; uint64_t from, p[3]; struct raw *raw; }; // `from`: bytes into the rule's own sequence
-struct list { struct seg *v; int n, cap; };
+struct seg {
+    uint64_t at, n;
+    int kind;
+    uint64_t from, p[3];
+    struct raw *raw;
+}; // `from`: bytes into the rule's own sequence
+struct list {
+    struct seg *v;
+    int n, cap;
+};
 #define SMALL (1u << 18)
 
-static struct raw *raw_new(const void *bytes, size_t n) { struct raw *r = malloc(sizeof *r + n); r->refs = 0; r->n = n; if (bytes) memcpy(r->bytes, bytes, n); return r; }
-static void let_go(struct seg *s) { if (s->kind == RAW && !--s->raw->refs) free(s->raw); }
-static void clear(struct list *l) { for (int i = 0; i < l->n; i++) let_go(l->v + i); free(l->v); *l = (struct list){0}; }
+static struct raw *raw_new(const void *bytes, size_t n) {
+    struct raw *r = malloc(sizeof *r + n);
+    r->refs = 0;
+    r->n = n;
+    if (bytes) memcpy(r->bytes, bytes, n);
+    return r;
+}
+static void let_go(struct seg *s) {
+    if (s->kind == RAW && !--s->raw->refs) free(s->raw);
+}
+static void clear(struct list *l) {
+    for (int i = 0; i < l->n; i++) let_go(l->v + i);
+    free(l->v);
+    *l = (struct list){0};
+}
 static int continues(const struct seg *a, const struct seg *b) {
     if (a->kind != b->kind || a->at + a->n != b->at) return 0;
     if (a->kind == CONST) return a->p[0] == b->p[0];
@@ -22,7 +46,10 @@ static int continues(const struct seg *a, const struct seg *b) {
 }
 static void push(struct list *l, struct seg s) {
     if (!s.n) return;
-    if (l->n && continues(l->v + l->n - 1, &s)) { l->v[l->n - 1].n += s.n; return; }
+    if (l->n && continues(l->v + l->n - 1, &s)) {
+        l->v[l->n - 1].n += s.n;
+        return;
+    }
     if (l->n == l->cap) l->v = realloc(l->v, (l->cap = l->cap * 2 + 4) * sizeof *l->v);
     if (s.kind == RAW) s.raw->refs++;
     l->v[l->n++] = s;
@@ -33,7 +60,9 @@ static void slice(const struct list *l, uint64_t at, uint64_t n, struct list *ou
         struct seg s = l->v[i];
         uint64_t begin = s.at > at ? s.at : at, end = s.at + s.n < at + n ? s.at + s.n : at + n;
         if (begin >= end) continue;
-        s.from += begin - s.at; s.at = begin - at + to; s.n = end - begin;
+        s.from += begin - s.at;
+        s.at = begin - at + to;
+        s.n = end - begin;
         push(out, s);
     }
 }
@@ -47,18 +76,30 @@ static void put(struct list *l, uint64_t at, uint64_t n, const struct list *what
     *l = out;
 }
 
-static float element(uint64_t seed, uint64_t rank, uint64_t i) { uint64_t x = seed ^ (rank * 0x9E3779B97F4A7C15ull) ^ (i * 0xD1B54A32D192ED03ull); x ^= x >> 32; x *= 0xD6E8FEB86659FD93ull; return (float)((x >> 48) & 1023); }
+static float element(uint64_t seed, uint64_t rank, uint64_t i) {
+    uint64_t x = seed ^ (rank * 0x9E3779B97F4A7C15ull) ^ (i * 0xD1B54A32D192ED03ull);
+    x ^= x >> 32;
+    x *= 0xD6E8FEB86659FD93ull;
+    return (float)((x >> 48) & 1023);
+}
 static uint16_t half_of(float f) {
-    uint32_t b = bits_of(f), sign = b >> 16 & 0x8000; int e = (int)(b >> 23 & 255) - 112; b &= 0x7fffff;
+    uint32_t b = bits_of(f), sign = b >> 16 & 0x8000;
+    int e = (int)(b >> 23 & 255) - 112;
+    b &= 0x7fffff;
     if (e <= 0) return sign | (uint16_t)nearest(float_of(bits_of(f) & 0x7fffffff) * 16777216.0f);
     return sign | (uint16_t)((e << 10 | b >> 13) + (b >> 12 & 1));
 }
 static uint8_t e4m3_of(float x) {
-    uint8_t sign = x < 0 ? 0x80 : 0; float a = x < 0 ? -x : x;
+    uint8_t sign = x < 0 ? 0x80 : 0;
+    float a = x < 0 ? -x : x;
     if (!(a < 448)) return sign | 0x7e;
     if (a < 0.015625f) return sign | (uint8_t)nearest(a * 512);
-    int e = (int)(bits_of(a) >> 23) - 127; float m = nearest(a * float_of((130 - e) << 23));
-    if (m == 16) { m = 8; e++; }
+    int e = (int)(bits_of(a) >> 23) - 127;
+    float m = nearest(a * float_of((130 - e) << 23));
+    if (m == 16) {
+        m = 8;
+        e++;
+    }
     return e > 8 ? sign | 0x7e : sign | (uint8_t)((e + 7) << 3) | (uint8_t)((int)m - 8);
 }
 static const int SIZES[TYPES] = {8, 4, 2, 2, 1, 4};
@@ -67,23 +108,38 @@ static uint8_t normal_byte(uint64_t seed, int type, uint64_t at) {
     uint64_t bits = mix(seed + at / SIZES[type]);
     float u = ((uint32_t)bits + 0.5f) * 2.3283064365386963e-10f, v = (uint32_t)(bits >> 32) * 2.3283064365386963e-10f;
     float x = root(-2 * logarithm(u)) * cosine(v);
-    union { double d; float f; uint16_t h; uint8_t b[8]; } out;
+    union {
+        double d;
+        float f;
+        uint16_t h;
+        uint8_t b[8];
+    } out;
     if (type == F64) out.d = (double)x + (double)(mix(bits) >> 40) * 5.9604644775390625e-8 * 1e-7;
-    else if (type == BF16) { uint32_t b = bits_of(x); out.h = (b + 0x7fff + (b >> 16 & 1)) >> 16; }
-    else if (type == F16) out.h = half_of(x);
+    else if (type == BF16) {
+        uint32_t b = bits_of(x);
+        out.h = (b + 0x7fff + (b >> 16 & 1)) >> 16;
+    } else if (type == F16) out.h = half_of(x);
     else if (type == E4M3) out.b[0] = e4m3_of(x);
     else out.f = x;
     return out.b[at % SIZES[type]];
 }
 // The word at so many bytes of the rule's sequence, which are a multiple of four.
 static uint32_t word_of(const struct seg *s, uint64_t at) {
-    uint64_t i = at / 4; uint32_t w;
+    uint64_t i = at / 4;
+    uint32_t w;
     switch (s->kind) {
     case CONST: return s->p[0];
     case PATTERN: return (uint32_t)mix(s->p[0] + i) ^ (uint32_t)s->p[1];
     case PRODUCT: return (uint32_t)mix(s->p[0] + i);
-    case NORMAL: w = 0; for (int b = 0; b < 4; b++) w |= (uint32_t)normal_byte(s->p[0], s->p[1], at + b) << 8 * b; return w;
-    case RANKS: { float sum = 0; for (uint64_t r = 0; r < s->p[2]; r++) sum += element(s->p[0], s->p[1] + r, i); return bits_of(sum); }
+    case NORMAL:
+        w = 0;
+        for (int b = 0; b < 4; b++) w |= (uint32_t)normal_byte(s->p[0], s->p[1], at + b) << 8 * b;
+        return w;
+    case RANKS: {
+        float sum = 0;
+        for (uint64_t r = 0; r < s->p[2]; r++) sum += element(s->p[0], s->p[1] + r, i);
+        return bits_of(sum);
+    }
     default: memcpy(&w, s->raw->bytes + at, 4); return w;
     }
 }
@@ -91,7 +147,9 @@ static uint32_t word_of(const struct seg *s, uint64_t at) {
 #if defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 12
 __attribute__((noinline, optimize("O3"), target_clones("arch=x86-64-v4", "default")))
 #endif
-static void pattern_words(uint32_t *to, uint64_t n, uint64_t seed, uint32_t flip) { for (uint64_t i = 0; i < n; i++) to[i] = (uint32_t)mix(seed + i) ^ flip; }
+static void pattern_words(uint32_t *to, uint64_t n, uint64_t seed, uint32_t flip) {
+    for (uint64_t i = 0; i < n; i++) to[i] = (uint32_t)mix(seed + i) ^ flip;
+}
 static void bytes_of(const struct list *l, uint64_t at, uint64_t n, unsigned char *to) {
     for (int i = 0; i < l->n; i++) {
         const struct seg *s = l->v + i;
@@ -99,14 +157,24 @@ static void bytes_of(const struct list *l, uint64_t at, uint64_t n, unsigned cha
         if (begin >= end) continue;
         unsigned char *d = to + (begin - at);
         uint64_t from = s->from + begin - s->at, left = end - begin;
-        if (s->kind == RAW) { memcpy(d, s->raw->bytes + from, left); continue; }
+        if (s->kind == RAW) {
+            memcpy(d, s->raw->bytes + from, left);
+            continue;
+        }
         if (s->kind == PATTERN && from % 4 == 0 && (uintptr_t)d % 4 == 0) {
             pattern_words((uint32_t *)d, left / 4, s->p[0] + from / 4, s->p[1]);
-            d += left & ~3ull; from += left & ~3ull; left &= 3;
+            d += left & ~3ull;
+            from += left & ~3ull;
+            left &= 3;
         }
         for (; left; from++, left--) {
             uint32_t w = word_of(s, from & ~3ull);
-            if (from % 4 == 0 && left >= 4) { memcpy(d, &w, 4); d += 4; from += 3; left -= 3; } else *d++ = w >> 8 * (from % 4);
+            if (from % 4 == 0 && left >= 4) {
+                memcpy(d, &w, 4);
+                d += 4;
+                from += 3;
+                left -= 3;
+            } else *d++ = w >> 8 * (from % 4);
         }
     }
 }
@@ -117,8 +185,12 @@ static uint64_t hash_of(const struct list *l, uint64_t at, uint64_t n) {
     for (int i = 0; i < part.n; i++) {
         const struct seg *s = part.v + i;
         h = mix(h ^ s->at) ^ s->kind;
-        if (s->kind == RAW) for (uint64_t b = 0; b < s->n; b++) h = (h ^ s->raw->bytes[s->from + b]) * 0x100000001b3ull;
-        else { if (s->kind != CONST) h = mix(h + s->from); for (int k = 0; k < 3; k++) h = mix(h + s->p[k]); }
+        if (s->kind == RAW)
+            for (uint64_t b = 0; b < s->n; b++) h = (h ^ s->raw->bytes[s->from + b]) * 0x100000001b3ull;
+        else {
+            if (s->kind != CONST) h = mix(h + s->from);
+            for (int k = 0; k < 3; k++) h = mix(h + s->p[k]);
+        }
     }
     clear(&part);
     return h;
@@ -144,7 +216,9 @@ static uint64_t differ(const struct list *l, uint64_t at, uint64_t n, struct seg
         int rule = s->kind == want.kind && !memcmp(s->p, want.p, sizeof want.p) && (s->kind == CONST || s->from == from);
         if (rule) continue;
         if (s->kind != RAW && s->n > SMALL) wrong += (uint64_t)(s->n / 4 * (1 - alike));
-        else for (uint64_t b = 0; b + 4 <= s->n; b += 4) if (word_of(s, s->from + b) != word_of(&want, from + b)) wrong++;
+        else
+            for (uint64_t b = 0; b + 4 <= s->n; b += 4)
+                if (word_of(s, s->from + b) != word_of(&want, from + b)) wrong++;
         if (wrong > before && first && s->at / 4 < *first) *first = s->at / 4;
     }
     clear(&part);
@@ -152,18 +226,28 @@ static uint64_t differ(const struct list *l, uint64_t at, uint64_t n, struct seg
 }
 
 // Allocations of this process.
-struct allocation { uint64_t at, n; int gpu; struct list is; unsigned char *real; struct allocation *next; };
+struct allocation {
+    uint64_t at, n;
+    int gpu;
+    struct list is;
+    unsigned char *real;
+    struct allocation *next;
+};
 static struct allocation *allocations;
 static uint64_t allocated[32];
 
 static struct allocation *find(uint64_t at, uint64_t n) {
-    for (struct allocation *a = allocations; a; a = a->next) if (at >= a->at && at + n <= a->at + a->n) return a;
+    for (struct allocation *a = allocations; a; a = a->next)
+        if (at >= a->at && at + n <= a->at + a->n) return a;
     return 0;
 }
 static struct allocation *must(uint64_t at, uint64_t n, const char *what) {
     struct allocation *a = find(at, n);
     // A GPU would fault (700); here the place in the caller is worth more.
-    if (!a) { fprintf(stderr, "fake-gpu: %s of %zu bytes at %#llx, which is no memory of a GPU\n", what, (size_t)n, (unsigned long long)at); abort(); }
+    if (!a) {
+        fprintf(stderr, "fake-gpu: %s of %zu bytes at %#llx, which is no memory of a GPU\n", what, (size_t)n, (unsigned long long)at);
+        abort();
+    }
     return a;
 }
 static void read_list(uint64_t at, uint64_t n, struct list *out) {
@@ -173,78 +257,19 @@ static void read_list(uint64_t at, uint64_t n, struct list *out) {
 }
 static void write_list(uint64_t at, uint64_t n, const struct list *what) {
     struct allocation *a = must(at, n, "a write");
-    if (a->real) bytes_of(what, 0, n, a->real + (at - a->at)); else put(&a->is, at - a->at, n, what, a->n);
+    if (a->real) bytes_of(what, 0, n, a->real + (at - a->at));
+    else put(&a->is, at - a->at, n, what, a->n);
 }
-static void write_rule(uint64_t at, struct seg s) { struct list l = {0}; push(&l, s); write_list(at, s.n, &l); clear(&l); }
-static void read_bytes(uint64_t at, uint64_t n, void *to) { struct list l = {0}; read_list(at, n, &l); bytes_of(&l, 0, n, to); clear(&l); }
+static void write_rule(uint64_t at, struct seg s) {
+    struct list l = {0};
+    push(&l, s);
+    write_list(at, s.n, &l);
+    clear(&l);
+}
+static void read_bytes(uint64_t at, uint64_t n, void *to) {
+    struct list l = {0};
+    read_list(at, n, &l);
+    bytes_of(&l, 0, n, to);
+    clear(&l);
+}
 static void write_bytes(uint64_t at, uint64_t n, const void *from) { write_rule(at, (struct seg){0, n, RAW, .raw = raw_new(from, n)}); }
-
-// Pinned memory of the host is real. It is known what the GPU wrote there, and the host's first write is seen by a fault; so the same copy again
-// costs nothing, and bytes are made once.
-struct pinned { char *at; size_t n; volatile int clean; int known; struct list is, will; };
-static struct pinned pinned[256];
-static struct sigaction before;
-
-static void touched(int sig, siginfo_t *info, void *context) {
-    char *at = info->si_addr;
-    for (int i = 0; i < 256; i++) if (pinned[i].at && at >= pinned[i].at && at < pinned[i].at + pinned[i].n) {
-        pinned[i].clean = 0;
-        mprotect(pinned[i].at, pinned[i].n, PROT_READ | PROT_WRITE);
-        return;
-    }
-    if (before.sa_flags & SA_SIGINFO) before.sa_sigaction(sig, info, context);
-    else { sigaction(sig, &before, 0); raise(sig); }
-}
-static void watch_writes(void) {
-    static int on;
-    if (on++) return;
-    struct sigaction a = {.sa_sigaction = touched, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-    sigaction(SIGSEGV, &a, &before);
-}
-static struct pinned *pinned_at(const void *p, size_t n) {
-    for (int i = 0; i < 256; i++) if (pinned[i].at && (char *)p >= pinned[i].at && (char *)p + n <= pinned[i].at + pinned[i].n) return pinned + i;
-    return 0;
-}
-// What the host has at `p`, as a description.
-static void host_read(const void *p, size_t n, struct list *out) {
-    struct pinned *h = pinned_at(p, n);
-    uint64_t at = h ? (char *)p - h->at : 0;
-    if (h && !h->clean && h->known) { clear(&h->is); clear(&h->will); h->known = 0; }
-    if (h && h->known) { slice(&h->will, at, n, out, 0); return; }
-    const uint32_t *w = p;
-    size_t i = 1;
-    if (n % 4 == 0 && n) while (i < n / 4 && w[i] == w[0]) i++;
-    if (n && n % 4 == 0 && i >= n / 4) push(out, (struct seg){0, n, CONST, .p = {w[0]}});
-    else push(out, (struct seg){0, n, RAW, .raw = raw_new(p, n)});
-    if (h && n == h->n && n > SMALL) {
-        slice(out, 0, n, &h->is, 0); slice(out, 0, n, &h->will, 0);
-        h->known = h->clean = 1;
-        mprotect(h->at, h->n, PROT_READ);
-    }
-}
-// The GPU is going to write there: who copies from it next gets that.
-static void host_will(void *p, size_t n, const struct list *what) {
-    struct pinned *h = pinned_at(p, n);
-    if (!h) return;
-    if (!h->clean && h->known) { clear(&h->is); clear(&h->will); h->known = 0; }
-    if (!h->known && n == h->n) { h->known = 1; h->clean = 1; clear(&h->is); }
-    if (h->known) put(&h->will, (char *)p - h->at, n, what, h->n);
-}
-static void host_write(void *p, size_t n, const struct list *what) {
-    struct pinned *h = pinned_at(p, n);
-    if (!h) { bytes_of(what, 0, n, p); return; }
-    uint64_t at = (char *)p - h->at;
-    struct list has = {0};
-    if (h->known && h->clean) slice(&h->is, at, n, &has, 0);
-    if (!(has.n && same(&has, what))) {
-        mprotect(h->at, h->n, PROT_READ | PROT_WRITE);
-        bytes_of(what, 0, n, p);
-        if (h->known) {
-            // What the host did meanwhile is overwritten where all is.
-            if (n == h->n) { h->clean = 1; clear(&h->will); slice(what, 0, n, &h->will, 0); }
-            put(&h->is, at, n, what, h->n);
-            if (h->clean && n > SMALL) mprotect(h->at, h->n, PROT_READ); else if (h->clean) h->clean = 0;
-        }
-    }
-    clear(&has);
-}

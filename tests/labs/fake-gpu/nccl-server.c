@@ -1,15 +1,39 @@
 // Where ranks meet: a thread of the process that made the unique id. It gets what each rank queues, in order, and answers when all that an
 // operation needs is there: with what it gives, and the moment at which it ends for all.
 
-struct hello { int n; struct peer peer; };
-struct welcome { Time end; uint64_t id; int nodes; struct peer peers[MOST]; };
-struct request { uint32_t size; int kind, chained, parts; Time ready; uint64_t count; };
-struct wire_part { int peer, gets; uint64_t n; };
-struct wire_seg { uint64_t at, n, kind, from, p[3]; };
+struct hello {
+    int n;
+    struct peer peer;
+};
+struct welcome {
+    Time end;
+    uint64_t id;
+    int nodes;
+    struct peer peers[MOST];
+};
+struct request {
+    uint32_t size;
+    int kind, chained, parts;
+    Time ready;
+    uint64_t count;
+};
+struct wire_part {
+    int peer, gets;
+    uint64_t n;
+};
+struct wire_seg {
+    uint64_t at, n, kind, from, p[3];
+};
 #define BYE 99
 
 static int all(int fd, void *p, size_t n, int writing) {
-    for (char *at = p; n;) { ssize_t k = writing ? send(fd, at, n, MSG_NOSIGNAL) : recv(fd, at, n, 0); if (k < 0 && errno == EINTR) continue; if (k <= 0) return 6; at += k; n -= k; }
+    for (char *at = p; n;) {
+        ssize_t k = writing ? send(fd, at, n, MSG_NOSIGNAL) : recv(fd, at, n, 0);
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0) return 6;
+        at += k;
+        n -= k;
+    }
     return 0;
 }
 static void out_add(char **out, size_t *n, size_t *cap, const void *p, size_t k) {
@@ -29,104 +53,49 @@ static void list_to(char **out, size_t *n, size_t *cap, const struct list *l) {
 }
 static char *list_from(char *p, struct list *l) {
     int n;
-    memcpy(&n, p, 4); p += 4;
+    memcpy(&n, p, 4);
+    p += 4;
     while (n--) {
         struct wire_seg w;
-        memcpy(&w, p, sizeof w); p += sizeof w;
+        memcpy(&w, p, sizeof w);
+        p += sizeof w;
         struct seg s = {w.at, w.n, w.kind, w.from, {w.p[0], w.p[1], w.p[2]}};
-        if (s.kind == RAW) { s.raw = raw_new(p, s.n); p += s.n; }
+        if (s.kind == RAW) {
+            s.raw = raw_new(p, s.n);
+            p += s.n;
+        }
         push(l, s);
     }
     return p;
 }
 
-struct asked { struct request r; struct wire_part part[2 * MOST]; struct list list[2 * MOST]; struct asked *next; };
-struct rank { int fd, bye, eof; char *in; size_t in_n, in_cap; char *out; size_t out_n, out_cap; struct asked *first, **last; Time end; };
-struct server { int listener, n; struct rank rank[MOST]; struct welcome w; };
+struct asked {
+    struct request r;
+    struct wire_part part[2 * MOST];
+    struct list list[2 * MOST];
+    struct asked *next;
+};
+struct rank {
+    int fd, bye, eof;
+    char *in;
+    size_t in_n, in_cap;
+    char *out;
+    size_t out_n, out_cap;
+    struct asked *first, **last;
+    Time end;
+};
+struct server {
+    int listener, n;
+    struct rank rank[MOST];
+    struct welcome w;
+};
 
-// What a range of the sum over ranks holds.
-static void combine(struct seg *s, int n, uint64_t at, struct list *out) {
-    uint64_t len = s->n, count = 0, low = ~0ull;
-    int ranks = 1, plain = 1;
-    float sum = 0;
-    for (int i = 0; i < n; i++) {
-        ranks &= s[i].kind == RANKS && s[i].p[0] == s->p[0] && s[i].from == s->from;
-        plain &= s[i].kind == CONST;
-        if (s[i].kind == RANKS) { count += s[i].p[2]; if (s[i].p[1] < low) low = s[i].p[1]; }
-    }
-    // Each rank once, and no gap.
-    for (uint64_t r = low; ranks && r < low + count; r++) { int has = 0; for (int i = 0; i < n; i++) has += r >= s[i].p[1] && r < s[i].p[1] + s[i].p[2]; ranks = has == 1; }
-    struct seg got = {at, len, PRODUCT};
-    if (n == 1) { got = *s; got.at = at; }
-    else if (ranks) got = (struct seg){at, len, RANKS, s->from, {s->p[0], low, count}};
-    else if (plain) { for (int i = 0; i < n; i++) sum += float_of(s[i].p[0]); got = (struct seg){at, len, CONST, .p = {bits_of(sum)}}; }
-    else if (len <= SMALL) {
-        got = (struct seg){at, len, RAW, .raw = raw_new(0, len)};
-        for (uint64_t b = 0; b + 4 <= len; b += 4) { float x = 0; for (int i = 0; i < n; i++) x += float_of(word_of(s + i, s[i].from + b)); memcpy(got.raw->bytes + b, &x, 4); }
-    } else {
-        // Bits that follow from the inputs, and that no check takes for right.
-        for (int i = 0; i < n; i++) { struct list one = {0}; struct seg x = s[i]; x.at = 0; push(&one, x); got.p[0] = mix(got.p[0]) ^ hash_of(&one, 0, len); clear(&one); }
-    }
-    push(out, got);
-}
-static void sum_of(struct list *const *in, int n, uint64_t from, uint64_t len, struct list *out) {
-    struct seg s[MOST];
-    for (uint64_t at = 0, piece; at < len; at += piece) {
-        piece = len - at;
-        for (int i = 0; i < n; i++) for (int k = 0; k < in[i]->n; k++) {
-            struct seg x = in[i]->v[k];
-            if (from + at < x.at || from + at >= x.at + x.n) continue;
-            x.from += from + at - x.at; x.n -= from + at - x.at;
-            if (x.n < piece) piece = x.n;
-            s[i] = x;
-        }
-        for (int i = 0; i < n; i++) s[i].n = piece;
-        combine(s, n, at, out);
-    }
-}
+#include "nccl-model.c"
 
-static int one_fabric(const struct server *v) { return machine()->fabric == 2; }
-static double smallest(const struct server *v, double (*share)(int)) { double s = 1; for (int i = 0; i < v->n; i++) { double x = share(v->w.peers[i].gpu); if (x < s) s = x; } return s; }
-static double links_share(int g) { return machine()->links ? (double)links_up(g) / machine()->links : 1; }
-static double pcie_part(int g) { return 1.0 / pcie_share(g); }
-// GB/s of the bus.
-static double bus_rate(const struct server *v, enum kind kind) {
-    const struct machine *m = machine();
-    int n = v->n, nodes = v->w.nodes, nvls = m->nvls && n / nodes > 2 && kind == ALL_REDUCE;
-    // Shares of eight by fewer: 8 GiB on H200 (stas00/ml-engineering network).
-    static const double fewer[] = {1, 1, 1, 0.763, 0.763, 0.87, 0.915, 0.965};
-    double rate = kind == ALL_REDUCE ? nvls ? m->all_reduce * (m->gpus == 8 && n < 8 ? fewer[n] : 1) : m->links ? (m->all_gather < m->all_reduce ? m->all_gather : m->all_reduce) : m->all_reduce : m->all_gather;
-    int pair = m->pairs && n == 2 && nodes == 1 && v->w.peers[0].gpu / 2 == v->w.peers[1].gpu / 2;
-    if (pair) rate = 0.85 * m->peer;
-    rate *= m->pairs && !pair ? smallest(v, pcie_part) : smallest(v, links_share);
-    if (nodes > 1 && !one_fabric(v)) { double net = m->net * (n / nodes) * smallest(v, pcie_part); if (net < rate) rate = net; }
-    return rate;
+static Time ready_at(const struct rank *r) {
+    Time t = r->first->r.ready;
+    return r->first->r.chained && r->end > t ? r->end : t;
 }
-static double curve(double latency_us, double ns) { return latency_us * 1000 + ns + 0.7 * root(latency_us * 1000 * ns); }
-static double collective_ns(const struct server *v, enum kind kind, uint64_t count) {
-    const struct machine *m = machine();
-    double n = v->n, bytes = 4.0 * count * (kind == ALL_GATHER || kind == REDUCE_SCATTER ? n : 1);
-    double factor = kind == ALL_REDUCE ? 2 * (n - 1) / n : kind == BROADCAST ? 1 : (n - 1) / n;
-    double latency = m->latency * (kind == ALL_REDUCE ? 1 : 0.85);
-    for (int k = 1; k < v->w.nodes; k *= 2) latency += 10;
-    if (v->n == 1) return curve(4, 2 * bytes / m->copy);
-    return curve(latency, bytes * factor / bus_rate(v, kind));
-}
-static double point_ns(const struct server *v, int rank, const struct asked *a) {
-    const struct machine *m = machine();
-    double way[2] = {0};
-    int peers = 0;
-    for (int i = 0; i < a->r.parts; i++) if (!a->part[i].gets && a->part[i].peer != rank) peers++;
-    for (int i = 0; i < a->r.parts; i++) {
-        const struct peer *x = v->w.peers + rank, *y = v->w.peers + a->part[i].peer;
-        double rate = x == y ? m->copy / 2 : x->place != y->place && !one_fabric(v) ? m->net / (pcie_share(x->gpu) > pcie_share(y->gpu) ? 4 : 1) : x->gpu == y->gpu ? m->all_to_all : between(x->gpu, y->gpu);
-        if (x != y && peers > 1 && m->all_to_all < rate) rate = m->all_to_all;
-        way[a->part[i].gets] += a->part[i].n / rate;
-    }
-    return curve(0.75 * m->latency, way[0] > way[1] ? way[0] : way[1]);
-}
-
-static Time ready_at(const struct rank *r) { Time t = r->first->r.ready; return r->first->r.chained && r->end > t ? r->end : t; }
 static void answer(struct server *v, int rank, Time end, struct list *lists, int n) {
     struct rank *r = v->rank + rank;
     size_t begin = r->out_n;
@@ -161,7 +130,8 @@ static int try_collective(struct server *v) {
         if (kind == ALL_REDUCE && i == 0) sum_of(in, v->n, 0, bytes, result);
         else if (kind == REDUCE_SCATTER) sum_of(in, v->n, i * bytes, bytes, result + i);
         else if (kind == BROADCAST && i == 0) slice(in[0], 0, bytes, result, 0);
-        else if (kind == ALL_GATHER && i == 0) for (int k = 0; k < v->n; k++) slice(in[k], 0, bytes, result, k * bytes);
+        else if (kind == ALL_GATHER && i == 0)
+            for (int k = 0; k < v->n; k++) slice(in[k], 0, bytes, result, k * bytes);
     }
     for (int i = v->n - 1; i >= 0; i--) answer(v, i, end, result + (kind == REDUCE_SCATTER ? i : 0), 1);
     for (int i = 0; i < v->n; i++) clear(result + i);
@@ -173,7 +143,8 @@ static int counterpart(struct server *v, int from, int part) {
     int gets = a->part[part].gets, kth = 0;
     for (int i = 0; i < part; i++) kth += a->part[i].peer == a->part[part].peer && a->part[i].gets == gets;
     if (!b || b->r.kind != POINT) return -1;
-    for (int i = 0; i < b->r.parts; i++) if (b->part[i].peer == from && b->part[i].gets == !gets && !kth--) return b->part[i].n == a->part[part].n ? i : -1;
+    for (int i = 0; i < b->r.parts; i++)
+        if (b->part[i].peer == from && b->part[i].gets == !gets && !kth--) return b->part[i].n == a->part[part].n ? i : -1;
     return -1;
 }
 static int try_points(struct server *v, int rank) {
@@ -197,11 +168,14 @@ static int try_points(struct server *v, int rank) {
         struct asked *a = v->rank[todo[i]].first;
         double own = point_ns(v, todo[i], a);
         if (own > ns) ns = own;
-        for (int k = 0; k < a->r.parts; k++) if (a->part[k].gets) slice(v->rank[a->part[k].peer].first->list + counterpart(v, todo[i], k), 0, a->part[k].n, got[i] + gets[i]++, 0);
+        for (int k = 0; k < a->r.parts; k++)
+            if (a->part[k].gets)
+                slice(v->rank[a->part[k].peer].first->list + counterpart(v, todo[i], k), 0, a->part[k].n, got[i] + gets[i]++, 0);
     }
     Time end = begin + (Time)(ns * noise(v->w.peers[rank].gpu, begin));
     for (int i = n - 1; i >= 0; i--) answer(v, todo[i], end, got[i], gets[i]);
-    for (int i = 0; i < n; i++) for (int k = 0; k < gets[i]; k++) clear(got[i] + k);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < gets[i]; k++) clear(got[i] + k);
     return 1;
 }
 static void parse(struct rank *r) {
@@ -209,13 +183,21 @@ static void parse(struct rank *r) {
     for (struct request q; r->in_n - at >= sizeof q; at += q.size) {
         memcpy(&q, r->in + at, sizeof q);
         if (r->in_n - at < q.size) break;
-        if (q.kind == BYE) { r->bye = 1; continue; }
+        if (q.kind == BYE) {
+            r->bye = 1;
+            continue;
+        }
         struct asked *a = calloc(1, sizeof *a);
         char *p = r->in + at + sizeof q;
         a->r = q;
-        for (int i = 0; i < q.parts; i++) { memcpy(a->part + i, p, sizeof *a->part); p += sizeof *a->part; if (!a->part[i].gets) p = list_from(p, a->list + i); }
+        for (int i = 0; i < q.parts; i++) {
+            memcpy(a->part + i, p, sizeof *a->part);
+            p += sizeof *a->part;
+            if (!a->part[i].gets) p = list_from(p, a->list + i);
+        }
         // Of a collective the list of what is sent comes first.
-        *r->last = a; r->last = &a->next;
+        *r->last = a;
+        r->last = &a->next;
     }
     memmove(r->in, r->in + at, r->in_n -= at);
 }
@@ -228,7 +210,12 @@ static void *serve(void *arg) {
     for (int k = 0; k < v->n; k++) {
         struct hello h;
         int fd = accept4(v->listener, 0, 0, SOCK_CLOEXEC), on = 1;
-        if (fd < 0 || all(fd, &h, sizeof h, 0) || h.n < 1 || h.n > MOST || h.peer.rank < 0 || h.peer.rank >= h.n || v->rank[h.peer.rank].fd) { close(fd); k--; continue; }
+        if (fd < 0 || all(fd, &h, sizeof h, 0) || h.n < 1 || h.n > MOST || h.peer.rank < 0 || h.peer.rank >= h.n ||
+            v->rank[h.peer.rank].fd) {
+            close(fd);
+            k--;
+            continue;
+        }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         v->n = h.n;
         v->rank[h.peer.rank].fd = fd;
@@ -252,7 +239,8 @@ static void *serve(void *arg) {
     }
     // 0.8 s and more for a node of eight; before 2.22 everything is connected now.
     double share = (double)v->n / v->w.nodes / machine()->gpus;
-    double ms = machine()->communicator * (0.4 + 0.6 * share) + 200 * (v->w.nodes > 1) * !machine()->bare + (version() < 22200 ? machine()->connect : 0);
+    double ms = machine()->communicator * (0.4 + 0.6 * share) + 200 * (v->w.nodes > 1) * !machine()->bare +
+                (version() < 22200 ? machine()->connect : 0);
     v->w.end = last + (Time)(ms * 1e6);
     v->w.id = mix(last);
     for (int i = v->n - 1; i >= 0; i--) all(v->rank[i].fd, &v->w, sizeof v->w, 1);
@@ -265,8 +253,10 @@ static void *serve(void *arg) {
             if (fds[i].revents) {
                 if (r->in_cap - r->in_n < 65536) r->in = realloc(r->in, r->in_cap = r->in_cap * 2 + 131072);
                 ssize_t k = recv(r->fd, r->in + r->in_n, r->in_cap - r->in_n, MSG_DONTWAIT);
-                if (k > 0) { r->in_n += k; parse(r); }
-                else if (k == 0 || errno != EAGAIN && errno != EINTR) r->eof = 1;
+                if (k > 0) {
+                    r->in_n += k;
+                    parse(r);
+                } else if (k == 0 || errno != EAGAIN && errno != EINTR) r->eof = 1;
             }
             // One died: all the others learn it.
             if (r->eof && !r->bye) goto end;
@@ -277,10 +267,19 @@ static void *serve(void *arg) {
             for (int i = 0; i < v->n; i++) more |= try_points(v, i);
         }
         // The first rank's process may end with its last answer.
-        for (int i = v->n - 1; i >= 0; i--) if (v->rank[i].out_n) { all(v->rank[i].fd, v->rank[i].out, v->rank[i].out_n, 1); v->rank[i].out_n = 0; }
+        for (int i = v->n - 1; i >= 0; i--)
+            if (v->rank[i].out_n) {
+                all(v->rank[i].fd, v->rank[i].out, v->rank[i].out_n, 1);
+                v->rank[i].out_n = 0;
+            }
     }
 end:
-    for (int i = 0; i < v->n; i++) { shutdown(v->rank[i].fd, SHUT_RDWR); close(v->rank[i].fd); free(v->rank[i].in); free(v->rank[i].out); }
+    for (int i = 0; i < v->n; i++) {
+        shutdown(v->rank[i].fd, SHUT_RDWR);
+        close(v->rank[i].fd);
+        free(v->rank[i].in);
+        free(v->rank[i].out);
+    }
     free(v);
     return 0;
 }
@@ -290,7 +289,11 @@ static R server_start(Id *id) {
     socklen_t l = sizeof a;
     struct server *v = calloc(1, sizeof *v);
     v->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (bind(v->listener, (void *)&a, l) || listen(v->listener, MOST) || getsockname(v->listener, (void *)&a, &l)) { close(v->listener); free(v); return 2; }
+    if (bind(v->listener, (void *)&a, l) || listen(v->listener, MOST) || getsockname(v->listener, (void *)&a, &l)) {
+        close(v->listener);
+        free(v);
+        return 2;
+    }
     memset(id, 0, sizeof *id);
     memcpy(id, &a, sizeof a);
     start(serve, v);

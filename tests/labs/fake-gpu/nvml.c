@@ -5,57 +5,148 @@ enum { OK, UNINITIALIZED, INVALID, UNSUPPORTED, NOT_FOUND = 6, TOO_SMALL = 7, NO
 #define G ((int)(long)d - 1)
 static int opened;
 static void slow(int g) {
-    if (fault_of("nvml-hang", g, -1)) for (;;) pause();
+    if (fault_of("nvml-hang", g, -1))
+        for (;;) pause();
     if (fault("nvml-slow")) takes(fault("nvml-slow")->number * 1000);
 }
 // Of a handle; and for what the small machine does not tell.
-#define HANDLE do { if (!opened) return UNINITIALIZED; if (G < 0 || G >= gpus()) return INVALID; slow(G); if (fault_of("lost", G, 99)) return GPU_LOST; } while (0)
-#define TOLD do { HANDLE; if (machine()->bare) return UNSUPPORTED; } while (0)
+#define HANDLE                                                                                                                             \
+    do {                                                                                                                                   \
+        if (!opened) return UNINITIALIZED;                                                                                                 \
+        if (G < 0 || G >= gpus()) return INVALID;                                                                                          \
+        slow(G);                                                                                                                           \
+        if (fault_of("lost", G, 99)) return GPU_LOST;                                                                                      \
+    } while (0)
+#define TOLD                                                                                                                               \
+    do {                                                                                                                                   \
+        HANDLE;                                                                                                                            \
+        if (machine()->bare) return UNSUPPORTED;                                                                                           \
+    } while (0)
 // 0 idle, 1 at work.
-static double busy(int g) { Time t = now(); return load[g].busy_until + 20000000 > t || load[g].queued + 60000000 > t ? 1 : heat(g, t); }
+static double busy(int g) {
+    Time t = now();
+    return load[g].busy_until + 20000000 > t || load[g].queued + 60000000 > t ? 1 : heat(g, t);
+}
 
 R nvmlInit_v2(void) {
     if (fault("nvml-version")) return MISMATCH;
     if (!gpus()) return NO_DRIVER;
     slow(-1);
-    if (fault("nvml-hang") && fault("nvml-hang")->gpu < 0) for (;;) pause();
+    if (fault("nvml-hang") && fault("nvml-hang")->gpu < 0)
+        for (;;) pause();
     takes(20 * !machine()->bare + machine()->nvml * gpus());
     opened++;
     return 0;
 }
 R nvmlInitWithFlags(unsigned f) { return nvmlInit_v2(); }
-R nvmlShutdown(void) { if (!opened) return UNINITIALIZED; opened--; return 0; }
-const char *nvmlErrorString(int c) {
-    return c == 0 ? "Success" : c == 1 ? "Uninitialized" : c == 2 ? "Invalid Argument" : c == 3 ? "Not Supported" : c == 6 ? "Not Found" : c == 7 ? "Insufficient Size"
-        : c == 9 ? "Driver Not Loaded" : c == 15 ? "GPU is lost" : c == 18 ? "Driver/library version mismatch" : "Unknown Error";
+R nvmlShutdown(void) {
+    if (!opened) return UNINITIALIZED;
+    opened--;
+    return 0;
 }
-R nvmlSystemGetDriverVersion(char *s, unsigned n) { snprintf(s, n, "%s", machine()->driver); return 0; }
-R nvmlSystemGetNVMLVersion(char *s, unsigned n) { snprintf(s, n, "%d.%s", machine()->cuda / 1000, machine()->driver); return 0; }
-R nvmlSystemGetCudaDriverVersion_v2(int *v) { *v = machine()->cuda; return 0; }
-R nvmlSystemGetCudaDriverVersion(int *v) { *v = machine()->cuda; return 0; }
-R nvmlDeviceGetCount_v2(unsigned *n) { if (!opened) return UNINITIALIZED; slow(-1); *n = gpus(); return 0; }
-R nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { if (!opened) return UNINITIALIZED; if (i >= (unsigned)gpus()) return INVALID; slow(i); *d = (void *)(long)(i + 1); return fault_of("lost", i, 99) ? GPU_LOST : 0; }
+const char *nvmlErrorString(int c) {
+    return c == 0    ? "Success"
+           : c == 1  ? "Uninitialized"
+           : c == 2  ? "Invalid Argument"
+           : c == 3  ? "Not Supported"
+           : c == 6  ? "Not Found"
+           : c == 7  ? "Insufficient Size"
+           : c == 9  ? "Driver Not Loaded"
+           : c == 15 ? "GPU is lost"
+           : c == 18 ? "Driver/library version mismatch"
+                     : "Unknown Error";
+}
+R nvmlSystemGetDriverVersion(char *s, unsigned n) {
+    snprintf(s, n, "%s", machine()->driver);
+    return 0;
+}
+R nvmlSystemGetNVMLVersion(char *s, unsigned n) {
+    snprintf(s, n, "%d.%s", machine()->cuda / 1000, machine()->driver);
+    return 0;
+}
+R nvmlSystemGetCudaDriverVersion_v2(int *v) {
+    *v = machine()->cuda;
+    return 0;
+}
+R nvmlSystemGetCudaDriverVersion(int *v) {
+    *v = machine()->cuda;
+    return 0;
+}
+R nvmlDeviceGetCount_v2(unsigned *n) {
+    if (!opened) return UNINITIALIZED;
+    slow(-1);
+    *n = gpus();
+    return 0;
+}
+R nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) {
+    if (!opened) return UNINITIALIZED;
+    if (i >= (unsigned)gpus()) return INVALID;
+    slow(i);
+    *d = (void *)(long)(i + 1);
+    return fault_of("lost", i, 99) ? GPU_LOST : 0;
+}
 R nvmlDeviceGetHandleByUUID(const char *u, void **d) {
     char own[48];
-    for (int g = 0; g < gpus(); g++) { uuid_text(g, own, sizeof own); if (!strcmp(own, u)) return nvmlDeviceGetHandleByIndex_v2(g, d); }
+    for (int g = 0; g < gpus(); g++) {
+        uuid_text(g, own, sizeof own);
+        if (!strcmp(own, u)) return nvmlDeviceGetHandleByIndex_v2(g, d);
+    }
     return NOT_FOUND;
 }
 R nvmlDeviceGetHandleByPciBusId_v2(const char *s, void **d) {
     unsigned domain, bus;
     if (sscanf(s, "%x:%x", &domain, &bus) != 2) return INVALID;
-    for (int g = 0; g < gpus(); g++) if ((unsigned)domain_of(g) == domain && (unsigned)bus_of(g) == bus) return nvmlDeviceGetHandleByIndex_v2(g, d);
+    for (int g = 0; g < gpus(); g++)
+        if ((unsigned)domain_of(g) == domain && (unsigned)bus_of(g) == bus) return nvmlDeviceGetHandleByIndex_v2(g, d);
     return NOT_FOUND;
 }
-R nvmlDeviceGetIndex(void *d, unsigned *i) { HANDLE; *i = G; return 0; }
-R nvmlDeviceGetMinorNumber(void *d, unsigned *i) { HANDLE; *i = G; return 0; }
-R nvmlDeviceGetName(void *d, char *s, unsigned n) { HANDLE; name_of(G, s, n); return 0; }
-R nvmlDeviceGetUUID(void *d, char *s, unsigned n) { HANDLE; uuid_text(G, s, n); return 0; }
-R nvmlDeviceGetSerial(void *d, char *s, unsigned n) { TOLD; snprintf(s, n, "165302400%04d", 1000 + G * 7); return 0; }
-R nvmlDeviceGetVbiosVersion(void *d, char *s, unsigned n) { TOLD; snprintf(s, n, "%s", machine()->major == 8 ? "92.00.A0.00.05" : machine()->major == 9 ? "96.00.99.00.01" : "97.00.82.00.18"); return 0; }
-R nvmlDeviceGetCudaComputeCapability(void *d, int *a, int *b) { TOLD; *a = machine()->major; *b = machine()->minor; return 0; }
-R nvmlDeviceGetNumaNodeId(void *d, unsigned *n) { TOLD; *n = numa_of(G); return 0; }
+R nvmlDeviceGetIndex(void *d, unsigned *i) {
+    HANDLE;
+    *i = G;
+    return 0;
+}
+R nvmlDeviceGetMinorNumber(void *d, unsigned *i) {
+    HANDLE;
+    *i = G;
+    return 0;
+}
+R nvmlDeviceGetName(void *d, char *s, unsigned n) {
+    HANDLE;
+    name_of(G, s, n);
+    return 0;
+}
+R nvmlDeviceGetUUID(void *d, char *s, unsigned n) {
+    HANDLE;
+    uuid_text(G, s, n);
+    return 0;
+}
+R nvmlDeviceGetSerial(void *d, char *s, unsigned n) {
+    TOLD;
+    snprintf(s, n, "165302400%04d", 1000 + G * 7);
+    return 0;
+}
+R nvmlDeviceGetVbiosVersion(void *d, char *s, unsigned n) {
+    TOLD;
+    snprintf(s, n, "%s", machine()->major == 8 ? "92.00.A0.00.05" : machine()->major == 9 ? "96.00.99.00.01" : "97.00.82.00.18");
+    return 0;
+}
+R nvmlDeviceGetCudaComputeCapability(void *d, int *a, int *b) {
+    TOLD;
+    *a = machine()->major;
+    *b = machine()->minor;
+    return 0;
+}
+R nvmlDeviceGetNumaNodeId(void *d, unsigned *n) {
+    TOLD;
+    *n = numa_of(G);
+    return 0;
+}
 
-struct pci { char legacy[16]; unsigned domain, bus, device, id, subsystem; char bus_id[32]; };
+struct pci {
+    char legacy[16];
+    unsigned domain, bus, device, id, subsystem;
+    char bus_id[32];
+};
 R nvmlDeviceGetPciInfo_v3(void *d, struct pci *p) {
     TOLD;
     unsigned id = machine()->major == 8 ? 0x20b510de : machine()->major == 9 ? 0x233010de : 0x294110de;
@@ -64,24 +155,78 @@ R nvmlDeviceGetPciInfo_v3(void *d, struct pci *p) {
     snprintf(p->bus_id, sizeof p->bus_id, "%08X:%02X:00.0", p->domain, p->bus);
     return 0;
 }
-struct memory { unsigned long long total, free, used; };
-struct memory_v2 { unsigned version; unsigned long long total, reserved, free, used; };
+struct memory {
+    unsigned long long total, free, used;
+};
+struct memory_v2 {
+    unsigned version;
+    unsigned long long total, reserved, free, used;
+};
 static uint64_t used_of(int g) { return allocated[g] + (fault_of("filled", g, 1) ? machine()->memory / 80 * 79 - machine()->taken : 0); }
-R nvmlDeviceGetMemoryInfo(void *d, struct memory *m) { TOLD; m->total = machine()->memory; m->used = used_of(G) + machine()->taken; m->free = m->total - m->used; return 0; }
-R nvmlDeviceGetMemoryInfo_v2(void *d, struct memory_v2 *m) { TOLD; m->total = machine()->memory; m->reserved = machine()->taken; m->used = used_of(G); m->free = m->total - m->used - m->reserved; return 0; }
-R nvmlDeviceGetEccMode(void *d, unsigned *now, unsigned *next) { TOLD; *now = *next = 1; return 0; }
+R nvmlDeviceGetMemoryInfo(void *d, struct memory *m) {
+    TOLD;
+    m->total = machine()->memory;
+    m->used = used_of(G) + machine()->taken;
+    m->free = m->total - m->used;
+    return 0;
+}
+R nvmlDeviceGetMemoryInfo_v2(void *d, struct memory_v2 *m) {
+    TOLD;
+    m->total = machine()->memory;
+    m->reserved = machine()->taken;
+    m->used = used_of(G);
+    m->free = m->total - m->used - m->reserved;
+    return 0;
+}
+R nvmlDeviceGetEccMode(void *d, unsigned *now, unsigned *next) {
+    TOLD;
+    *now = *next = 1;
+    return 0;
+}
 static int broken(int g) { return fault_of("hbm-ecc", g, 1) != 0; }
 // error: 0 corrected, 1 uncorrected. counter: 0 since the driver was loaded.
-R nvmlDeviceGetTotalEccErrors(void *d, int error, int counter, unsigned long long *n) { TOLD; *n = broken(G) ? (error ? 3 : 17) : 0; return 0; }
-R nvmlDeviceGetRetiredPages(void *d, int cause, unsigned *n, unsigned long long *at) { TOLD; return UNSUPPORTED; } // rows are remapped since Ampere
-R nvmlDeviceGetRetiredPages_v2(void *d, int cause, unsigned *n, unsigned long long *at, unsigned long long *when) { TOLD; return UNSUPPORTED; }
-R nvmlDeviceGetRetiredPagesPendingStatus(void *d, unsigned *on) { TOLD; return UNSUPPORTED; }
-R nvmlDeviceGetRemappedRows(void *d, unsigned *corrected, unsigned *uncorrected, unsigned *pending, unsigned *failed) { TOLD; *corrected = *failed = 0; *uncorrected = *pending = broken(G); return 0; }
-struct field { unsigned id, scope; long long at, took; unsigned type; int result; union { double d; unsigned u; unsigned long long ull; } value; };
+R nvmlDeviceGetTotalEccErrors(void *d, int error, int counter, unsigned long long *n) {
+    TOLD;
+    *n = broken(G) ? (error ? 3 : 17) : 0;
+    return 0;
+}
+R nvmlDeviceGetRetiredPages(void *d, int cause, unsigned *n, unsigned long long *at) {
+    TOLD;
+    return UNSUPPORTED;
+} // rows are remapped since Ampere
+R nvmlDeviceGetRetiredPages_v2(void *d, int cause, unsigned *n, unsigned long long *at, unsigned long long *when) {
+    TOLD;
+    return UNSUPPORTED;
+}
+R nvmlDeviceGetRetiredPagesPendingStatus(void *d, unsigned *on) {
+    TOLD;
+    return UNSUPPORTED;
+}
+R nvmlDeviceGetRemappedRows(void *d, unsigned *corrected, unsigned *uncorrected, unsigned *pending, unsigned *failed) {
+    TOLD;
+    *corrected = *failed = 0;
+    *uncorrected = *pending = broken(G);
+    return 0;
+}
+struct field {
+    unsigned id, scope;
+    long long at, took;
+    unsigned type;
+    int result;
+    union {
+        double d;
+        unsigned u;
+        unsigned long long ull;
+    } value;
+};
 R nvmlDeviceGetFieldValues(void *d, int n, struct field *f) {
     TOLD;
     for (int i = 0; i < n; i++) {
-        f[i].at = now() / 1000; f[i].took = 40; f[i].type = 1; f[i].result = 0; f[i].value.ull = 0;
+        f[i].at = now() / 1000;
+        f[i].took = 40;
+        f[i].type = 1;
+        f[i].result = 0;
+        f[i].value.ull = 0;
         // NVML_FI_DEV_REMAPPED_COR, _UNC, _PENDING, _FAILURE; NVML_FI_DEV_NVLINK_LINK_COUNT.
         if (f[i].id == 142 || f[i].id == 145) f[i].value.u = 0;
         else if (f[i].id == 143 || f[i].id == 144) f[i].value.u = broken(G);
@@ -90,89 +235,3 @@ R nvmlDeviceGetFieldValues(void *d, int n, struct field *f) {
     }
     return 0;
 }
-
-// Clocks: graphics, SM, memory, video.
-R nvmlDeviceGetClockInfo(void *d, int t, unsigned *v) {
-    HANDLE;
-    const struct machine *m = machine();
-    if (t == 2) { *v = m->memory_mhz; return 0; }
-    double b = busy(G), h = heat(G, now());
-    int hot = fault_of("hot", G, -1) != 0;
-    *v = hot ? m->sm_mhz / 2 : b > 0.05 ? m->sm_mhz * (1 - (1 - m->sustained) * h) : m->sm_idle;
-    *v = *v / 15 * 15;
-    return 0;
-}
-R nvmlDeviceGetMaxClockInfo(void *d, int t, unsigned *v) { TOLD; *v = t == 2 ? machine()->memory_mhz : machine()->sm_mhz; return 0; }
-R nvmlDeviceGetApplicationsClock(void *d, int t, unsigned *v) { TOLD; *v = t == 2 ? machine()->memory_mhz : machine()->sm_mhz; return 0; }
-R nvmlDeviceGetCurrentClocksThrottleReasons(void *d, unsigned long long *v) {
-    HANDLE;
-    // 1 idle, 4 power cap, 0x40 hardware thermal slowdown.
-    *v = fault_of("hot", G, -1) ? 0x40 : machine()->bare ? 0 : busy(G) <= 0.05 ? 1 : heat(G, now()) > 0.6 && machine()->sustained < 1 ? 4 : 0;
-    return 0;
-}
-R nvmlDeviceGetCurrentClocksEventReasons(void *d, unsigned long long *v) { return nvmlDeviceGetCurrentClocksThrottleReasons(d, v); }
-R nvmlDeviceGetTemperature(void *d, int t, unsigned *v) { HANDLE; *v = machine()->bare ? 45 : fault_of("hot", G, -1) ? 89 : 31 + G % 4 + (unsigned)(30 * heat(G, now())); return 0; }
-R nvmlDeviceGetTemperatureThreshold(void *d, int t, unsigned *v) { TOLD; *v = t == 0 ? 92 : t == 1 ? 89 : t == 2 ? 95 : 87; return t > 3 ? UNSUPPORTED : 0; }
-static double watts(int g) { const struct machine *m = machine(); double h = heat(g, now()), b = busy(g); return m->idle_w + (b > 0.05) * (m->limit_w - m->idle_w) * (0.45 + 0.53 * h); }
-R nvmlDeviceGetPowerUsage(void *d, unsigned *mw) { TOLD; *mw = watts(G) * 1000; return 0; }
-R nvmlDeviceGetEnforcedPowerLimit(void *d, unsigned *mw) { TOLD; *mw = machine()->limit_w * 1000; return 0; }
-R nvmlDeviceGetPowerManagementLimit(void *d, unsigned *mw) { return nvmlDeviceGetEnforcedPowerLimit(d, mw); }
-R nvmlDeviceGetPowerManagementDefaultLimit(void *d, unsigned *mw) { return nvmlDeviceGetEnforcedPowerLimit(d, mw); }
-// An idle link saves power at a low generation.
-R nvmlDeviceGetCurrPcieLinkGeneration(void *d, unsigned *v) { TOLD; *v = busy(G) > 0.02 || machine()->arm ? machine()->generation : 1; return 0; }
-R nvmlDeviceGetMaxPcieLinkGeneration(void *d, unsigned *v) { TOLD; *v = machine()->generation; return 0; }
-R nvmlDeviceGetCurrPcieLinkWidth(void *d, unsigned *v) { TOLD; *v = machine()->lanes / pcie_share(G); return 0; }
-R nvmlDeviceGetMaxPcieLinkWidth(void *d, unsigned *v) { TOLD; *v = machine()->lanes; return 0; }
-R nvmlDeviceGetPcieReplayCounter(void *d, unsigned *v) { TOLD; *v = pcie_share(G) > 1 ? 4211 : 0; return 0; }
-
-R nvmlDeviceGetNvLinkState(void *d, unsigned l, unsigned *on) {
-    TOLD;
-    if (l >= (unsigned)machine()->links) return INVALID;
-    *on = l < (unsigned)links_up(G);
-    return 0;
-}
-R nvmlDeviceGetNvLinkVersion(void *d, unsigned l, unsigned *v) { TOLD; if (l >= (unsigned)machine()->links) return INVALID; *v = machine()->link_version; return 0; }
-R nvmlDeviceGetNvLinkErrorCounter(void *d, unsigned l, int which, unsigned long long *n) { TOLD; if (l >= (unsigned)links_up(G)) return INVALID; *n = 0; return 0; }
-R nvmlDeviceGetNvLinkRemotePciInfo_v2(void *d, unsigned l, struct pci *p) {
-    TOLD;
-    if (l >= (unsigned)machine()->links) return INVALID;
-    int other = G ^ 1;
-    *p = (struct pci){"", 0, machine()->pairs ? bus_of(other) : 5 + l % 4, 0, machine()->pairs ? 0x20b510de : 0x22a310de, 0};
-    snprintf(p->legacy, sizeof p->legacy, "%04X:%02X:00.0", p->domain, p->bus);
-    snprintf(p->bus_id, sizeof p->bus_id, "%08X:%02X:00.0", p->domain, p->bus);
-    return 0;
-}
-// nvmlGpuFabricInfo_v2_t, and v3 with a summary at the end.
-struct fabric { unsigned version; unsigned char cluster[16]; int status; unsigned clique; unsigned char state; unsigned health; unsigned char summary; };
-R nvmlDeviceGetGpuFabricInfoV(void *d, struct fabric *f) {
-    TOLD;
-    unsigned v = f->version >> 24, size = f->version & 0xffffff;
-    if (!(v == 2 && size == 36 || v == 3 && size == 40)) return 25; // argument version mismatch
-    memset(f->cluster, 0, 16);
-    f->status = 0; f->clique = 0; f->state = 0; f->health = 0;
-    if (machine()->fabric) {
-        f->state = fault_of("no-fabric", G, -1) ? 2 : 3;
-        // Of each field: 2 is that it is not so.
-        f->health = fault_of("nvlink-down", G, 1) ? 1 | 2 << 2 | 2 << 4 | 2 << 6 | 1 << 8 : 2 | 2 << 2 | 2 << 4 | 2 << 6 | 1 << 8;
-        if (machine()->fabric == 2) {
-            const char *s = getenv("FAKE_CLIQUE");
-            f->clique = s ? atoi(s) : 32766;
-            for (int i = 0; i < 16; i++) f->cluster[i] = mix(0x6762323030ull + i) >> 56;
-        }
-    }
-    if (v == 3) f->summary = f->state == 3 ? (f->health & 3) == 1 ? 3 : 1 : 0;
-    return 0;
-}
-R nvmlDeviceGetMigMode(void *d, unsigned *now, unsigned *next) { TOLD; *now = *next = fault_of("mig", G, 1) != 0; return 0; }
-R nvmlDeviceGetComputeMode(void *d, unsigned *m) { TOLD; *m = fault_of("exclusive", G, -1) ? 3 : 0; return 0; }
-R nvmlDeviceGetPersistenceMode(void *d, unsigned *on) { TOLD; *on = 1; return 0; }
-struct process { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; };
-R nvmlDeviceGetComputeRunningProcesses_v3(void *d, unsigned *n, struct process *p) {
-    TOLD;
-    unsigned is = fault_of("filled", G, 1) != 0, room = *n;
-    *n = is;
-    if (room < is) return TOO_SMALL;
-    if (is) *p = (struct process){1, used_of(G), ~0u, ~0u};
-    return 0;
-}
-R nvmlDeviceGetUtilizationRates(void *d, unsigned *v) { TOLD; v[0] = busy(G) > 0.05 ? 100 : 0; v[1] = v[0] / 2; return 0; }

@@ -3,11 +3,36 @@
 
 enum { COMPUTE, UP, DOWN, PEER, ENGINES };
 enum what { KERNEL, MATMUL, UPLOAD, DOWNLOAD, COPY, SET, RECORD, WAIT, NCCL };
-struct event { Time at; unsigned asked, done; };
-struct op { enum what what; struct stream *s; Time queued; const char *kernel; uint64_t v[10]; struct list list; struct event *e; unsigned generation; struct work *work; struct op *next; };
+struct event {
+    Time at;
+    unsigned asked, done;
+};
+struct op {
+    enum what what;
+    struct stream *s;
+    Time queued;
+    const char *kernel;
+    uint64_t v[10];
+    struct list list;
+    struct event *e;
+    unsigned generation;
+    struct work *work;
+    struct op *next;
+};
 #define DEPTH 1024 // a queue is full then, and a launch waits
-struct range { uint64_t at, n; };
-struct stream { int gpu; Time t; struct op *head, **tail, *scanned; struct stream *next; Time ends[DEPTH]; unsigned n; struct range pending[16]; int pendings; };
+struct range {
+    uint64_t at, n;
+};
+struct stream {
+    int gpu;
+    Time t;
+    struct op *head, **tail, *scanned;
+    struct stream *next;
+    Time ends[DEPTH];
+    unsigned n;
+    struct range pending[16];
+    int pendings;
+};
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
@@ -16,12 +41,21 @@ static Time engine_free[32][ENGINES];
 static __thread int current; // the GPU, as NVML counts
 static int lost;
 
-struct hostwrite { Time at; void *to; size_t n; struct list what; struct hostwrite *next; };
+struct hostwrite {
+    Time at;
+    void *to;
+    size_t n;
+    struct list what;
+    struct hostwrite *next;
+};
 static struct hostwrite *hostwrites, **last_hostwrite = &hostwrites;
 
 static void settle(Time until) {
     for (struct hostwrite **p = &hostwrites, *w; (w = *p);) {
-        if (w->at > until) { p = &w->next; continue; }
+        if (w->at > until) {
+            p = &w->next;
+            continue;
+        }
         host_write(w->to, w->n, &w->what);
         clear(&w->what);
         if (!(*p = w->next)) last_hostwrite = p;
@@ -34,8 +68,14 @@ static void settle(Time until) {
 
 // How much each GPU works, for NVML, which tells it in every process of a run: a program and its children of the same program. A slot of a file
 // that is whoever's whose process is gone, so that runs side by side do not see each other and none leaves anything behind.
-struct load { double heat; Time at, busy_until, queued; };
-struct slot { volatile int owner; struct load of[32]; };
+struct load {
+    double heat;
+    Time at, busy_until, queued;
+};
+struct slot {
+    volatile int owner;
+    struct load of[32];
+};
 static struct load *loads(void) {
     static struct load own[32], *found;
     if (found) return found;
@@ -46,16 +86,29 @@ static struct load *loads(void) {
     snprintf(path, sizeof path, "/tmp/fake-gpu-%d.load", (int)getuid());
     int fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
     struct slot *s = MAP_FAILED;
-    if (fd >= 0 && !flock(fd, LOCK_EX) && !ftruncate(fd, n * sizeof *s)) s = mmap(0, n * sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (fd >= 0 && !flock(fd, LOCK_EX) && !ftruncate(fd, n * sizeof *s))
+        s = mmap(0, n * sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     struct slot *mine = 0;
-    for (int i = 0; s != MAP_FAILED && i < n && !mine; i++) if (s[i].owner == owner) mine = s + i;
-    for (int i = 0; s != MAP_FAILED && i < n && !mine; i++) if (!s[i].owner || kill(s[i].owner, 0) && errno == ESRCH) { mine = s + i; memset(mine, 0, sizeof *mine); mine->owner = owner; }
-    if (fd >= 0) { flock(fd, LOCK_UN); close(fd); } // the mapping keeps the file, and with it the lock
+    for (int i = 0; s != MAP_FAILED && i < n && !mine; i++)
+        if (s[i].owner == owner) mine = s + i;
+    for (int i = 0; s != MAP_FAILED && i < n && !mine; i++)
+        if (!s[i].owner || kill(s[i].owner, 0) && errno == ESRCH) {
+            mine = s + i;
+            memset(mine, 0, sizeof *mine);
+            mine->owner = owner;
+        }
+    if (fd >= 0) {
+        flock(fd, LOCK_UN);
+        close(fd);
+    } // the mapping keeps the file, and with it the lock
     return found = mine ? mine->of : own;
 }
 #define load loads()
 // GPUs heat up in about a second of work, and cool down as fast: 1 is hot.
-static double heat(int gpu, Time at) { double gone = (at - load[gpu].at) * 1e-9; return gone <= 0 ? load[gpu].heat : load[gpu].heat * fading(gone); }
+static double heat(int gpu, Time at) {
+    double gone = (at - load[gpu].at) * 1e-9;
+    return gone <= 0 ? load[gpu].heat : load[gpu].heat * fading(gone);
+}
 static void warm(int gpu, Time begin, Time end) {
     double h = heat(gpu, begin);
     load[gpu].heat = 1 - (1 - h) * fading((end - begin) * 1e-9);
@@ -74,7 +127,10 @@ static Time run_on(struct stream *s, int engine, Time queued, double ns) {
     return begin;
 }
 static int pcie_share(int gpu) { return fault_of("slow-link", gpu, 1) ? 4 : 1; }
-static int links_up(int gpu) { int n = machine()->links; return fault_of("nvlink-down", gpu, 1) ? n - (n + 2) / 3 : n; }
+static int links_up(int gpu) {
+    int n = machine()->links;
+    return fault_of("nvlink-down", gpu, 1) ? n - (n + 2) / 3 : n;
+}
 // GB/s from one GPU to another.
 static double between(int a, int b) {
     const struct machine *m = machine();
@@ -111,16 +167,21 @@ static void execute(struct op *o) {
         if (fault_of("wrong", s->gpu, 1) && v[1] > 4096) {
             uint32_t w;
             uint64_t at = v[0] + v[1] / 8 * 4;
-            read_bytes(at, 4, &w); w ^= 1; write_bytes(at, 4, &w);
+            read_bytes(at, 4, &w);
+            w ^= 1;
+            write_bytes(at, 4, &w);
         }
         break;
     case DOWNLOAD: {
         copy_between(s, DOWN, o->queued, v[1]);
         struct hostwrite *w = calloc(1, sizeof *w);
-        w->at = s->t; w->to = (void *)v[0]; w->n = v[1];
+        w->at = s->t;
+        w->to = (void *)v[0];
+        w->n = v[1];
         read_list(v[2], v[1], &w->what);
         host_will(w->to, w->n, &w->what);
-        *last_hostwrite = w; last_hostwrite = &w->next;
+        *last_hostwrite = w;
+        last_hostwrite = &w->next;
         break;
     }
     case COPY: {
@@ -138,9 +199,12 @@ static void execute(struct op *o) {
         break;
     case RECORD:
         if (o->queued > s->t) s->t = o->queued;
-        o->e->at = s->t; o->e->done = o->generation;
+        o->e->at = s->t;
+        o->e->done = o->generation;
         break;
-    case WAIT: if (o->e->at > s->t) s->t = o->e->at; break;
+    case WAIT:
+        if (o->e->at > s->t) s->t = o->e->at;
+        break;
     case NCCL: break;
     }
 }
@@ -187,18 +251,30 @@ static int step(struct stream *s) {
 static void pump(void) {
     for (int more = 1; more;) {
         more = 0;
-        for (struct stream *s = streams; s; s = s->next) while (step(s)) more = 1;
+        for (struct stream *s = streams; s; s = s->next)
+            while (step(s)) more = 1;
     }
-    for (struct stream *s = streams; s; s = s->next) if (s->head && s->head->what == NCCL) look_ahead(s);
+    for (struct stream *s = streams; s; s = s->next)
+        if (s->head && s->head->what == NCCL) look_ahead(s);
 }
 // Takes the lock.
-static struct op *op_new(enum what what, struct stream *s) { struct op *o = calloc(1, sizeof *o); o->what = what; o->s = s; o->queued = host_now(); return o; }
+static struct op *op_new(enum what what, struct stream *s) {
+    struct op *o = calloc(1, sizeof *o);
+    o->what = what;
+    o->s = s;
+    o->queued = host_now();
+    return o;
+}
 static void queue(struct op *o) {
     struct stream *s = o->s;
     Time full = 0;
     pthread_mutex_lock(&lock);
-    o->next = 0; *s->tail = o; s->tail = &o->next;
-    if (s->head == o) { while (step(s)); } else if (o->what == NCCL) look_ahead(s);
+    o->next = 0;
+    *s->tail = o;
+    s->tail = &o->next;
+    if (s->head == o) {
+        while (step(s));
+    } else if (o->what == NCCL) look_ahead(s);
     if (s->next || streams != s) pump();
     full = s->ends[s->n % DEPTH];
     pthread_mutex_unlock(&lock);
@@ -207,7 +283,8 @@ static void queue(struct op *o) {
 
 static int hangs(int gpu) { return fault_of("hang", gpu, -1) != 0; }
 static void wait_for(struct stream *s) {
-    if (hangs(s->gpu)) for (;;) pause();
+    if (hangs(s->gpu))
+        for (;;) pause();
     pthread_mutex_lock(&lock);
     for (pump(); s->head; pump()) pthread_cond_wait(&changed, &lock);
     Time t = s->t;
@@ -217,4 +294,7 @@ static void wait_for(struct stream *s) {
     settle(t > now() ? t : now());
     pthread_mutex_unlock(&lock);
 }
-static void wait_for_gpu(int gpu) { for (struct stream *s = streams; s; s = s->next) if (s->gpu == gpu) wait_for(s); }
+static void wait_for_gpu(int gpu) {
+    for (struct stream *s = streams; s; s = s->next)
+        if (s->gpu == gpu) wait_for(s);
+}
