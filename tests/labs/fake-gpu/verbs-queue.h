@@ -32,6 +32,7 @@ struct qp {
     uint32_t head, next, tail;
     int64_t polled, copied, copy_took, alone, pace;
     uint64_t executed;
+    pthread_t thread;
     struct work ring[ROOM];
     struct qp *after;
 };
@@ -323,22 +324,19 @@ static int poll_cq(struct ibv_cq *of, int n, struct ibv_wc *wc) {
     pthread_mutex_lock(&lock);
     int64_t t = now();
     for (struct qp *q = all; q; q = q->after) {
-        if (q->ibv.send_cq == of) {
-            progress(q, t, q->deep && q->fresh);
-            q->polled = t;
-            fresh |= q->fresh;
-            q->fresh = 0;
-            if (q->head != q->tail) {
-                int64_t most = q->ring[(q->head + (q->tail - q->head - 1) / 3) % ROOM].completes - t;
-                if (most < q->pace - t) most = q->pace - t;
-                if (q->deep && most < 50000) most = 50000;
-                if (!due || most < due) due = most ? most : -1;
-            }
-        }
-        if (q->ibv.recv_cq == of) {
-            got += received(q, n - got, wc + got, t);
-            fresh |= q->own->polled != q->own->arrived;
-        }
+        int own = q->ibv.send_cq == of;
+        if (own) progress(q, t, q->deep && q->fresh), q->polled = t, q->thread = pthread_self();
+        if (q->ibv.recv_cq == of) got += received(q, n - got, wc + got, t);
+        // A thread that drives several adapters sleeps only when none of them has anything for it, nor may get anything from it.
+        if (!own && !pthread_equal(q->thread, pthread_self())) continue;
+        fresh |= q->fresh || q->own->polled != q->own->arrived;
+        if (own) q->fresh = 0;
+        if (q->head == q->tail) continue;
+        int64_t most = q->ring[(q->head + (q->tail - q->head - 1) / 3) % ROOM].completes - t;
+        if (most < q->pace - t) most = q->pace - t;
+        if (!own && most <= 0) fresh = 1;
+        if (q->deep && most < 50000) most = 50000;
+        if (!due || most < due) due = most ? most : -1;
     }
     others = got;
     for (; got < n && c->head != c->tail; c->head++) wc[got++] = c->ring[c->head % c->size];
