@@ -51,7 +51,9 @@ impl Fleet<'_> {
                     for (test, slot) in tests.iter().flat_map(|t| (0..self.slots).map(move |g| (*t, g))) {
                         let part = (self.part)(n as u32, slot, test);
                         let samples = (0..12).map(|_| 1e12 * part * (1.0 + self.noise * gauss(&mut rng))).collect();
-                        let metric = probe::find(probe).and_then(|p| p.metrics().first()).expect("it has a metric");
+                        let metric = probe::find(probe)
+                            .and_then(|p| p.metrics().first())
+                            .unwrap_or_else(|| panic!("{probe} has no metric"));
                         let outcome = measured(metric.series(samples, 1));
                         let line = add_line(&mut record, node, &step, probe, &format!("{test} gpu{slot}"), outcome);
                         record.outcomes[line].attempt = attempt;
