@@ -92,24 +92,7 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
     rng.shuffle(&mut free);
     faults.extend(free.into_iter().take(args.bad as usize).map(Fault::Node));
     let mut fleet = Simulated::new(shape, faults, seed);
-    // Collectives on GPUs are not simulated; one node has no network.
-    let probes: &[&str] = match (args.gpus > 0, args.nodes, args.alone) {
-        (true, 1, _) => &["gemm", "memory", "copy"],
-        (true, ..) => &["gemm", "memory", "copy", "tcp"],
-        (false, _, true) => &["gemm", "memory", "tcp", "collective"],
-        (false, _, false) => &["tcp", "collective"],
-    };
-    let asked = Selection {
-        tier: Some(args.tier.into()),
-        budget: Some(Time(Duration::from_secs(86_400))),
-        only: probes.iter().map(|p| (*p).to_owned()).collect(),
-        skip: Vec::new(),
-        path: None,
-        seed: Some(seed),
-        cluster: true,
-        devices: 0,
-    };
-    let plan = plan::resolve(asked, RunPlan::default(), &probe::names(), seed).map_err(Failure::internal)?;
+    let plan = plan_of(args, seed).map_err(Failure::internal)?;
     let nodes = (0..args.nodes).map(|i| fleet.name(i).clone()).collect();
     let header = check::header(
         plan,
@@ -133,19 +116,12 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
     let judgement = judge::judge(&record, &record.header.plan.run, &limits);
     let seconds = started.elapsed().as_secs_f64();
     let guilty = fleet.guilty();
-    let failed: BTreeSet<NodeName> = judgement
-        .findings
-        .iter()
-        .filter(|f| f.severity == judge::Severity::Fail)
-        .filter_map(|f| f.subject.node().cloned())
-        .collect();
-    let called: BTreeSet<NodeName> = judgement
-        .findings
-        .iter()
-        // A GPU that is not worth its node's absence is called by a warning.
-        .filter(|f| f.severity == judge::Severity::Fail || matches!(f.subject, judge::Subject::Gpu(..)))
-        .filter_map(|f| f.subject.node().cloned())
-        .collect();
+    let named = |counts: &dyn Fn(&judge::Finding) -> bool| -> BTreeSet<NodeName> {
+        judgement.findings.iter().filter(|f| counts(f)).filter_map(|f| f.subject.node().cloned()).collect()
+    };
+    let failed = named(&|f| f.severity == judge::Severity::Fail);
+    // A GPU that is not worth its node's absence is called by a warning.
+    let called = named(&|f| f.severity == judge::Severity::Fail || matches!(f.subject, judge::Subject::Gpu(..)));
     let lines = judgement
         .findings
         .iter()
@@ -173,6 +149,27 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
             }
         ),
     })
+}
+
+fn plan_of(args: &cli::Simulate, seed: u64) -> Result<plan::CheckPlan, plan::SelectionError> {
+    // Collectives on GPUs are not simulated; one node has no network.
+    let probes: &[&str] = match (args.gpus > 0, args.nodes, args.alone) {
+        (true, 1, _) => &["gemm", "memory", "copy"],
+        (true, ..) => &["gemm", "memory", "copy", "tcp"],
+        (false, _, true) => &["gemm", "memory", "tcp", "collective"],
+        (false, _, false) => &["tcp", "collective"],
+    };
+    let asked = Selection {
+        tier: Some(args.tier.into()),
+        budget: Some(Time(Duration::from_secs(86_400))),
+        only: probes.iter().map(|p| (*p).to_owned()).collect(),
+        skip: Vec::new(),
+        path: None,
+        seed: Some(seed),
+        cluster: true,
+        devices: 0,
+    };
+    plan::resolve(asked, RunPlan::default(), &probe::names(), seed)
 }
 
 /// `node:7`, `sends:7`, `receives:7`, `flapping:7`, `leaf:2`, `pair:3-9`, `scale:7@64`, `gpu:7:3`, `slot:3`; `?` picks one by the

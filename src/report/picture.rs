@@ -286,10 +286,10 @@ fn by_leaf(m: Matrix, leaf: &[u32], known: &[crate::topology::Leaf]) -> Matrix {
 fn peers(j: &Judgement<'_>) -> Vec<Matrix> {
     let mut by_node: BTreeMap<&NodeName, Vec<(u32, &Vec<measure::PeerCopy>)>> = BTreeMap::new();
     for line in &j.record.outcomes {
-        if let Some(measure::Facts::Peers(row)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) {
-            if let Some((_, gpu)) = gpu_of(&line.case) {
-                by_node.entry(&line.node).or_default().push((gpu, row));
-            }
+        if let Some(measure::Facts::Peers(row)) = line.outcome.measured().and_then(|m| m.facts.as_ref())
+            && let Some((_, gpu)) = gpu_of(&line.case)
+        {
+            by_node.entry(&line.node).or_default().push((gpu, row));
         }
     }
     let mut out: Vec<Matrix> = by_node

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use gonogo::id::{NodeName, ProbeName};
-use gonogo::judge::{Judgement, Severity, judge};
+use gonogo::judge::{Judgement, Severity, gpu_of, judge};
 use gonogo::measure::{Measured, Outcome};
 use gonogo::plan::RunPlan;
 use gonogo::record::Record;
@@ -51,7 +51,9 @@ impl Fleet<'_> {
                     for (test, slot) in tests.iter().flat_map(|t| (0..self.slots).map(move |g| (*t, g))) {
                         let part = (self.part)(n as u32, slot, test);
                         let samples = (0..12).map(|_| 1e12 * part * (1.0 + self.noise * gauss(&mut rng))).collect();
-                        let metric = probe::find(probe).and_then(|p| p.metrics().first()).expect("it has a metric");
+                        let metric = probe::find(probe)
+                            .and_then(|p| p.metrics().first())
+                            .unwrap_or_else(|| panic!("{probe} has no metric"));
                         let outcome = measured(metric.series(samples, 1));
                         let line = add_line(&mut record, node, &step, probe, &format!("{test} gpu{slot}"), outcome);
                         record.outcomes[line].attempt = attempt;
@@ -85,6 +87,26 @@ fn told(record: &Record) -> (String, Vec<String>) {
     let of_peers = |code: &str| code.starts_with("PER-") || code.starts_with("VAL-");
     let found = j.findings.iter().filter(|f| of_peers(f.code.as_str()));
     (j.decision.to_string(), found.map(|f| format!("{} {} {}", f.severity.name(), f.code, f.subject)).collect())
+}
+
+#[test]
+fn a_case_of_a_gpu_says_its_test_and_number() {
+    assert_eq!(gpu_of("bf16 8192 burst gpu3"), Some(("bf16 8192 burst", 3)));
+    assert_eq!(gpu_of("all-reduce nccl rail n=4 1 GiB gpu11"), Some(("all-reduce nccl rail n=4 1 GiB", 11)));
+    for other in
+        ["f32 1 core", "loopback gpu write 64 KiB mlx5_0", "pair gpu out", "x gpu", "x gpu+3", "x gpu99999999999"]
+    {
+        assert_eq!(gpu_of(other), None, "{other}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_bears_a_number_has_it_read_back(test in "\\PC{0,20}", gpu in proptest::prelude::any::<u32>(), junk in "( gpu|[0-9+-]|\\PC){0,12}") {
+        let case = format!("{test} gpu{gpu}");
+        proptest::prop_assert_eq!(gpu_of(&case), Some((test.as_str(), gpu)));
+        proptest::prop_assert!(gpu_of(&junk).is_none_or(|(test, _)| junk.starts_with(test)));
+    }
 }
 
 /// One of eight that is a sixth slower: on one node, and on three.

@@ -252,7 +252,7 @@ fn split(what: &str, known: &[(&NodeName, &Vec<String>)]) -> String {
         by_value.entry(without(v, &common)).or_default().push(node.0.clone());
     }
     let mut groups: Vec<(Vec<String>, Vec<String>)> = by_value.into_iter().collect();
-    groups.sort_by_key(|(_, nodes)| std::cmp::Reverse(nodes.len()));
+    groups.sort_by(|(_, a), (_, b)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     let more = groups.len().saturating_sub(SHOWN);
     let list =
         |(v, nodes): &(Vec<String>, Vec<String>)| format!("{} on {}", show(v), clean(&hostlist::compress(nodes)));
