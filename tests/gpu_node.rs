@@ -1,0 +1,227 @@
+//! Whole checks of nodes with GPUs that are not here (tests/labs/fake-gpu/enter): the commands of the README as they are typed, with one
+//! GPU and with eight, in all tiers; and one fault after another, each on the right GPU. Nothing is measured here, and no outcome
+//! hangs on how fast this machine is: what its own cores do is for other tests.
+
+use std::process::{Command, Stdio};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Json = serde_json::Value;
+
+const ENTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/labs/fake-gpu/enter");
+
+/// False, with the reason told, where this machine cannot host it.
+fn can() -> Result<bool> {
+    let can = Command::new(ENTER).arg("--check").output()?;
+    if !can.status.success() {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&can.stdout).trim());
+    }
+    Ok(can.status.success())
+}
+
+struct Run {
+    code: i32,
+    report: Json,
+    /// Every line of the record.
+    record: Vec<Json>,
+    /// The report as a person sees it.
+    shown: String,
+}
+
+fn check(machine: &str, fault: &str, args: &[&str]) -> Result<Run> {
+    let dir = tempfile::tempdir()?;
+    let enter = |args: &[&str]| {
+        let mut command = Command::new(ENTER);
+        command
+            .args([machine, "--", env!("CARGO_BIN_EXE_gonogo")])
+            .args(args)
+            .current_dir(dir.path())
+            .env("FAKE_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/stand-in"))
+            .env("FAKE_FAULT", fault)
+            .env_remove("CUDA_VISIBLE_DEVICES")
+            .stdin(Stdio::null());
+        command
+    };
+    let run =
+        enter(&[&["check", "--alone", "--quiet", "--format", "json", "--path", ".", "--out", "r"], args].concat())
+            .output()?;
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    let report = serde_json::from_slice(&run.stdout).map_err(|e| format!("{machine} {fault}: {e}: {said}"))?;
+    let lines = std::fs::read_to_string(dir.path().join("r/record.jsonl"))?;
+    let record = lines.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
+    let shown = Command::new(env!("CARGO_BIN_EXE_gonogo")).args(["report", "r"]).current_dir(dir.path()).output()?;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    Ok(Run { code: run.status.code().unwrap_or(-1), report, record, shown })
+}
+
+fn list(of: &Json) -> Vec<Json> {
+    of.as_array().cloned().unwrap_or_default()
+}
+
+fn text(of: &Json) -> String {
+    of.as_str().unwrap_or_default().to_owned()
+}
+
+impl Run {
+    /// `CODE severity subject: evidence` of what weighs.
+    fn findings(&self) -> Vec<String> {
+        let line = |f: &Json| {
+            format!("{} {} {}: {}", text(&f["code"]), text(&f["severity"]), f["subject"], text(&f["evidence"]))
+        };
+        let weighs = |f: &&Json| ["fail", "hold"].contains(&f["severity"].as_str().unwrap_or_default());
+        list(&self.report["findings"]).iter().filter(weighs).map(line).collect()
+    }
+
+    /// Without what a machine that others use does to the host's own cores, its adapters' latencies and its disk.
+    fn of_gpus(&self) -> Vec<String> {
+        let hosts = |line: &String| {
+            let of_host = ["gemm, ", "memory, ", "storage", "loopback", "rdma-mlx5", "tcp", "collective-node"];
+            let gpu = line.contains("gpu") || line.contains("GPU") || line.contains("nccl");
+            !gpu && of_host.iter().any(|h| line.contains(h))
+        };
+        self.findings().into_iter().filter(|f| !hosts(f)).collect()
+    }
+
+    /// How each case of a step ended: its name and the kind of outcome.
+    fn outcomes(&self, step: &str) -> Vec<(String, String)> {
+        let of_step = self.record.iter().filter_map(|l| l.get("outcome")).filter(|o| text(&o["step"]) == step);
+        let kind = |o: &Json| o["outcome"].as_object().and_then(|o| o.keys().next().cloned()).unwrap_or_default();
+        of_step.map(|o| (text(&o["case"]), kind(o))).collect()
+    }
+}
+
+/// The quick tier as it is typed, with time enough for a machine that others use: all that a GPU node can tell is measured, nothing is
+/// lost between plan and record, and nobody is blamed.
+#[test]
+fn the_quick_tier_of_a_healthy_node() -> Result {
+    if !can()? {
+        return Ok(());
+    }
+    for (machine, gpus) in [("h100", 1), ("hgx-h100", 8)] {
+        let run = check(machine, "", &["--budget", "150s"])?;
+        assert_eq!(run.of_gpus(), [""; 0], "{machine}: {}", run.shown);
+        assert!([0, 2].contains(&run.code), "{machine}: {}", run.shown);
+        for (step, tests) in [("gemm-gpu", 4), ("memory-gpu", 5), ("copy-gpu", if gpus > 1 { 6 } else { 5 })] {
+            let outcomes = run.outcomes(step);
+            assert!(outcomes.len() >= tests * gpus, "{machine} {step}: {outcomes:?}");
+            assert!(outcomes.iter().all(|(_, kind)| kind == "measured"), "{machine} {step}: {outcomes:?}");
+        }
+        let nccl = run.outcomes("collective-gpu");
+        assert!(nccl.len() > 8 && nccl.iter().all(|(_, kind)| kind == "measured"), "{machine}: {nccl:?}");
+        // What the quick tier leaves out on a GPU node stands in the record with its reason.
+        assert!(run.outcomes("tcp").iter().all(|(_, kind)| kind == "waived") && !run.outcomes("tcp").is_empty());
+        assert!(run.shown.contains("left to the standard tier") && !run.shown.contains("has no step"), "{}", run.shown);
+        // NCCL connects in the first collectives (2.22 and later), and is held against what its ways can do.
+        let facts = run.record.iter().find_map(|l| l["outcome"]["outcome"]["measured"]["facts"].get("nccl").cloned());
+        let facts = facts.ok_or("no facts of NCCL")?;
+        let ways = facts["transports"].as_object().cloned().unwrap_or_default();
+        assert!(gpus == 1 || ways.keys().any(|w| w.starts_with("P2P/")), "{machine}: {facts}");
+        let large = list(&run.report["metrics"]).into_iter().find(|m| {
+            text(&m["case"]) == format!("all-reduce nccl node n={gpus} 1 GiB") && text(&m["metric"]) == "busbw"
+        });
+        assert!(gpus == 1 || large.as_ref().is_some_and(|m| !m["limit"].is_null()), "{machine}: {large:?}");
+        // It is clear to a reader that this was no GPU.
+        assert!(run.shown.contains("stand-in"), "{}", run.shown);
+    }
+    Ok(())
+}
+
+/// Longer tiers in less time than they want: what cannot get blocks enough says so, and no figure is made of two.
+#[test]
+fn the_longer_tiers_when_time_is_short() -> Result {
+    if !can()? {
+        return Ok(());
+    }
+    for (machine, tier, budget) in
+        [("h100", "standard", "40s"), ("hgx-h100", "standard", "60s"), ("h100", "soak", "60s")]
+    {
+        let run = check(machine, "", &["--tier", tier, "--budget", budget, "--skip", "gemm,memory,rdma,tcp"])?;
+        let lost = |f: &String| f.starts_with("COV-") || f.starts_with("RUN-002");
+        let wrong: Vec<String> = run.of_gpus().into_iter().filter(|f| !lost(f)).collect();
+        assert_eq!(wrong, [""; 0], "{machine} {tier}: {}", run.shown);
+        assert!([0, 2].contains(&run.code) && !run.shown.contains("has no step"), "{machine} {tier}: {}", run.shown);
+        for line in run.record.iter().filter(|l| text(&l["outcome"]["step"]).ends_with("-gpu")) {
+            let series = list(&line["outcome"]["outcome"]["measured"]["series"]);
+            let case = text(&line["outcome"]["case"]);
+            for s in series.iter().filter(|s| s["metric"] != "start" && !case.starts_with("pattern")) {
+                assert!(list(&s["samples"]).len() >= 8, "{machine} {tier} {case}: {s}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One GPU of eight: what is wrong with it is named, on it and on no other.
+#[test]
+fn a_fault_is_put_on_its_gpu() -> Result {
+    if !can()? {
+        return Ok(());
+    }
+    // Fault, probes that show it, and codes of what must be found, each with what its text must hold.
+    let faults: [(&str, &str, &[(&str, &str)]); 10] = [
+        ("slow:3:0.84", "gemm", &[("PER-002", "gpu3")]),
+        ("bits:5", "gemm", &[("GEM-003", "gpu5")]),
+        ("wrong:2", "copy", &[("CPY-001", "gpu2")]),
+        ("slow-memory:6:0.8", "memory", &[("PER-002", "gpu6")]),
+        ("slow-link:6", "copy", &[("GPU-008", "GPU 6")]),
+        ("nvlink-down:1", "copy", &[("GPU-009", "GPU 1")]),
+        ("lost:4", "memory", &[("GPU-002", "GPU 4")]),
+        ("filled:7", "memory", &[("GPU-017", "GPU 7")]),
+        ("hbm-ecc:2", "memory", &[("GPU-003", "GPU 2")]),
+        ("no-fabric", "memory", &[("GPU-010", "registration")]),
+    ];
+    for (fault, probe, expected) in faults {
+        let only = format!("environment,{probe}");
+        let run = check("hgx-h100", fault, &["--only", &only, "--budget", "100s"])?;
+        let found = run.of_gpus();
+        for (code, text) in expected {
+            assert!(found.iter().any(|f| f.starts_with(code) && f.contains(text)), "{fault}: no {code} in {found:?}");
+        }
+        // Nobody else is named.
+        let gpu = fault.split(':').nth(1).unwrap_or("-");
+        let other = |f: &&String| {
+            (0..8)
+                .map(|g| g.to_string())
+                .any(|g| g != gpu && (f.contains(&format!("gpu{g}`")) || f.contains(&format!("GPU {g} "))))
+        };
+        let others: Vec<&String> = found.iter().filter(other).collect();
+        assert!(gpu == "-" || others.is_empty(), "{fault}: {others:?}");
+        assert!((1..=2).contains(&run.code), "{fault}: {}", run.shown);
+    }
+    Ok(())
+}
+
+/// A driver that answers slowly, not at all, or is of another version than its library; a rank of NCCL that dies in init and in the
+/// first collective.
+#[test]
+fn a_driver_and_a_peer_that_fail() -> Result {
+    if !can()? {
+        return Ok(());
+    }
+    for (fault, probes, code, said) in [
+        ("nvml-slow:1.2", "memory", "GPU-018", ""),
+        ("nvml-hang", "memory", "GPU-001", "did not answer"),
+        ("nvml-version", "memory", "GPU-001", ""),
+        ("nccl-init-dead", "collective", "RUN-001", "rank 1 of step collective-gpu"),
+        ("nccl-first-dead", "collective", "RUN-001", "rank 1 of step collective-gpu"),
+    ] {
+        let only = format!("environment,{probes}");
+        let run = check("hgx-h100", fault, &["--only", &only, "--budget", "100s"])?;
+        let all = list(&run.report["findings"]);
+        let found = all.iter().any(|f| f["code"] == code && text(&f["evidence"]).contains(said));
+        assert!(found, "{fault}: {}", run.shown);
+    }
+    Ok(())
+}
+
+/// What cannot be had is not blamed on the GPU: bridges in pairs, a host link that is no PCIe.
+#[test]
+fn expectations_follow_what_is_connected() -> Result {
+    if !can()? {
+        return Ok(());
+    }
+    for machine in ["a100-pcie-pairs", "gb200"] {
+        let run = check(machine, "", &["--only", "environment,copy,collective", "--budget", "100s"])?;
+        assert_eq!(run.of_gpus(), [""; 0], "{machine}: {}", run.shown);
+    }
+    Ok(())
+}
