@@ -14,7 +14,7 @@ build: setup
 	$(CARGO) build --release --quiet
 
 test: setup
-	$(CARGO) test --quiet
+	$(CARGO) test --quiet --no-fail-fast
 
 # What needs a GPU, on a machine that has one, within 8 minutes: make gpu-test OUT=DIR; else under reports/. A binary that is there
 # is taken as it is: the machine needs no Rust.

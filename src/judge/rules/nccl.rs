@@ -10,7 +10,7 @@ use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::Facts;
 use crate::measure::{self, stats};
 use crate::record::{OutcomeLine, Record};
-use crate::topology::{Machine, Nccl, Way};
+use crate::topology::{Machine, Nccl, NcclTopology, NvLinks, Way, Wires};
 use crate::unit::Unit;
 
 /// Variables that take a decision from NCCL which it makes better, or switch off what it needs.
@@ -107,6 +107,18 @@ fn subject(record: &Record, line: &OutcomeLine) -> Subject {
     group.map_or_else(|| Subject::Node(line.node.clone()), |g| Subject::Group(g.to_vec()))
 }
 
+/// Whether NVLinks join all GPUs of a communicator: bridges in pairs do not. Where NCCL did not tell, the driver's word that there are
+/// some counts.
+fn are_joined(n: &Nccl, machine: Option<&Machine>) -> bool {
+    let told = |t: &&NcclTopology| t.cpus.iter().flat_map(|c| &c.gpus).any(|g| !g.joins.is_empty());
+    match n.topology.as_ref().filter(told) {
+        Some(topology) => matches!(Wires::of(topology).nvlinks, NvLinks::Ring(_)),
+        None => machine
+            .and_then(|m| m.nvidia.as_ref())
+            .is_some_and(|n| n.gpus.iter().any(|g| g.nvlinks.iter().any(|l| l.active))),
+    }
+}
+
 type Add<'a> = &'a mut dyn FnMut(&'static str, Option<Severity>, String);
 
 fn of_communicator(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
@@ -116,11 +128,9 @@ fn of_communicator(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
     let shared = n.transports.iter().filter(|(w, _)| matches!(w, Way::Shm(_))).map(|(_, c)| *c);
     let channels = shared.fold(0, u32::saturating_add);
     if channels > 0 {
-        let nvlinks = machine
-            .and_then(|m| m.nvidia.as_ref())
-            .is_some_and(|n| n.gpus.iter().any(|g| g.nvlinks.iter().any(|l| l.active)));
-        let beside = if nvlinks { ", though the GPUs have NVLinks" } else { "" };
-        add("NCL-005", nvlinks.then_some(Severity::Fail), format!("{channels} channels by SHM{beside}"));
+        let joined = are_joined(n, machine);
+        let beside = if joined { ", though NVLinks join the GPUs" } else { "" };
+        add("NCL-005", joined.then_some(Severity::Fail), format!("{channels} channels by SHM{beside}"));
     }
     if n.nodes == 1 {
         ring(n, machine, add);

@@ -63,8 +63,10 @@ const SPARE: Duration = Duration::from_secs(2);
 const LARGE: u64 = 256 * MIB;
 /// What an interval of the median needs, with room for two that were disturbed.
 const LEAST_BLOCKS: u64 = 8;
-/// A test may take so many times its share of the step's time: its deadline leaves more.
+/// A test may take so many times its share of the step's time, and so many seconds in any case: its deadline leaves more, and a slow
+/// link is measured rather than left open.
 const OVER: f64 = 8.0;
+const LEAST_S: f64 = 3.0;
 /// Of the memory that is free, what buffers may take.
 const SHARE: f64 = 0.8;
 
@@ -509,7 +511,7 @@ impl Worker<'_> {
         };
         let once = all.iter().filter_map(|o| o.as_ref().ok().copied()).fold(1e-6, f64::max);
         // The same on every rank, so that none goes on alone.
-        if once * LEAST_BLOCKS as f64 > OVER * budget.as_secs_f64().max(0.1) {
+        if once * LEAST_BLOCKS as f64 > (OVER * budget.as_secs_f64()).max(LEAST_S) {
             return Ok(Measurement::NoTime(format!(
                 "one takes {once:.2} s, {LEAST_BLOCKS} are needed, and it has {:.2} s: give more --budget",
                 budget.as_secs_f64()

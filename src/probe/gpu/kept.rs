@@ -1,13 +1,10 @@
 //! What a GPU's process keeps from one step to the next: making a context, loading libraries and asking the driver take longer than
 //! most measurements.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use nvml_wrapper::Nvml;
 
 use crate::cluster::Child;
 use crate::probe::gpu::Session;
@@ -17,7 +14,6 @@ use crate::sys::cuda::{Cuda, CudaError};
 /// Everything is made when it is first asked for. What failed is not kept: who asks again tries again.
 #[derive(Default)]
 pub(super) struct Kept {
-    nvml: OnceCell<Option<Arc<Nvml>>>,
     cuda: RefCell<Option<Rc<Cuda>>>,
     sessions: RefCell<BTreeMap<usize, Rc<Session>>>,
     lt: RefCell<Option<Rc<Lt>>>,
@@ -37,7 +33,7 @@ impl Kept {
         let begin = Instant::now();
         let cuda = self.cuda()?;
         let loaded = begin.elapsed();
-        let mut session = Session::open(&cuda, self.nvml().as_deref(), index)?;
+        let mut session = Session::open(&cuda, index)?;
         let ms = |d: Duration| format!("{:.0} ms", d.as_secs_f64() * 1e3);
         let made = begin.elapsed() - loaded;
         let path = &cuda.found.path;
@@ -64,10 +60,5 @@ impl Kept {
         let lt = Rc::new(Lt::load(session.gpu.driver().version)?);
         *self.lt.borrow_mut() = Some(lt.clone());
         Ok(lt)
-    }
-
-    /// `None` where the driver cannot be asked.
-    pub fn nvml(&self) -> Option<Arc<Nvml>> {
-        self.nvml.get_or_init(|| Nvml::init().ok().map(Arc::new)).clone()
     }
 }

@@ -109,9 +109,13 @@ fn measure(session: &Session, test: &str, budget: f64, seed: u64, bandwidth: &Me
 
 /// Words at the beginning and the end of what was written that are not `v`.
 fn constants(session: &Session, memory: &Memory, v: f32) -> Result<u64, ProbeError> {
-    let mut bytes = vec![0u8; memory.len().min(16 << 20)];
-    session.stream.read(memory, &mut bytes)?;
-    Ok(bytes.chunks_exact(4).filter(|w| **w != v.to_ne_bytes()).count() as u64)
+    let mut bytes = vec![0u8; memory.len().min(8 << 20)];
+    let mut wrong = 0;
+    for offset in [0, memory.len() - bytes.len()] {
+        session.stream.read(memory, offset, &mut bytes)?;
+        wrong += bytes.chunks_exact(4).filter(|w| **w != v.to_ne_bytes()).count() as u64;
+    }
+    Ok(wrong)
 }
 
 /// Every word of nearly all memory, as it is and inverted.

@@ -8,6 +8,7 @@ mod memory;
 mod monitor;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use nvml_wrapper::Nvml;
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ use crate::sys::cuda::{Arg, Cuda, CudaError, Event, Gpu, Kernels, Memory, Stream
 use crate::topology::{GpuSpec, Machine, SysRoot, gpu_spec};
 
 use kept::Kept;
-use monitor::{HostLink, Monitor, host_link};
+use monitor::{HostLink, Monitor, ask};
 
 pub use copy::Copy;
 pub(super) use gemm::{is_gemm, run as run_gemm, step as gemm_step};
@@ -48,7 +49,8 @@ struct GpuArgs {
 
 /// GPUs that a step may use: those that the driver told, or, where it could not be asked, those on the PCI bus.
 pub(super) fn count(machine: &Machine) -> usize {
-    let told = machine.nvidia.as_ref().map_or(0, |n| n.gpus.len());
+    // A driver that broke off in the middle told of some of them.
+    let told = machine.nvidia.as_ref().filter(|n| n.error.is_none()).map_or(0, |n| n.gpus.len());
     let seen = machine.gpus.iter().filter(|g| g.is_nvidia()).count();
     if told > 0 { told } else { seen }
 }
@@ -91,12 +93,16 @@ pub(super) struct Session {
     pub gpu: Gpu,
     pub spec: Option<GpuSpec>,
     link: HostLink,
+    /// `None` where the driver could not be asked in time.
+    nvml: Option<Arc<Nvml>>,
     pub notes: Vec<String>,
 }
 
 impl Session {
-    fn open(cuda: &Rc<Cuda>, nvml: Option<&Nvml>, index: usize) -> Result<Self, CudaError> {
+    fn open(cuda: &Rc<Cuda>, index: usize) -> Result<Self, CudaError> {
         let gpu = Gpu::open(cuda, index)?;
+        let (nvml, link) = ask(&gpu.uuid).unzip();
+        let link = link.unwrap_or_default();
         let root = SysRoot::live();
         let numa = root.parse::<i64>(format!("/sys/bus/pci/devices/{}/numa_node", gpu.pci));
         let place = affinity::near(&root, numa.and_then(|n| u32::try_from(n).ok()));
@@ -107,7 +113,8 @@ impl Session {
             kernels: gpu.kernels()?,
             counted: gpu.alloc(64)?,
             spec: gpu_spec(&gpu.name),
-            link: nvml.and_then(|n| host_link(n, &gpu.uuid)).unwrap_or_default(),
+            link,
+            nvml,
             gpu,
             notes,
         })
@@ -215,7 +222,6 @@ fn run_all(
     mut test: impl FnMut(&Session, usize, &Child) -> Result<Measured, ProbeError>,
 ) -> Result<(), ProbeError> {
     let session = open(child, child.rank as usize);
-    let kept = Kept::of(child);
     for (place, name) in tests.iter().enumerate() {
         if !wants(child, name) {
             continue;
@@ -228,7 +234,7 @@ fn run_all(
             if turns == 1 || turn == child.rank {
                 outcome = match &session {
                     Err(outcome) => outcome.clone(),
-                    Ok(session) => watched(&kept, session, || test(session, place, child)),
+                    Ok(session) => watched(session, || test(session, place, child)),
                 };
             }
         }
@@ -245,8 +251,8 @@ fn run_all(
 }
 
 /// One test on one GPU, with what the driver saw meanwhile.
-fn watched(kept: &Kept, session: &Session, test: impl FnOnce() -> Result<Measured, ProbeError>) -> Outcome {
-    let monitor = Monitor::start(kept.nvml(), &session.gpu.uuid);
+fn watched(session: &Session, test: impl FnOnce() -> Result<Measured, ProbeError>) -> Outcome {
+    let monitor = Monitor::start(session.nvml.clone(), &session.gpu.uuid);
     let result = test();
     let load = monitor.stop();
     match result {

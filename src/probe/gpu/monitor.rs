@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use nvml_wrapper::Nvml;
@@ -17,26 +17,29 @@ use crate::topology::throttled;
 /// Between two looks: often enough for a probe of half a second, seldom enough to cost nothing.
 const EVERY: Duration = Duration::from_millis(25);
 
+/// A driver that hangs is left alone after this long: what was measured counts without it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// A thread that looks until it is stopped.
 pub(super) struct Monitor {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Option<GpuLoad>>>,
+    seen: Receiver<Option<GpuLoad>>,
 }
 
 impl Monitor {
     /// Without `nvml` there is nothing to look at.
     pub fn start(nvml: Option<Arc<Nvml>>, uuid: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (seen, uuid) = (stop.clone(), uuid.to_owned());
-        let thread =
-            std::thread::Builder::new().name("monitor".to_owned()).spawn(move || watch(&*nvml?, &uuid, &seen)).ok();
-        Monitor { stop, thread }
+        let (until, uuid) = (stop.clone(), uuid.to_owned());
+        let (sender, seen) = channel();
+        std::thread::spawn(move || sender.send(nvml.and_then(|nvml| watch(&nvml, &uuid, &until))));
+        Monitor { stop, seen }
     }
 
     /// `None` where NVML could not be asked.
     pub fn stop(self) -> Option<GpuLoad> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread?.join().ok().flatten()
+        self.seen.recv_timeout(PATIENCE).ok().flatten()
     }
 }
 
@@ -81,8 +84,19 @@ pub(super) struct HostLink {
     pub c2c: Option<f64>,
 }
 
+/// NVML, and what it says of the link of a GPU to its host; `None` where there is none, or where it does not answer.
+pub(super) fn ask(uuid: &str) -> Option<(Arc<Nvml>, HostLink)> {
+    let (sender, answer) = channel();
+    let uuid = uuid.to_owned();
+    std::thread::spawn(move || {
+        let nvml = Nvml::init().ok().map(Arc::new);
+        sender.send(nvml.map(|nvml| (nvml.clone(), host_link(&nvml, &uuid).unwrap_or_default())))
+    });
+    answer.recv_timeout(PATIENCE).ok().flatten()
+}
+
 /// `None` where NVML could not be asked.
-pub(super) fn host_link(nvml: &Nvml, uuid: &str) -> Option<HostLink> {
+fn host_link(nvml: &Nvml, uuid: &str) -> Option<HostLink> {
     let device = nvml.device_by_uuid(uuid).ok()?;
     let told = |value: u32| (value > 0).then_some(value);
     let pcie = device.max_pcie_link_gen().ok().and_then(told).zip(device.max_pcie_link_width().ok().and_then(told));

@@ -517,12 +517,13 @@ impl Stream {
         self.synchronize()
     }
 
-    /// Reads bytes from the beginning of `memory`.
-    pub fn read(&self, memory: &Memory, bytes: &mut [u8]) -> Result<(), CudaError> {
-        let n = memory.bytes.min(bytes.len());
+    /// Reads bytes of `memory` from `offset` on, as many as there are.
+    pub fn read(&self, memory: &Memory, offset: usize, bytes: &mut [u8]) -> Result<(), CudaError> {
+        let offset = offset.min(memory.bytes);
+        let n = (memory.bytes - offset).min(bytes.len());
+        let from = memory.at + offset as u64;
         // SAFETY: both have `n` bytes, and the copy is waited for.
-        let code =
-            unsafe { (self.cuda.raw.cuMemcpyDtoHAsync_v2)(bytes.as_mut_ptr().cast(), memory.at, n, self.stream) };
+        let code = unsafe { (self.cuda.raw.cuMemcpyDtoHAsync_v2)(bytes.as_mut_ptr().cast(), from, n, self.stream) };
         self.cuda.check("cuMemcpyDtoHAsync", code)?;
         self.synchronize()
     }

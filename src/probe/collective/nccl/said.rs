@@ -18,6 +18,9 @@ use crate::topology::{self, Class, Log};
 /// Most that is kept of what NCCL says.
 const MOST_SAID: u64 = 8 << 20;
 
+/// What gonogo sets to hear NCCL.
+const OURS: [&str; 4] = ["NCCL_DEBUG", "NCCL_DEBUG_SUBSYS", "NCCL_DEBUG_FILE", "NCCL_TOPO_DUMP_FILE"];
+
 /// What a GPU's process keeps of NCCL from one communicator to the next: the library, and what it says of itself, which it writes to
 /// memory of this process.
 pub(super) struct Kept {
@@ -84,12 +87,8 @@ impl Files {
         };
         let mut files = Files { log: file("nccl-log")?, topology: file("nccl-topology")?, replaced: Vec::new() };
         let (log, topology) = (path(&files.log), path(&files.topology));
-        for (name, value) in [
-            ("NCCL_DEBUG", "INFO"),
-            ("NCCL_DEBUG_SUBSYS", "INIT,ENV,NET,GRAPH,TUNING"),
-            ("NCCL_DEBUG_FILE", &log),
-            ("NCCL_TOPO_DUMP_FILE", &topology),
-        ] {
+        let values = ["INFO", "INIT,ENV,NET,GRAPH,TUNING", &log, &topology];
+        for (name, value) in OURS.into_iter().zip(values) {
             let user = std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
             files.replaced.extend(user.map(|v| (name, v)));
             environment::set(name, value);
@@ -209,7 +208,7 @@ pub(super) fn facts(
         collnet: log.collnet,
         channels: log.channels,
         ring: log.ring.clone(),
-        settings: log.settings.clone(),
+        settings: log.settings.iter().filter(|(name, _)| !OURS.contains(&name.as_str())).cloned().collect(),
         plugins: log.plugins.clone(),
         topology: topology.as_ref().ok().cloned(),
         ..topology::Nccl::default()
