@@ -172,8 +172,7 @@ pub(super) fn next_halving(record: &Record, plan: &CheckPlan, alive: &[NodeName]
     let mut step = net.group_step(plan, "narrow", size, pair_rate(record, &net.plane));
     // The largest all-reduce is what showed it.
     let largest = step.cases.iter().rposition(|c| c.starts_with("all-reduce"))?;
-    // On GPUs most of the time is that of beginning.
-    step.estimate_ms /= if net.gpus == 0 { step.cases.len() as u64 } else { 1 };
+    step.estimate_ms = step.start_ms + step.measuring_ms() / step.cases.len() as u64;
     step.cases = vec![step.cases.swap_remove(largest)];
     let done = groups.scale.levels.iter().filter(|l| l.narrowing).count();
     step.name = format!("{NARROW_STEP}{}{}", carrier.map_or(String::new(), |c| format!("{c}-")), done + 1);

@@ -22,7 +22,7 @@ use crate::measure::resolution;
 use crate::plan::{self, CheckPlan, ImagePlan, RunPlan, Selection, Tier};
 use crate::probe;
 use crate::record::{Header, Writer};
-use crate::topology::{Leaf, Machine, SysRoot, Version, architecture, devices, discover, gpu_specs};
+use crate::topology::{Leaf, Machine, SysRoot, Version, architecture, discover, gpu_specs, gpus_on_bus};
 
 pub(super) fn run(args: cli::Check) -> Result<Exit, Failure> {
     let started = Instant::now();
@@ -147,7 +147,7 @@ fn resolve(args: &cli::Check, world: Option<&World>) -> Result<CheckPlan, Failur
         path,
         seed: args.seed,
         cluster: world.is_some(),
-        devices: devices(&SysRoot::live()),
+        gpus: gpus_on_bus(&SysRoot::live()),
     };
     let fresh = Timestamp::now().as_nanosecond() as u64 ^ u64::from(std::process::id());
     plan::resolve(asked, run, &probe::names(), fresh).map_err(Failure::usage)

@@ -167,7 +167,7 @@ fn plan_of(args: &cli::Simulate, seed: u64) -> Result<plan::CheckPlan, plan::Sel
         path: None,
         seed: Some(seed),
         cluster: true,
-        devices: 0,
+        gpus: 0,
     };
     plan::resolve(asked, RunPlan::default(), &probe::names(), seed)
 }

@@ -50,8 +50,8 @@ pub struct Selection {
     pub seed: Option<u64>,
     /// Several nodes take part.
     pub cluster: bool,
-    /// GPUs and RDMA adapters of this node, as far as a look at its bus tells: what a budget that nobody states depends on.
-    pub devices: usize,
+    /// GPUs of this node, as far as a look at its bus tells: what a budget that nobody states depends on.
+    pub gpus: usize,
 }
 
 /// The probes that exist: the registry lies right of this stage and hands its names in.
@@ -149,7 +149,7 @@ pub fn resolve(
     if probes.is_empty() {
         return Err(SelectionError::Nothing);
     }
-    let budget = asked.budget.or(run.budget).unwrap_or(Time(tier.budget(asked.cluster, asked.devices)));
+    let budget = asked.budget.or(run.budget).unwrap_or(Time(tier.budget(asked.cluster, asked.gpus)));
     if budget.0 < Duration::from_secs(1) {
         return Err(SelectionError::Budget(budget));
     }

@@ -21,19 +21,23 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// The time budget when nobody states one; between nodes there is more to measure, and on a node with more GPUs and RDMA
-    /// adapters (`devices`) than one of each.
-    pub const fn budget(self, cluster: bool, devices: usize) -> Duration {
+    /// The time budget when nobody states one. Between nodes there is more to measure, and on several GPUs than on one; where there are
+    /// GPUs, the host itself is looked at for a shorter time.
+    pub const fn budget(self, cluster: bool, gpus: usize) -> Duration {
         Duration::from_secs(match (self, cluster) {
             (Tier::Quick, false) => {
-                if devices > 2 {
+                if gpus > 1 {
                     30
                 } else {
                     20
                 }
             }
             (Tier::Quick, true) => 60,
-            (Tier::Standard, false) => 180,
+            (Tier::Standard, false) => match gpus {
+                0 => 180,
+                1 => 90,
+                _ => 120,
+            },
             (Tier::Standard, true) => 300,
             (Tier::Soak, false) => 1800,
             (Tier::Soak, true) => 3600,

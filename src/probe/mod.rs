@@ -117,10 +117,16 @@ pub fn steps(plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
         (_, "storage") => 3,
         _ => 4,
     });
-    if plan.tier == Tier::Quick {
-        for host in steps.iter_mut().filter(|s| matches!(s.probe.as_str(), "gemm" | "memory") && !is_on_gpus(s)) {
-            host.estimate_ms /= 2;
-        }
+    // The host itself is looked at for a shorter time there.
+    let of_host = |s: &&mut Step| {
+        matches!(s.probe.as_str(), "gemm" | "memory" | "tcp" | "collective" | "storage") && !is_on_gpus(s)
+    };
+    for host in steps.iter_mut().filter(of_host) {
+        host.estimate_ms /= match (plan.tier, host.probe.as_str()) {
+            (Tier::Standard, "storage") | (Tier::Quick, "gemm" | "memory") => 2,
+            (Tier::Standard, _) => 3,
+            _ => 1,
+        };
     }
     // The processes of the GPUs start with the first step that needs them.
     if let Some(first) = steps.iter_mut().find(|s| is_on_gpus(s)) {

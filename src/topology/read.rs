@@ -10,9 +10,9 @@ pub fn boot_id(root: &SysRoot) -> Option<String> {
     root.read("/proc/sys/kernel/random/boot_id")
 }
 
-/// How many NVIDIA GPUs and RDMA adapters are here: a look at the bus, which asks no driver.
-pub fn devices(root: &SysRoot) -> usize {
-    pci::gpus(root).iter().filter(|g| g.is_nvidia()).count() + root.list("/sys/class/infiniband").len()
+/// How many NVIDIA GPUs are here: a look at the bus, which asks no driver.
+pub fn gpus_on_bus(root: &SysRoot) -> usize {
+    pci::gpus(root).iter().filter(|g| g.is_nvidia()).count()
 }
 
 /// Reads the machine behind `root`. Never fails: what cannot be read is in [`Machine::missing`].

@@ -23,6 +23,13 @@ const BANDWIDTH: Metric = Metric {
     about: "bytes copied per second; of both ways together where both go",
 };
 
+const USUAL: Metric = Metric {
+    name: "bandwidth_median",
+    unit: Unit::BytePerSecond,
+    better: Better::Higher,
+    about: "of a GPU's ways to the others the middle one: low where the GPU itself is slow, not where one other is",
+};
+
 /// Bytes of a copy: a millisecond of the fastest link, beside which the microsecond of starting one in a queue is nothing.
 const SIZE: usize = 64 << 20;
 const BLOCK_S: f64 = 0.05;
@@ -51,7 +58,7 @@ impl Probe for Copy {
     }
 
     fn metrics(&self) -> &'static [Metric] {
-        &[BANDWIDTH]
+        &[BANDWIDTH, USUAL]
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
@@ -258,9 +265,13 @@ fn row(gpus: &[Result<Rc<Session>, CudaError>], from: usize, budget: f64, seed: 
         row.push(PeerCopy { to: other as u32, rate: stats::median(&one.samples), direct: access, atomics });
         series.push(one);
     }
-    // The slowest stands for the row: a GPU is only as good as its worst link. The row has all.
+    // The slowest stands for the row: a GPU is only as good as its worst link. One bad GPU makes every row as slow, and tells itself
+    // by the middle of its own. The row has all.
     series.sort_by(|a, b| stats::median(&a.samples).total_cmp(&stats::median(&b.samples)));
+    let middle = (series.len() > 2).then(|| &series[series.len() / 2]);
+    let usual = middle.map(|s| USUAL.series(s.samples.clone(), s.block));
     series.truncate(1);
+    series.extend(usual);
     let notes = session.notes.clone();
     Ok(Measured { series, checks, notes, facts: Some(Facts::Peers(row)), ..Measured::default() })
 }

@@ -80,7 +80,7 @@ fn tests(tier: Tier) -> Vec<String> {
 }
 
 fn sustained_ms(tier: Tier) -> u64 {
-    tier.pick(2500, 20_000, 90_000)
+    tier.pick(2500, 12_000, 90_000)
 }
 
 pub(in crate::probe) fn step(probe: &dyn Probe, plan: &CheckPlan, machine: &Machine) -> Option<Step> {
