@@ -50,9 +50,42 @@ pub fn ask(tool: &[&str], patience: Duration) -> Result<String, String> {
         }
     }
     let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
-    if out.trim().is_empty() {
-        let said = err.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("it said nothing");
-        return Err(format!("{}; is this run as root, on a node with an active port?", clean(said)));
+    match failure(&out, &err) {
+        Some(said) => Err(format!("{}; is this run as root, on a node with an active port?", clean(&said))),
+        None => Ok(out),
     }
-    Ok(out)
+}
+
+/// Why a tool has no answer, if it has none: it said nothing, or only that it could not open a port (`sminfo` says so where
+/// answers stand), which says nothing of the fabric.
+fn failure(out: &str, err: &str) -> Option<String> {
+    let said = |text: &str| text.lines().map(str::trim).find(|l| !l.is_empty()).map(str::to_owned);
+    let unopened = |line: &str| {
+        let failures = ["iberror: failed: Failed to open", "iberror: failed: discover failed"];
+        failures.iter().any(|f| line.contains(f)) || line.starts_with("Failed to open ")
+    };
+    match said(out) {
+        None => Some(said(err).unwrap_or_else(|| "it said nothing".to_owned())),
+        Some(first) => out.lines().map(str::trim).all(|l| l.is_empty() || unopened(l)).then_some(first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_cannot_be_opened_is_no_answer_of_the_fabric() {
+        let sminfo = "sminfo: iberror: failed: Failed to open '(null)' port '0'\n";
+        assert_eq!(failure(sminfo, "ibwarn: [7] x"), Some(sminfo.trim().to_owned()));
+        assert_eq!(failure("Failed to open (null) port 0\n", ""), Some("Failed to open (null) port 0".to_owned()));
+        assert_eq!(failure("\n", "ibpanic: [7] main: no\n"), Some("ibpanic: [7] main: no".to_owned()));
+        assert_eq!(failure("", ""), Some("it said nothing".to_owned()));
+        // A manager that does not answer is an answer.
+        assert_eq!(failure("sminfo: iberror: failed: query\n", ""), None);
+        assert_eq!(
+            failure("sminfo: sm lid 1 sm guid 0x1, activity count 9 priority 0 state 3 SMINFO_MASTER\n", ""),
+            None
+        );
+    }
 }
