@@ -59,10 +59,15 @@ pub fn shorten(step: &mut Step, turns: u32, left: Duration) -> bool {
     share >= SHORTEST
 }
 
-/// A step again, for some of its cases, with `factor` times the time for each. Starting takes as long as before.
-pub fn again(step: &Step, cases: Vec<String>, factor: u64) -> Step {
-    let share = cases.len() as u64 * step.measuring_ms() * factor / step.cases.len().max(1) as u64;
-    Step { estimate_ms: step.start_ms + share.max(200), cases, attempt: step.attempt + 1, ..step.clone() }
+/// A step again, for some of its cases, with `factor` times the time for each. Starting takes as long as before. A probe whose cases
+/// take unlike times says itself how long these take, as `asked_ms`.
+pub fn again(step: &Step, cases: Vec<String>, factor: u64, asked_ms: Option<u64>) -> Step {
+    // What the GPUs of a node measure at once takes the time of one.
+    let at_once = if step.processes == Processes::Gpus { step.ranks.max(1) as usize } else { 1 };
+    let units = (step.cases.len() / at_once).max(1);
+    let share = cases.len().min(units) as u64 * step.measuring_ms() / units as u64;
+    let measuring = asked_ms.unwrap_or(share).saturating_mul(factor).max(200);
+    Step { estimate_ms: step.start_ms + measuring, cases, attempt: step.attempt + 1, ..step.clone() }
 }
 
 #[cfg(test)]
@@ -112,7 +117,12 @@ mod tests {
         let mut short = start();
         assert!(shorten(&mut short, 1, Duration::from_millis(1400)) && short.estimate_ms == 1400);
         assert!(!shorten(&mut start(), 1, Duration::from_millis(950)));
-        assert_eq!(again(&start(), vec!["b".into()], 2).estimate_ms, 900 + 1000);
+        assert_eq!(again(&start(), vec!["b".into()], 2, None).estimate_ms, 900 + 1000);
+        // Eight GPUs at once: one of them again takes as long as all, not an eighth.
+        let cases = (0..8).flat_map(|g| [format!("a gpu{g}"), format!("b gpu{g}")]).collect();
+        let eight = Step { cases, ranks: 8, ..start() };
+        assert_eq!(again(&eight, vec!["a gpu3".into()], 2, None).estimate_ms, 900 + 1000);
+        assert_eq!(again(&eight, vec!["a gpu3".into()], 2, Some(800)).estimate_ms, 900 + 1600);
     }
 
     #[test]
@@ -125,7 +135,7 @@ mod tests {
 
     #[test]
     fn measuring_again_takes_the_open_cases_and_more_time() {
-        let s = again(&step("gemm", 1000), vec!["b".into()], 2);
+        let s = again(&step("gemm", 1000), vec!["b".into()], 2, None);
         assert_eq!((s.cases.len(), s.estimate_ms, s.attempt), (1, 1000, 2));
     }
 }

@@ -517,7 +517,8 @@ impl<'a, F: Fleet> Campaign<'a, F> {
                 }
                 if !cases.is_empty() {
                     let cases: Vec<String> = s.cases.iter().filter(|c| cases.contains(c)).cloned().collect();
-                    let step = Step { attempt: round + 1, groups, ..fit::again(s, cases, 2) };
+                    let asked = probe::find(s.probe.as_str()).and_then(|p| p.again_ms(s, &cases));
+                    let step = Step { attempt: round + 1, groups, ..fit::again(s, cases, 2, asked) };
                     again.push(Planned { step, args: HashMap::new() });
                 }
             }
@@ -530,7 +531,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
                 let left = self.left().saturating_sub(reserve);
                 if Duration::from_millis(p.step.estimate_ms) * turns < left && !self.fleet.interrupted() {
                     self.watch.step(&format!("{} again: {} open", p.step.name, p.step.cases.len()));
-                    self.run(&p, self.left());
+                    self.run(&p, left);
                     ran = true;
                 }
             }

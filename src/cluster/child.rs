@@ -41,8 +41,9 @@ pub struct Child {
     pub members: Vec<NodeName>,
     told: Vec<String>,
     started: Instant,
-    kept: Vec<Rc<dyn Any>>,
-    spoilt: bool,
+    /// Never given back piece by piece, which may hang where a GPU does: the kernel takes it with the process.
+    kept: ManuallyDrop<Vec<Rc<dyn Any>>>,
+    retired: bool,
     input: Box<dyn BufRead + Send>,
     output: Box<dyn Write + Send>,
 }
@@ -50,18 +51,18 @@ pub struct Child {
 impl Child {
     /// Reads the job from the parent.
     pub fn accept(input: Box<dyn BufRead + Send>, output: Box<dyn Write + Send>) -> Result<Self, ChildError> {
-        Self::accept_keeping(Vec::new(), input, output)
+        Self::accept_keeping(ManuallyDrop::default(), input, output)
     }
 
     fn accept_keeping(
-        kept: Vec<Rc<dyn Any>>,
+        kept: ManuallyDrop<Vec<Rc<dyn Any>>>,
         mut input: Box<dyn BufRead + Send>,
         output: Box<dyn Write + Send>,
     ) -> Result<Self, ChildError> {
         match receive(&mut *input)? {
             ToChild::Job { step, rank, ranks, address, members } => {
-                let (told, started, spoilt) = (Vec::new(), Instant::now(), false);
-                Ok(Child { step: *step, rank, ranks, address, members, told, started, kept, spoilt, input, output })
+                let (told, started, retired) = (Vec::new(), Instant::now(), false);
+                Ok(Child { step: *step, rank, ranks, address, members, told, started, kept, retired, input, output })
             }
             ToChild::All { .. } => Err(ChildError::Junk("an exchange before the job".to_owned())),
         }
@@ -70,14 +71,12 @@ impl Child {
     /// Tells the parent that all is said. A process that serves several steps waits for the next one and returns it; `None`
     /// when the process is to end.
     pub fn finish(mut self) -> Result<Option<Child>, ChildError> {
-        // What is kept is never given back piece by piece, which may hang where a GPU does: the kernel takes it with the process.
-        let kept = ManuallyDrop::new(std::mem::take(&mut self.kept));
-        if self.step.processes != Processes::Gpus || self.spoilt {
+        if self.step.processes != Processes::Gpus || self.retired {
             self.send(&ToParent::Done)?;
             return Ok(None);
         }
         self.send(&ToParent::Ready)?;
-        match Self::accept_keeping(kept.to_vec(), self.input, self.output) {
+        match Self::accept_keeping(self.kept, self.input, self.output) {
             // The parent has no more work.
             Err(ChildError::Closed) => Ok(None),
             next => next.map(Some),
@@ -95,8 +94,8 @@ impl Child {
     }
 
     /// This process serves no other step: what it keeps may be broken.
-    pub fn spoil(&mut self) {
-        self.spoilt = true;
+    pub fn retire(&mut self) {
+        self.retired = true;
     }
 
     /// The probe's own parameters.

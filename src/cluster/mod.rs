@@ -1,7 +1,8 @@
 //! Steps, the processes that run them, the nodes that these run on, and what passes between.
 //!
 //! A step runs in child processes. Parent and child speak JSON lines over the child's stdin and stdout ([`wire`]);
-//! `worker` is the parent's side with the deadline, `process` and `pool` what it holds of its children, `child` the other. The one primitive that ranks bootstrap with is
+//! `worker` is the parent's side and keeps the deadline; `process` is one child as the parent holds it, `pool` keeps the GPU processes
+//! between steps; `child` is the child's side. The one primitive that ranks bootstrap with is
 //! the exchange: each publishes a text, all receive all texts in rank order.
 //!
 //! In a cluster ([`World`]) every node runs an [`Agent`]; rank 0 also hosts the [`Coordinator`], which hands out steps

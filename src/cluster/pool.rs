@@ -17,7 +17,7 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 pub(super) struct Pool {
     idle: Vec<Option<Process>>,
-    nursery: Option<Sender<Job>>,
+    spawner: Option<Sender<Job>>,
 }
 
 impl Pool {
@@ -30,11 +30,11 @@ impl Pool {
         arguments: &[String],
     ) -> std::io::Result<Process> {
         if let Some(mut process) = self.idle.get_mut(place as usize).and_then(Option::take) {
-            if process.work_for(place, events) {
+            if process.lives() && process.work_for(place, events) {
                 return Ok(process);
             }
             process.kill();
-            process.last_words();
+            process.reap(Instant::now() + LEAVE);
         }
         let (program, arguments, events) = (program.to_owned(), arguments.to_vec(), events.clone());
         self.start(move || Process::start(&program, &arguments, place, events))
@@ -43,14 +43,14 @@ impl Pool {
     /// The kernel ends a child with the thread that started it (PR_SET_PDEATHSIG), and steps run in threads that end: these
     /// processes are started by one that does not.
     fn start(&mut self, start: impl FnOnce() -> std::io::Result<Process> + Send + 'static) -> std::io::Result<Process> {
-        let nursery = self.nursery.get_or_insert_with(|| {
+        let spawner = self.spawner.get_or_insert_with(|| {
             let (jobs, work) = channel::<Job>();
             thread::spawn(move || work.into_iter().for_each(|job| job()));
             jobs
         });
         let (sender, started) = channel();
         let gone = |_| std::io::Error::other("the thread that starts processes is gone");
-        nursery
+        spawner
             .send(Box::new(move || {
                 let _ = sender.send(start());
             }))
@@ -63,7 +63,11 @@ impl Pool {
         if self.idle.len() <= place {
             self.idle.resize_with(place + 1, || None);
         }
-        self.idle[place] = Some(process);
+        // A step that was stopped may overlap the next: of two processes one stays.
+        if let Some(mut other) = self.idle[place].replace(process) {
+            other.kill();
+            other.reap(Instant::now() + LEAVE);
+        }
     }
 
     /// Ends all that wait: given a moment to give their contexts back, then killed.
@@ -75,9 +79,10 @@ impl Pool {
             process.wait(until);
             process.kill();
         }
-        // Reaped: no zombie stays.
+        // Reaped, so that no zombie stays; one deadline for all, as those that a dead GPU holds do not die.
+        let until = Instant::now() + LEAVE / 4;
         for process in all {
-            process.last_words();
+            process.reap(until);
         }
     }
 }

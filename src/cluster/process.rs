@@ -37,7 +37,9 @@ enum Sink {
 pub(super) struct Process {
     child: std::process::Child,
     input: Option<ChildStdin>,
-    stderr: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<()>>,
+    /// The tail of what it said on stderr in this step.
+    words: Arc<Mutex<Vec<u8>>>,
     sink: Arc<Mutex<Sink>>,
 }
 
@@ -60,8 +62,10 @@ impl Process {
             let sink = sink.clone();
             thread::spawn(move || read_frames(output, &sink));
         }
-        let stderr = stderr.map(|s| thread::spawn(move || keep_tail(s)));
-        Ok(Process { child, input, stderr, sink })
+        let words = Arc::new(Mutex::new(Vec::new()));
+        let tail = words.clone();
+        let stderr = stderr.map(|s| thread::spawn(move || keep_tail(s, &tail)));
+        Ok(Process { child, input, stderr, words, sink })
     }
 
     pub fn id(&self) -> u32 {
@@ -75,6 +79,8 @@ impl Process {
             return false;
         }
         *sink = Sink::Step { place, events: events.clone(), said: 0 };
+        // What it said in another step says nothing of this one.
+        self.words.lock().unwrap_or_else(|e| e.into_inner()).clear();
         true
     }
 
@@ -118,7 +124,7 @@ impl Process {
         self.input = None;
     }
 
-    fn lives(&mut self) -> bool {
+    pub fn lives(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
@@ -137,18 +143,22 @@ impl Process {
         let _ = self.child.kill();
     }
 
+    /// Takes note of its death, so that no zombie stays. One in uninterruptible sleep is left behind.
+    pub fn reap(mut self, until: Instant) {
+        self.wait(until);
+    }
+
     /// What it said last on stderr, once it is dead. A process in uninterruptible sleep (a dead NFS server) does not die of a
     /// kill: it is left behind, not waited for.
     pub fn last_words(mut self) -> String {
         self.wait(Instant::now() + LEAVE);
-        let finished = self.stderr.take().filter(|t| {
-            let since = Instant::now();
-            while !t.is_finished() && since.elapsed() < Duration::from_millis(200) {
-                thread::sleep(Duration::from_millis(2));
-            }
-            t.is_finished()
-        });
-        finished.and_then(|t| t.join().ok()).unwrap_or_default().trim().replace('\n', " | ")
+        let since = Instant::now();
+        while self.stderr.as_ref().is_some_and(|t| !t.is_finished()) && since.elapsed() < Duration::from_millis(200) {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let words = self.words.lock().unwrap_or_else(|e| e.into_inner());
+        let start = words.len().saturating_sub(STDERR_KEPT);
+        String::from_utf8_lossy(&words[start..]).trim().replace('\n', " | ")
     }
 }
 
@@ -218,18 +228,17 @@ fn frame(place: u32, line: &[u8], said: usize) -> Event {
     }
 }
 
-fn keep_tail(mut stderr: ChildStderr) -> String {
-    let mut kept = Vec::new();
+fn keep_tail(mut stderr: ChildStderr, words: &Mutex<Vec<u8>>) {
     let mut buffer = [0u8; 4096];
     while let Ok(n) = stderr.read(&mut buffer) {
         if n == 0 {
             break;
         }
+        let mut kept = words.lock().unwrap_or_else(|e| e.into_inner());
         kept.extend_from_slice(&buffer[..n]);
         if kept.len() > STDERR_KEPT * 2 {
-            kept.drain(..kept.len() - STDERR_KEPT);
+            let cut = kept.len() - STDERR_KEPT;
+            kept.drain(..cut);
         }
     }
-    let start = kept.len().saturating_sub(STDERR_KEPT);
-    String::from_utf8_lossy(&kept[start..]).into_owned()
 }

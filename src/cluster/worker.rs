@@ -142,14 +142,15 @@ impl Supervisor {
         publish: Option<Publish<'_>>,
         mut each: impl FnMut(&str, Outcome, Option<Load>),
     ) -> Option<Failure> {
+        // Before the clock starts: a GPU that hangs takes its time to end.
+        if step.processes == Processes::AfterGpus {
+            self.pool().end();
+        }
         let started = Instant::now();
         let mut waiting: Vec<&str> = step.cases.iter().map(String::as_str).collect();
         let deadline = step.deadline().min(at_most);
         let mut own = step.clone();
         own.scratch = step.scratch.as_ref().map(|dir| own_scratch(dir));
-        if step.processes == Processes::AfterGpus {
-            self.pool().end();
-        }
         let mut ranks = Vec::new();
         let end = match self.start(&own, seat, address, &channel.sender, &mut ranks) {
             Err(error) => End::Failed(FailKind::Error, error),

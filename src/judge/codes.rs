@@ -389,7 +389,7 @@ pub const CODES: &[CodeDoc] = &[
         remedy: "look at the GPU, RDM and NET findings; without any, compare with other nodes"),
     code!("NCL-014", Fail, "a collective inside an NVLink domain went by the network",
         cause: "All nodes are in one NVLink domain and NCCL joined them by its network. It falls back without a word where IMEX, a channel or a setting is missing: on GB200, 191 instead of 882 GB/s over four nodes.",
-        suspect: "NCCL_MNNVL_ENABLE=0 or NCCL_CUMEM_ENABLE=0, IMEX (GPU-016), an NCCL before 2.21, or a container without an IMEX channel",
+        suspect: "NCCL_MNNVL_ENABLE=0 or NCCL_CUMEM_ENABLE=0, IMEX (GPU-022), an NCCL before 2.21, or a container without an IMEX channel",
         remedy: "unset NCCL_MNNVL_ENABLE, NCCL_CUMEM_ENABLE and NCCL_P2P_DISABLE; start nvidia-imex on all nodes; give the container /dev/nvidia-caps-imex-channels/channel0; NCCL's log must say `MNNVL 1`"),
     code!("STO-001", Fail, "the checkpoint directory returned different bytes",
         cause: "Pages read back, past the page cache, are not those that were written and synced.",

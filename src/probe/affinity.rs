@@ -14,11 +14,20 @@ pub(super) fn pin(cpu: Option<u32>) {
     }
 }
 
+/// Where this thread may run now.
+pub(super) fn allowed() -> Option<CpuSet> {
+    sched_getaffinity(None).ok()
+}
+
 /// This thread, and so the memory that it touches first, on a NUMA node, as far as it may run there. Says what became of it.
 pub(super) fn near(root: &SysRoot, numa: Option<u32>) -> Option<String> {
+    near_within(root, numa, &allowed()?)
+}
+
+/// As [`near`], for a thread that is moved more than once: `allowed` is where it might run at first.
+pub(super) fn near_within(root: &SysRoot, numa: Option<u32>, allowed: &CpuSet) -> Option<String> {
     let numa = numa?;
     let there = parse_cpu_list(&root.read(format!("/sys/devices/system/node/node{numa}/cpulist"))?);
-    let allowed = sched_getaffinity(None).ok()?;
     let mut set = CpuSet::new();
     for cpu in there.iter().map(|c| *c as usize).filter(|c| *c < CpuSet::MAX_CPU && allowed.is_set(*c)) {
         set.set(cpu);

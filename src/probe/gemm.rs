@@ -79,6 +79,10 @@ impl Probe for Gemm {
         std::iter::once(host).chain(gpu::gemm_step(self, plan, machine)).collect()
     }
 
+    fn again_ms(&self, step: &Step, cases: &[String]) -> Option<u64> {
+        gpu::gemm_again_ms(step, cases)
+    }
+
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
         if gpu::is_gemm(child) {
             return gpu::run_gemm(child, &FLOPS);

@@ -58,6 +58,10 @@ pub trait Probe: Sync {
     fn metrics(&self) -> &'static [Metric];
     /// What will be measured on this machine under this plan. Looks at nothing else.
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step>;
+    /// How long `cases` of a step of this probe take to measure, where cases take unlike times; `None` where they share alike.
+    fn again_ms(&self, _step: &Step, _cases: &[String]) -> Option<u64> {
+        None
+    }
     /// Measures; called inside a child process, once a rank.
     fn run(&self, child: &mut Child) -> Result<(), ProbeError>;
 }

@@ -190,6 +190,8 @@ fn search<T>(
                 && let Some(why) = wanted.unfit(&path)
             {
                 tried.skip(&path, why);
+                // Open is open: its constructors may have started threads.
+                std::mem::forget(library);
                 continue;
             }
             let why = wanted.why(*place, &path, places, &tried);

@@ -64,15 +64,15 @@ fn nvlinks(gpus: &[&TopologyGpu]) -> NvLinks {
         // A switch joins all that have links to it; fewer of them are fewer for everybody.
         return NvLinks::Ring(switched.into_iter().min().unwrap_or(0));
     }
+    if gpus.len() > MOST_JOINED {
+        return NvLinks::Apart;
+    }
     let place: Vec<Option<u64>> = gpus.iter().map(|g| g.bus.as_deref().and_then(number)).collect();
     let between = |from: &TopologyGpu, to: Option<u64>| {
         if to.is_some() { sum(from, &|bus, end| end == NvLinkEnd::Gpu && bus == to) } else { 0 }
     };
     let links: Vec<Vec<u32>> = gpus.iter().map(|g| place.iter().map(|p| between(g, *p)).collect()).collect();
-    if gpus.len() > MOST_JOINED || !has_ring(&links) {
-        return NvLinks::Apart;
-    }
-    NvLinks::Ring(fewest_out(&links))
+    if has_ring(&links) { NvLinks::Ring(fewest_out(&links)) } else { NvLinks::Apart }
 }
 
 /// Whether some ring passes every GPU once: by the sets of GPUs that a way from the first has passed, and where such ways end.

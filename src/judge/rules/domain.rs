@@ -121,8 +121,12 @@ fn by_network(
 ) -> Option<Finding> {
     let step = record.steps.iter().find(|s| s.name == line.step)?;
     let group = step.group_of(&line.node)?;
-    let here = domains.get(&line.node)?;
-    let inside = group.iter().filter(|n| domains.get(n) == Some(here)).count();
+    // The domain that most of the group is in, whoever is first.
+    let mut members: BTreeMap<&Domain<'_>, usize> = BTreeMap::new();
+    for domain in group.iter().filter_map(|n| domains.get(n)) {
+        *members.entry(domain).or_default() += 1;
+    }
+    let (here, inside) = members.into_iter().max_by_key(|(_, n)| *n)?;
     let network: Vec<(&Way, u32)> =
         nccl.transports.iter().filter(|(way, _)| matches!(way, Way::Net { .. })).map(|(way, n)| (way, *n)).collect();
     let over_nvlink = nccl.transports.keys().any(|way| matches!(way, Way::P2p { by: P2p::Mnnvl, .. }));

@@ -117,7 +117,7 @@ fn slow_driver(n: &Nvidia, add: Add<'_>) {
 /// Memory that is gone before anything ran, beyond what the processes that are to be seen hold (they are GPU-014).
 fn of_use(g: &Gpu, add: Add<'_>) {
     let (Some(used), Some(all)) = (g.memory_used, g.memory) else { return };
-    let held: u64 = g.processes.iter().filter_map(|p| p.memory).map(|m| m.0).sum();
+    let held: u64 = g.processes.iter().filter_map(|p| p.memory).map(|m| m.0).fold(0, u64::saturating_add);
     let unaccounted = Bytes(used.0.saturating_sub(held));
     // A slice's owner may be at work on it; the whole is not this run's.
     if g.is_slice() || unaccounted <= SOMEBODYS || all.0 == 0 {
@@ -165,8 +165,12 @@ fn other_bits(record: &Record, findings: &mut Vec<Finding>) {
         likes.entry((test, &bits.of)).or_default().push((line, m, &bits.digest));
     }
     for ((test, of), all) in &likes {
-        let count = |digest: &str| all.iter().filter(|(_, _, d)| *d == digest).count();
-        let Some(usual) = all.iter().map(|(_, _, d)| count(d)).max().filter(|most| most * 2 > all.len()) else {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for (_, _, digest) in all {
+            *counts.entry(digest).or_default() += 1;
+        }
+        let count = |digest: &str| counts.get(digest).copied().unwrap_or(0);
+        let Some(usual) = counts.values().copied().max().filter(|most| most * 2 > all.len()) else {
             continue;
         };
         for (line, m, digest) in all.iter().filter(|(_, _, d)| count(d) < usual) {
@@ -221,7 +225,11 @@ fn of_gpu(g: &Gpu, add: Add<'_>) {
     }
     if let Some(r) = g.remapped {
         if r.failed {
-            add("GPU-005", None, format!("{who}: a remapping failed ({} rows remapped)", r.corrected + r.uncorrected));
+            add(
+                "GPU-005",
+                None,
+                format!("{who}: a remapping failed ({} rows remapped)", r.corrected.saturating_add(r.uncorrected)),
+            );
         } else if r.pending {
             add("GPU-005", Some(Severity::Hold), format!("{who}: rows wait to be remapped"));
         }
@@ -234,7 +242,7 @@ fn of_gpu(g: &Gpu, add: Add<'_>) {
         add("GPU-007", None, format!("{who}: {} before anything ran", clean(&hard.join(", "))));
     }
     if let (Some(now), Some(slow)) = (g.temperature_c, g.slowdown_c)
-        && now + NEAR_C >= slow
+        && now.saturating_add(NEAR_C) >= slow
     {
         add("GPU-007", Some(Severity::Warn), format!("{who}: {now} C, and it slows down at {slow} C"));
     }
@@ -255,7 +263,7 @@ fn of_gpu(g: &Gpu, add: Add<'_>) {
         );
     }
     if let Some(f) = &g.fabric {
-        if f.state != "completed" {
+        if !f.is_completed() {
             add("GPU-010", None, format!("{who}: registration with the fabric manager: {}", clean(&f.state)));
         } else if f.status != 0 {
             add("GPU-010", None, format!("{who}: registration with the fabric manager ended with error {}", f.status));

@@ -10,7 +10,7 @@ use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::Facts;
 use crate::measure::{self, stats};
 use crate::record::{OutcomeLine, Record};
-use crate::topology::{Machine, Nccl, NcclTopology, NvLinks, Way, Wires};
+use crate::topology::{FabricState, Machine, Nccl, NcclTopology, NvLinks, Way, Wires};
 use crate::unit::Unit;
 
 /// Variables that take a decision from NCCL which it makes better, or switch off what it needs.
@@ -138,7 +138,7 @@ fn of_communicator(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
     }
     let switched = machine.and_then(|m| m.nvidia.as_ref()).is_some_and(|n| {
         let fit = |g: &crate::topology::Gpu| {
-            g.capability.is_some_and(|c| c >= NVLS_SINCE) && g.fabric.as_ref().is_some_and(|f| f.state == "completed")
+            g.capability.is_some_and(|c| c >= NVLS_SINCE) && g.fabric.as_ref().is_some_and(FabricState::is_completed)
         };
         n.gpus.len() > 1 && n.gpus.iter().all(fit)
     });

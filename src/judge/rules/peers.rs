@@ -68,6 +68,10 @@ fn mark(cell: &mut Cell<'_>, behind: Behind) {
     let again = cell.attempts.len() > 1;
     let better = cell.series.better;
     let confirmed = again && cell.attempts.iter().all(|m| loss(better, *m, behind.usual) > behind.margin);
+    if again && !confirmed && cell.verdict != Verdict::NoLimit {
+        // Measured again and well: it was chance, and what its own limit says stands.
+        return;
+    }
     cell.limit = Some(LimitShown {
         value: behind.usual,
         source: Source::Peers,

@@ -22,7 +22,7 @@ use crate::sys::nccl::{Comm, ID_BYTES, Nccl, NcclError, Span, show_version};
 use crate::topology::{Class, Log, Machine, NcclTopology, Wires, busbw_of};
 use crate::unit::Bytes;
 
-use said::{Heard, Kept, Seen, adapters, facts};
+use said::{Heard, NcclState, Seen, adapters, facts};
 
 /// What carries these steps, as a rail's name.
 pub const NCCL: &str = "nccl";
@@ -57,7 +57,7 @@ const GIB: u64 = 1 << 30;
 
 /// Longest wait for what peers must do, too.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Kept of the step's time for saying what went wrong.
+/// NcclState of the step's time for saying what went wrong.
 const SPARE: Duration = Duration::from_secs(2);
 /// From this size on bandwidth is what counts: smaller messages are held against no rate.
 const LARGE: u64 = 256 * MIB;
@@ -182,7 +182,7 @@ pub(super) fn node_step(plan: &CheckPlan, machine: &Machine) -> Option<Step> {
 
 /// Must come before any library is loaded in a process of a GPU.
 pub(in crate::probe) fn listen(child: &mut Child) {
-    Kept::of(child);
+    NcclState::of(child);
 }
 
 pub(super) fn is_nccl(step: &Step) -> bool {
@@ -246,7 +246,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     } else {
         (0, rank, child.ranks as usize)
     };
-    let kept = Kept::of(child);
+    let kept = NcclState::of(child);
     let mut heard = kept.listen();
     let (session, nccl) = match open(child, rank % each % args.gpus.max(1) as usize) {
         Err(outcome) => (Err(outcome), None),
@@ -270,7 +270,13 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let took = begin.elapsed().as_secs_f64();
     let all: Vec<Result<f64, Trouble>> = exchange(child, &joined.as_ref().map(|_| took).map_err(Trouble::clone))?;
     if let Some(outcome) = troubles(child, "making the communicator", &all) {
-        return give_up(child, outcome);
+        give_up(child, outcome)?;
+        // Its end would wait for those who did not come.
+        child.retire();
+        if let Ok(comm) = joined {
+            comm.abort(SPARE);
+        }
+        return Ok(());
     }
     let Ok(comm) = joined else { return Ok(()) };
     if child.rank == 0 {
@@ -289,12 +295,13 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let of_node = if is_split(&args.topology) { 1 } else { each };
     let channels = Channels { nccl: &nccl, case: channels_case(&args.topology, ranks as u32), topology: &topology };
     let worker = Worker { session: &session, comm, seed: child.step.seed, each, rank };
-    let budget = child.share(args.tests.len() + 8);
+    // Each test runs twice before it counts, and the largest take longest: room for both.
+    let all = args.tests.len().max(1);
+    let wanted = args.tests.iter().filter(|t| is_wanted(child, t, &args.topology, ranks as u32, each)).count();
+    let budget = child.share(wanted * (all + 8) / all);
     for test in &args.tests {
         let communicators = if is_split(&args.topology) { each } else { 1 };
-        let cases: Vec<String> = (0..communicators as u32)
-            .map(|c| of_communicator(test.case(&args.topology, ranks as u32), &args.topology, c))
-            .collect();
+        let cases = cases_of(test, &args.topology, ranks as u32, communicators);
         if !cases.iter().any(|c| child.wants(c)) {
             continue;
         }
@@ -319,9 +326,12 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
                 continue;
             }
             Measurement::Lost(outcome) => {
-                worker.comm.abort(SPARE);
+                // Told first: what is left of the communicator may never end.
                 channels.tell(child, &heard.log(), &seen)?;
-                return give_up(child, outcome);
+                give_up(child, outcome)?;
+                child.retire();
+                worker.comm.abort(SPARE);
+                return Ok(());
             }
         };
         for (seen, told) in seen.iter_mut().zip(&told) {
@@ -343,6 +353,16 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         }
     }
     channels.tell(child, &heard.log(), &seen)
+}
+
+/// A test's cases, one a communicator.
+fn cases_of(test: &Test, topology: &str, ranks: u32, communicators: usize) -> Vec<String> {
+    (0..communicators as u32).map(|c| of_communicator(test.case(topology, ranks), topology, c)).collect()
+}
+
+fn is_wanted(child: &Child, test: &Test, topology: &str, ranks: u32, each: usize) -> bool {
+    let communicators = if is_split(topology) { each } else { 1 };
+    cases_of(test, topology, ranks, communicators).iter().any(|c| child.wants(c))
 }
 
 /// Tells once what NCCL said of itself on all ranks.
@@ -435,8 +455,6 @@ fn unfit(child: &Child, hellos: &[Hello]) -> Option<Outcome> {
 
 /// The outcome of the first case that is still open; the others are not reached.
 fn give_up(child: &mut Child, outcome: Outcome) -> Result<(), ProbeError> {
-    // What is left of a communicator may never end.
-    child.spoil();
     if child.rank != 0 {
         return Ok(());
     }

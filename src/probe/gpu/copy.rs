@@ -8,7 +8,7 @@ use crate::id::ProbeName;
 use crate::measure::{Better, Check, Facts, Measured, Metric, Outcome, PeerCopy, stats};
 use crate::plan::CheckPlan;
 use crate::probe::gpu::monitor::HostLink;
-use crate::probe::gpu::{GpuArgs, Kept, Session, case, count, failed, gpu_step, run_all, wants};
+use crate::probe::gpu::{GpuArgs, GpuState, Session, case, count, failed, gpu_step, run_all, wants};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cuda::{CudaError, Pinned};
 use crate::topology::{GpuSpec, Machine, PcieLink, SysRoot, host_path};
@@ -213,24 +213,20 @@ fn differing(a: &[u8], b: &[u8]) -> u64 {
 fn matrix(child: &mut Child, budget: f64) -> Result<(), ProbeError> {
     // Ranks come to it together: nobody else uses a link meanwhile.
     child.exchange(String::new())?;
-    let mut rows = Vec::new();
+    let mut broken = false;
     if child.rank == 0 {
-        let kept = Kept::of(child);
+        let kept = GpuState::of(child);
         let gpus: Vec<Result<Rc<Session>, CudaError>> = (0..child.ranks as usize).map(|g| kept.session(g)).collect();
         for from in 0..gpus.len() {
             let row = row(&gpus, from, budget, child.step.seed).map_or_else(failed, Outcome::Measured);
-            rows.push((case(PEER, from), row));
+            broken |= matches!(row, Outcome::Failed { .. });
+            child.outcome(&case(PEER, from), row)?;
         }
         // This process's own GPU is current again.
-        if let Some(Ok(own)) = gpus.first() {
-            own.gpu.make_current()?;
+        broken |= gpus.first().is_some_and(|own| own.as_ref().is_ok_and(|own| own.gpu.make_current().is_err()));
+        if broken {
+            child.retire();
         }
-        if rows.iter().any(|(_, o)| matches!(o, Outcome::Failed { .. })) {
-            child.spoil();
-        }
-    }
-    for (case, outcome) in rows {
-        child.outcome(&case, outcome)?;
     }
     child.exchange(String::new())?;
     Ok(())

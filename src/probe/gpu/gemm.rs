@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::{Child, Step};
 use crate::measure::{Bits, Check, Measured, Metric, Outcome};
 use crate::plan::{CheckPlan, Tier};
-use crate::probe::gpu::{GpuArgs, Kept, Session, gpu_step, run_all, wants};
+use crate::probe::gpu::{GpuArgs, GpuState, Session, case, gpu_step, run_all, wants};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cublaslt::{Lt, Product, Types};
 use crate::sys::cuda::{Arg, Memory};
@@ -109,6 +109,17 @@ fn fixed_ms(tests: &[String]) -> u64 {
     AROUND_MS * tests.len() as u64 + (BURST_S * 1e3) as u64 * bursts
 }
 
+/// A sustained load again lasts as long as it did: a shorter one would end before the GPU is as warm.
+pub(in crate::probe) fn again_ms(step: &Step, cases: &[String]) -> Option<u64> {
+    let args: GpuArgs = serde_json::from_value(step.args.clone()).ok().filter(|a: &GpuArgs| a.gpu == "gemm")?;
+    let sustained = |tests: &[String]| tests.iter().filter(|t| is_sustained(t)).count() as u64;
+    let gpus = 0..step.ranks as usize;
+    let again = |t: &&String| gpus.clone().any(|g| cases.contains(&case(t, g)));
+    let wanted: Vec<String> = args.tests.iter().filter(again).cloned().collect();
+    let each = step.measuring_ms().saturating_sub(fixed_ms(&args.tests)) / sustained(&args.tests).max(1);
+    Some(fixed_ms(&wanted) + each * sustained(&wanted))
+}
+
 pub(in crate::probe) fn is_gemm(child: &Child) -> bool {
     child.args::<GpuArgs>().is_ok_and(|a| a.gpu == "gemm")
 }
@@ -127,7 +138,7 @@ pub(in crate::probe) fn run(child: &mut Child, flops: &Metric) -> Result<(), Pro
     let wanted: Vec<String> = tests.iter().filter(|t| wants(child, t)).cloned().collect();
     let sustained = wanted.iter().filter(|t| is_sustained(t)).count().max(1) as f64;
     let sustained_s = child.step.measuring_ms().saturating_sub(fixed_ms(&wanted)) as f64 / 1e3 / sustained;
-    let kept = Kept::of(child);
+    let kept = GpuState::of(child);
     run_all(
         child,
         tests,

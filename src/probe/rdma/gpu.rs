@@ -142,7 +142,7 @@ impl GpuMemory {
                 Ok(rdma)
             }
             Err(e) => Err(ProbeError::Broken(format!(
-                "no GPUDirect RDMA with {} ({}). dma-buf: {why}. nvidia_peermem: {e}",
+                "no GPUDirect RDMA with {} ({}): `modprobe nvidia_peermem`, or use NVIDIA's open kernel modules. dma-buf: {why}. nvidia_peermem: {e}",
                 self.session.gpu.name, self.session.gpu.pci
             ))),
         }
@@ -204,7 +204,7 @@ fn loopback(child: &mut Child, places: &[Place]) -> Result<(), ProbeError> {
         own.push((Place::case(&place.device), outcome));
     }
     if own.iter().any(|(_, o)| matches!(o, Outcome::Failed { .. })) {
-        child.spoil();
+        child.retire();
     }
     let all = child.exchange(serde_json::to_string(&own).unwrap_or_default())?;
     let speaks = child.rank == 0;

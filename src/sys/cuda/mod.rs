@@ -159,7 +159,7 @@ pub struct Gpu {
     pub name: String,
     /// `GPU-xxxxxxxx-...`, as nvidia-smi shows it.
     pub uuid: String,
-    /// `00000000:19:00.0` in lower case.
+    /// `0000:19:00.0`, as the kernel writes it.
     pub pci: String,
     pub memory: usize,
 }

@@ -241,7 +241,9 @@ fn gpu(nvml: &Nvml, index: u32, d: &nvml_wrapper::Device<'_>) -> Gpu {
 fn short_pci(bus_id: &str) -> String {
     let lower = bus_id.to_ascii_lowercase();
     match lower.split_once(':') {
-        Some((domain, rest)) if domain.len() == 8 => format!("{}:{rest}", &domain[4..]),
+        Some((domain, rest)) if domain.len() == 8 => {
+            domain.get(4..).map_or_else(|| lower.clone(), |domain| format!("{domain}:{rest}"))
+        }
         _ => lower,
     }
 }

@@ -82,11 +82,15 @@ impl std::fmt::Display for Domain<'_> {
 }
 
 impl FabricState {
+    pub fn is_completed(&self) -> bool {
+        self.state == COMPLETED
+    }
+
     /// The domain that the GPU has joined; `None` for one whose fabric ends with its node (NCCL asks the same: a UUID that is
     /// not zero, and a registration that is complete).
     pub fn domain(&self) -> Option<Domain<'_>> {
         let cluster = self.cluster.as_deref()?;
-        (self.state == COMPLETED && self.status == 0).then_some(Domain { cluster, clique: self.clique })
+        (self.is_completed() && self.status == 0).then_some(Domain { cluster, clique: self.clique })
     }
 }
 

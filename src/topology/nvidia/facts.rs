@@ -51,6 +51,12 @@ pub struct Nvidia {
 }
 
 impl Nvidia {
+    /// The GPU that CUDA counts as `number`, as steps do: of those that were granted, in the order of the bus. NVML's own index has
+    /// gaps where a control group refuses some.
+    pub fn granted(&self, number: u32) -> Option<&Gpu> {
+        self.gpus.get(number as usize)
+    }
+
     /// The domain of all GPUs of the node; `None` where there is none or they are in several.
     pub fn domain(&self) -> Option<Domain<'_>> {
         let mut all = self.gpus.iter().map(|g| g.fabric.as_ref().and_then(FabricState::domain));

@@ -56,14 +56,12 @@ pub enum Standing {
     Unknown,
 }
 
-/// Kernel drivers that hold a device for a virtual machine; NVIDIA's own for Grace is `nvgrace-gpu-vfio-pci`.
-const FOR_GUESTS: &[&str] = &["vfio", "pci-stub", "pciback"];
-
 impl Seat {
     /// Judged by what can be seen without NVML; `driver` is the kernel's driver of the device.
     pub fn standing(&self, driver: Option<&str>, masked: bool, any_bound: bool) -> Standing {
-        let guest = driver.filter(|d| FOR_GUESTS.iter().any(|g| d.contains(g)));
-        match (self.answers, guest, self.bound, self.file) {
+        // Held for a guest (vfio), or a card for the display under another driver: none of this driver's.
+        let other = driver.filter(|d| *d != "nvidia");
+        match (self.answers, other, self.bound, self.file) {
             (Some(false), ..) => Standing::Lost("its configuration space does not answer".to_owned()),
             (_, Some(driver), ..) => Standing::GivenAway(driver.to_owned()),
             (_, _, true, Some(DeviceNode::Absent | DeviceNode::Denied)) => Standing::Withheld,

@@ -1,6 +1,6 @@
 //! What NCCL says of its network -> findings.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::id::clean;
 use crate::judge::finding::Severity;
@@ -137,13 +137,15 @@ fn shared(n: &Nccl, add: Add<'_>) {
     if n.nodes < 2 || each < 2 || there < 2 {
         return;
     }
-    for node in 0..n.nodes {
-        let ranks = node * each..(node + 1) * each;
-        let of_node: Vec<(&u32, &Vec<u32>)> = n.sends_by.iter().filter(|(r, _)| ranks.contains(r)).collect();
-        let used: BTreeSet<u32> = of_node.iter().flat_map(|(_, d)| d.iter().copied()).collect();
+    // Of the nodes that told: a record may claim any number.
+    let mut by_node: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+    for (rank, devices) in n.sends_by.iter().filter(|(rank, _)| **rank < n.ranks) {
+        by_node.entry(rank / each).or_default().extend(devices);
+    }
+    for (node, used) in by_node {
         // A ring leaves a node by as many adapters as channels need: fewer than there are GPUs and adapters is a loss.
         let could = there.min(each as usize);
-        if !of_node.is_empty() && used.len() < could {
+        if used.len() < could {
             let evidence =
                 format!("node {node} of {} sends by {} of {there} adapters, with {each} GPUs", n.nodes, used.len());
             add("NCL-004", None, evidence);

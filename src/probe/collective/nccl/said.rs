@@ -23,7 +23,7 @@ const OURS: [&str; 4] = ["NCCL_DEBUG", "NCCL_DEBUG_SUBSYS", "NCCL_DEBUG_FILE", "
 
 /// What a GPU's process keeps of NCCL from one communicator to the next: the library, and what it says of itself, which it writes to
 /// memory of this process.
-pub(super) struct Kept {
+pub(super) struct NcclState {
     files: Result<Files, String>,
     nccl: RefCell<Option<Rc<Nccl>>>,
     /// Of the communicators before.
@@ -37,10 +37,10 @@ struct Files {
     replaced: Vec<(&'static str, String)>,
 }
 
-impl Kept {
+impl NcclState {
     /// Must come before any library is loaded: NCCL reads its settings once, and nobody else may read them meanwhile.
     pub(super) fn of(child: &mut Child) -> Rc<Self> {
-        child.kept(|| Kept { files: Files::listen(), nccl: RefCell::default(), log: RefCell::default() })
+        child.kept(|| NcclState { files: Files::listen(), nccl: RefCell::default(), log: RefCell::default() })
     }
 
     /// That the user's own settings of NCCL's log do not hold here.
@@ -72,7 +72,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for NcclState {
     fn drop(&mut self) {
         // Nothing may hang on a library that is being unloaded; see `Child::finish`.
         std::mem::forget(self.nccl.borrow_mut().take());
@@ -111,7 +111,7 @@ fn read(fd: &OwnedFd, from: u64) -> String {
 
 /// What NCCL says while one communicator lives.
 pub(super) struct Heard<'k> {
-    kept: &'k Kept,
+    kept: &'k NcclState,
     /// Where in the log it begins.
     from: u64,
     told: Option<Seen>,

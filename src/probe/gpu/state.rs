@@ -6,28 +6,39 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use rustix::thread::CpuSet;
+
 use crate::cluster::Child;
+use crate::probe::affinity;
 use crate::probe::gpu::Session;
 use crate::sys::cublaslt::{Lt, LtError};
 use crate::sys::cuda::{Cuda, CudaError};
+use crate::topology::SysRoot;
 
 /// Everything is made when it is first asked for. What failed is not kept: who asks again tries again.
-#[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct GpuState {
+    /// Where this process might run before a GPU moved it to its own NUMA node.
+    allowed: Option<CpuSet>,
     cuda: RefCell<Option<Rc<Cuda>>>,
     sessions: RefCell<BTreeMap<usize, Rc<Session>>>,
     lt: RefCell<Option<Rc<Lt>>>,
 }
 
-impl Kept {
+impl GpuState {
     pub fn of(child: &mut Child) -> Rc<Self> {
-        child.kept(Kept::default)
+        child.kept(|| GpuState {
+            allowed: affinity::allowed(),
+            cuda: RefCell::default(),
+            sessions: RefCell::default(),
+            lt: RefCell::default(),
+        })
     }
 
     /// The GPU that CUDA counts as `index`, current on this thread.
     pub fn session(&self, index: usize) -> Result<Rc<Session>, CudaError> {
         if let Some(session) = self.sessions.borrow().get(&index) {
             session.gpu.make_current()?;
+            self.move_near(session);
             return Ok(session.clone());
         }
         let begin = Instant::now();
@@ -38,9 +49,17 @@ impl Kept {
         let made = begin.elapsed() - loaded;
         let path = &cuda.found.path;
         session.notes.push(format!("driver loaded in {} ({path}), context and kernels in {}", ms(loaded), ms(made)));
+        session.notes.extend(self.move_near(&session));
         let session = Rc::new(session);
         self.sessions.borrow_mut().insert(index, session.clone());
         Ok(session)
+    }
+
+    /// This thread, and so the pinned memory that it makes, beside a GPU; says where that is.
+    fn move_near(&self, session: &Session) -> Option<String> {
+        let root = SysRoot::live();
+        let numa = root.parse::<i64>(format!("/sys/bus/pci/devices/{}/numa_node", session.gpu.pci))?;
+        affinity::near_within(&root, u32::try_from(numa).ok(), self.allowed.as_ref()?)
     }
 
     fn cuda(&self) -> Result<Rc<Cuda>, CudaError> {
