@@ -178,7 +178,7 @@ fn nvlinks_change_what_a_ring_and_shared_memory_mean() {
     n.ring = vec![0, 2, 1, 3];
     n.transports = [("SHM/direct".into(), 2)].into();
     let found: Vec<String> = against(&record(m, n)).into_iter().filter(|f| f.starts_with("NCL")).collect();
-    assert_eq!(found, ["NCL-005 collective-2: 2 channels by SHM, though the GPUs have NVLinks"]);
+    assert_eq!(found, ["NCL-005 collective-2: 2 channels by SHM, though NVLinks join the GPUs"]);
 }
 
 /// A GPU that computes other bits than its likes on other nodes is named, though on its own node all agree.
