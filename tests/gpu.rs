@@ -190,7 +190,7 @@ fn nccl_that_is_well_and_nccl_that_fails() -> Result {
     for (name, value, said) in [
         ("CUDA_VISIBLE_DEVICES", "nonsense", "CUDA_VISIBLE_DEVICES hides all GPUs"),
         ("CUDA_VISIBLE_DEVICES", "", "CUDA_VISIBLE_DEVICES hides all GPUs"),
-        ("CUDA_VISIBLE_DEVICES", "0", "no GPU 1 for CUDA, which shows 1 (CUDA_VISIBLE_DEVICES=0)"),
+        ("CUDA_VISIBLE_DEVICES", "0,0", "CUDA_VISIBLE_DEVICES hides all GPUs"),
     ] {
         let run = check(lib, "environment,memory,collective", &[(name, value)])?;
         let named = run.findings(&["fail", "hold"]);
@@ -259,7 +259,7 @@ fn nccl_over_two_nodes() -> Result {
     // One node whose job may use one GPU less than its driver has.
     let fewer = run(&[("CUDA_VISIBLE_DEVICES", "0")], "quick")?;
     let held = fewer.findings(&["hold", "fail"]);
-    let named = |f: &String| f.contains("no GPU 1 for CUDA, which shows 1 (CUDA_VISIBLE_DEVICES=0)");
+    let named = |f: &String| f.contains("a program sees 1 GPU(s) here and 2 on other nodes");
     assert!(held.iter().any(named), "{held:?}");
 
     let mixed = run(&[("FAKE_NCCL_VERSION", "22602")], "quick")?;

@@ -13,7 +13,7 @@ use crate::cluster::{GroupOutcome, Launcher, PRESENCE, Processes, Step};
 use crate::id::{NodeName, ProbeName};
 use crate::judge;
 use crate::localise::{self, Kind, Plane};
-use crate::measure::{Facts, Measured, Outcome, WaiveKind};
+use crate::measure::{Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::{CheckPlan, Tier, Time};
 use crate::probe;
 use crate::record::{End, Header, OutcomeLine, Record, Writer};
@@ -410,15 +410,40 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     /// The GPUs of all nodes that have as many as most, by NCCL. Whoever has fewer is named as different.
     fn nccl(&mut self, machines: &[(NodeName, Machine)]) {
         let (gpus, nodes) = network::with_gpus(machines);
-        if gpus == 0 || nodes.len() < 2 {
+        if gpus == 0 {
             return;
         }
+        if nodes.len() < 2 {
+            return self.unequal(machines, gpus, &nodes);
+        }
+        self.unequal(machines, gpus, &nodes);
         let net = Net::nccl(gpus);
         // Making a communicator takes seconds: when time is short, one of all nodes says the most.
         if self.record.header.plan.tier != Tier::Quick {
             self.pairs(&net, Some(&nodes));
         }
         self.groups(&net, Some(&nodes));
+    }
+
+    /// Nodes whose GPUs no communicator of all nodes can hold: they have fewer (or more) than most, as programs see them.
+    fn unequal(&mut self, machines: &[(NodeName, Machine)], gpus: u32, like: &[NodeName]) {
+        let other = |(n, m): &&(NodeName, Machine)| driver_answers(m) && !like.contains(n);
+        let others: Vec<(NodeName, usize)> =
+            machines.iter().filter(other).map(|(n, m)| (n.clone(), probe::visible_gpus(m).len())).collect();
+        if others.is_empty() || !self.record.header.plan.wants("collective") || self.fleet.interrupted() {
+            return;
+        }
+        let groups = others.iter().map(|(n, _)| vec![n.clone()]).collect();
+        let step = said_step("collective-gpu-world", ProbeName::new("collective"), "GPUs of a node", groups);
+        self.plan_steps(vec![step.clone()]);
+        for (node, count) in others {
+            let error = format!(
+                "a program sees {count} GPU(s) here and {gpus} on other nodes: NCCL over all nodes was not measured with this one; \
+                 CUDA_VISIBLE_DEVICES, or what the job was granted"
+            );
+            let (case, outcome) = (step.cases[0].clone(), Outcome::error(FailKind::Error, error));
+            self.write(line(&step, GroupOutcome { node, case, outcome, load: None, blame: None }));
+        }
     }
 
     /// Each RDMA device that every node has: pairs, and all-reduce, over the first in all topologies; then all at once.

@@ -39,6 +39,8 @@ pub struct Child {
     pub address: IpAddr,
     /// The group's nodes by place; empty for a step on one node.
     pub members: Vec<NodeName>,
+    /// What the ranks of one node are called, where the probe knows better than by number.
+    names: Vec<String>,
     told: Vec<String>,
     started: Instant,
     /// Never given back piece by piece, which may hang where a GPU does: the kernel takes it with the process.
@@ -61,8 +63,21 @@ impl Child {
     ) -> Result<Self, ChildError> {
         match receive(&mut *input)? {
             ToChild::Job { step, rank, ranks, address, members } => {
-                let (told, started, retired) = (Vec::new(), Instant::now(), false);
-                Ok(Child { step: *step, rank, ranks, address, members, told, started, kept, retired, input, output })
+                let (names, told, started, retired) = (Vec::new(), Vec::new(), Instant::now(), false);
+                Ok(Child {
+                    step: *step,
+                    rank,
+                    ranks,
+                    address,
+                    members,
+                    names,
+                    told,
+                    started,
+                    kept,
+                    retired,
+                    input,
+                    output,
+                })
             }
             ToChild::All { .. } => Err(ChildError::Junk("an exchange before the job".to_owned())),
         }
@@ -124,8 +139,13 @@ impl Child {
         match rank.checked_div(each).and_then(|place| self.members.get(place)) {
             Some(node) if each == 1 => node.to_string(),
             Some(node) => format!("{node} (its rank {})", rank % each),
-            None => format!("rank {rank}"),
+            None => self.names.get(rank).cloned().unwrap_or_else(|| format!("rank {rank}")),
         }
+    }
+
+    /// Calls the ranks of a step on one node by these names in errors.
+    pub fn call_ranks(&mut self, names: Vec<String>) {
+        self.names = names;
     }
 
     /// Moves to the rail that the step names: from here on [`Child::address`] is this node's address there.

@@ -33,14 +33,12 @@ pub fn lemons(j: &Judgement<'_>) -> Vec<Lemon> {
 /// The GPUs that a finding names, by their place on PCI or as the measured case does.
 fn gpus(f: &Finding, m: &Machine) -> Vec<String> {
     let words: Vec<&str> = f.evidence.split(|c: char| !c.is_ascii_alphanumeric() && !":.-_".contains(c)).collect();
-    // A case counts GPUs as CUDA does.
-    let named = |(number, g): &(usize, &crate::topology::Gpu)| {
-        if let Subject::Gpu(_, subject) = f.subject {
-            return *number == subject as usize;
+    let named = |g: &&crate::topology::Gpu| {
+        if let Subject::Gpu(_, number) = f.subject {
+            return g.index == number;
         }
-        let case = format!("gpu{number}");
+        let case = format!("gpu{}", g.index);
         words.iter().any(|w| *w == g.pci || *w == case)
     };
-    let gpus = m.nvidia.iter().flat_map(|n| n.gpus.iter().enumerate());
-    gpus.filter(named).map(|(_, g)| clean(&g.uuid).into_owned()).collect()
+    m.nvidia.iter().flat_map(|n| &n.gpus).filter(named).map(|g| clean(&g.uuid).into_owned()).collect()
 }

@@ -277,6 +277,8 @@ pub struct Bits {
 pub enum FailKind {
     /// The probe met an error it can name.
     Error,
+    /// A GPU failed while it was used, or the driver lost it.
+    Gpu,
     /// Its process died.
     Crashed,
     /// Its process wrote something that is not gonogo's protocol, or too much.

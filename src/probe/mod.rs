@@ -24,6 +24,7 @@ use crate::topology::Machine;
 pub use collective::{NCCL, group_step, nccl_step};
 pub use environment::{clock_step, gpus_step, launcher_step};
 pub use fabric::fabric_step;
+pub use gpu::gpus as visible_gpus;
 pub use image::{image_parts, load_library};
 pub use rdma::{gpu_pair_step, rails_step};
 pub use storage::{shared_step, sweep as sweep_scratch};
@@ -38,6 +39,9 @@ pub enum ProbeError {
     Io { what: String, source: std::io::Error },
     #[error("{0}")]
     Broken(String),
+    /// A GPU failed, or the driver lost it.
+    #[error("{0}")]
+    Gpu(String),
     /// The step's time is too short for as many blocks as a measurement needs.
     #[error("{0}")]
     NoTime(String),

@@ -81,7 +81,8 @@ fn metrics(j: &Judgement<'_>, registry: &mut Registry) {
             pair
         });
         let labels = labels(&[
-            ("node", &cell.row.subject().to_string()),
+            ("node", &who(&cell.row)),
+            ("gpu", &cell.row.gpu().map_or(String::new(), |(_, gpu)| gpu.to_string())),
             ("probe", cell.row.probe),
             ("case", cell.row.case),
             ("metric", &cell.series.metric),
@@ -91,6 +92,11 @@ fn metrics(j: &Judgement<'_>, registry: &mut Registry) {
         }
         median.get_or_create(&labels).set(summary.median);
     }
+}
+
+/// The node by its name alone, so that it joins what other exporters say of it; or the group.
+fn who(row: &crate::judge::Row<'_>) -> String {
+    if row.group.is_empty() { row.node.to_string() } else { row.subject().to_string() }
 }
 
 const fn unit_name(unit: Unit) -> &'static str {

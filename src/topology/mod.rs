@@ -28,7 +28,7 @@ pub use nccl::{
 };
 pub use nvidia::{
     Clocks, DeviceNode, Domain, FabricHealth, FabricState, Gpu, GpuProcess, Imex, NvLink, Nvidia, PcieState, Recovery,
-    Remapped, Seat, Slice, Standing, Xid, XidDetail, nvidia, nvidia_within, throttled,
+    Remapped, Seat, Slice, Standing, Xid, XidDetail, nvidia, nvidia_within, short_pci, throttled,
 };
 pub use pci::host_path;
 pub use rdma::gids;

@@ -250,6 +250,7 @@ fn provoke(code: &str) -> Option<Record> {
                 "GPU-011" => g.mig = Some(true),
                 "GPU-012" => g.compute_mode = Some("exclusive process".into()),
                 "GPU-013" => g.persistence = Some(false),
+                "GPU-023" => return failed(FailKind::Gpu),
                 "GPU-016" => g.name = "NVIDIA GB200X".into(),
                 "GPU-014" => g.processes = vec![GpuProcess { pid: 7, name: Some("python".into()), memory: None }],
                 _ => (g.power_limit_w, g.power_default_w) = (Some(400.0), Some(700.0)),

@@ -1,5 +1,6 @@
 //! What the machine is -> findings.
 
+use crate::id::clean;
 use crate::judge::cell::is_busy;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::{Facts, configuration, on_gpu};
@@ -45,6 +46,17 @@ fn of_machine(m: &Machine, run: &RunPlan, measured: bool, add: &mut dyn FnMut(&s
     let wanted_gpus = run.nodes.as_ref().map_or(0, |n| n.gpus_per_node) as usize;
     if m.gpus.len() < wanted_gpus {
         add("ENV-006", None, format!("{} GPU(s) on the PCI bus, {wanted_gpus} needed", m.gpus.len()));
+    }
+    // What the job's own variable hides is there, and nothing is said of it.
+    let visible = m.environment.get("CUDA_VISIBLE_DEVICES");
+    if let (Some(n), Some(visible)) = (m.nvidia.as_ref().filter(|n| n.error.is_none()), visible) {
+        let shown = n.shown(Some(visible)).len();
+        let text = format!("CUDA_VISIBLE_DEVICES={} shows {shown} of {} GPUs", clean(visible), n.gpus.len());
+        if shown < wanted_gpus && wanted_gpus <= n.gpus.len() {
+            add("ENV-006", Some(Severity::Hold), format!("{text}; {wanted_gpus} needed"));
+        } else if shown < n.gpus.len() {
+            add("COV-003", None, format!("{text}; nothing is said of the others"));
+        }
     }
     // What a container or control group was not granted is there, and no use to the run.
     let withheld = m.gpus_hidden().iter().filter(|(_, s)| matches!(s, Standing::Withheld)).count();

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use rustc_hash::FxHashMap;
+
 use crate::cluster::{PRESENCE, Step};
 use crate::id::NodeName;
 use crate::judge::Coverage;
@@ -22,6 +24,9 @@ pub(super) fn coverage(
 ) {
     // Cases without a result are told once a step and reason, not once each.
     let mut lost: BTreeMap<(Subject, String, String), Vec<&str>> = BTreeMap::new();
+    // The same error of the same GPU or node, too: the first case, with how many others.
+    let mut broken: Vec<(Row<'_>, FailKind, &str, usize)> = Vec::new();
+    let mut told: FxHashMap<(&NodeName, &str, Option<u32>, &str), usize> = FxHashMap::default();
     for step in &record.steps {
         let alone: Vec<&NodeName> = record.header.nodes.iter().collect();
         let first: Vec<&NodeName> = step.groups.iter().filter_map(|g| g.first()).collect();
@@ -80,7 +85,14 @@ pub(super) fn coverage(
                         let evidence = format!("{case}: loading it did not end, {}", killed(*after_ms, missing));
                         findings.push(Finding::new(doc("IMG-001"), Subject::Image, evidence));
                     }
-                    Some(Outcome::Failed { kind, error }) => findings.push(failure(&row, *kind, error)),
+                    Some(Outcome::Failed { kind, error }) => {
+                        let key = (row.node, row.step, row.gpu().map(|(_, gpu)| gpu), error.as_str());
+                        let place = *told.entry(key).or_insert_with(|| {
+                            broken.push((row, *kind, error.as_str(), 0));
+                            broken.len() - 1
+                        });
+                        broken[place].3 += 1;
+                    }
                     Some(Outcome::TimedOut { after_ms, missing }) => {
                         let evidence = format!("{}, case `{case}`: {}", step.name, killed(*after_ms, missing));
                         findings.push(Finding::new(doc("RUN-002"), row.subject(), evidence));
@@ -90,6 +102,7 @@ pub(super) fn coverage(
             }
         }
     }
+    findings.extend(broken.into_iter().map(|(row, kind, error, cases)| failure(&row, kind, error, cases)));
     for ((subject, step, why), cases) in lost {
         let what = if cases.len() == 1 { format!("case `{}`", cases[0]) } else { format!("{} cases", cases.len()) };
         findings.push(Finding::new(doc("COV-002"), subject, format!("{step}, {what}: {why}")));
@@ -171,9 +184,10 @@ pub(super) fn excuse(findings: &mut [Finding]) {
     }
 }
 
-fn failure(row: &Row<'_>, kind: FailKind, error: &str) -> Finding {
+fn failure(row: &Row<'_>, kind: FailKind, error: &str, cases: usize) -> Finding {
     let code = match kind {
         FailKind::Error => "RUN-004",
+        FailKind::Gpu => "GPU-023",
         FailKind::Crashed => "RUN-001",
         FailKind::Junk => "RUN-003",
         FailKind::PathMissing => "STO-022",
@@ -187,7 +201,13 @@ fn failure(row: &Row<'_>, kind: FailKind, error: &str) -> Finding {
         FailKind::OtherPlan => "CLU-005",
         FailKind::OtherWorld => "CLU-006",
     };
-    Finding::new(doc(code), row.subject(), format!("{}, case `{}`: {error}", row.step, row.case))
+    // What a GPU did is the GPU's.
+    let subject = match row.gpu().filter(|_| row.on_gpu()) {
+        Some((_, gpu)) => Subject::Gpu(row.node.clone(), gpu),
+        None => row.subject(),
+    };
+    let others = if cases > 1 { format!(" and {} more", cases - 1) } else { String::new() };
+    Finding::new(doc(code), subject, format!("{}, case `{}`{others}: {error}", row.step, row.case))
 }
 
 /// Samples say something of a machine, a library that was loaded something of an image.

@@ -40,7 +40,8 @@ pub(super) fn judge(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) {
     if record.header.launcher.is_some() {
         nodes(shared.unwrap_or(MARGIN), cells);
     }
-    gpus::judge(record, shared.unwrap_or(gpus::MARGIN), cells);
+    // Nodes on one host share its cores, not their GPUs.
+    gpus::judge(record, gpus::MARGIN, cells);
     weigh(record, run, cells);
 }
 

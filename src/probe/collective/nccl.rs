@@ -33,6 +33,9 @@ struct Args {
     /// Of each node.
     gpus: u32,
     tests: Vec<Test>,
+    /// NVML's numbers of the ranks' GPUs, in a step on one node.
+    #[serde(default)]
+    numbers: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -151,7 +154,13 @@ pub fn nccl_step(plan: &CheckPlan, topology: &str, nodes: u32, gpus: u32) -> Ste
     cases.push(channels_case(topology, ranks));
     let start = start_ms(nodes, gpus);
     let ms = start + plan.tier.pick(120, 500, 2500) * tests.len() as u64;
-    let step = step(&HostCollective, plan, cases, Args { topology: topology.to_owned(), gpus, tests }, ms);
+    let step = step(
+        &HostCollective,
+        plan,
+        cases,
+        Args { topology: topology.to_owned(), gpus, tests, numbers: Vec::new() },
+        ms,
+    );
     let name = format!("collective-gpu-{topology}-{ranks}");
     let processes = Processes::Gpus;
     Step { name, ranks: gpus, rail: Some(NCCL.to_owned()), start_ms: start, processes, ..step }
@@ -176,6 +185,7 @@ pub(super) fn node_step(plan: &CheckPlan, machine: &Machine) -> Option<Step> {
         let step = nccl_step(plan, "node", 1, ranks);
         let mut args = step.args.clone();
         args["gpus"] = gpus.into();
+        args["numbers"] = crate::probe::gpu::gpus(machine).iter().map(|p| p.number).collect::<Vec<u32>>().into();
         Step { name: "collective-gpu".to_owned(), args, ..step }
     })
 }
@@ -246,9 +256,13 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     } else {
         (0, rank, child.ranks as usize)
     };
+    if let [_, ..] = args.numbers[..] {
+        let number = |r: usize| args.numbers[r % args.numbers.len()];
+        child.call_ranks((0..child.ranks as usize).map(|r| format!("rank {r} (GPU {})", number(r))).collect());
+    }
     let kept = NcclState::of(child);
     let mut heard = kept.listen();
-    let (session, nccl) = match open(child, rank % each % args.gpus.max(1) as usize) {
+    let (session, nccl) = match open(child, rank % each % args.gpus.max(1) as usize, None) {
         Err(outcome) => (Err(outcome), None),
         Ok(session) => match kept.nccl(session.gpu.driver().version) {
             Ok(nccl) => (Ok(session), Some(nccl)),

@@ -8,7 +8,7 @@ use crate::id::ProbeName;
 use crate::measure::{Better, Check, Facts, Measured, Metric, Outcome, PeerCopy, stats};
 use crate::plan::CheckPlan;
 use crate::probe::gpu::monitor::HostLink;
-use crate::probe::gpu::{GpuArgs, GpuState, Session, case, count, failed, gpu_step, run_all, wants};
+use crate::probe::gpu::{GpuArgs, GpuState, Place, Session, case, count, failed, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cuda::{CudaError, Pinned};
 use crate::topology::{GpuSpec, Machine, PcieLink, SysRoot, host_path};
@@ -75,14 +75,15 @@ impl Probe for Copy {
         let args: GpuArgs = child.args()?;
         let gpus = u64::from(child.ranks);
         // In units of a pair's time: a turn has four of them.
-        let turns: u64 = args.tests.iter().filter(|t| wants(child, t)).map(|t| turns(t, gpus)).sum();
-        let pairs = if wants(child, PEER) { pairs(gpus) } else { 0 };
+        let turns: u64 = args.tests.iter().filter(|t| args.wants(child, t)).map(|t| turns(t, gpus)).sum();
+        let pairs = if args.wants(child, PEER) { pairs(gpus) } else { 0 };
         let pair = child.share((TURN * turns + pairs) as usize).as_secs_f64();
         let turn = TURN as f64 * pair;
         let mut host: Option<[Pinned; 2]> = None;
         let tests: Vec<String> = args.tests.iter().filter(|t| *t != PEER).cloned().collect();
         run_all(
             child,
+            &args,
             &tests,
             |test| test.ends_with(" alone"),
             |session, place, child| {
@@ -94,7 +95,7 @@ impl Probe for Copy {
             },
         )?;
         drop(host);
-        if wants(child, PEER) { matrix(child, pair) } else { Ok(()) }
+        if args.wants(child, PEER) { matrix(child, &args.places, pair) } else { Ok(()) }
     }
 }
 
@@ -210,20 +211,21 @@ fn differing(a: &[u8], b: &[u8]) -> u64 {
 
 /// From every GPU to every other, pair by pair. One process does it all: who copies needs a context on both, and eight processes
 /// would make 64 of them. The others wait.
-fn matrix(child: &mut Child, budget: f64) -> Result<(), ProbeError> {
+fn matrix(child: &mut Child, places: &[Place], budget: f64) -> Result<(), ProbeError> {
     // Ranks come to it together: nobody else uses a link meanwhile.
     child.exchange(String::new())?;
     let mut broken = false;
     if child.rank == 0 {
         let kept = GpuState::of(child);
-        let gpus: Vec<Result<Rc<Session>, CudaError>> = (0..child.ranks as usize).map(|g| kept.session(g)).collect();
-        for from in 0..gpus.len() {
+        let open = |(index, p): (usize, &Place)| (p.number, kept.session_at(index, &p.pci));
+        let gpus: Vec<Opened> = places.iter().enumerate().map(open).collect();
+        for (from, place) in places.iter().enumerate() {
             let row = row(&gpus, from, budget, child.step.seed).map_or_else(failed, Outcome::Measured);
             broken |= matches!(row, Outcome::Failed { .. });
-            child.outcome(&case(PEER, from), row)?;
+            child.outcome(&case(PEER, place.number), row)?;
         }
         // This process's own GPU is current again.
-        broken |= gpus.first().is_some_and(|own| own.as_ref().is_ok_and(|own| own.gpu.make_current().is_err()));
+        broken |= gpus.first().is_some_and(|(_, own)| own.as_ref().is_ok_and(|own| own.gpu.make_current().is_err()));
         if broken {
             child.retire();
         }
@@ -232,9 +234,15 @@ fn matrix(child: &mut Child, budget: f64) -> Result<(), ProbeError> {
     Ok(())
 }
 
+/// A GPU's number, and what became of opening it.
+type Opened = (u32, Result<Rc<Session>, CudaError>);
+
 /// From one GPU to each other: a series for each, and whether they reach each other directly.
-fn row(gpus: &[Result<Rc<Session>, CudaError>], from: usize, budget: f64, seed: u64) -> Result<Measured, ProbeError> {
-    let open = |g: usize| gpus[g].as_ref().map_err(|e| ProbeError::Broken(format!("GPU {g}: {e}")));
+fn row(gpus: &[Opened], from: usize, budget: f64, seed: u64) -> Result<Measured, ProbeError> {
+    let open = |g: usize| {
+        let (number, session) = &gpus[g];
+        session.as_ref().map_err(|e| ProbeError::Broken(format!("GPU {number}: {e}")))
+    };
     let session = open(from)?;
     session.gpu.make_current()?;
     let (source, returned) = (session.gpu.alloc(SIZE)?, session.gpu.alloc(SIZE)?);
@@ -256,9 +264,13 @@ fn row(gpus: &[Result<Rc<Session>, CudaError>], from: usize, budget: f64, seed: 
         session.stream.fill(&returned, 0)?;
         session.stream.copy_peer((&returned, &session.gpu), (&to, there))?;
         let wrong = session.wrong(&returned, seed, 0)?;
-        checks.push(Check::new("payload", wrong == 0, format!("to gpu{other}: {wrong} of {} words differ", SIZE / 4)));
+        checks.push(Check::new(
+            "payload",
+            wrong == 0,
+            format!("to gpu{}: {wrong} of {} words differ", gpus[other].0, SIZE / 4),
+        ));
         let one = BANDWIDTH.series(seconds.iter().map(|s| SIZE as f64 / s).collect(), block);
-        row.push(PeerCopy { to: other as u32, rate: stats::median(&one.samples), direct: access, atomics });
+        row.push(PeerCopy { to: gpus[other].0, rate: stats::median(&one.samples), direct: access, atomics });
         series.push(one);
     }
     // The slowest stands for the row: a GPU is only as good as its worst link. One bad GPU makes every row as slow, and tells itself

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::{Child, Step};
 use crate::measure::{Bits, Check, Measured, Metric, Outcome};
 use crate::plan::{CheckPlan, Tier};
-use crate::probe::gpu::{GpuArgs, GpuState, Session, case, gpu_step, run_all, wants};
+use crate::probe::gpu::{GpuArgs, GpuState, Session, case, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cublaslt::{Lt, Product, Types};
 use crate::sys::cuda::{Arg, Memory};
@@ -113,8 +113,7 @@ fn fixed_ms(tests: &[String]) -> u64 {
 pub(in crate::probe) fn again_ms(step: &Step, cases: &[String]) -> Option<u64> {
     let args: GpuArgs = serde_json::from_value(step.args.clone()).ok().filter(|a: &GpuArgs| a.gpu == "gemm")?;
     let sustained = |tests: &[String]| tests.iter().filter(|t| is_sustained(t)).count() as u64;
-    let gpus = 0..step.ranks as usize;
-    let again = |t: &&String| gpus.clone().any(|g| cases.contains(&case(t, g)));
+    let again = |t: &&String| args.places.iter().any(|p| cases.contains(&case(t, p.number)));
     let wanted: Vec<String> = args.tests.iter().filter(again).cloned().collect();
     let each = step.measuring_ms().saturating_sub(fixed_ms(&args.tests)) / sustained(&args.tests).max(1);
     Some(fixed_ms(&wanted) + each * sustained(&wanted))
@@ -135,12 +134,13 @@ pub(in crate::probe) fn run(child: &mut Child, flops: &Metric) -> Result<(), Pro
     let args: GpuArgs = child.args()?;
     let tests = &args.tests;
     // When time is short the sustained load is what gives way; the rest takes what it takes.
-    let wanted: Vec<String> = tests.iter().filter(|t| wants(child, t)).cloned().collect();
+    let wanted: Vec<String> = tests.iter().filter(|t| args.wants(child, t)).cloned().collect();
     let sustained = wanted.iter().filter(|t| is_sustained(t)).count().max(1) as f64;
     let sustained_s = child.step.measuring_ms().saturating_sub(fixed_ms(&wanted)) as f64 / 1e3 / sustained;
     let kept = GpuState::of(child);
     run_all(
         child,
+        &args,
         tests,
         |_| false,
         |session, place, child| {

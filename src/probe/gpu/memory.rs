@@ -4,7 +4,7 @@
 use crate::cluster::{Child, Step};
 use crate::measure::{Check, Measured, Metric};
 use crate::plan::{CheckPlan, Tier};
-use crate::probe::gpu::{GpuArgs, Session, gpu_step, run_all, wants};
+use crate::probe::gpu::{GpuArgs, Session, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cuda::{Arg, Memory};
 use crate::topology::Machine;
@@ -39,9 +39,10 @@ pub(in crate::probe) fn is_memory(child: &Child) -> bool {
 pub(in crate::probe) fn run(child: &mut Child, bandwidth: &Metric) -> Result<(), ProbeError> {
     let args: GpuArgs = child.args()?;
     let tests = &args.tests;
-    let wanted = tests.iter().filter(|t| wants(child, t)).count();
+    let wanted = tests.iter().filter(|t| args.wants(child, t)).count();
     run_all(
         child,
+        &args,
         &args.tests,
         |_| false,
         |session, place, child| {

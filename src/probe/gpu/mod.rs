@@ -9,6 +9,8 @@ mod state;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use nvml_wrapper::Nvml;
 use serde::{Deserialize, Serialize};
@@ -30,7 +32,7 @@ pub(super) use memory::{is_memory, run as run_memory, step as memory_step};
 
 impl From<CudaError> for ProbeError {
     fn from(e: CudaError) -> Self {
-        ProbeError::Broken(e.to_string())
+        if e.is_of_hardware() { ProbeError::Gpu(e.to_string()) } else { ProbeError::Broken(e.to_string()) }
     }
 }
 
@@ -45,15 +47,45 @@ impl From<LtError> for ProbeError {
 struct GpuArgs {
     gpu: String,
     tests: Vec<String>,
+    /// A rank each.
+    places: Vec<Place>,
 }
 
-/// GPUs that a step may use: those that the driver told, or, where it could not be asked, those on the PCI bus.
-pub(super) fn count(machine: &Machine) -> usize {
-    // A driver that broke off in the middle told of some of them.
-    let told = machine.nvidia.as_ref().filter(|n| n.error.is_none()).map_or(0, |n| n.gpus.len());
-    let seen = machine.gpus.iter().filter(|g| g.is_nvidia()).count();
-    if told > 0 { told } else { seen }
+impl GpuArgs {
+    /// Whether a test is to run. Again, it may be for one GPU alone; the others work along, as they did the first time.
+    fn wants(&self, child: &Child, test: &str) -> bool {
+        self.places.iter().any(|p| child.wants(&case(test, p.number)))
+    }
 }
+
+/// A GPU of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// NVML's, which nvidia-smi shows and cases bear.
+    pub number: u32,
+    pub pci: String,
+}
+
+/// GPUs that a step may use, in CUDA's order: those that programs of this job see, or, where the driver could not be asked, those on the
+/// PCI bus.
+pub fn gpus(machine: &Machine) -> Vec<Place> {
+    // A driver that broke off in the middle told of some of them.
+    if let Some(n) = machine.nvidia.as_ref().filter(|n| n.error.is_none() && !n.gpus.is_empty()) {
+        let shown = n.shown(machine.environment.get("CUDA_VISIBLE_DEVICES").map(String::as_str));
+        // A list that names none is an error that every GPU then tells.
+        let shown = if shown.is_empty() { n.gpus.iter().collect() } else { shown };
+        return shown.into_iter().map(|g| Place { number: g.index, pci: g.pci.clone() }).collect();
+    }
+    let seen = machine.gpus.iter().filter(|g| g.is_nvidia());
+    seen.zip(0..).map(|(g, number)| Place { number, pci: g.pci.clone() }).collect()
+}
+
+pub(super) fn count(machine: &Machine) -> usize {
+    gpus(machine).len()
+}
+
+/// A test that takes so much longer than all of its step should does not end any more.
+const HANGS: Duration = Duration::from_secs(5);
 
 /// How long the GPU processes of a node take to start: the driver, a context and the kernels on every GPU, which the driver makes
 /// one after the other in part.
@@ -70,18 +102,19 @@ fn gpu_step(
     tests: &[String],
     ms: u64,
 ) -> Option<Step> {
-    let gpus = count(machine);
-    if gpus == 0 {
+    let places = gpus(machine);
+    if places.is_empty() {
         return None;
     }
-    let cases = tests.iter().flat_map(|t| (0..gpus).map(move |g| case(t, g))).collect();
-    let args = GpuArgs { gpu: what.to_owned(), tests: tests.to_vec() };
+    let gpus = places.len();
+    let cases = tests.iter().flat_map(|t| places.iter().map(|p| case(t, p.number))).collect();
+    let args = GpuArgs { gpu: what.to_owned(), tests: tests.to_vec(), places };
     let step = step(probe, plan, cases, args, ms);
     let name = format!("{}-gpu", probe.name());
     Some(Step { name, ranks: gpus as u32, processes: Processes::Gpus, ..step })
 }
 
-fn case(test: &str, gpu: usize) -> String {
+fn case(test: &str, gpu: u32) -> String {
     format!("{test} gpu{gpu}")
 }
 
@@ -188,9 +221,10 @@ impl Session {
     }
 }
 
-/// The GPU that CUDA counts as `index`, as this process keeps it; an outcome says why not.
-pub(super) fn open(child: &mut Child, index: usize) -> Result<Rc<Session>, Outcome> {
-    let opened = GpuState::of(child).session(index);
+/// The GPU that CUDA counts as `index`, as this process keeps it, where its place on the bus is given, that one; an outcome says why not.
+pub(super) fn open(child: &mut Child, index: usize, at: Option<&str>) -> Result<Rc<Session>, Outcome> {
+    let state = GpuState::of(child);
+    let opened = at.map_or_else(|| state.session(index), |pci| state.session_at(index, pci));
     opened.map_err(|e| {
         // What is half made is made anew by another process.
         child.retire();
@@ -202,27 +236,25 @@ pub(super) fn open(child: &mut Child, index: usize) -> Result<Rc<Session>, Outco
                 let what = format!("no GPU {wanted} for CUDA, which shows {count}{visible}");
                 Outcome::error(FailKind::Error, format!("{what}; unset it, or check where the job has all GPUs"))
             }
+            e if e.is_of_hardware() => Outcome::error(FailKind::Gpu, e.to_string()),
             e => Outcome::error(FailKind::Error, e.to_string()),
         }
     })
-}
-
-/// Whether a test is to run. Again, it may be for one GPU alone; the others work along, as they did the first time.
-fn wants(child: &Child, test: &str) -> bool {
-    (0..child.ranks as usize).any(|gpu| child.wants(&case(test, gpu)))
 }
 
 /// Runs every test on all GPUs at once, or one after the other where `in_turn` says so of the test; rank 0 tells of all. `test` is
 /// called with the place of the test. It exchanges nothing: a rank that fails must not leave others waiting.
 fn run_all(
     child: &mut Child,
+    args: &GpuArgs,
     tests: &[String],
     in_turn: impl Fn(&str) -> bool,
     mut test: impl FnMut(&Session, usize, &Child) -> Result<Measured, ProbeError>,
 ) -> Result<(), ProbeError> {
-    let mut session = open(child, child.rank as usize);
+    let rank = child.rank as usize;
+    let mut session = open(child, rank, args.places.get(rank).map(|p| p.pci.as_str()));
     for (place, name) in tests.iter().enumerate() {
-        if !wants(child, name) {
+        if !args.wants(child, name) {
             continue;
         }
         let turns = if in_turn(name) { child.ranks } else { 1 };
@@ -233,7 +265,14 @@ fn run_all(
             if turns == 1 || turn == child.rank {
                 outcome = match &session {
                     Err(outcome) => outcome.clone(),
-                    Ok(session) => watched(session, || test(session, place, child)),
+                    Ok(session) => {
+                        let number = args.places.get(rank).map_or(child.rank, |p| p.number);
+                        let hang =
+                            Watchdog::start(child, format!("GPU {number} ({}) did not end `{name}`", session.gpu.pci));
+                        let outcome = watched(session, || test(session, place, child));
+                        drop(hang);
+                        outcome
+                    }
                 };
             }
         }
@@ -247,10 +286,33 @@ fn run_all(
         }
         let all = child.exchange(serde_json::to_string(&outcome).unwrap_or_default())?;
         if child.rank == 0 {
-            tell(child, name, &all)?;
+            tell(child, args, name, &all)?;
         }
     }
     Ok(())
+}
+
+/// Ends this process when a test does not end: a call that hangs in the driver comes back never, and all other GPUs wait.
+struct Watchdog {
+    /// Dropped when the test has ended.
+    _alive: Sender<()>,
+}
+
+impl Watchdog {
+    fn start(child: &Child, what: String) -> Self {
+        let limit = Duration::from_millis(child.step.measuring_ms()) + HANGS;
+        let limit = limit.min(child.time_left().saturating_sub(Duration::from_secs(1)));
+        let (alive, over) = channel::<()>();
+        std::thread::spawn(move || {
+            if over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                let seconds = limit.as_secs_f64();
+                eprintln!("{what} within {seconds:.0} s: it hangs; look for Xid in the kernel log, and reset it");
+                // Read as a probe that gave up in good order.
+                crate::sys::exit_now(1);
+            }
+        });
+        Watchdog { _alive: alive }
+    }
 }
 
 /// One test on one GPU, with what the driver saw meanwhile.
@@ -272,20 +334,21 @@ fn watched(session: &Session, test: impl FnOnce() -> Result<Measured, ProbeError
 fn failed(e: ProbeError) -> Outcome {
     match e {
         ProbeError::NoTime(why) => Outcome::waived(WaiveKind::NoTime, why),
+        ProbeError::Gpu(why) => Outcome::error(FailKind::Gpu, why),
         e => Outcome::error(FailKind::Error, e.to_string()),
     }
 }
 
 /// Reports the outcomes of all GPUs, after a look at whether like ones computed like bits.
-fn tell(child: &mut Child, test: &str, all: &[String]) -> Result<(), ProbeError> {
+fn tell(child: &mut Child, args: &GpuArgs, test: &str, all: &[String]) -> Result<(), ProbeError> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for (rank, text) in all.iter().enumerate() {
         let bad = |_| ProbeError::Broken(format!("rank {rank} published no outcome"));
         outcomes.push(serde_json::from_str(text).map_err(bad)?);
     }
     gemm::compare_bits(&mut outcomes);
-    for (gpu, outcome) in outcomes.into_iter().enumerate() {
-        let case = case(test, gpu);
+    for (place, outcome) in args.places.iter().zip(outcomes) {
+        let case = case(test, place.number);
         if child.wants(&case) {
             child.outcome(&case, outcome)?;
         }

@@ -12,7 +12,7 @@ use nvml_wrapper::structs::device::FieldId;
 use nvml_wrapper::sys_exports::field_id;
 
 use crate::measure::{GpuLoad, stats};
-use crate::topology::throttled;
+use crate::topology::{short_pci, throttled};
 
 /// Between two looks: often enough for a probe of half a second, seldom enough to cost nothing.
 const EVERY: Duration = Duration::from_millis(25);
@@ -45,7 +45,8 @@ impl Monitor {
 
 fn watch(nvml: &Nvml, uuid: &str, stop: &AtomicBool) -> Option<GpuLoad> {
     let device = nvml.device_by_uuid(uuid).ok()?;
-    let mut out = GpuLoad { pci: device.pci_info().map(|p| p.bus_id).unwrap_or_default(), ..GpuLoad::default() };
+    let mut out =
+        GpuLoad { pci: device.pci_info().map(|p| short_pci(&p.bus_id)).unwrap_or_default(), ..GpuLoad::default() };
     let (mut clocks, mut looks) = (Vec::new(), 0u32);
     let mut held: std::collections::BTreeMap<String, u32> = Default::default();
     loop {

@@ -34,6 +34,19 @@ impl GpuState {
         })
     }
 
+    /// The GPU at a place on the bus, current on this thread; `index` is where CUDA should count it.
+    pub fn session_at(&self, index: usize, pci: &str) -> Result<Rc<Session>, CudaError> {
+        if pci.is_empty() {
+            // The driver did not tell where it is.
+            return self.session(index);
+        }
+        let cuda = self.cuda()?;
+        let count = cuda.count()?;
+        let likely = (index < count).then_some(index);
+        let found = likely.into_iter().chain(0..count).find(|i| cuda.pci(*i).is_ok_and(|at| at == pci));
+        self.session(found.ok_or_else(|| CudaError::NoDevice { wanted: pci.to_owned(), count })?)
+    }
+
     /// The GPU that CUDA counts as `index`, current on this thread.
     pub fn session(&self, index: usize) -> Result<Rc<Session>, CudaError> {
         if let Some(session) = self.sessions.borrow().get(&index) {

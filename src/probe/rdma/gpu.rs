@@ -49,8 +49,8 @@ impl Place {
     }
 }
 
-/// Of a machine's GPUs as CUDA counts them (in the order of the bus), the one that shares most of its way up to the root with the
-/// device; `None` without GPUs.
+/// Of the GPUs that a job sees, as CUDA counts them, the one that shares most of its way up to the root with the device; `None`
+/// without GPUs.
 fn nearest(machine: &Machine, device: &str) -> Option<usize> {
     let adapter = machine.infiniband.iter().find(|d| d.name == device);
     let place = adapter.and_then(|d| d.pcie.as_ref());
@@ -59,17 +59,13 @@ fn nearest(machine: &Machine, device: &str) -> Option<usize> {
         place.zip(g.pcie.as_ref()).map_or(0, |(a, b)| common(a, b))
     };
     let numa = adapter.and_then(|d| d.numa);
-    let told = machine.nvidia.as_ref().map_or(&[][..], |n| &n.gpus);
-    let mut on_bus: Vec<&PciGpu> = machine.gpus.iter().filter(|g| g.is_nvidia()).collect();
-    on_bus.sort_by_key(|g| g.pci.as_str());
-    let index = |g: &PciGpu, place: usize| {
-        if told.is_empty() { Some(place) } else { told.iter().position(|t| t.pci == g.pci) }
+    let score = |p: &gpu::Place| {
+        let on_bus = machine.gpus.iter().find(|g| g.pci == p.pci);
+        on_bus.map_or((0, false), |g| (shared(g), g.numa.is_some() && g.numa == numa))
     };
-    let known = on_bus.iter().enumerate().filter_map(|(place, g)| Some((index(g, place)?, *g)));
+    let gpus = gpu::gpus(machine);
     // Among equals the first.
-    let best =
-        known.max_by_key(|(index, g)| (shared(g), g.numa.is_some() && g.numa == numa, std::cmp::Reverse(*index)));
-    best.map(|(index, _)| index).or((gpu::count(machine) > 0).then_some(0))
+    (0..gpus.len()).max_by_key(|i| (score(&gpus[*i]), std::cmp::Reverse(*i)))
 }
 
 /// Over each of `devices` alone, from a GPU's memory into the same GPU's.
@@ -189,7 +185,7 @@ fn loopback(child: &mut Child, places: &[Place]) -> Result<(), ProbeError> {
     let wanted: Vec<&Place> = places.iter().filter(|p| child.wants(&Place::case(&p.device))).collect();
     let most = (0..child.ranks as usize).map(|g| wanted.iter().filter(|p| p.gpu == g).count()).max().unwrap_or(1);
     let budget = child.share(most);
-    let session = gpu::open(child, child.rank as usize);
+    let session = gpu::open(child, child.rank as usize, None);
     // All begin together.
     child.exchange(String::new())?;
     let mut own: Vec<(String, Outcome)> = Vec::new();
@@ -256,7 +252,7 @@ fn over(child: &Child, session: &Rc<Session>, device: &str, budget: Duration) ->
 
 fn pair(child: &mut Child, device: &str, gpu: usize, tests: &[(String, Way)]) -> Result<(), ProbeError> {
     // All ranks find out alike whether there is anything to do, or who is left would wait.
-    let session = gpu::open(child, gpu);
+    let session = gpu::open(child, gpu, None);
     let all = child.exchange(serde_json::to_string(&session.as_ref().err()).unwrap_or_default())?;
     for (rank, text) in all.iter().enumerate() {
         let bad = |_| ProbeError::Broken(format!("rank {rank} published no outcome"));

@@ -26,7 +26,7 @@ pub enum CudaError {
     #[error("{what}: {text} ({name}, {code}){hint}")]
     Call { what: &'static str, code: i32, name: String, text: String, hint: &'static str },
     #[error("there is no GPU {wanted}; CUDA sees {count}")]
-    NoDevice { wanted: usize, count: usize },
+    NoDevice { wanted: String, count: usize },
 }
 
 impl From<dl::DlError> for CudaError {
@@ -56,6 +56,12 @@ impl CudaError {
             CudaError::NoLibrary(e) => e.is_absent(),
             _ => false,
         }
+    }
+
+    /// The hardware or the driver's hold on it failed: uncorrectable memory (214), an NVLink (220), a contained or other ECC error (226), a
+    /// kernel that died (719), or an error without a name, which is what a GPU that fell off the bus gives (999).
+    pub fn is_of_hardware(&self) -> bool {
+        matches!(self.code(), Some(214 | 220 | 226 | 719 | 999))
     }
 
     /// No memory was left: less may fit.
@@ -142,6 +148,19 @@ impl Cuda {
         })
     }
 
+    /// Where the GPU that CUDA counts as `index` is on the bus: asked without a context.
+    pub fn pci(&self, index: usize) -> Result<String, CudaError> {
+        let (mut device, mut pci) = (0, [0u8; 32]);
+        // SAFETY: everything is written to locals of the sizes that are told.
+        unsafe {
+            self.check("cuDeviceGet", (self.raw.cuDeviceGet)(&mut device, index as c_int))?;
+            let at = pci.as_mut_ptr().cast();
+            self.check("cuDeviceGetPCIBusId", (self.raw.cuDeviceGetPCIBusId)(at, pci.len() as c_int - 1, device))?;
+        }
+        let end = pci.iter().position(|b| *b == 0).unwrap_or(pci.len());
+        Ok(String::from_utf8_lossy(&pci[..end]).to_ascii_lowercase())
+    }
+
     pub fn count(&self) -> Result<usize, CudaError> {
         let mut n = 0;
         // SAFETY: the number is written to a local.
@@ -169,7 +188,7 @@ impl Gpu {
     pub fn open(cuda: &Rc<Cuda>, index: usize) -> Result<Self, CudaError> {
         let count = cuda.count()?;
         if index >= count {
-            return Err(CudaError::NoDevice { wanted: index, count });
+            return Err(CudaError::NoDevice { wanted: index.to_string(), count });
         }
         let raw = &cuda.raw;
         let (mut device, mut memory, mut uuid) = (0, 0usize, [0u8; 16]);

@@ -238,7 +238,7 @@ fn gpu(nvml: &Nvml, index: u32, d: &nvml_wrapper::Device<'_>) -> Gpu {
 }
 
 /// `0000:19:00.0` of `00000000:19:00.0`.
-fn short_pci(bus_id: &str) -> String {
+pub fn short_pci(bus_id: &str) -> String {
     let lower = bus_id.to_ascii_lowercase();
     match lower.split_once(':') {
         Some((domain, rest)) if domain.len() == 8 => {

@@ -51,10 +51,31 @@ pub struct Nvidia {
 }
 
 impl Nvidia {
-    /// The GPU that CUDA counts as `number`, as steps do: of those that were granted, in the order of the bus. NVML's own index has
-    /// gaps where a control group refuses some.
-    pub fn granted(&self, number: u32) -> Option<&Gpu> {
-        self.gpus.get(number as usize)
+    /// The GPU of NVML's number, which is what cases of a GPU bear.
+    pub fn numbered(&self, number: u32) -> Option<&Gpu> {
+        self.gpus.iter().find(|g| g.index == number)
+    }
+
+    /// GPUs that a program sees, in the order in which CUDA counts them by the bus: all that can be opened, or those that
+    /// CUDA_VISIBLE_DEVICES (`visible`) names, up to the first word that names none; one that comes twice makes the list empty (CUDA C++
+    /// Programming Guide, environment variables).
+    pub fn shown(&self, visible: Option<&str>) -> Vec<&Gpu> {
+        // A GPU in MIG mode is seen by its slices only.
+        let whole: Vec<&Gpu> = self.gpus.iter().filter(|g| !g.is_slice() || !g.slices.is_empty()).collect();
+        let Some(visible) = visible else { return whole };
+        let named = |word: &str| -> Option<&Gpu> {
+            if let Ok(index) = word.parse::<usize>() {
+                return whole.get(index).copied();
+            }
+            if word.starts_with("MIG-") {
+                return whole.iter().copied().find(|g| g.slices.iter().any(|s| s.uuid == word));
+            }
+            let mut fits = whole.iter().copied().filter(|g| word.len() > 4 && g.uuid.starts_with(word));
+            fits.next().filter(|_| fits.next().is_none())
+        };
+        let list: Vec<&Gpu> = visible.split(',').map(|w| named(w.trim())).map_while(|g| g).collect();
+        let twice = list.iter().enumerate().any(|(i, g)| list[..i].iter().any(|h| h.index == g.index));
+        if twice { Vec::new() } else { list }
     }
 
     /// The domain of all GPUs of the node; `None` where there is none or they are in several.

@@ -9,7 +9,7 @@ mod log;
 mod recovery;
 mod seat;
 
-pub use ask::{nvidia, nvidia_within, throttled};
+pub use ask::{nvidia, nvidia_within, short_pci, throttled};
 pub use fabric::{Domain, FabricHealth, FabricState};
 pub use facts::{Clocks, Gpu, GpuProcess, NvLink, Nvidia, PcieState, Remapped, Slice};
 pub use imex::Imex;

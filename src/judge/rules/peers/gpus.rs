@@ -87,7 +87,7 @@ fn kinds<'r>(machines: &FxHashMap<&NodeName, &Machine>, cells: &[Cell<'r>]) -> B
 
 /// What the GPU is: its driver's name for it, else its number on PCI.
 fn model(m: &Machine, slot: u32) -> String {
-    let told = m.nvidia.as_ref().and_then(|n| n.granted(slot)).map(|g| clean(&g.name).into_owned());
+    let told = m.nvidia.as_ref().and_then(|n| n.numbered(slot)).map(|g| clean(&g.name).into_owned());
     let seen = || {
         let g = m.gpus.iter().filter(|g| g.is_nvidia()).nth(slot as usize)?;
         Some(format!("{}:{}", clean(&g.vendor), clean(&g.device)))
@@ -98,7 +98,7 @@ fn model(m: &Machine, slot: u32) -> String {
 /// How the GPU hangs at the host and at the others: what its PCIe link and its NVLinks could do, behind how many bridges, with how
 /// many others behind the first of them.
 fn link(m: &Machine, slot: u32) -> Option<String> {
-    let gpu = m.nvidia.as_ref().and_then(|n| n.granted(slot))?;
+    let gpu = m.nvidia.as_ref().and_then(|n| n.numbered(slot))?;
     let (generation, lanes) = (gpu.pcie.generation_max?, gpu.pcie.lanes_max?);
     let nvlinks = gpu.nvlinks.iter().filter(|l| l.active).count();
     let bridges = |pci: &str| m.gpus.iter().find(|g| g.pci == pci)?.pcie.as_ref().map(|p| p.bridges.as_slice());
