@@ -28,6 +28,11 @@ struct Run {
 }
 
 fn check(machine: &str, fault: &str, args: &[&str]) -> Result<Run> {
+    check_seeing(None, machine, fault, args)
+}
+
+/// `visible` is what CUDA_VISIBLE_DEVICES says to the job.
+fn check_seeing(visible: Option<&str>, machine: &str, fault: &str, args: &[&str]) -> Result<Run> {
     let dir = tempfile::tempdir()?;
     let enter = |args: &[&str]| {
         let mut command = Command::new(ENTER);
@@ -38,6 +43,7 @@ fn check(machine: &str, fault: &str, args: &[&str]) -> Result<Run> {
             .env("FAKE_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/stand-in"))
             .env("FAKE_FAULT", fault)
             .env_remove("CUDA_VISIBLE_DEVICES")
+            .envs(visible.map(|v| ("CUDA_VISIBLE_DEVICES", v)))
             .stdin(Stdio::null());
         command
     };
@@ -187,6 +193,39 @@ fn a_fault_is_put_on_its_gpu() -> Result {
         assert!(gpu == "-" || others.is_empty(), "{fault}: {others:?}");
         assert!((1..=2).contains(&run.code), "{fault}: {}", run.shown);
     }
+    Ok(())
+}
+
+/// One that hangs is named in seconds, and the others are measured all the same by the steps that follow.
+#[test]
+fn a_gpu_that_hangs_is_named() -> Result {
+    if !can()? {
+        return Ok(());
+    }
+    let run = check("hgx-h100", "hang:3", &["--only", "environment,gemm", "--budget", "100s"])?;
+    let found = run.of_gpus();
+    assert!(found.iter().any(|f| f.contains("GPU 3 (") && f.contains("it hangs")), "{found:?}");
+    assert!(run.record.iter().any(|l| text(&l["outcome"]["case"]) == "f64 1 core"), "{}", run.shown);
+    Ok(())
+}
+
+/// A job that sees some of the GPUs, in an order of its own, is measured on those, by the numbers of nvidia-smi; the others are told.
+#[test]
+fn a_job_that_sees_some_of_the_gpus() -> Result {
+    if !can()? {
+        return Ok(());
+    }
+    let only = ["--only", "environment,gemm,memory", "--budget", "100s"];
+    let run = check_seeing(Some("7,6,5,4"), "hgx-h100", "slow:5:0.84", &only)?;
+    let found = run.of_gpus();
+    assert!(found.iter().any(|f| f.starts_with("PER-002") && f.contains("gpu5")), "{found:?}");
+    assert!(!found.iter().any(|f| ["gpu4", "gpu6", "gpu7"].iter().any(|g| f.contains(g))), "{found:?}");
+    let cases = run.outcomes("gemm-gpu");
+    assert!(
+        cases.iter().all(|(case, _)| ["gpu4", "gpu5", "gpu6", "gpu7"].iter().any(|g| case.ends_with(g))),
+        "{cases:?}"
+    );
+    assert!(run.shown.contains("CUDA_VISIBLE_DEVICES=7,6,5,4 shows 4 of 8 GPUs"), "{}", run.shown);
     Ok(())
 }
 
