@@ -25,9 +25,11 @@ def check(gonogo: Path, machine: str, tier: str) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "r/record.jsonl"
         begin = time.monotonic()
+        # To a file: nobody reads a pipe meanwhile.
+        told = open(Path(folder) / "report.json", "w+")
         run = subprocess.Popen(
-            [ENTER, machine, "--", gonogo, "check", "--alone", "--quiet", "--tier", tier, "--path", folder, "--out", record.parent, "--format", "json"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            [ENTER, machine, "--", gonogo, "check", "--alone", "--quiet", "--tier", tier, "--path", folder,
+             "--out", record.parent, "--format", "json"], stdout=told, stderr=subprocess.DEVNULL)
         ends: dict[str, float] = {}
         seen = 0
         while True:
@@ -43,7 +45,8 @@ def check(gonogo: Path, machine: str, tier: str) -> bool:
                 break
             time.sleep(0.02)
         took = time.monotonic() - begin
-        report = json.loads(run.communicate()[0])
+        told.seek(0)
+        report = json.load(told)
         before = 0.0
         for step, end in ends.items():
             print(f"  {step:<24} {end - before:6.2f} s")
@@ -51,7 +54,7 @@ def check(gonogo: Path, machine: str, tier: str) -> bool:
         target = TARGETS.get((machine, tier))
         cut = report["coverage"]["cut_for_time"]
         word = ["GO", "NO-GO", "HOLD"][run.returncode] if run.returncode < 3 else f"exit {run.returncode}"
-        print(f"{machine} {tier}: {took:.1f} s of {target} s, {word}, {cut} cases cut\n")
+        print(f"{machine} {tier}: {took:.1f} s of {target} s, {word}, {cut} cases cut\n", flush=True)
         return (target is None or took <= target) and cut == 0 and run.returncode == 0
 
 

@@ -1,5 +1,7 @@
 //! What every renderer shows, arranged once: verdict, findings worst first, a table a probe, coverage, what comes next.
 
+use std::collections::HashSet;
+
 use rustc_hash::FxHashMap;
 
 use serde::Serialize;
@@ -215,16 +217,17 @@ pub(super) fn groups(findings: &[Finding]) -> Vec<FindingGroup<'_>> {
 fn tables(j: &Judgement<'_>) -> Vec<Table> {
     let cells = &j.cells;
     let alone = j.record.header.nodes.len() == 1;
-    let who = |c: &Cell<'_>| match (c.row.group, c.row.gpu()) {
-        ([], Some((_, gpu))) if alone => format!("gpu{gpu}"),
-        ([], Some((_, gpu))) => format!("{} gpu{gpu}", c.row.node),
-        (group, _) => of_group(c.row.node, group),
+    let devices = devices(j);
+    let who = |c: &Cell<'_>| match part(c, &devices) {
+        Some((_, part)) if alone => part,
+        Some((_, part)) => format!("{} {part}", c.row.node),
+        None => of_group(c.row.node, c.row.group),
     };
-    // Over nodes and GPUs: the same test and metric of the same probe, in the order of first appearance.
+    // Over nodes, GPUs and adapters: the same test and metric of the same probe, in the order of first appearance.
     let mut order: Vec<(&str, &str, &str)> = Vec::new();
     let mut by_key: FxHashMap<(&str, &str, &str), Vec<&Cell<'_>>> = FxHashMap::default();
     for c in cells {
-        let test = c.row.gpu().map_or(c.row.case, |(test, _)| test);
+        let test = part(c, &devices).map_or(c.row.case, |(test, _)| test);
         let key = (c.row.probe, test, c.series.metric.as_str());
         by_key
             .entry(key)
@@ -240,7 +243,7 @@ fn tables(j: &Judgement<'_>) -> Vec<Table> {
         if key.2 == "algbw" {
             continue;
         }
-        let row = row(&by_key[&key], &who);
+        let row = row(key.1, &by_key[&key], &who);
         match out.iter_mut().find(|t| t.probe == key.0) {
             Some(t) => t.rows.push(row),
             None => out.push(Table { probe: clean(key.0).into_owned(), rows: vec![row] }),
@@ -249,7 +252,7 @@ fn tables(j: &Judgement<'_>) -> Vec<Table> {
     out
 }
 
-fn row(cells: &[&Cell<'_>], who: &dyn Fn(&Cell<'_>) -> String) -> Row {
+fn row(test: &str, cells: &[&Cell<'_>], who: &dyn Fn(&Cell<'_>) -> String) -> Row {
     let first = cells[0];
     let (unit, better) = (first.series.unit, first.series.better);
     let mut medians: Vec<f64> = cells.iter().filter_map(|c| Some(c.summary?.median)).collect();
@@ -276,7 +279,7 @@ fn row(cells: &[&Cell<'_>], who: &dyn Fn(&Cell<'_>) -> String) -> Row {
         .map_or(String::new(), |(n, s)| format!("{:.0} %", 100.0 * s.median / n.value));
     let slowest = worst.series.slowest_rank.map_or(String::new(), |r| format!("slowest rank {r}"));
     Row {
-        case: clean(&case(cells)).into_owned(),
+        case: clean(&case(test, cells)).into_owned(),
         metric: clean(&first.series.metric).into_owned(),
         nodes: cells.len(),
         measured: middle.map_or("not a number".to_owned(), show),
@@ -304,18 +307,28 @@ fn of_group(node: &NodeName, group: &[NodeName]) -> String {
     }
 }
 
-/// A case, or a test and the GPUs that did it: `bf16 8192 burst gpu[0-7]`.
-fn case(cells: &[&Cell<'_>]) -> String {
-    let mut gpus: Vec<u32> = cells.iter().filter_map(|c| Some(c.row.gpu()?.1)).collect();
-    gpus.sort_unstable();
-    gpus.dedup();
-    match (cells[0].row.gpu(), gpus.len()) {
-        (Some((test, _)), 2..) => {
-            let names: Vec<String> = gpus.iter().map(|g| format!("gpu{g}")).collect();
-            format!("{test} {}", hostlist::compress(&names))
-        }
-        _ => cells[0].row.case.to_owned(),
+/// Names of RDMA devices of all nodes.
+fn devices<'j>(j: &'j Judgement<'_>) -> HashSet<&'j str> {
+    crate::judge::Facts::machines(j.record).flat_map(|(_, m)| m.infiniband.iter().map(|d| d.name.as_str())).collect()
+}
+
+/// What a case of one GPU or one RDMA device of a node tests, and on which.
+fn part<'r>(c: &Cell<'r>, devices: &HashSet<&str>) -> Option<(&'r str, String)> {
+    if !c.row.group.is_empty() {
+        return None;
     }
+    if let Some((test, gpu)) = c.row.gpu() {
+        return Some((test, format!("gpu{gpu}")));
+    }
+    let (test, device) = c.row.case.rsplit_once(' ').filter(|(_, device)| devices.contains(device))?;
+    Some((test, clean(device).into_owned()))
+}
+
+/// A case, or a test and how many parts of a node did it: `bf16 8192 burst x8`.
+fn case(test: &str, cells: &[&Cell<'_>]) -> String {
+    let one = cells[0].row.case;
+    let parts = cells.iter().any(|c| c.row.case != one);
+    if parts { format!("{test} x{}", cells.len()) } else { one.to_owned() }
 }
 
 fn list(nodes: &[NodeName]) -> String {
