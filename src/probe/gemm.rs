@@ -68,7 +68,8 @@ impl Probe for Gemm {
         };
         let clock = cpu.max_hz.or(cpu.seen_hz).unwrap_or(0.0);
         let args = Args {
-            n: plan.tier.pick(1024, 4096, 8192),
+            // Beside GPUs the host is looked at for a shorter time: smaller products, or one core would make too few of them.
+            n: plan.tier.pick(1024, if gpu::count(machine) > 0 { 2048 } else { 4096 }, 8192),
             threads,
             ceiling: most * machine.clock_ceiling_hz(),
             nominal: common * clock,
