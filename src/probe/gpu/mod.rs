@@ -85,7 +85,7 @@ pub(super) fn count(machine: &Machine) -> usize {
 }
 
 /// A test that takes so much longer than all of its step should does not end any more.
-const HANGS: Duration = Duration::from_secs(5);
+const HANGS: Duration = Duration::from_secs(8);
 
 /// How long the GPU processes of a node take to start: the driver, a context and the kernels on every GPU, which the driver makes
 /// one after the other in part.
@@ -242,6 +242,12 @@ pub(super) fn open(child: &mut Child, index: usize, at: Option<&str>) -> Result<
     })
 }
 
+/// This rank's GPU of a step on one node.
+fn open_own(child: &mut Child, args: &GpuArgs) -> Result<Rc<Session>, Outcome> {
+    let rank = child.rank as usize;
+    open(child, rank, args.places.get(rank).map(|p| p.pci.as_str()))
+}
+
 /// Runs every test on all GPUs at once, or one after the other where `in_turn` says so of the test; rank 0 tells of all. `test` is
 /// called with the place of the test. It exchanges nothing: a rank that fails must not leave others waiting.
 fn run_all(
@@ -252,7 +258,7 @@ fn run_all(
     mut test: impl FnMut(&Session, usize, &Child) -> Result<Measured, ProbeError>,
 ) -> Result<(), ProbeError> {
     let rank = child.rank as usize;
-    let mut session = open(child, rank, args.places.get(rank).map(|p| p.pci.as_str()));
+    let mut session = open_own(child, args);
     for (place, name) in tests.iter().enumerate() {
         if !args.wants(child, name) {
             continue;
