@@ -307,7 +307,8 @@ fn a_slow_gpu_and_a_slow_slot_are_named_once() -> Result {
         ("8", "gpu:5:3", "0.94", "warn  PER-002  GPU 3 of node sim6:"),
         ("4", "slot:3", "0.84", "fail  PER-003  this run: GPU 3 of sim[1-4]"),
     ] {
-        let args = ["simulate", "--nodes", nodes, "--gpus", "8", "--noise", "0.01"];
+        // Silicon of which 6 % is beyond doubt: at more spread it is a matter of the seed (benches/README.md).
+        let args = ["simulate", "--nodes", nodes, "--gpus", "8", "--noise", "0.01", "--silicon", "0.0035"];
         let out = Command::new(env!("CARGO_BIN_EXE_gonogo"))
             .args(args)
             .args(["--fault", fault, "--severity", severity])
