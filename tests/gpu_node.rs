@@ -156,8 +156,8 @@ fn the_longer_tiers_when_time_is_short() -> Result {
     Ok(())
 }
 
-/// Whether a finding is of a code and names what it must. Who is slower than its peers is measured again, for which a machine that others
-/// use may not find the time: then the GPU stands as open, and is named all the same.
+/// Whether a finding is of a code and names what it must. What is measured while others use this machine's cores proves no failure: then
+/// a GPU that is slower than its peers stands as open, and is named all the same.
 fn is_named(finding: &str, code: &str, text: &str) -> bool {
     let open = code == "PER-002" && finding.starts_with("VAL-003");
     (finding.starts_with(code) || open) && finding.contains(text)
