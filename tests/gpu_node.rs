@@ -2,21 +2,11 @@
 //! GPU and with eight, in all tiers; and one fault after another, each on the right GPU. Nothing is measured here, and no outcome
 //! hangs on how fast this machine is: what its own cores do is for other tests.
 
-use std::process::{Command, Stdio};
+mod stand;
 
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
-type Json = serde_json::Value;
+use std::process::Command;
 
-const ENTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/labs/fake-gpu/enter");
-
-/// False, with the reason told, where this machine cannot host it.
-fn can() -> Result<bool> {
-    let can = Command::new(ENTER).arg("--check").output()?;
-    if !can.status.success() {
-        eprintln!("skipped: {}", String::from_utf8_lossy(&can.stdout).trim());
-    }
-    Ok(can.status.success())
-}
+use stand::{Json, Result, can, list, text};
 
 struct Run {
     code: i32,
@@ -35,16 +25,13 @@ fn check(machine: &str, fault: &str, args: &[&str]) -> Result<Run> {
 fn check_seeing(visible: Option<&str>, machine: &str, fault: &str, args: &[&str]) -> Result<Run> {
     let dir = tempfile::tempdir()?;
     let enter = |args: &[&str]| {
-        let mut command = Command::new(ENTER);
+        let mut command = stand::enter(machine);
         command
-            .args([machine, "--", env!("CARGO_BIN_EXE_gonogo")])
             .args(args)
             .current_dir(dir.path())
-            .env("FAKE_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/stand-in"))
             .env("FAKE_FAULT", fault)
             .env_remove("CUDA_VISIBLE_DEVICES")
-            .envs(visible.map(|v| ("CUDA_VISIBLE_DEVICES", v)))
-            .stdin(Stdio::null());
+            .envs(visible.map(|v| ("CUDA_VISIBLE_DEVICES", v)));
         command
     };
     let run =
@@ -57,14 +44,6 @@ fn check_seeing(visible: Option<&str>, machine: &str, fault: &str, args: &[&str]
     let shown = Command::new(env!("CARGO_BIN_EXE_gonogo")).args(["report", "r"]).current_dir(dir.path()).output()?;
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     Ok(Run { code: run.status.code().unwrap_or(-1), report, record, shown })
-}
-
-fn list(of: &Json) -> Vec<Json> {
-    of.as_array().cloned().unwrap_or_default()
-}
-
-fn text(of: &Json) -> String {
-    of.as_str().unwrap_or_default().to_owned()
 }
 
 impl Run {

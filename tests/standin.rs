@@ -1,29 +1,15 @@
 //! Machines that are not here (tests/labs/fake-gpu/enter): the binary as it is finds their GPUs and adapters in /sys, opens libibverbs,
 //! and measures what stands in. Rates mean nothing, and no test's outcome hangs on one.
 
+mod stand;
+
 use std::process::{Command, Stdio};
 
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
-type Json = serde_json::Value;
-
-const ENTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/labs/fake-gpu/enter");
-
-/// False, with the reason told, where this machine cannot host it.
-fn can() -> Result<bool> {
-    let can = Command::new(ENTER).arg("--check").output()?;
-    if !can.status.success() {
-        eprintln!("skipped: {}", String::from_utf8_lossy(&can.stdout).trim());
-    }
-    Ok(can.status.success())
-}
+use stand::{Json, Result, can, list, text};
 
 fn enter(machine: &str, environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(ENTER);
-    command
-        .args([machine, "--", env!("CARGO_BIN_EXE_gonogo")])
-        .env("FAKE_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/stand-in"))
-        .envs(environment.iter().copied())
-        .stdin(Stdio::null());
+    let mut command = stand::enter(machine);
+    command.envs(environment.iter().copied());
     command
 }
 
@@ -43,14 +29,6 @@ fn check(machine: &str, fault: &str) -> Result<Json> {
     let mut command = enter(machine, &[("FAKE_FAULT", fault)]);
     command.args(["check", "--alone", "--quiet", "--format", "json", "--only", "environment,rdma", "--budget", "60s"]);
     json(command.arg("--out").arg(dir.path().join("record")))
-}
-
-fn list(of: &Json) -> Vec<Json> {
-    of.as_array().cloned().unwrap_or_default()
-}
-
-fn text(of: &Json) -> String {
-    of.as_str().unwrap_or_default().to_owned()
 }
 
 /// `CODE evidence` of findings about adapters and steps.

@@ -43,12 +43,14 @@ impl Net {
     }
 }
 
+/// Whether the GPUs' driver said what it has.
+pub(super) fn driver_answers(machine: &Machine) -> bool {
+    machine.gpus_granted().is_some_and(|gpus| gpus > 0)
+}
+
 /// The nodes that have as many GPUs as most have, and how many that is.
 pub(super) fn with_gpus(machines: &[(NodeName, Machine)]) -> (u32, Vec<NodeName>) {
-    let count = |m: &Machine| {
-        let told = m.nvidia.as_ref().is_some_and(|n| n.error.is_none() && !n.gpus.is_empty());
-        if told { probe::visible_gpus(m).len() as u32 } else { 0 }
-    };
+    let count = |m: &Machine| if driver_answers(m) { probe::visible_gpus(m).len() as u32 } else { 0 };
     let mut by_count: HashMap<u32, Vec<NodeName>> = HashMap::new();
     for (node, machine) in machines.iter().filter(|(_, m)| count(m) > 0) {
         by_count.entry(count(machine)).or_default().push(node.clone());

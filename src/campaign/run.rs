@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::baseline::Expectation;
 use crate::campaign::fleet::Fleet;
-use crate::campaign::network::Net;
+use crate::campaign::network::{Net, driver_answers};
 use crate::campaign::{fit, network};
 use crate::cluster::{GroupOutcome, Launcher, PRESENCE, Processes, Step};
 use crate::id::{NodeName, ProbeName};
@@ -608,11 +608,6 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             self.lost.get_or_insert(error);
         }
     }
-}
-
-/// Whether the GPUs' driver said what it has.
-fn driver_answers(machine: &Machine) -> bool {
-    machine.nvidia.as_ref().is_some_and(|n| n.error.is_none() && !n.gpus.is_empty())
 }
 
 /// A host's own loopback in the quick tier.

@@ -92,7 +92,8 @@ enum End {
     Done,
     Deadline,
     Interrupted,
-    Failed(FailKind, String),
+    /// The place of the rank that failed, where it was one.
+    Failed(FailKind, String, Option<usize>),
 }
 
 impl Supervisor {
@@ -153,7 +154,7 @@ impl Supervisor {
         own.scratch = step.scratch.as_ref().map(|dir| own_scratch(dir));
         let mut ranks = Vec::new();
         let end = match self.start(&own, seat, address, &channel.sender, &mut ranks) {
-            Err(error) => End::Failed(FailKind::Error, error),
+            Err(error) => End::Failed(FailKind::Error, error, None),
             Ok(()) => serve(
                 step,
                 &mut ranks,
@@ -174,7 +175,8 @@ impl Supervisor {
         if matches!(end, End::Done) {
             ranks = self.keep(ranks);
         }
-        let last_words = stop(ranks);
+        let guilty = if let End::Failed(_, _, place) = end { place } else { None };
+        let last_words = stop(ranks, guilty);
         if let Some(scratch) = &own.scratch {
             remove_scratch(scratch);
         }
@@ -192,7 +194,7 @@ impl Supervisor {
                 Some(Outcome::TimedOut { after_ms: started.elapsed().as_millis() as u64, missing }),
                 (WaiveKind::NotReached, "the step ran out of time before it"),
             ),
-            End::Failed(kind, error) => {
+            End::Failed(kind, error, _) => {
                 let error =
                     if last_words.is_empty() { error } else { format!("{error}; its last words: {last_words}") };
                 failure = Some(Failure { kind, error: error.clone() });
@@ -289,7 +291,7 @@ fn serve(
             Ok(event) => event,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => {
-                return End::Failed(FailKind::Crashed, "every rank closed its channel".to_owned());
+                return End::Failed(FailKind::Crashed, "every rank closed its channel".to_owned(), None);
             }
         };
         match event {
@@ -321,34 +323,39 @@ fn serve(
                 }
             }
             Event::Junk(rank, what) => {
-                return End::Failed(FailKind::Junk, format!("rank {rank} of step {} {what}", step.name));
+                let what = format!("rank {rank} of step {} {what}", step.name);
+                return End::Failed(FailKind::Junk, what, Some(rank as usize));
             }
             Event::Closed(rank) => {
                 let r = &mut ranks[rank as usize];
                 if !r.done {
                     let (kind, how) = r.process.how_it_died();
-                    return End::Failed(kind, format!("rank {rank} of step {} {how}", step.name));
+                    let what = format!("rank {rank} of step {} {how}", step.name);
+                    return End::Failed(kind, what, Some(rank as usize));
                 }
             }
         }
     }
 }
 
-/// Ends every rank and all they started. Returns what the first that said something on stderr said last.
-fn stop(mut ranks: Vec<Rank>) -> String {
-    for r in &mut ranks {
-        r.process.dismiss();
-    }
-    let until = Instant::now() + LEAVE;
+/// Ends every rank and all they started. Returns what the guilty one said last on stderr: what the others say is that they were
+/// ended with it.
+fn stop(mut ranks: Vec<Rank>, guilty: Option<usize>) -> String {
     for r in &mut ranks {
         if r.done {
-            r.process.wait(until);
+            r.process.dismiss();
+        } else {
+            r.process.kill();
         }
+    }
+    let until = Instant::now() + LEAVE;
+    for r in ranks.iter_mut().filter(|r| r.done) {
+        r.process.wait(until);
         r.process.kill();
     }
-    let words = ranks.into_iter().map(|r| r.process.last_words());
     // All of them are waited for, so that none is left behind as a zombie.
-    words.fold(String::new(), |first, next| if first.is_empty() { next } else { first })
+    let mut words: Vec<String> = ranks.into_iter().map(|r| r.process.last_words()).collect();
+    guilty.filter(|&place| place < words.len()).map(|place| words.swap_remove(place)).unwrap_or_default()
 }
 
 /// Removes a step's folder, best effort: a file system that hangs or is full must not stop the report.

@@ -1,6 +1,7 @@
 //! What every renderer shows, arranged once: verdict, findings worst first, a table a probe, coverage, what comes next.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use rustc_hash::FxHashMap;
 
@@ -219,7 +220,7 @@ fn tables(j: &Judgement<'_>) -> Vec<Table> {
     let alone = j.record.header.nodes.len() == 1;
     let devices = devices(j);
     let who = |c: &Cell<'_>| match part(c, &devices) {
-        Some((_, part)) if alone => part,
+        Some((_, part)) if alone => part.to_string(),
         Some((_, part)) => format!("{} {part}", c.row.node),
         None => of_group(c.row.node, c.row.group),
     };
@@ -312,16 +313,31 @@ fn devices<'j>(j: &'j Judgement<'_>) -> HashSet<&'j str> {
     crate::judge::Facts::machines(j.record).flat_map(|(_, m)| m.infiniband.iter().map(|d| d.name.as_str())).collect()
 }
 
+/// A part of a node that was tested alone. Every cell is asked for it, and few are shown.
+enum Part<'r> {
+    Gpu(u32),
+    Rdma(&'r str),
+}
+
+impl fmt::Display for Part<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Gpu(number) => write!(f, "gpu{number}"),
+            Part::Rdma(device) => f.write_str(&clean(device)),
+        }
+    }
+}
+
 /// What a case of one GPU or one RDMA device of a node tests, and on which.
-fn part<'r>(c: &Cell<'r>, devices: &HashSet<&str>) -> Option<(&'r str, String)> {
+fn part<'r>(c: &Cell<'r>, devices: &HashSet<&str>) -> Option<(&'r str, Part<'r>)> {
     if !c.row.group.is_empty() {
         return None;
     }
     if let Some((test, gpu)) = c.row.gpu() {
-        return Some((test, format!("gpu{gpu}")));
+        return Some((test, Part::Gpu(gpu)));
     }
     let (test, device) = c.row.case.rsplit_once(' ').filter(|(_, device)| devices.contains(device))?;
-    Some((test, clean(device).into_owned()))
+    Some((test, Part::Rdma(device)))
 }
 
 /// A case, or a test and how many parts of a node did it: `bf16 8192 burst x8`.

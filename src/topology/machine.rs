@@ -346,14 +346,19 @@ impl Machine {
         self.gpus.iter().filter(|g| g.is_nvidia()).count()
     }
 
+    /// What the GPUs' driver told, where it answered to the end: one that broke off in the middle told of some GPUs only.
+    pub fn driver(&self) -> Option<&Nvidia> {
+        self.nvidia.as_ref().filter(|n| n.error.is_none())
+    }
+
     /// NVIDIA GPUs that this process may use; `None` where the driver could not be asked.
     pub fn gpus_granted(&self) -> Option<usize> {
-        self.nvidia.as_ref().filter(|n| n.error.is_none()).map(|n| n.gpus.len())
+        self.driver().map(|n| n.gpus.len())
     }
 
     /// GPUs of the PCI bus that NVML does not show, each with what it is to this process. Empty where NVML could not be asked.
     pub fn gpus_hidden(&self) -> Vec<(&PciGpu, Standing)> {
-        let Some(n) = self.nvidia.as_ref().filter(|n| n.error.is_none()) else { return Vec::new() };
+        let Some(n) = self.driver() else { return Vec::new() };
         let any_bound = n.seats.iter().any(|s| s.bound);
         let hidden = |g: &&PciGpu| g.is_nvidia() && !n.gpus.iter().any(|x| x.pci == g.pci);
         let standing = |g: &PciGpu| {

@@ -110,6 +110,19 @@ fn giving_up_in_good_order_keeps_the_message() {
 }
 
 #[test]
+fn the_last_words_are_those_of_the_rank_that_failed() {
+    let script = r#"read -r job
+        case "$job" in *'"rank":1,'*) echo GPU 1 hangs >&2; exit 1;; esac
+        echo the peer is gone >&2; read -r end; echo the channel is closed >&2"#;
+    let supervisor = Supervisor::new("/bin/sh".into(), vec!["-c".into(), script.into()], Arc::default());
+    let mut out = Vec::new();
+    let step = Step { ranks: 2, ..step(1) };
+    supervisor.run(&step, Duration::from_millis(1500), |_, outcome, _| out.push(outcome));
+    let (_, error) = failed(&out[0]).unwrap_or((FailKind::Junk, String::new()));
+    assert!(error.contains("rank 1 of step s gave up") && error.ends_with("its last words: GPU 1 hangs"), "{error}");
+}
+
+#[test]
 fn a_case_that_the_probe_forgot_is_told() {
     let (out, _) = run(&format!("{CASE_A} {DONE}"), None);
     assert!(matches!(out[1].1, Outcome::Waived { kind: WaiveKind::NotReached, .. }), "{out:?}");

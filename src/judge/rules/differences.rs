@@ -116,7 +116,6 @@ fn general(machines: &[&Machine]) -> Vec<Look> {
 
 /// What belongs to the driver, and what each model of GPU is.
 fn nvidia(machines: &[&Machine]) -> Vec<Look> {
-    let answered = |m: &&Machine| m.nvidia.as_ref().is_some_and(|n| n.error.is_none());
     type Part = fn(&Nvidia) -> Option<String>;
     let parts: [Part; 4] = [
         |n| n.driver.as_ref().map(|v| format!("driver {v}")),
@@ -131,12 +130,10 @@ fn nvidia(machines: &[&Machine]) -> Vec<Look> {
     ];
     // One who does not tell a part takes nothing from the comparison of the others: driver, CUDA and NVML come together, and are told
     // together.
-    let known: Vec<&Part> = parts
-        .iter()
-        .filter(|p| machines.iter().filter(|m| answered(m)).all(|m| m.nvidia.as_ref().is_some_and(|n| p(n).is_some())))
-        .collect();
+    let known: Vec<&Part> =
+        parts.iter().filter(|p| machines.iter().filter_map(|m| m.driver()).all(|n| p(n).is_some())).collect();
     let software = |m: &&Machine| {
-        let n = m.nvidia.as_ref().filter(|_| answered(m) && !known.is_empty())?;
+        let n = m.driver().filter(|_| !known.is_empty())?;
         Some(known.iter().filter_map(|p| p(n)).collect())
     };
     let mut out = vec![Look { what: "NVIDIA".to_owned(), values: machines.iter().map(software).collect() }];

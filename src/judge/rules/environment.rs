@@ -49,7 +49,7 @@ fn of_machine(m: &Machine, run: &RunPlan, measured: bool, add: &mut dyn FnMut(&s
     }
     // What the job's own variable hides is there, and nothing is said of it.
     let visible = m.environment.get("CUDA_VISIBLE_DEVICES");
-    if let (Some(n), Some(visible)) = (m.nvidia.as_ref().filter(|n| n.error.is_none()), visible) {
+    if let (Some(n), Some(visible)) = (m.driver(), visible) {
         let shown = n.shown(Some(visible)).len();
         let text = format!("CUDA_VISIBLE_DEVICES={} shows {shown} of {} GPUs", clean(visible), n.gpus.len());
         if shown < wanted_gpus && wanted_gpus <= n.gpus.len() {

@@ -15,7 +15,7 @@ use crate::cluster::{Child, Processes, Step};
 use crate::measure::{Bound, Check, Collective, Facts, FailKind, Measured, Outcome, WaiveKind, bus_factor};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::collective::{ALGBW, BANDWIDTH, BUSBW, HostCollective, LATENCY, START, slowest};
-use crate::probe::gpu::{Session, count, open};
+use crate::probe::gpu::{LEAST_BLOCKS, Session, count, open};
 use crate::probe::{ProbeError, step};
 use crate::sys::cuda::Arg;
 use crate::sys::nccl::{Comm, ID_BYTES, Nccl, NcclError, Span, show_version};
@@ -60,12 +60,10 @@ const GIB: u64 = 1 << 30;
 
 /// Longest wait for what peers must do, too.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// NcclState of the step's time for saying what went wrong.
+/// A part of the step's time for saying what went wrong.
 const SPARE: Duration = Duration::from_secs(2);
 /// From this size on bandwidth is what counts: smaller messages are held against no rate.
 const LARGE: u64 = 256 * MIB;
-/// What an interval of the median needs, with room for two that were disturbed.
-const LEAST_BLOCKS: u64 = 8;
 /// A test may take so many times its share of the step's time, and so many seconds in any case: its deadline leaves more, and a slow
 /// link is measured rather than left open.
 const OVER: f64 = 8.0;
@@ -551,9 +549,9 @@ impl Worker<'_> {
         }
         // Every rank runs as many: blocks enough for an interval, of one operation each where that is slow.
         let available = budget.as_secs_f64() * 0.7;
-        let total = ((available / once) as u64).clamp(LEAST_BLOCKS, 4000);
+        let total = ((available / once) as u64).clamp(LEAST_BLOCKS as u64, 4000);
         let block = (total / 40).max(1);
-        let blocks = (total / block).clamp(LEAST_BLOCKS, 200);
+        let blocks = (total / block).clamp(LEAST_BLOCKS as u64, 200);
         let buffers = ManuallyDrop::new(buffers);
         let mut told = self.blocks(test, &buffers, (blocks, block), patience(child));
         if let Ok(told) = &mut told {

@@ -8,7 +8,7 @@ use crate::id::ProbeName;
 use crate::measure::{Better, Check, Facts, Measured, Metric, Outcome, PeerCopy, stats};
 use crate::plan::CheckPlan;
 use crate::probe::gpu::monitor::HostLink;
-use crate::probe::gpu::{GpuArgs, GpuState, Place, Session, case, count, failed, gpu_step, run_all};
+use crate::probe::gpu::{GpuArgs, GpuState, LEAST_BLOCKS, Place, Session, case, count, failed, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cuda::{CudaError, Pinned};
 use crate::topology::{GpuSpec, Machine, PcieLink, SysRoot, host_path};
@@ -33,8 +33,6 @@ const USUAL: Metric = Metric {
 /// Bytes of a copy: a millisecond of the fastest link, beside which the microsecond of starting one in a queue is nothing.
 const SIZE: usize = 64 << 20;
 const BLOCK_S: f64 = 0.05;
-/// What an interval of the median needs, with room for two that were disturbed.
-const LEAST_BLOCKS: usize = 8;
 /// Page-locked memory of two copies, and its comparison.
 const HOST_MS: u64 = 300;
 /// A context on another GPU, for the matrix.

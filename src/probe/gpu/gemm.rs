@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::{Child, Step};
 use crate::measure::{Bits, Check, Measured, Metric, Outcome};
 use crate::plan::{CheckPlan, Tier};
-use crate::probe::gpu::{GpuArgs, GpuState, Session, case, gpu_step, open_own, run_all};
+use crate::probe::gpu::{GpuArgs, GpuState, LEAST_BLOCKS, Session, case, gpu_step, open_own, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cublaslt::{Lt, Product, Types};
 use crate::sys::cuda::{Arg, Memory};
@@ -45,8 +45,6 @@ const WORKSPACE: usize = 64 << 20;
 const SAMPLES: u32 = 512;
 /// A block: long beside the half microsecond that an event resolves.
 const BLOCK_S: f64 = 0.02;
-/// Blocks of a burst, and of a sustained load, of which the first half does not count.
-const LEAST_BLOCKS: usize = 8;
 /// What the GPU cools before a burst.
 const COOL: Duration = Duration::from_millis(200);
 /// Of a burst, the time in which it is measured.
@@ -194,6 +192,7 @@ fn measure(
             std::thread::sleep(COOL);
             session.blocks(LEAST_BLOCKS, BLOCK_S, BURST_S, work)?
         }
+        // The first half does not count.
         Length::Sustained => session.blocks(2 * LEAST_BLOCKS, BLOCK_S * 5.0, sustained_s, work)?,
     };
     if length == Length::Sustained {

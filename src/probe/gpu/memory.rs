@@ -4,7 +4,7 @@
 use crate::cluster::{Child, Step};
 use crate::measure::{Check, Measured, Metric};
 use crate::plan::{CheckPlan, Tier};
-use crate::probe::gpu::{GpuArgs, Session, gpu_step, run_all};
+use crate::probe::gpu::{GpuArgs, LEAST_BLOCKS, Session, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cuda::{Arg, Memory};
 use crate::topology::Machine;
@@ -12,8 +12,6 @@ use crate::topology::Machine;
 /// Bytes of an array: many times any last-level cache of a GPU.
 const ARRAY: usize = 1 << 30;
 const BLOCK_S: f64 = 0.02;
-/// What an interval of the median needs, with room for two that were disturbed.
-const LEAST_BLOCKS: usize = 8;
 /// Of what is free, this much is filled by the pattern test.
 const PATTERN_SHARE: f64 = 0.95;
 

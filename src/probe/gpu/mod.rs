@@ -30,6 +30,9 @@ pub use copy::Copy;
 pub(super) use gemm::{again_ms as gemm_again_ms, is_gemm, run as run_gemm, step as gemm_step};
 pub(super) use memory::{is_memory, run as run_memory, step as memory_step};
 
+/// What an interval of the median needs, with room for two that were disturbed.
+pub(super) const LEAST_BLOCKS: usize = 8;
+
 impl From<CudaError> for ProbeError {
     fn from(e: CudaError) -> Self {
         if e.is_of_hardware() { ProbeError::Gpu(e.to_string()) } else { ProbeError::Broken(e.to_string()) }
@@ -69,8 +72,7 @@ pub struct Place {
 /// GPUs that a step may use, in CUDA's order: those that programs of this job see, or, where the driver could not be asked, those on the
 /// PCI bus.
 pub fn gpus(machine: &Machine) -> Vec<Place> {
-    // A driver that broke off in the middle told of some of them.
-    if let Some(n) = machine.nvidia.as_ref().filter(|n| n.error.is_none() && !n.gpus.is_empty()) {
+    if let Some(n) = machine.driver().filter(|n| !n.gpus.is_empty()) {
         let shown = n.shown(machine.environment.get("CUDA_VISIBLE_DEVICES").map(String::as_str));
         // A list that names none is an error that every GPU then tells.
         let shown = if shown.is_empty() { n.gpus.iter().collect() } else { shown };
