@@ -23,6 +23,8 @@ fn big() -> Record {
         plan::resolve(Default::default(), Default::default(), &probe::names(), 7).unwrap_or_else(|e| panic!("{e}"));
     let nodes: Vec<NodeName> = (0..NODES).map(|i| NodeName(format!("node{i:05}"))).collect();
     let header = Header {
+        kernel_names: Default::default(),
+        job: None,
         launcher: None,
         leaves: Vec::new(),
         schema: SCHEMA,

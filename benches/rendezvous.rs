@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use gonogo::cluster::message::{Down, Join, PROTOCOL, Up};
 use gonogo::cluster::secure::MAX_MESSAGE;
-use gonogo::cluster::{Coordinator, Hub, Meeting, Processes, Step, Token, join};
+use gonogo::cluster::{Coordinator, Expected, Hub, Meeting, Processes, Step, Token, join};
 use gonogo::id::ProbeName;
 use gonogo::measure::{Measured, Outcome};
 
@@ -19,7 +19,7 @@ fn main() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
-    let Ok(token) = Token::of("a token of the benchmark", "benchmark") else { return };
+    let Ok(token) = Token::of("0f1e5a3c9b7d2846e1c0a9f83b6d5247", "benchmark") else { return };
     match std::env::var("GONOGO_BENCH_PORT").ok().and_then(|p| p.parse().ok()) {
         Some(port) => agents(port, size, &token),
         None => coordinate(size, token),
@@ -34,6 +34,7 @@ fn who(rank: u32, size: u32) -> Join {
         rank,
         size,
         local_size: 1,
+        name: None,
         host: format!("node{rank:05}"),
         boot: format!("boot{rank}"),
         plan: "same".into(),
@@ -48,7 +49,7 @@ fn resident() -> u64 {
 }
 
 fn coordinate(size: u32, token: Token) {
-    let hub = match Hub::open(0, token) {
+    let hub = match Hub::open(None, 0, token) {
         Ok(hub) => hub,
         Err(e) => return eprintln!("cannot listen: {e}"),
     };
@@ -66,7 +67,7 @@ fn coordinate(size: u32, token: Token) {
     };
     let start = Instant::now();
     let interrupt = Arc::new(AtomicBool::new(false));
-    let mut c = Coordinator::gather(hub, &who(0, size), &[], PATIENCE, interrupt, |_, _| {});
+    let mut c = Coordinator::gather(hub, &who(0, size), &Expected::default(), PATIENCE, interrupt, |_, _| {});
     let joined = start.elapsed();
     let step = Step {
         name: "exchange and barrier".into(),
@@ -94,14 +95,14 @@ fn coordinate(size: u32, token: Token) {
     println!("exchange of 32 B an agent, then a barrier   {:.3} s", exchanged.as_secs_f64());
     println!("together     {:.3} s", (joined + exchanged).as_secs_f64());
     println!("memory       {memory} KiB, {:.1} KiB an agent", memory as f64 / f64::from(size));
-    c.dismiss();
+    c.dismiss(0);
     let _ = agents.kill();
     let _ = agents.wait();
 }
 
 fn agents(port: u16, size: u32, token: &Token) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-    let meeting = Meeting::At { host: "127.0.0.1".into(), port };
+    let meeting = Meeting::At { host: "127.0.0.1".into(), port, spares: 0 };
     runtime.block_on(async {
         let mut tasks = Vec::new();
         for rank in 0..size {
@@ -146,7 +147,7 @@ async fn agent(meeting: &Meeting, token: &Token, who: Join) -> Option<String> {
                     say.push(Up::Ended { task, failure: None });
                 }
             }
-            Ok(Down::Bye) => return None,
+            Ok(Down::Bye { .. }) => return None,
             _ => {}
         }
         for up in say {

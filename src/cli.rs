@@ -161,6 +161,9 @@ pub struct Check {
     /// Also write the report here; its kind by the extension: txt json xml (JUnit) md html prom csv (repeat).
     #[arg(long = "report", value_name = "FILE")]
     pub reports: Vec<PathBuf>,
+    /// Sign the record with this secret key (`gonogo gate --new-key`), for `gonogo gate --trust`.
+    #[arg(long, value_name = "KEY")]
+    pub sign: Option<PathBuf>,
     /// Print what would be done, and how long each step would take.
     #[arg(long)]
     pub dry_run: bool,
@@ -195,6 +198,10 @@ pub struct Check {
     /// Where rank 0 listens: HOST:PORT, or file:PATH in a shared folder.
     #[arg(long, value_name = "WHERE", help_heading = "Cluster")]
     pub rendezvous: Option<String>,
+    /// The interface, or the address, at which rank 0 and the probes open their ports; else rank 0 listens at all, and the probes at
+    /// the address from which this node reaches it.
+    #[arg(long, value_name = "INTERFACE", help_heading = "Cluster")]
+    pub bind: Option<String>,
     /// The token that every node knows, in a file with mode 0600; else GONOGO_TOKEN.
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub token_file: Option<PathBuf>,
@@ -274,6 +281,9 @@ pub struct Judge {
 pub struct Report {
     /// A record, or the folder that holds it.
     pub record: PathBuf,
+    /// End with the verdict's code, as `gonogo judge` does, and not with 0 once it is shown.
+    #[arg(long)]
+    pub exit_code: bool,
     #[command(flatten)]
     pub shown: Shown,
 }
@@ -334,6 +344,12 @@ pub struct Gate {
     /// Digest of the image that the command will run in; goes into a ticket and is held against one.
     #[arg(long, value_name = "DIGEST")]
     pub image: Option<String>,
+    /// Hold where the ticket names no image.
+    #[arg(long, requires = "require_ticket")]
+    pub require_image: bool,
+    /// Take the verdict of another Slurm job than this, or of this one before it was requeued.
+    #[arg(long)]
+    pub any_job: bool,
     /// On GO, write a signed ticket here.
     #[arg(long, value_name = "FILE", requires = "key")]
     pub ticket: Option<PathBuf>,
@@ -346,13 +362,13 @@ pub struct Gate {
     /// Open the gate by this ticket instead of a record.
     #[arg(long, value_name = "FILE", requires = "trust", conflicts_with = "record")]
     pub require_ticket: Option<PathBuf>,
-    /// Public key that the ticket must be signed by.
+    /// Public key that the record (`check --sign`) or the ticket must be signed by.
     #[arg(long, value_name = "FILE.pub")]
     pub trust: Option<PathBuf>,
     /// Make a key pair FILE and FILE.pub, and end.
     #[arg(long, value_name = "FILE")]
     pub new_key: Option<PathBuf>,
-    /// The command; {exclude}, {nodelist} and {count} (of nodes) in it are filled in.
+    /// The command; {nodelist}, {count} (of its nodes), {hostfile} (a file of them) and {exclude} in it are filled in.
     #[arg(last = true)]
     pub command: Vec<String>,
 }

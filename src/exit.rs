@@ -30,6 +30,19 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// Of the number that another process of the run was told.
+    pub const fn of(code: u8) -> Exit {
+        match code {
+            0 => Exit::Go,
+            1 => Exit::NoGo,
+            2 => Exit::Hold,
+            3 => Exit::Usage,
+            _ => Exit::Internal,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit.code())

@@ -1,7 +1,11 @@
 //! Slurm's hostlist expressions, `node[001-004,007],login1`, both ways.
 
+use std::collections::BTreeMap;
+
 /// Most names that one expression may stand for.
 const MAX_HOSTS: usize = 100_000;
+/// Most digits of a number in a bracket, with its zeros.
+const MAX_DIGITS: usize = 18;
 
 /// Why an expression is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -12,9 +16,21 @@ pub enum HostlistError {
     TooMany(String),
 }
 
-/// A host's name without its domain.
+/// Longest name of a host (POSIX), and so of what an expression stands for.
+pub const MAX_NAME: usize = 255;
+
+/// A host's name without its domain; an address is whole.
 pub fn short(name: &str) -> &str {
+    if name.parse::<std::net::IpAddr>().is_ok() {
+        return name;
+    }
     name.split('.').next().unwrap_or("")
+}
+
+/// Whether a text can be the name of a host, or its address: what goes to a scheduler or into a command is nothing else.
+pub fn is_host(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
+    !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('-') && name.bytes().all(allowed)
 }
 
 /// Expands an expression, in its order.
@@ -31,10 +47,13 @@ pub fn expand(text: &str) -> Result<Vec<String>, HostlistError> {
             if names.len().saturating_mul(numbers.len()).saturating_add(out.len()) > MAX_HOSTS {
                 return Err(HostlistError::TooMany(shown()));
             }
+            if head.len() > MAX_NAME || names.iter().any(|n| n.len() > MAX_NAME) {
+                return Err(bad());
+            }
             names = names.iter().flat_map(|n| numbers.iter().map(move |x| format!("{n}{head}{x}"))).collect();
             rest = tail;
         }
-        if item.is_empty() || rest.contains(']') {
+        if item.is_empty() || rest.contains(']') || names.iter().any(|n| n.len() + rest.len() > MAX_NAME) {
             return Err(bad());
         }
         out.extend(names.into_iter().map(|n| n + rest));
@@ -66,8 +85,11 @@ fn numbers(ranges: &str) -> Option<Vec<String>> {
     let mut out = Vec::new();
     for range in ranges.split(',') {
         let (a, b) = range.split_once('-').unwrap_or((range, range));
+        // A width is padded to: no more of it than a number has.
         let digits = |t: &str| {
-            (!t.is_empty() && t.bytes().all(|c| c.is_ascii_digit())).then(|| t.parse::<usize>().ok()).flatten()
+            (!t.is_empty() && t.len() <= MAX_DIGITS && t.bytes().all(|c| c.is_ascii_digit()))
+                .then(|| t.parse::<usize>().ok())
+                .flatten()
         };
         let (from, to) = (digits(a)?, digits(b)?);
         if to < from || to - from >= MAX_HOSTS || out.len() > MAX_HOSTS {
@@ -78,42 +100,50 @@ fn numbers(ranges: &str) -> Option<Vec<String>> {
     Some(out)
 }
 
-/// Compresses names to an expression: names that differ in their last number only share a bracket. Sorted.
+/// Compresses names to an expression, as Slurm prints it: names that differ in the number at their end share a bracket. Sorted. What
+/// follows a number, such as a domain, Slurm takes for no list: such names stand by themselves.
 pub fn compress(names: &[String]) -> String {
-    let mut groups: std::collections::BTreeMap<(String, usize, String), Vec<usize>> = Default::default();
-    let mut plain = Vec::new();
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for name in names {
-        let end = name.rfind(|c: char| c.is_ascii_digit()).map(|i| i + 1);
-        let start = end.map(|e| {
-            name[..e]
-                .rfind(|c: char| !c.is_ascii_digit())
-                .map_or(0, |i| i + name[i..].chars().next().map_or(1, char::len_utf8))
-        });
-        match start.zip(end).and_then(|(s, e)| Some((s, e, name.get(s..e)?.parse::<usize>().ok()?))) {
-            Some((s, e, n)) => groups.entry((name[..s].to_owned(), e - s, name[e..].to_owned())).or_default().push(n),
-            None => plain.push(name.clone()),
-        }
+        let head = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        // What is too long for a number is a name.
+        let head = if name.len() - head.len() > MAX_DIGITS { name } else { head };
+        groups.entry(head).or_default().push(&name[head.len()..]);
     }
-    plain.sort();
-    let mut out: Vec<String> = plain;
-    for ((head, width, tail), mut numbers) in groups {
-        numbers.sort_unstable();
-        numbers.dedup();
-        let mut ranges: Vec<(usize, usize)> = Vec::new();
-        for n in numbers {
-            match ranges.last_mut() {
-                Some((_, last)) if *last + 1 == n => *last = n,
-                _ => ranges.push((n, n)),
-            }
+    let mut out = Vec::new();
+    for (head, mut tails) in groups {
+        tails.sort_unstable();
+        tails.dedup();
+        if tails[0].is_empty() {
+            out.push(head.to_owned());
+            tails.remove(0);
         }
-        let text: Vec<String> = ranges
-            .iter()
-            .map(|(a, b)| if a == b { format!("{a:0width$}") } else { format!("{a:0width$}-{b:0width$}") })
-            .collect();
-        let single = ranges.len() == 1 && ranges[0].0 == ranges[0].1;
-        out.push(if single { format!("{head}{}{tail}", text[0]) } else { format!("{head}[{}]{tail}", text.join(",")) });
+        let ranges = ranges(&tails);
+        match &ranges[..] {
+            [] => {}
+            [one] if tails.len() == 1 => out.push(format!("{head}{one}")),
+            _ => out.push(format!("{head}[{}]", ranges.join(","))),
+        }
     }
     out.join(",")
+}
+
+/// `1 2 3 007 008` -> `1-3 007-008`: the shortest first; a range goes on from 9 to 10 where no zeros stand in front.
+fn ranges(tails: &[&str]) -> Vec<String> {
+    let mut numbers: Vec<(usize, usize)> = tails.iter().filter_map(|t| Some((t.len(), t.parse().ok()?))).collect();
+    numbers.sort_unstable();
+    /// From, to, and the width of both texts.
+    struct Run(usize, usize, usize, usize);
+    let mut runs: Vec<Run> = Vec::new();
+    for (width, n) in numbers {
+        let grows = |last: usize, w: usize| w + 1 == width && last.to_string().len() == w;
+        match runs.last_mut() {
+            Some(Run(_, last, _, w)) if *last + 1 == n && (*w == width || grows(*last, *w)) => (*last, *w) = (n, width),
+            _ => runs.push(Run(n, n, width, width)),
+        }
+    }
+    let text = |Run(a, b, w, _)| if a == b { format!("{a:0w$}") } else { format!("{a:0w$}-{b:0w$}") };
+    runs.into_iter().map(text).collect()
 }
 
 #[cfg(test)]
@@ -133,10 +163,44 @@ mod tests {
     }
 
     #[test]
+    fn widths_are_bounded() {
+        let wide = format!("n[{}1-2]", "0".repeat(70_000));
+        assert!(matches!(expand(&wide), Err(HostlistError::Malformed(_))));
+        assert!(expand(&format!("{}[1-9]", "n".repeat(300))).is_err());
+        let names = ["n1".to_owned(), format!("n{}", "1".repeat(70_000))];
+        assert!(compress(&names) == names.join(","));
+    }
+
+    #[test]
+    fn only_host_names_are_host_names() {
+        for good in ["n1", "node-3.cluster.local", "10.0.0.1", "fd00::1", "a_b"] {
+            assert!(is_host(good), "{good}");
+        }
+        let long = "n".repeat(256);
+        for bad in ["", "-n1", "a b", "a,b", "a\nb", "$(x)", "a;b", "{nodelist}", "n[1-2]", "n#2", "ü", long.as_str()]
+        {
+            assert!(!is_host(bad), "{bad}");
+        }
+    }
+
+    #[test]
     fn names_compress() {
         let names: Vec<String> = ["n3", "n1", "n2", "login", "n007", "n008"].map(str::to_owned).to_vec();
-        assert_eq!(compress(&names), "login,n[1-3],n[007-008]");
-        assert_eq!(compress(&["solo9".to_owned()]), "solo9");
+        assert_eq!(compress(&names), "login,n[1-3,007-008]");
+        // As `scontrol show hostlistsorted` of Slurm 22.05 prints them; it expands no bracket with something behind it.
+        for (names, printed) in [
+            ("solo9", "solo9"),
+            ("b9x,b10x,b11x", "b10x,b11x,b9x"),
+            ("node1.c,node2.c", "node1.c,node2.c"),
+            ("r1n1,r1n2,r2n1", "r1n[1-2],r2n1"),
+            ("a01,a02,a09,a10,a11,a100", "a[01-02,09-11,100]"),
+            ("n9,n10,n99,n100,z,b1,b2", "b[1-2],n[9-10,99-100],z"),
+            ("n8,n9,n099,n100,n101", "n[8-9,099-101]"),
+            ("12,13", "[12-13]"),
+        ] {
+            let list: Vec<String> = names.split(',').map(str::to_owned).collect();
+            assert_eq!(compress(&list), printed);
+        }
     }
 
     proptest::proptest! {

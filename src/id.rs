@@ -8,7 +8,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A node's name as its own kernel gives it.
+/// A node's name: the scheduler's where one placed the run, else its own kernel's. Names from two places are compared by a roster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct NodeName(pub String);
 

@@ -9,8 +9,10 @@
 
 // Words that every stage uses.
 pub mod exit;
+pub mod files;
 pub mod hostlist;
 pub mod id;
+pub mod roster;
 pub mod unit;
 // The machine's own library calls.
 pub mod sys;

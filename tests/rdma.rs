@@ -20,7 +20,7 @@ fn check_as(user: &str, only: &str, lab: &[&str], before: &str) -> Result<(i32, 
     // The folder with all of the build would be slow to share.
     std::fs::copy(env!("CARGO_BIN_EXE_gonogo"), dir.path().join("gonogo"))?;
     let script = format!(
-        "cd {work}; echo 'nobody:x:65534:65534::/tmp:/bin/sh' >>/etc/passwd; chmod 777 .; {before}\nexport GONOGO_TOKEN=0123456789abcdef0123456789abcdef\n\
+        "cd {work}; echo 'nobody:x:65534:65534::/tmp:/bin/sh' >>/etc/passwd; chmod 777 .; {before}\nexport GONOGO_TOKEN=0f1e5a3c9b7d2846e1c0a9f83b6d5247\n\
          su {user} -p -s /bin/sh -c \"./gonogo check --quiet --format json --rank $LAB_RANK --nodes 2 --rendezvous ${{LAB_PEERS%%,*}}:17917 \
          --join-timeout 60s --only {only} --out rec$LAB_RANK\" >out$LAB_RANK 2>err$LAB_RANK; echo $? >code$LAB_RANK"
     );

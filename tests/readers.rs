@@ -38,7 +38,7 @@ fn records(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn report(record: &Path, file: &Path) -> Result<Output> {
-    Ok(Command::new(GONOGO).arg("report").arg(record).arg("--report").arg(file).output()?)
+    Ok(Command::new(GONOGO).args(["report", "--exit-code"]).arg(record).arg("--report").arg(file).output()?)
 }
 
 #[test]

@@ -26,6 +26,10 @@ pub trait Fleet {
     fn strangers(&self) -> Vec<(String, u64)> {
         Vec::new()
     }
+    /// Names that were given by who held the token and is not of this run.
+    fn outsiders(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Takes note of what happened between steps.
     fn listen(&mut self) {}
 }
@@ -79,6 +83,10 @@ impl Fleet for Coordinator {
 
     fn strangers(&self) -> Vec<(String, u64)> {
         Coordinator::strangers(self).into_iter().map(|(a, n)| (a.to_canonical().to_string(), n)).collect()
+    }
+
+    fn outsiders(&self) -> Vec<String> {
+        Coordinator::outsiders(self).to_vec()
     }
 
     fn listen(&mut self) {

@@ -131,8 +131,11 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         }
         self.plan_steps(vec![step.clone()]);
         let troubles = self.fleet.troubles();
-        let strangers = self.fleet.strangers();
-        for (i, node) in self.record.header.nodes.clone().into_iter().enumerate() {
+        // Who asked to join is told with those who did; who called, when nobody calls any more.
+        let outsiders = Some(self.fleet.outsiders()).filter(|o| name == JOIN && !o.is_empty());
+        let strangers = Some(self.fleet.strangers()).filter(|s| name == STAY && !s.is_empty());
+        let mut facts = outsiders.map(Facts::Outsiders).or(strangers.map(Facts::Strangers));
+        for node in self.record.header.nodes.clone() {
             let new = |t: &&crate::cluster::Trouble| {
                 t.node == node && !known.iter().any(|(n, e)| *n == t.node && *e == t.error)
             };
@@ -141,11 +144,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
                 None if known.iter().any(|(n, _)| *n == node) && name == STAY => {
                     Outcome::waived(WaiveKind::Absent, "it was not part of the run")
                 }
-                None => {
-                    let facts =
-                        (i == 0 && name == STAY && !strangers.is_empty()).then(|| Facts::Strangers(strangers.clone()));
-                    Outcome::Measured(Measured { facts, ..Measured::default() })
-                }
+                None => Outcome::Measured(Measured { facts: facts.take(), ..Measured::default() }),
             };
             self.write(line(&step, GroupOutcome { node, case: name.to_owned(), outcome, load: None, blame: None }));
         }

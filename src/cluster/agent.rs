@@ -12,16 +12,18 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::cluster::Meeting;
 use crate::cluster::hub::{BEAT, SILENCE};
-use crate::cluster::message::{Down, Join, Up, reachable};
+use crate::cluster::message::{Down, Failure, Join, Up, reachable};
 use crate::cluster::secure::{self, ChannelError, MAX_MESSAGE, Receiver, Sender, Token};
-use crate::cluster::worker::{Channel, Remote, Supervisor};
+use crate::cluster::worker::{Channel, Interrupt, Remote, Supervisor};
+use crate::cluster::{Meeting, Permit};
+use crate::files;
 use crate::id::{NodeName, clean};
+use crate::measure::FailKind;
 
 /// The coordinator beats every second; after so long without it has died, or the network has.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// So many handshakes refused in a row are no accident.
+/// So many refusals in a row are no accident: they are told, and the calls go on.
 const REFUSALS: u32 = 3;
 
 /// Why an agent is not, or no longer, part of the run.
@@ -43,6 +45,9 @@ pub enum AgentError {
     Start(std::io::Error),
 }
 
+/// The two halves of a channel to the coordinator.
+type Halves = (Sender, Receiver);
+
 /// Calls until somebody with the token answers and welcomes, or `deadline`.
 pub async fn join(
     meeting: &Meeting,
@@ -50,25 +55,77 @@ pub async fn join(
     who: &Join,
     patience: Duration,
 ) -> Result<(Sender, Receiver, NodeName, (SocketAddr, IpAddr)), AgentError> {
+    let first = Up::Join(Box::new(who.clone()));
+    call_until(meeting, patience, || attempt(meeting, token, &first)).await.map(|(halves, answer, at)| {
+        let node = if let Down::Welcome { node } = answer { node } else { NodeName(who.host.clone()) };
+        (halves.0, halves.1, node, at)
+    })
+}
+
+/// Waits for the verdict of the run, as its tasks that are no agents do: the code to end with.
+pub fn wait_for_verdict(
+    meeting: &Meeting,
+    token: &Token,
+    job: &str,
+    patience: Duration,
+    interrupt: &Interrupt,
+) -> Result<u8, AgentError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Start)?;
+    let first = Up::Wait { job: job.to_owned() };
+    let verdict = async {
+        let ((_sender, mut receiver), mut said, (address, _)) =
+            call_until(meeting, patience, || attempt(meeting, token, &first)).await?;
+        loop {
+            match said {
+                Down::Bye { exit } => return Ok(exit),
+                Down::Refused { why } => return Err(AgentError::Refused(clean(&why).into_owned())),
+                _ => {}
+            }
+            let lost = |why: String| AgentError::Lost { address, why };
+            let message = receiver.receive(MAX_MESSAGE, PATIENCE).await.map_err(|e| lost(e.to_string()))?;
+            said = serde_json::from_slice(&message).map_err(|e| lost(e.to_string()))?;
+        }
+    };
+    let interrupted = async {
+        while !interrupt.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    runtime.block_on(async {
+        tokio::select! { out = verdict => out, () = interrupted => Err(AgentError::Interrupted) }
+    })
+}
+
+type Answered = (Halves, Down, (SocketAddr, IpAddr));
+
+/// Calls until an attempt is answered. Where we meet may be stale, and who answers there somebody else: only the deadline, or a refusal
+/// by the run itself, is an end.
+async fn call_until<F>(
+    meeting: &Meeting,
+    patience: Duration,
+    mut attempt: impl FnMut() -> F,
+) -> Result<Answered, AgentError>
+where
+    F: Future<Output = Result<Answered, Attempt>>,
+{
     let started = Instant::now();
     let (mut refused, mut pause) = (0, Duration::from_millis(20));
     loop {
-        let attempt = tokio::time::timeout(secure::HANDSHAKE * 2, attempt(meeting, token, who)).await;
-        let last = match attempt {
-            Ok(Ok(welcome)) => return Ok(welcome),
+        let last = match tokio::time::timeout(secure::HANDSHAKE * 2, attempt()).await {
+            Ok(Ok(answered)) => return Ok(answered),
             Ok(Err(Attempt::Refused(why))) => return Err(AgentError::Refused(why)),
-            Ok(Err(Attempt::Token(address))) => {
-                refused += 1;
-                if refused == REFUSALS {
-                    return Err(AgentError::OtherToken(address));
-                }
-                "the handshake was refused".to_owned()
-            }
-            Ok(Err(Attempt::Unreachable(why))) => why,
-            Err(_) => "no answer".to_owned(),
+            Ok(Err(Attempt::NotHere(why))) => AgentError::Refused(why),
+            Ok(Err(Attempt::Token(address))) => AgentError::OtherToken(address),
+            Ok(Err(Attempt::Unreachable(last))) => unreachable(meeting, patience, last),
+            Err(_) => unreachable(meeting, patience, "no answer".to_owned()),
         };
+        refused = if matches!(last, AgentError::Unreachable { .. }) { 0 } else { refused + 1 };
+        if refused == REFUSALS {
+            let left = patience.saturating_sub(started.elapsed());
+            eprintln!("gonogo: {last}; calling on for {} s", left.as_secs());
+        }
         if started.elapsed() >= patience {
-            return Err(AgentError::Unreachable { meeting: meeting.to_string(), waited: patience, last });
+            return Err(last);
         }
         // Thousands wait for one: they must not call in step.
         tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
@@ -76,25 +133,30 @@ pub async fn join(
     }
 }
 
+fn unreachable(meeting: &Meeting, waited: Duration, last: String) -> AgentError {
+    AgentError::Unreachable { meeting: meeting.to_string(), waited, last }
+}
+
 enum Attempt {
     Unreachable(String),
     Token(String),
+    /// Another run answers here.
+    NotHere(String),
     Refused(String),
 }
 
-async fn attempt(
-    meeting: &Meeting,
-    token: &Token,
-    who: &Join,
-) -> Result<(Sender, Receiver, NodeName, (SocketAddr, IpAddr)), Attempt> {
+/// One call at every place where rank 0 may be. Only who holds the token is an answer.
+async fn attempt(meeting: &Meeting, token: &Token, first: &Up) -> Result<Answered, Attempt> {
     let unreachable = |what: String| Attempt::Unreachable(what);
     let places = match meeting {
-        Meeting::At { host, port } => vec![(host.clone(), *port)],
+        Meeting::At { host, port, spares } => (*port..=port + spares).map(|p| (host.clone(), p)).collect(),
         Meeting::File(path) => {
             read_meeting(path).ok_or_else(|| unreachable(format!("{} is not there yet", path.display())))?
         }
     };
     let mut last = "no address".to_owned();
+    // Somebody else at one of the places says nothing of the others.
+    let mut elsewhere = None;
     for (host, port) in places {
         let addresses = match lookup_host((host.as_str(), port)).await {
             Ok(addresses) => addresses,
@@ -119,21 +181,25 @@ async fn attempt(
             let (mut sender, mut receiver) = match secure::call(stream, token).await {
                 Ok(halves) => halves,
                 Err(ChannelError::Stranger | ChannelError::Closed | ChannelError::Junk(_)) => {
-                    return Err(Attempt::Token(address.to_string()));
+                    elsewhere = Some(Attempt::Token(address.to_string()));
+                    continue;
                 }
                 Err(e) => {
                     last = format!("{address}: {e}");
                     continue;
                 }
             };
-            let join = serde_json::to_vec(&Up::Join(Box::new(who.clone()))).unwrap_or_default();
+            let join = serde_json::to_vec(first).unwrap_or_default();
             let answer = async {
                 sender.send(&join, SILENCE).await?;
+                if matches!(first, Up::Wait { .. }) {
+                    return Ok::<Down, ChannelError>(Down::Alive);
+                }
                 loop {
                     let message = receiver.receive(MAX_MESSAGE, PATIENCE).await?;
                     match serde_json::from_slice(&message) {
                         Ok(Down::Alive) => {}
-                        Ok(other) => return Ok::<Down, ChannelError>(other),
+                        Ok(other) => return Ok(other),
                         Err(e) => return Err(ChannelError::Junk(e.to_string())),
                     }
                 }
@@ -141,14 +207,17 @@ async fn attempt(
             // A kernel socket maps IPv4 into IPv6 where both are served by one.
             let own = reachable(own.to_canonical());
             match answer.await {
-                Ok(Down::Welcome { node }) => return Ok((sender, receiver, node, (address, own))),
+                Ok(welcome @ (Down::Welcome { .. } | Down::Alive)) => {
+                    return Ok(((sender, receiver), welcome, (address, own)));
+                }
                 Ok(Down::Refused { why }) => return Err(Attempt::Refused(clean(&why).into_owned())),
-                Ok(_) => return Err(unreachable(format!("{address}: an answer out of turn"))),
+                Ok(Down::NotHere { why }) => elsewhere = Some(Attempt::NotHere(clean(&why).into_owned())),
+                Ok(_) => last = format!("{address}: an answer out of turn"),
                 Err(e) => last = format!("{address}: {e}"),
             }
         }
     }
-    Err(Attempt::Unreachable(last))
+    Err(elsewhere.unwrap_or(Attempt::Unreachable(last)))
 }
 
 /// Rank 0's side of a rendezvous by file: `HOST PORT` lines, the best first, whole or not at all.
@@ -157,13 +226,18 @@ pub fn write_meeting(path: &Path, host: &str, port: u16) -> std::io::Result<()> 
     for ip in if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|i| i.ip()).filter(|ip| !ip.is_loopback()) {
         text.push_str(&format!("{ip} {port}\n"));
     }
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&temporary, text)?;
-    std::fs::rename(&temporary, path)
+    files::replace(path, text.as_bytes())
+}
+
+/// Takes the file away once nobody needs it, or nobody will: only one that leads to this port of rank 0.
+pub fn remove_meeting(path: &Path, port: u16) {
+    if read_meeting(path).is_some_and(|places| places.iter().all(|(_, p)| *p == port)) {
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 fn read_meeting(path: &Path) -> Option<Vec<(String, u16)>> {
-    let text = std::fs::read_to_string(path).ok().filter(|t| t.len() < 8192)?;
+    let text = files::read_text(path, 8192).ok()?;
     let places: Vec<_> = text
         .lines()
         .take(32)
@@ -208,8 +282,8 @@ impl Agent {
         Ok(Agent { node, coordinator, address, inbox, outbox })
     }
 
-    /// Runs what the coordinator says until its Bye.
-    pub fn serve(&self, supervisor: &Arc<Supervisor>) -> Result<(), AgentError> {
+    /// Runs what the coordinator says, as far as this node's own plan allows it, until all is done; returns the code to end with.
+    pub fn serve(&self, supervisor: &Arc<Supervisor>, permit: &Permit) -> Result<u8, AgentError> {
         let mut running: HashMap<u64, Remote> = HashMap::new();
         let mut threads = Vec::new();
         let result = loop {
@@ -218,6 +292,12 @@ impl Agent {
             }
             match self.inbox.recv_timeout(Duration::from_millis(100)) {
                 Ok(Ok(Down::Run { task, step, seat, at_most_ms })) => {
+                    if let Err(why) = permit.check(&step, &seat) {
+                        let failure =
+                            Some(Failure { kind: FailKind::Error, error: format!("it refused the step: {why}") });
+                        let _ = self.outbox.send(Up::Ended { task, failure });
+                        continue;
+                    }
                     let channel = Channel::new();
                     running.insert(task, channel.remote());
                     let (outbox, supervisor, address) = (self.outbox.clone(), Arc::clone(supervisor), self.address);
@@ -256,8 +336,10 @@ impl Agent {
                         remote.stop();
                     }
                 }
-                Ok(Ok(Down::Bye)) => break Ok(()),
-                Ok(Ok(Down::Refused { why })) => break Err(AgentError::Refused(clean(&why).into_owned())),
+                Ok(Ok(Down::Bye { exit })) => break Ok(exit),
+                Ok(Ok(Down::Refused { why } | Down::NotHere { why })) => {
+                    break Err(AgentError::Refused(clean(&why).into_owned()));
+                }
                 Ok(Ok(Down::Alive | Down::Welcome { .. })) => {}
                 Ok(Err(why)) => break Err(AgentError::Lost { address: self.coordinator, why }),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::cluster::wire::{MAX_LINE, ToChild, ToParent};
-use crate::cluster::{Processes, Step};
+use crate::cluster::{Processes, Step, StepKey};
 use crate::id::{NodeName, clean};
 use crate::measure::{Interfaces, Outcome};
 
@@ -39,6 +39,8 @@ pub struct Child {
     pub address: IpAddr,
     /// The group's nodes by place; empty for a step on one node.
     pub members: Vec<NodeName>,
+    /// What the group's processes prove themselves to each other with.
+    pub key: StepKey,
     /// What the ranks of one node are called, where the probe knows better than by number.
     names: Vec<String>,
     told: Vec<String>,
@@ -62,7 +64,7 @@ impl Child {
         output: Box<dyn Write + Send>,
     ) -> Result<Self, ChildError> {
         match receive(&mut *input)? {
-            ToChild::Job { step, rank, ranks, address, members } => {
+            ToChild::Job { step, rank, ranks, address, members, key } => {
                 let (names, told, started, retired) = (Vec::new(), Vec::new(), Instant::now(), false);
                 Ok(Child {
                     step: *step,
@@ -70,6 +72,7 @@ impl Child {
                     ranks,
                     address,
                     members,
+                    key,
                     names,
                     told,
                     started,

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::hub::{Event, Hub, Peer};
 use crate::cluster::message::{Down, Failure, Join, PROTOCOL, Seat, Up};
-use crate::cluster::{Interrupt, Step};
-use crate::hostlist;
+use crate::cluster::{Interrupt, Step, StepKey};
 use crate::id::{NodeName, clean};
 use crate::measure::{FailKind, Load, Outcome, WaiveKind};
+use crate::roster::Roster;
 
 /// How long others are waited for.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,8 @@ struct Patience {
 }
 
 const PATIENCE: Patience = Patience { grace: Duration::from_secs(5), echo: Duration::from_millis(400) };
+/// Outsiders that are remembered.
+const MAX_OUTSIDERS: usize = 64;
 /// Most blobs of an exchange together.
 const MAX_EXCHANGE: usize = 48 << 20;
 
@@ -32,11 +34,31 @@ const MAX_EXCHANGE: usize = 48 << 20;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Member {
     pub node: NodeName,
+    /// What its own kernel calls it.
+    pub host: String,
     pub rank: u32,
     /// Members with one boot id share a machine.
     pub boot: String,
     peer: Peer,
     alive: bool,
+}
+
+/// The nodes that should come, as the launcher names them; none where it names nobody.
+#[derive(Debug, Clone, Default)]
+pub struct Expected {
+    pub hosts: Vec<NodeName>,
+    /// Rank r is the task of `hosts[r]`, and of no other.
+    pub bound: bool,
+}
+
+/// Why an agent is not let in.
+enum Refuse {
+    /// It belongs to another run, which may call here by a stale address: it may call again.
+    OtherRun(String),
+    /// It is nobody of this run, whatever it says of itself: no node is to blame.
+    Outsider(String),
+    /// A node of this run is wrong.
+    Node(FailKind, String),
 }
 
 /// What is wrong with a node as the coordinator sees it.
@@ -61,9 +83,14 @@ pub struct GroupOutcome {
 
 pub struct Coordinator {
     hub: Hub,
+    job: String,
     members: Vec<Member>,
     by_peer: HashMap<Peer, usize>,
+    /// Tasks that are no agents.
+    waiting: Vec<Peer>,
     troubles: Vec<Trouble>,
+    /// Who held the token and asked for a place that is not theirs.
+    outsiders: Vec<String>,
     interrupt: Interrupt,
     patience: Patience,
     next_task: u64,
@@ -83,116 +110,199 @@ struct Task {
     deadline: Instant,
 }
 
+/// The list of those who should come, to look names up in.
+struct Guests<'a> {
+    expected: &'a Expected,
+    roster: Roster<'a>,
+}
+
+impl<'a> Guests<'a> {
+    /// The node that an agent is of: by the launcher's name for it, else by its kernel's.
+    fn find(&self, join: &Join) -> Option<&'a NodeName> {
+        self.roster.find(join.name.as_deref().unwrap_or(&join.host))
+    }
+}
+
+/// What an agent is called where nobody names it: by its launcher, else by its kernel.
+fn called(join: &Join) -> String {
+    clean(join.name.as_deref().unwrap_or(&join.host)).into_owned()
+}
+
+fn other_run(own: &str, theirs: &str) -> String {
+    format!(
+        "this is the run `{}`, not `{}`: two runs use one port; give one another --rendezvous",
+        clean(own),
+        clean(theirs)
+    )
+}
+
+/// Who has come so far.
+#[derive(Default)]
+struct Gathering {
+    joined: BTreeMap<u32, (Peer, Join, NodeName)>,
+    /// Nodes, or where nobody names them tasks, that were refused for what is wrong with them.
+    refused: HashSet<NodeName>,
+    refused_tasks: u32,
+}
+
+impl Gathering {
+    fn tasks(&self) -> u32 {
+        self.joined.values().map(|(_, j, _)| j.local_size.max(1)).sum()
+    }
+
+    /// Nobody else is to come.
+    fn is_whole(&self, size: u32, expected: &Expected) -> bool {
+        if expected.hosts.is_empty() {
+            return self.tasks() + self.refused_tasks >= size;
+        }
+        self.joined.len() + self.refused.len() >= expected.hosts.len()
+    }
+}
+
 impl Coordinator {
-    /// Waits until every task of the world has joined, or `patience` is over. `progress` gets tasks joined and
+    /// Waits until every node of the world has joined, or `patience` is over. `progress` gets tasks joined and
     /// expected.
     pub fn gather(
         hub: Hub,
         own: &Join,
-        hosts: &[String],
+        expected: &Expected,
         patience: Duration,
         interrupt: Interrupt,
         mut progress: impl FnMut(u32, u32),
     ) -> Self {
         let mut this = Coordinator {
             hub,
+            job: own.job.clone(),
             members: Vec::new(),
             by_peer: HashMap::new(),
+            waiting: Vec::new(),
             troubles: Vec::new(),
+            outsiders: Vec::new(),
             interrupt,
             patience: PATIENCE,
             next_task: 0,
         };
         let deadline = Instant::now() + patience;
-        let mut joined: BTreeMap<u32, (Peer, Join)> = BTreeMap::new();
-        let tasks =
-            |joined: &BTreeMap<u32, (Peer, Join)>| joined.values().map(|(_, j)| j.local_size.max(1)).sum::<u32>();
-        let mut refused = 0;
-        while tasks(&joined) + refused < own.size && Instant::now() < deadline && !this.interrupted() {
+        let (mut all, nobody) = (Gathering::default(), BTreeMap::new());
+        let guests = Guests { expected, roster: Roster::new(&expected.hosts, &nobody) };
+        while !all.is_whole(own.size, expected) && Instant::now() < deadline && !this.interrupted() {
             let Ok(event) = this.hub.events.recv_timeout(Duration::from_millis(50)) else { continue };
             match event {
-                Event::Joined(peer, join) => match this.admit(own, &join, &joined) {
-                    Ok(node) => {
-                        this.hub.send([peer], &Down::Welcome { node });
-                        joined.insert(join.rank, (peer, *join));
-                    }
-                    Err((why, kind)) => {
-                        this.hub.send([peer], &Down::Refused { why: why.clone() });
-                        this.hub.close(peer);
-                        if let Some(kind) = kind {
-                            refused += join.local_size.max(1);
-                            this.trouble(NodeName(clean(&join.host).into_owned()), kind, why);
-                        }
-                    }
-                },
+                Event::Joined(peer, join) => this.join(peer, *join, own, &guests, &mut all),
+                Event::Waits(peer, job) => this.wait(peer, &job),
                 Event::Gone(peer, why) => {
-                    if let Some(rank) = joined.iter().find(|(_, (p, _))| *p == peer).map(|(r, _)| *r)
-                        && let Some((_, join)) = joined.remove(&rank)
-                    {
-                        this.troubles.retain(|t| t.node.0 != join.host);
-                        this.trouble(
-                            NodeName(join.host),
-                            FailKind::NodeLost,
-                            format!("left before the run began: {why}"),
-                        );
+                    let rank = all.joined.iter().find(|(_, (p, ..))| *p == peer).map(|(r, _)| *r);
+                    if let Some((_, _, node)) = rank.and_then(|r| all.joined.remove(&r)) {
+                        this.troubles.retain(|t| t.node != node);
+                        this.trouble(node, FailKind::NodeLost, format!("left before the run began: {why}"));
                     }
                 }
                 Event::Said(..) => {}
             }
-            progress(tasks(&joined), own.size);
+            progress(all.tasks(), own.size);
         }
-        this.seat(joined, own);
-        this.absent(own, hosts, patience);
+        this.seat(all.joined, own);
+        this.absent(own, expected, patience);
         this
     }
 
-    /// Whether to let this agent in; if not, why, and whether it is a node of this run that is wrong.
-    fn admit(
-        &mut self,
-        own: &Join,
-        join: &Join,
-        joined: &BTreeMap<u32, (Peer, Join)>,
-    ) -> Result<NodeName, (String, Option<FailKind>)> {
-        let host = clean(&join.host).into_owned();
+    fn join(&mut self, peer: Peer, join: Join, own: &Join, guests: &Guests<'_>, all: &mut Gathering) {
+        let why = match self.admit(own, &join, guests, all) {
+            Ok(node) => {
+                self.hub.send([peer], &Down::Welcome { node: node.clone() });
+                all.joined.insert(join.rank, (peer, join, node));
+                return;
+            }
+            Err(Refuse::OtherRun(why)) => {
+                self.hub.send([peer], &Down::NotHere { why });
+                return self.hub.close(peer);
+            }
+            Err(Refuse::Outsider(why)) => {
+                let who = format!("{} (rank {})", called(&join), join.rank);
+                if self.outsiders.len() < MAX_OUTSIDERS && !self.outsiders.contains(&who) {
+                    self.outsiders.push(who);
+                }
+                why
+            }
+            Err(Refuse::Node(kind, why)) => {
+                let node = guests.find(&join).cloned().unwrap_or_else(|| NodeName(called(&join)));
+                all.refused_tasks += join.local_size.clamp(1, own.size);
+                all.refused.insert(node.clone());
+                self.trouble(node, kind, why.clone());
+                why
+            }
+        };
+        self.hub.send([peer], &Down::Refused { why });
+        self.hub.close(peer);
+    }
+
+    /// A task that is no agent waits for the verdict.
+    fn wait(&mut self, peer: Peer, job: &str) {
+        if job == self.job {
+            self.waiting.push(peer);
+        } else {
+            self.hub.send([peer], &Down::NotHere { why: other_run(&self.job, job) });
+            self.hub.close(peer);
+        }
+    }
+
+    /// The node that this agent speaks for; if it is not let in, why. What it says of itself is believed as far as the launcher
+    /// bears it out: a token is no name.
+    fn admit(&mut self, own: &Join, join: &Join, guests: &Guests<'_>, all: &Gathering) -> Result<NodeName, Refuse> {
         if join.job != own.job {
-            let why = format!(
-                "this is the run `{}`, not `{}`: two runs use one port; give one another --rendezvous",
-                clean(&own.job),
-                clean(&join.job)
-            );
-            return Err((why, None));
+            return Err(Refuse::OtherRun(other_run(&own.job, &join.job)));
+        }
+        let (place, expected) = (guests.find(join), guests.expected);
+        if !expected.hosts.is_empty() {
+            let Some(node) = place else {
+                let why = format!("{} is none of the nodes that the launcher named", called(join));
+                return Err(Refuse::Outsider(why));
+            };
+            let bound = expected.hosts.get(join.rank as usize).filter(|_| expected.bound);
+            if let Some(of) = bound.filter(|of| *of != node) {
+                return Err(Refuse::Outsider(format!("rank {} is the task of {of}, not of {node}", join.rank)));
+            }
+            // Who has joined keeps its place, whoever claims it after.
+            if let Some((_, other, _)) = all.joined.values().find(|(_, _, n)| n == node) {
+                return Err(Refuse::Outsider(format!("{node} has joined already, as rank {}", other.rank)));
+            }
         }
         if join.protocol != PROTOCOL || join.build != own.build {
             let why = format!("it runs gonogo {}, rank 0 runs {}", clean(&join.build), clean(&own.build));
-            return Err((why, Some(FailKind::OtherBuild)));
+            return Err(Refuse::Node(FailKind::OtherBuild, why));
         }
-        if join.size != own.size || join.rank >= own.size || join.local_size > own.size {
-            let why = format!("it is rank {} of {} tasks, rank 0 is in a world of {}", join.rank, join.size, own.size);
-            return Err((why, Some(FailKind::OtherWorld)));
+        let room = own.size.saturating_sub(all.tasks());
+        if join.size != own.size || join.rank >= own.size || join.local_size > room {
+            let why = format!(
+                "it is rank {} of {} tasks, {} of them on its node; rank 0 is in a world of {}, of which {room} are to come",
+                join.rank, join.size, join.local_size, own.size
+            );
+            return Err(Refuse::Node(FailKind::OtherWorld, why));
         }
-        if let Some((_, other)) = joined.get(&join.rank) {
-            let why = format!("it says that it is rank {}, and so does {}", join.rank, clean(&other.host));
-            return Err((why, Some(FailKind::OtherWorld)));
+        if let Some((_, other, _)) = all.joined.get(&join.rank) {
+            let why = format!("it says that it is rank {}, and so does {}", join.rank, called(other));
+            return Err(Refuse::Node(FailKind::OtherWorld, why));
         }
+        let node = place.cloned().unwrap_or_else(|| {
+            let name = called(join);
+            let taken = all.joined.values().any(|(_, _, n)| n.0 == name);
+            NodeName(if taken { format!("{name}#{}", join.rank) } else { name })
+        });
         if join.plan != own.plan {
             self.trouble(
-                NodeName(host.clone()),
+                node.clone(),
                 FailKind::OtherPlan,
                 format!("its plan and flags have the hash {:.12}, those of rank 0 {:.12}", clean(&join.plan), own.plan),
             );
         }
-        let taken = joined.values().any(|(_, j)| j.host == join.host);
-        Ok(NodeName(if taken { format!("{host}#{}", join.rank) } else { host }))
+        Ok(node)
     }
 
-    fn seat(&mut self, joined: BTreeMap<u32, (Peer, Join)>, own: &Join) {
-        let mut names = HashSet::new();
-        for (rank, (peer, join)) in joined {
-            let host = clean(&join.host).into_owned();
-            let node = NodeName(if names.contains(&host) { format!("{host}#{rank}") } else { host });
-            names.insert(node.0.clone());
+    fn seat(&mut self, joined: BTreeMap<u32, (Peer, Join, NodeName)>, own: &Join) {
+        for (rank, (peer, join, node)) in joined {
             self.by_peer.insert(peer, self.members.len());
-            self.members.push(Member { node, rank, boot: join.boot, peer, alive: true });
+            let host = clean(&join.host).into_owned();
+            self.members.push(Member { node, host, rank, boot: join.boot, peer, alive: true });
         }
         // When most nodes agree with each other and not with rank 0, it is rank 0 that is wrong.
         let others: Vec<&Trouble> = self.troubles.iter().filter(|t| t.kind == FailKind::OtherBuild).collect();
@@ -204,31 +314,30 @@ impl Coordinator {
     }
 
     /// Names those who did not come, as well as they can be named.
-    fn absent(&mut self, own: &Join, hosts: &[String], patience: Duration) {
-        let known: HashSet<String> = self
-            .members
-            .iter()
-            .map(|m| m.node.0.clone())
-            .chain(self.troubles.iter().map(|t| t.node.0.clone()))
-            .collect();
-        let shorts: HashSet<&str> = known.iter().map(|n| hostlist::short(n)).collect();
-        let error = format!("no agent came from it within {} s", patience.as_secs());
-        if !hosts.is_empty() {
-            let missing: Vec<String> =
-                hosts.iter().filter(|h| !known.contains(*h) && !shorts.contains(hostlist::short(h))).cloned().collect();
-            for host in missing {
-                self.trouble(NodeName(clean(&host).into_owned()), FailKind::NeverJoined, error.clone());
-            }
-            return;
-        }
-        let ranks: HashSet<u32> = self.members.iter().map(|m| m.rank).collect();
-        let missing = (own.size as usize)
-            .saturating_sub(ranks.len() + self.troubles.iter().filter(|t| t.kind != FailKind::OtherPlan).count());
-        // One task a node: the absent ranks are known; else only how many.
-        if own.local_size == 1 {
-            for rank in (0..own.size).filter(|r| !ranks.contains(r)).take(missing) {
-                self.trouble(NodeName(format!("rank-{rank}")), FailKind::NeverJoined, error.clone());
-            }
+    fn absent(&mut self, own: &Join, expected: &Expected, patience: Duration) {
+        // Whoever was sent away from a crowded door may have been one of them.
+        let (kind, more) = if self.hub.was_crowded() {
+            (FailKind::KeptOut, ", while strangers crowded the door")
+        } else {
+            (FailKind::NeverJoined, "")
+        };
+        let error = format!("no agent came from it within {} s{more}", patience.as_secs());
+        let known: HashSet<&NodeName> =
+            self.members.iter().map(|m| &m.node).chain(self.troubles.iter().map(|t| &t.node)).collect();
+        let missing: Vec<NodeName> = if !expected.hosts.is_empty() {
+            expected.hosts.iter().filter(|h| !known.contains(h)).cloned().collect()
+        } else if own.local_size == 1 {
+            // One task a node: the absent ranks are known; else only how many.
+            let ranks: HashSet<u32> = self.members.iter().map(|m| m.rank).collect();
+            let refused = self.troubles.iter().filter(|t| t.kind != FailKind::OtherPlan).count();
+            let missing = (own.size as usize).saturating_sub(ranks.len() + refused);
+            let absent = (0..own.size).filter(|r| !ranks.contains(r)).take(missing);
+            absent.map(|rank| NodeName(format!("rank-{rank}"))).collect()
+        } else {
+            Vec::new()
+        };
+        for node in missing {
+            self.trouble(node, kind, error.clone());
         }
     }
 
@@ -249,6 +358,11 @@ impl Coordinator {
 
     pub fn strangers(&self) -> Vec<(std::net::IpAddr, u64)> {
         self.hub.strangers()
+    }
+
+    /// Names of those who held the token and asked for a place that is not theirs.
+    pub fn outsiders(&self) -> &[String] {
+        &self.outsiders
     }
 
     /// Members whose agents still answer.
@@ -275,9 +389,12 @@ impl Coordinator {
         uses.values().copied().max().unwrap_or(1)
     }
 
-    /// Tells every agent that all is done. Returns the nodes whose agents hang: their processes may still be there.
-    pub fn dismiss(&mut self) -> Vec<NodeName> {
-        self.hub.send(self.members.iter().filter(|m| m.alive).map(|m| m.peer), &Down::Bye);
+    /// Tells every task that all is done, and the code to end with. Returns the nodes whose agents hang: their processes may still
+    /// be there.
+    pub fn dismiss(&mut self, exit: u8) -> Vec<NodeName> {
+        self.listen();
+        let agents = self.members.iter().filter(|m| m.alive).map(|m| m.peer);
+        self.hub.send(agents.chain(self.waiting.iter().copied()), &Down::Bye { exit });
         let deadline = Instant::now() + Duration::from_secs(2);
         // The last agents close within milliseconds; a hung one is not waited for.
         while self.members.iter().any(|m| m.alive) && Instant::now() < deadline {
@@ -300,10 +417,16 @@ impl Coordinator {
 
     fn between(&mut self, event: Event) {
         match event {
-            Event::Joined(peer, _) => {
-                self.hub.send([peer], &Down::Refused { why: "the run has begun without it".to_owned() });
+            Event::Joined(peer, join) => {
+                let down = if join.job == self.job {
+                    Down::Refused { why: "the run has begun without it".to_owned() }
+                } else {
+                    Down::NotHere { why: other_run(&self.job, &join.job) }
+                };
+                self.hub.send([peer], &down);
                 self.hub.close(peer);
             }
+            Event::Waits(peer, job) => self.wait(peer, &job),
             Event::Gone(peer, why) => self.lose(peer, &why, "between two steps"),
             Event::Said(..) => {}
         }
@@ -423,13 +546,13 @@ impl Coordinator {
     ) -> Task {
         self.next_task += 1;
         let names: Vec<NodeName> = members.iter().map(|i| self.members[*i].node.clone()).collect();
-        let total = step.ranks * members.len() as u32;
+        let (total, key) = (step.ranks * members.len() as u32, StepKey::new());
         for (place, i) in members.iter().enumerate() {
             let mut step = Step { groups: Vec::new(), ..step.clone() };
             if let Some(own) = args(&self.members[*i].node) {
                 step.args = own;
             }
-            let seat = Seat { base: place as u32 * step.ranks, total, members: names.clone() };
+            let seat = Seat { base: place as u32 * step.ranks, total, members: names.clone(), key: key.clone() };
             let message =
                 Down::Run { task: self.next_task, step: Box::new(step), seat, at_most_ms: left.as_millis() as u64 };
             self.hub.send([self.members[*i].peer], &message);

@@ -6,22 +6,21 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
+use crate::cluster::doorstep::Doorstep;
 use crate::cluster::message::{Down, Join, MAX_JOIN, Up};
 use crate::cluster::secure::{self, ChannelError, MAX_MESSAGE, Receiver, Sender, Token};
 
 /// An agent that says nothing for so long is lost. Agents say something every [`BEAT`].
 pub const SILENCE: Duration = Duration::from_secs(6);
 pub const BEAT: Duration = Duration::from_secs(1);
-/// Connections that have not yet proven themselves, at once; those beyond wait their turn in the kernel's queue.
-const DOORSTEP: usize = 1024;
 /// Most that one agent may say in a run.
 const MAX_SAID: usize = 1 << 30;
 /// Addresses of strangers that are remembered.
@@ -34,6 +33,8 @@ pub type Peer = u64;
 pub enum Event {
     /// A peer that holds the token wants to join.
     Joined(Peer, Box<Join>),
+    /// A peer that holds the token waits for the verdict of this world.
+    Waits(Peer, String),
     Said(Peer, Up),
     /// The connection is over, and why.
     Gone(Peer, String),
@@ -46,34 +47,41 @@ pub struct Hub {
     pub address: SocketAddr,
     peers: Arc<Mutex<HashMap<Peer, Outbox>>>,
     strangers: Arc<Mutex<HashMap<IpAddr, u64>>>,
+    doorstep: Arc<Mutex<Doorstep>>,
     end: watch::Sender<bool>,
 }
 
 impl Hub {
-    /// Listens on `port` of every address, IPv6 and IPv4. 0 lets the kernel pick.
-    pub fn open(port: u16, token: Token) -> io::Result<Self> {
-        let any = [SocketAddr::from(([0u16; 8], port)), SocketAddr::from(([0u8; 4], port))];
-        let listener = std::net::TcpListener::bind(any[0]).or_else(|_| std::net::TcpListener::bind(any[1]))?;
+    /// Listens on `port` of one address, or of every one, IPv6 and IPv4. 0 lets the kernel pick.
+    pub fn open(at: Option<IpAddr>, port: u16, token: Token) -> io::Result<Self> {
+        let listener = match at {
+            Some(ip) => std::net::TcpListener::bind((ip, port))?,
+            None => {
+                let any = [SocketAddr::from(([0u16; 8], port)), SocketAddr::from(([0u8; 4], port))];
+                std::net::TcpListener::bind(any[0]).or_else(|_| std::net::TcpListener::bind(any[1]))?
+            }
+        };
         // Thousands call at once: the queue of those who wait must hold them.
         rustix::net::listen(&listener, 4096)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (sender, events) = mpsc::channel();
         let (end, ended) = watch::channel(false);
-        let (peers, strangers) = (Arc::default(), Arc::default());
+        let doorman =
+            Doorman { token, sender, peers: Arc::default(), strangers: Arc::default(), doorstep: Arc::default() };
+        let (peers, strangers, doorstep) = (doorman.peers.clone(), doorman.strangers.clone(), doorman.doorstep.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let doorman = Doorman { token, sender, peers: Arc::clone(&peers), strangers: Arc::clone(&strangers) };
         thread::Builder::new()
             .name("hub".to_owned())
             .spawn(move || runtime.block_on(serve(listener, doorman, ended)))?;
-        Ok(Hub { events, address, peers, strangers, end })
+        Ok(Hub { events, address, peers, strangers, doorstep, end })
     }
 
     /// Sends to each of `to`; a peer that is gone is told of by its event.
     pub fn send(&self, to: impl IntoIterator<Item = Peer>, message: &Down) {
         // A message of ours always serialises.
         let bytes: Arc<[u8]> = serde_json::to_vec(message).unwrap_or_default().into();
-        let peers = self.peers.lock().unwrap_or_else(|e| e.into_inner());
+        let peers = lock(&self.peers);
         for peer in to {
             if let Some(outbox) = peers.get(&peer) {
                 let _ = outbox.send(Arc::clone(&bytes));
@@ -83,13 +91,17 @@ impl Hub {
 
     /// Closes a connection once what was sent is out.
     pub fn close(&self, peer: Peer) {
-        self.peers.lock().unwrap_or_else(|e| e.into_inner()).remove(&peer);
+        lock(&self.peers).remove(&peer);
+    }
+
+    /// Whether somebody was sent away from the door for lack of room.
+    pub fn was_crowded(&self) -> bool {
+        lock(&self.doorstep).was_crowded()
     }
 
     /// Addresses that called without the token, and how often each.
     pub fn strangers(&self) -> Vec<(IpAddr, u64)> {
-        let mut out: Vec<_> =
-            self.strangers.lock().unwrap_or_else(|e| e.into_inner()).iter().map(|(a, n)| (*a, *n)).collect();
+        let mut out: Vec<_> = lock(&self.strangers).iter().map(|(a, n)| (*a, *n)).collect();
         out.sort_by_key(|(a, n)| (std::cmp::Reverse(*n), *a));
         out
     }
@@ -109,8 +121,14 @@ impl Hub {
         let (sender, events) = mpsc::channel();
         let peers: Arc<Mutex<HashMap<Peer, Outbox>>> = Arc::default();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let hub =
-            Hub { events, address, peers: Arc::clone(&peers), strangers: Arc::default(), end: watch::channel(false).0 };
+        let hub = Hub {
+            events,
+            address,
+            peers: Arc::clone(&peers),
+            strangers: Arc::default(),
+            doorstep: Arc::default(),
+            end: watch::channel(false).0,
+        };
         Detached { hub, events: sender, peers }
     }
 }
@@ -127,29 +145,42 @@ struct Doorman {
     sender: mpsc::Sender<Event>,
     peers: Arc<Mutex<HashMap<Peer, Outbox>>>,
     strangers: Arc<Mutex<HashMap<IpAddr, u64>>>,
+    doorstep: Arc<Mutex<Doorstep>>,
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Doorman {
+    fn stranger(&self, from: IpAddr) {
+        let mut strangers = lock(&self.strangers);
+        if strangers.len() < MAX_STRANGERS || strangers.contains_key(&from) {
+            *strangers.entry(from).or_default() += 1;
+        }
+    }
 }
 
 async fn serve(listener: std::net::TcpListener, doorman: Doorman, mut ended: watch::Receiver<bool>) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
-    let doorstep = Arc::new(Semaphore::new(DOORSTEP));
     let mut next: Peer = 0;
     let accept = async {
         loop {
-            let Ok(place) = doorstep.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, from)) => {
+                    if !lock(&doorman.doorstep).may_try(from.ip(), Instant::now()) {
+                        doorman.stranger(from.ip());
+                        continue;
+                    }
                     next += 1;
-                    let (peer, doorman) = (next, doorman.clone());
-                    tokio::spawn(async move {
-                        let admitted = admit(stream, from.ip(), &doorman).await;
-                        drop(place);
-                        if let Some((sender, receiver, join)) = admitted {
-                            talk(peer, sender, receiver, join, &doorman).await;
-                        }
-                    });
+                    let task = tokio::spawn(receive(next, stream, from.ip(), doorman.clone()));
+                    lock(&doorman.doorstep).come(next, from.ip(), task.abort_handle());
                 }
-                // Out of descriptors: those who leave make room.
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                // Out of descriptors: who has stood longest makes room.
+                Err(_) => {
+                    lock(&doorman.doorstep).make_room();
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
             }
         }
     };
@@ -158,39 +189,53 @@ async fn serve(listener: std::net::TcpListener, doorman: Doorman, mut ended: wat
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-/// Lets in who holds the token and says who it is in time.
-async fn admit(stream: TcpStream, from: IpAddr, doorman: &Doorman) -> Option<(Sender, Receiver, Box<Join>)> {
-    let proven = async {
-        let (sender, mut receiver) = secure::answer(stream, &doorman.token).await?;
-        let first = receiver.receive(MAX_JOIN, secure::HANDSHAKE).await?;
-        match serde_json::from_slice(&first) {
-            Ok(Up::Join(join)) => Ok((sender, receiver, join)),
-            _ => Err(ChannelError::Junk("something else than a join came first".to_owned())),
-        }
-    };
-    match proven.await {
-        Ok(all) => Some(all),
-        Err(_) => {
-            let mut strangers = doorman.strangers.lock().unwrap_or_else(|e| e.into_inner());
-            if strangers.len() < MAX_STRANGERS || strangers.contains_key(&from) {
-                *strangers.entry(from).or_default() += 1;
-            }
-            None
-        }
+/// Who leaves the doorstep, by whatever way: an end of the task is one.
+struct Standing<'a>(&'a Doorman, Peer);
+
+impl Drop for Standing<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.doorstep).leave(self.1);
     }
 }
 
-async fn talk(peer: Peer, sender: Sender, receiver: Receiver, join: Box<Join>, doorman: &Doorman) {
+/// Lets in who holds the token and says what it wants in time.
+async fn receive(peer: Peer, stream: TcpStream, from: IpAddr, doorman: Doorman) {
+    let standing = Standing(&doorman, peer);
+    let answered = secure::answer(stream, &doorman.token, |first| lock(&doorman.doorstep).is_new(first)).await;
+    // Who has proven itself is pushed out by nobody.
+    drop(standing);
+    let proven = match answered {
+        Ok((sender, mut receiver)) => match receiver.receive(MAX_JOIN, secure::HANDSHAKE).await {
+            Ok(first) => Some((sender, receiver, first)),
+            Err(_) => None,
+        },
+        Err(error) => {
+            if matches!(error, ChannelError::Stranger) {
+                lock(&doorman.doorstep).wrong(from, Instant::now());
+            }
+            None
+        }
+    };
+    let Some((sender, receiver, first)) = proven else { return doorman.stranger(from) };
+    let event = match serde_json::from_slice(&first) {
+        Ok(Up::Join(join)) => Event::Joined(peer, join),
+        Ok(Up::Wait { job }) => Event::Waits(peer, job),
+        _ => return doorman.stranger(from),
+    };
+    talk(peer, sender, receiver, event, &doorman).await;
+}
+
+async fn talk(peer: Peer, sender: Sender, receiver: Receiver, first: Event, doorman: &Doorman) {
     let (outbox, queue) = unbounded_channel();
-    doorman.peers.lock().unwrap_or_else(|e| e.into_inner()).insert(peer, outbox);
-    if doorman.sender.send(Event::Joined(peer, join)).is_err() {
+    lock(&doorman.peers).insert(peer, outbox);
+    if doorman.sender.send(first).is_err() {
         return;
     }
     let why = tokio::select! {
         why = speak(sender, queue) => why,
         why = listen(peer, receiver, &doorman.sender) => why,
     };
-    doorman.peers.lock().unwrap_or_else(|e| e.into_inner()).remove(&peer);
+    lock(&doorman.peers).remove(&peer);
     let _ = doorman.sender.send(Event::Gone(peer, why));
 }
 

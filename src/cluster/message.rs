@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Step;
+use crate::cluster::{Step, StepKey};
 use crate::id::NodeName;
 use crate::measure::{FailKind, Load, Outcome};
 
 /// Grows when either side would misread the other.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Largest first message of an agent.
 pub const MAX_JOIN: usize = 64 << 10;
 
@@ -24,7 +24,10 @@ pub struct Join {
     pub rank: u32,
     pub size: u32,
     pub local_size: u32,
+    /// What its kernel calls it.
     pub host: String,
+    /// What the launcher calls it, where it has names of its own.
+    pub name: Option<String>,
     /// The kernel's boot id: two agents with one boot id share a machine.
     pub boot: String,
     /// Hash of what the command line and the plan ask for.
@@ -40,6 +43,8 @@ pub struct Seat {
     pub total: u32,
     /// The group's nodes, by place.
     pub members: Vec<NodeName>,
+    /// What the group's processes prove themselves to each other with.
+    pub key: StepKey,
 }
 
 /// Agent to coordinator.
@@ -47,6 +52,10 @@ pub struct Seat {
 #[serde(rename_all = "snake_case")]
 pub enum Up {
     Join(Box<Join>),
+    /// A task that is no agent waits for the verdict of this world.
+    Wait {
+        job: String,
+    },
     Alive,
     /// This node's part of an exchange: one text a process.
     Publish {
@@ -84,6 +93,10 @@ pub enum Down {
     Refused {
         why: String,
     },
+    /// This is not the run that the caller looks for; where it met us may be stale.
+    NotHere {
+        why: String,
+    },
     Alive,
     Run {
         task: u64,
@@ -99,8 +112,10 @@ pub enum Down {
     Stop {
         task: u64,
     },
-    /// All is done.
-    Bye,
+    /// All is done; the code that every task of the run ends with.
+    Bye {
+        exit: u8,
+    },
 }
 
 /// The address that peers reach this node at: that of its control connection unless it is a loopback one.

@@ -50,6 +50,8 @@ impl Process {
             .args(arguments)
             // GPUs are counted in the order of the bus, as nvidia-smi does: not the fastest first.
             .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+            // A probe loads libraries that are not ours: what lets agents in is none of their business.
+            .env_remove("GONOGO_TOKEN")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -9,13 +9,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use snow::StatelessTransportState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
+use crate::files::{self, Guard, Untrusted};
+
+/// What lets the agents of a run in.
+pub const VARIABLE: &str = "GONOGO_TOKEN";
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
 /// Both handshake messages: a public key and an authentication tag.
 const GREETING: usize = 48;
@@ -26,20 +30,24 @@ const MAX_NOISE: usize = 65_535;
 const TAG: usize = 16;
 /// Largest message of a peer that has proven itself.
 pub const MAX_MESSAGE: usize = 64 << 20;
-/// A shorter token is guessed.
-const MIN_TOKEN: usize = 16;
+/// How often a token is hashed before it is used: who guesses pays that for each guess.
+const ROUNDS: u32 = 100_000;
+/// Bits that a token must hold.
+const BITS: f64 = 128.0;
+/// A token file holds one line.
+const MAX_FILE: u64 = 4096;
 
 /// Why there is no usable token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     #[error("a cluster run needs a token that every node knows, or anybody could join; {HOW}")]
     None,
-    #[error("the token in {0} is shorter than {MIN_TOKEN} characters; {HOW}")]
-    Short(String),
+    #[error("the token in {0} can be guessed: it must be 128 random bits, as hexadecimal or base64 text; {HOW}")]
+    Weak(String),
     #[error("cannot read the token file {path}: {source}")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("others may read the token file {path} (mode {mode:03o}); run: chmod 600 {path}")]
-    Open { path: PathBuf, mode: u32 },
+    #[error("the token file is not used: {0}")]
+    Open(Untrusted),
 }
 
 const HOW: &str = "add this line to the job script, before srun or mpirun: export GONOGO_TOKEN=$(openssl rand -hex 32)";
@@ -59,26 +67,53 @@ impl Token {
     pub fn find(file: Option<&Path>, variable: Option<String>) -> Result<Self, TokenError> {
         if let Some(path) = file {
             let read = |source| TokenError::Read { path: path.to_owned(), source };
-            let mode =
-                std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).map_err(read)?.permissions()) & 0o777;
-            if mode & 0o077 != 0 {
-                return Err(TokenError::Open { path: path.to_owned(), mode });
-            }
-            return Self::of(&std::fs::read_to_string(path).map_err(read)?, &path.display().to_string());
+            let text = files::read_text(path, MAX_FILE).map_err(read)?;
+            files::check(path, Guard::Secret).map_err(read)?.map_err(TokenError::Open)?;
+            return Self::of(&text, &path.display().to_string());
         }
         match variable {
-            Some(text) => Self::of(&text, "GONOGO_TOKEN"),
+            Some(text) => Self::of(&text, VARIABLE),
             None => Err(TokenError::None),
         }
     }
 
     pub fn of(text: &str, place: &str) -> Result<Self, TokenError> {
         let text = text.trim();
-        if text.len() < MIN_TOKEN {
-            return Err(TokenError::Short(place.to_owned()));
+        if !is_random(text) {
+            return Err(TokenError::Weak(place.to_owned()));
         }
-        Ok(Token(Sha256::new().chain_update(b"gonogo token 1\0").chain_update(text).finalize().into()))
+        // The same on every node without a word between them: the salt can be no secret, and need not be with so many bits.
+        let mut key = [0u8; 32];
+        pbkdf2::pbkdf2_hmac::<Sha256>(text.as_bytes(), b"gonogo token 2", ROUNDS, &mut key);
+        Ok(Token(key))
     }
+}
+
+/// Whether a text looks like 128 random bits: long enough in an alphabet of its kind, and neither a phrase, nor a row, nor repeated.
+/// What is random passes but once in a thousand million times.
+fn is_random(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let any = |of: fn(&u8) -> bool| bytes.iter().any(of);
+    let bits = if bytes.iter().all(u8::is_ascii_hexdigit) {
+        4.0
+    } else if bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"+/-_=".contains(b)) {
+        // Letters of one case alone are words.
+        let kinds = [any(u8::is_ascii_lowercase), any(u8::is_ascii_uppercase), any(u8::is_ascii_digit)];
+        if kinds.iter().filter(|k| **k).count() < 2 {
+            return false;
+        }
+        6.0
+    } else {
+        return false;
+    };
+    let length = bytes.iter().filter(|b| **b != b'=').count() as f64;
+    let mut counts = [0u32; 256];
+    bytes.iter().for_each(|b| counts[usize::from(*b)] += 1);
+    let share = |n: &u32| f64::from(*n) / bytes.len() as f64;
+    let entropy: f64 = counts.iter().filter(|n| **n > 0).map(share).map(|p| -p * p.log2()).sum();
+    let steps = bytes.windows(2).filter(|w| w[0].abs_diff(w[1]) <= 1).count();
+    let repeats = (1..=bytes.len() / 2).any(|period| bytes[period..] == bytes[..bytes.len() - period]);
+    length * bits >= BITS && length * entropy >= BITS / 2.0 && steps * 2 < bytes.len() && !repeats
 }
 
 /// Why a connection is of no use any more.
@@ -141,13 +176,22 @@ pub async fn call(mut stream: TcpStream, token: &Token) -> Result<(Sender, Recei
     halves(stream, state)
 }
 
-/// The answering side. A caller without the token gets no byte back.
-pub async fn answer(mut stream: TcpStream, token: &Token) -> Result<(Sender, Receiver), ChannelError> {
+/// The answering side. A caller without the token gets no byte back, and neither does one whose first message is not `is_new`: it
+/// was recorded from somebody else's handshake.
+pub async fn answer(
+    mut stream: TcpStream,
+    token: &Token,
+    is_new: impl FnOnce([u8; 32]) -> bool,
+) -> Result<(Sender, Receiver), ChannelError> {
     stream.set_nodelay(true)?;
     let mut buffer = [0u8; GREETING];
     timeout(HANDSHAKE, stream.read_exact(&mut buffer)).await.map_err(|_| ChannelError::Silent(HANDSHAKE))??;
     let mut state = builder(token)?.build_responder().map_err(noise)?;
     state.read_message(&buffer, &mut [0u8; GREETING]).map_err(|_| ChannelError::Stranger)?;
+    // It begins with the caller's key for this connection, which no two connections share.
+    if !buffer.first_chunk().is_some_and(|first| is_new(*first)) {
+        return Err(ChannelError::Stranger);
+    }
     state.write_message(&[], &mut buffer).map_err(noise)?;
     timeout(HANDSHAKE, stream.write_all(&buffer)).await.map_err(|_| ChannelError::Silent(HANDSHAKE))??;
     halves(stream, state)
@@ -233,5 +277,48 @@ impl Receiver {
         self.nonce += 1;
         plain.truncate(n);
         Ok(plain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::hex;
+
+    #[test]
+    fn what_a_person_thinks_up_is_no_token() {
+        for weak in [
+            "",
+            "short",
+            "a token of the lab, long enough",
+            "correcthorsebatterystaplecorrect",
+            "changemechangemechangemechangeme",
+            "00000000000000000000000000000000",
+            "0123456789abcdef0123456789abcdef",
+            "deadbeefdeadbeefdeadbeefdeadbeef",
+            "abcdefghijklmnopqrstuvwxyz0123456789",
+            "Password1234Password1234",
+            "5f4dcc3b5aa765d61d8327deb882cf",
+            "kR8vZq2LmX0pT5wYb7Nc",
+        ] {
+            assert!(Token::of(weak, "x").is_err(), "{weak}");
+        }
+        for good in [
+            "5f4dcc3b5aa765d61d8327deb882cf99",
+            "kR8vZq2LmX0pT5wYb7Nc3d",
+            "kR8vZq2LmX0pT5wYb7Nc3d==",
+            "  5f4dcc3b5aa765d61d8327deb882cf99\n",
+        ] {
+            assert!(Token::of(good, "x").is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn what_openssl_makes_is_a_token() {
+        for seed in 0..20_000 {
+            let mut bytes = [0u8; 16];
+            fastrand::Rng::with_seed(seed).fill(&mut bytes);
+            assert!(is_random(&hex(&bytes)), "{}", hex(&bytes));
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Step;
+use crate::cluster::{Step, StepKey};
 use crate::id::NodeName;
 use crate::measure::Outcome;
 
@@ -27,6 +27,8 @@ pub enum ToChild {
         address: IpAddr,
         /// The group's nodes by place; empty for a step on one node.
         members: Vec<NodeName>,
+        /// What the group's processes prove themselves to each other with.
+        key: StepKey,
     },
     /// The answer to a `Publish` of every rank, in rank order.
     All { blobs: Vec<String> },

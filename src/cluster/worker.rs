@@ -13,7 +13,7 @@ use crate::cluster::pool::Pool;
 use crate::cluster::process::{LEAVE, Process};
 use crate::cluster::step::SCRATCH;
 use crate::cluster::wire::{ToChild, ToParent};
-use crate::cluster::{Processes, Step, scratch_prefix};
+use crate::cluster::{Processes, Step, StepKey, scratch_prefix};
 use crate::measure::{FailKind, Load, LoadMeter, Outcome, WaiveKind};
 
 /// Set when the user or the scheduler wants gonogo to end.
@@ -108,8 +108,7 @@ impl Supervisor {
     /// Runs a step whose ranks are all on this node. `each` gets every case exactly once: those measured as they come,
     /// the rest with the reason why not. Never takes longer than the step's deadline or `at_most`, and a little.
     pub fn run(&self, step: &Step, at_most: Duration, each: impl FnMut(&str, Outcome, Option<Load>)) {
-        let seat = Seat { base: 0, total: step.ranks, members: Vec::new() };
-        self.work(step, &seat, Ipv4Addr::LOCALHOST.into(), Channel::new(), at_most, None, each);
+        self.work(step, &alone(step), Ipv4Addr::LOCALHOST.into(), Channel::new(), at_most, None, each);
     }
 
     /// Runs this node's part of a group's step. Returns why it ended badly, if it did.
@@ -125,8 +124,7 @@ impl Supervisor {
         each: impl FnMut(&str, Outcome, Option<Load>),
     ) -> Option<Failure> {
         if seat.members.len() < 2 {
-            let seat = Seat { base: 0, total: step.ranks, members: Vec::new() };
-            return self.work(step, &seat, Ipv4Addr::LOCALHOST.into(), channel, at_most, None, each);
+            return self.work(step, &alone(step), Ipv4Addr::LOCALHOST.into(), channel, at_most, None, each);
         }
         let publish = Some(publish);
         self.work(step, seat, address, channel, at_most, publish, each)
@@ -223,8 +221,8 @@ impl Supervisor {
         }
         for (rank, r) in ranks.iter_mut().enumerate() {
             let rank = seat.base + rank as u32;
-            let (step, members) = (Box::new(step.clone()), seat.members.clone());
-            r.process.tell(&ToChild::Job { step, rank, ranks: seat.total, address, members });
+            let (step, members, key) = (Box::new(step.clone()), seat.members.clone(), seat.key.clone());
+            r.process.tell(&ToChild::Job { step, rank, ranks: seat.total, address, members, key });
         }
         Ok(())
     }
@@ -252,6 +250,11 @@ impl Supervisor {
         }
         others
     }
+}
+
+/// The seat of a step whose ranks are all on this node.
+fn alone(step: &Step) -> Seat {
+    Seat { base: 0, total: step.ranks, members: Vec::new(), key: StepKey::new() }
 }
 
 /// Ranks that are still at work while others wait for them in an exchange.

@@ -6,11 +6,17 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::hostlist;
 use crate::id::clean;
 
 /// Port where nobody says: not registered with IANA, below Linux's ephemeral range.
 pub const DEFAULT_PORT: u16 = 17_917;
+
+/// Ports after the first that rank 0 may take where another program holds it.
+const SPARES: u16 = 3;
 
 /// Who placed the processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +47,8 @@ impl Launcher {
 /// Where rank 0 listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meeting {
-    /// Everybody knows the host.
-    At { host: String, port: u16 },
+    /// Everybody knows the host. Where the port is of our own choice, rank 0 may be at one of `spares` that follow, if another holds it.
+    At { host: String, port: u16, spares: u16 },
     /// Rank 0 writes its address into this file, which every node sees.
     File(PathBuf),
 }
@@ -50,7 +56,7 @@ pub enum Meeting {
 impl fmt::Display for Meeting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Meeting::At { host, port } => write!(f, "{}:{port}", clean(host)),
+            Meeting::At { host, port, .. } => write!(f, "{}:{port}", clean(host)),
             Meeting::File(path) => write!(f, "the file {}", path.display()),
         }
     }
@@ -67,11 +73,42 @@ pub struct World {
     pub local_rank: u32,
     /// Tasks on this node.
     pub local_size: u32,
+    /// What the launcher calls this node, where it has names of its own.
+    pub name: Option<String>,
     /// The nodes that should take part, when the launcher names them.
     pub hosts: Vec<String>,
+    /// Rank r is the task of `hosts[r]`, and of no other node.
+    pub bound: bool,
     pub meeting: Meeting,
     /// What distinguishes this world from another on the same machines.
     pub job: String,
+}
+
+/// The scheduler's job that a process is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Job {
+    pub id: String,
+    /// How often it was started anew: what was measured before says nothing of the nodes that it has now.
+    #[serde(default)]
+    pub restarts: u32,
+}
+
+impl Job {
+    /// Slurm's, where this process is in one.
+    pub fn read(get: Variables<'_>) -> Option<Job> {
+        let id = get("SLURM_JOB_ID").filter(|id| !id.is_empty())?;
+        let restarts = get("SLURM_RESTART_COUNT").and_then(|n| n.trim().parse().ok()).unwrap_or(0);
+        Some(Job { id: clean(&id).into_owned(), restarts })
+    }
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.restarts {
+            0 => write!(f, "job {}", clean(&self.id)),
+            n => write!(f, "job {} (restart {n})", clean(&self.id)),
+        }
+    }
 }
 
 /// Flags that say what no launcher says.
@@ -202,8 +239,9 @@ impl World {
             let hosts = allocation(get)?;
             if hosts.len() == size as usize {
                 let job = get("SLURM_JOB_ID").unwrap_or_default();
-                let first = Meeting::At { host: hosts[0].clone(), port: slurm_port(&job, "") };
-                return world(Launcher::Slurm, seat, hosts, rendezvous.or(Some(first)), job);
+                let first = Meeting::At { host: hosts[0].clone(), port: slurm_port(&job, ""), spares: SPARES };
+                let world = world(Launcher::Slurm, seat, hosts, rendezvous.or(Some(first)), job)?;
+                return Ok(world.map(|w| World { name: node_name(get), ..w }));
             }
             return world(Launcher::Flags, seat, Vec::new(), rendezvous, "flags".to_owned());
         }
@@ -285,7 +323,7 @@ fn world(
     }
     let meeting = meeting.ok_or(WorldError::NoMeeting { launcher, rank, size })?;
     let job = format!("{} {}", launcher.name(), clean(&job));
-    Ok(Some(World { launcher, rank, size, local_rank, local_size, hosts, meeting, job }))
+    Ok(Some(World { launcher, rank, size, local_rank, local_size, name: None, hosts, bound: false, meeting, job }))
 }
 
 /// MASTER_ADDR and MASTER_PORT. torchrun's own store holds the port: then the next one is ours.
@@ -300,7 +338,7 @@ fn master(s: &Source<'_>) -> Result<Option<Meeting>, WorldError> {
         })
     })?;
     let held = (s.get)("TORCHELASTIC_USE_AGENT_STORE").is_some();
-    Ok(Some(Meeting::At { host, port: if held { port.saturating_add(1) } else { port } }))
+    Ok(Some(Meeting::At { host, port: if held { port.saturating_add(1) } else { port }, spares: 0 }))
 }
 
 fn slurm(s: &Source<'_>, rendezvous: Option<Meeting>, hostname: &str) -> Result<Option<World>, WorldError> {
@@ -335,7 +373,18 @@ fn slurm(s: &Source<'_>, rendezvous: Option<Meeting>, hostname: &str) -> Result<
     let port = slurm_port(&job, &step);
     // Rank 0 runs on the first node of the step, whichever its list begins with: Slurm sorts both the same way.
     let host = hosts.first().cloned().unwrap_or_else(|| hostname.to_owned());
-    world(s.launcher, seat, hosts, rendezvous.or(Some(Meeting::At { host, port })), format!("{job}.{step}"))
+    let name = node_name(s.get).or_else(|| hosts.get(id).cloned());
+    // A task a node, and the nodes in their order: then Slurm has said whose a rank is.
+    let arbitrary = (s.get)("SLURM_DISTRIBUTION").is_some_and(|d| d.contains("arbitrary"));
+    let bound = hosts.len() == seat.size as usize && !arbitrary;
+    let meeting = rendezvous.or(Some(Meeting::At { host, port, spares: SPARES }));
+    let world = world(s.launcher, seat, hosts, meeting, format!("{job}.{step}"))?;
+    Ok(world.map(|w| World { name, bound, ..w }))
+}
+
+/// Slurm's own name for the node that a process of a job is on: not always what its kernel calls it.
+pub fn node_name(get: Variables<'_>) -> Option<String> {
+    get("SLURMD_NODENAME").filter(|n| hostlist::is_host(n))
 }
 
 /// The nodes of the Slurm allocation that this process is in; none outside of one.
@@ -380,10 +429,11 @@ fn kubernetes(s: &Source<'_>, rendezvous: Option<Meeting>, hostname: &str) -> Re
     }
     let service = (s.get)("GONOGO_SERVICE").filter(|v| !v.is_empty());
     let pod = hostname.split('.').next().unwrap_or("").strip_suffix(&format!("-{rank}")).map(str::to_owned);
-    let guess = pod
-        .clone()
-        .zip(service)
-        .map(|(p, service)| Meeting::At { host: format!("{p}-0.{service}"), port: DEFAULT_PORT });
+    let guess = pod.clone().zip(service).map(|(p, service)| Meeting::At {
+        host: format!("{p}-0.{service}"),
+        port: DEFAULT_PORT,
+        spares: SPARES,
+    });
     let seat = Seat { rank, size, local_rank: 0, local_size: 1 };
     world(s.launcher, seat, Vec::new(), rendezvous.or(guess), pod.unwrap_or_default())
 }
@@ -418,7 +468,7 @@ fn parse_meeting(text: &str) -> Result<Meeting, WorldError> {
     if host.is_empty() || host.len() > 255 || host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
         return Err(bad());
     }
-    Ok(Meeting::At { host: host.to_owned(), port })
+    Ok(Meeting::At { host: host.to_owned(), port, spares: 0 })
 }
 
 #[cfg(test)]

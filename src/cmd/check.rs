@@ -1,54 +1,61 @@
 //! `gonogo check`: this machine, or the cluster that a launcher placed it in.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use ed25519_dalek::SigningKey;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::campaign::{self, Campaign, Fleet, Solo, Watch, machine_of};
 use crate::cli;
-use crate::cluster::{Interrupt, Supervisor, World};
+use crate::cluster::{Interrupt, Job, Supervisor, World, node_name};
 use crate::cmd::{Failure, baseline, cluster, judge as judging, shell};
 use crate::exit::Exit;
+use crate::files;
+use crate::gate;
+use crate::hostlist;
 use crate::id::{NodeName, clean, nearest};
 use crate::judge;
 use crate::measure::resolution;
 use crate::plan::{self, CheckPlan, ImagePlan, RunPlan, Selection, Tier};
 use crate::probe;
-use crate::record::{Header, Writer};
+use crate::record::{self, Header, Writer};
 use crate::topology::{Leaf, Machine, SysRoot, Version, architecture, discover, gpu_specs, gpus_on_bus};
 
 pub(super) fn run(args: cli::Check) -> Result<Exit, Failure> {
     let started = Instant::now();
     let interrupt = listen().map_err(Failure::internal)?;
     let world = cluster::world(&args).map_err(Failure::usage)?;
-    if world.as_ref().is_some_and(|w| !w.is_agent()) {
-        // One agent a node is enough: the other tasks of the launcher have nothing to do.
-        return Ok(Exit::Go);
-    }
     let plan = resolve(&args, world.as_ref())?;
-    // An image is the same everywhere: the first task looks at it.
-    let alone = plan.tier == Tier::Image;
-    if alone && world.as_ref().is_some_and(|w| w.rank != 0) {
-        return Ok(Exit::Go);
+    // Before anything is measured: a record that cannot be signed is of no use to who asks for it.
+    let key = args.sign.as_deref().map(gate::read_secret).transpose().map_err(Failure::usage)?;
+    // An image is the same everywhere, and is looked at by every task for itself: each ends with its own verdict, the first tells it.
+    let of_image = plan.tier == Tier::Image;
+    let second = of_image && world.as_ref().is_some_and(|w| w.rank != 0);
+    let world = world.filter(|_| !of_image);
+    if let Some(world) = world.as_ref().filter(|w| !w.is_agent() && !args.dry_run) {
+        // One agent a node is enough: the other tasks of the launcher end as the run does.
+        return cluster::wait(&args, world, &interrupt);
     }
-    let world = world.filter(|_| !alone);
     let supervisor = supervisor(interrupt.clone()).map_err(Failure::internal)?;
     match world {
-        Some(world) if !args.dry_run => cluster::run(&args, world, plan, supervisor, interrupt),
+        Some(world) if !args.dry_run => cluster::run(&args, world, plan, supervisor, interrupt, key.as_ref()),
         world => {
-            let header = header(plan, vec![NodeName(hostname())], None, Vec::new());
+            let header = header(plan, &[(own_name(), hostname())], None, Vec::new());
             if args.dry_run {
                 return dry_run(header, &supervisor, world.as_ref());
             }
             let mut fleet = Solo { node: header.nodes[0].clone(), supervisor };
-            measure(&args, header, &mut fleet, started, Progress::new(&args))
+            if second {
+                return verdict_alone(header, &mut fleet, started);
+            }
+            measure(&args, header, &mut fleet, started, Progress::new(&args), key.as_ref())
         }
     }
 }
@@ -60,6 +67,7 @@ pub(super) fn measure<F: Fleet>(
     fleet: &mut F,
     started: Instant,
     progress: Progress,
+    key: Option<&SigningKey>,
 ) -> Result<Exit, Failure> {
     let files = judging::files(&args.reports)?;
     let (learned, lemons) = match (baseline::read(args.baseline.as_ref())?, &args.baseline) {
@@ -87,6 +95,10 @@ pub(super) fn measure<F: Fleet>(
     if record.header.launcher.is_some() {
         hostfile(&path, &judgement.placement.run_on);
     }
+    if let (Some(key), None) = (key, &lost) {
+        let (_, digest) = record::read_digested(&path).map_err(Failure::internal)?;
+        gate::sign_record(&path, digest, key).context("cannot sign the record").map_err(Failure::internal)?;
+    }
     judging::show(&judgement, &path, args.format, &files)?;
     match lost {
         Some(error) => Err(Failure::internal(anyhow!(error).context(format!(
@@ -97,17 +109,41 @@ pub(super) fn measure<F: Fleet>(
     }
 }
 
+/// The verdict of a task that keeps no record and tells nobody.
+fn verdict_alone(header: Header, fleet: &mut Solo, started: Instant) -> Result<Exit, Failure> {
+    let limits = judging::limits(&header.plan.run);
+    let silent = Progress(ProgressBar::hidden());
+    let mut campaign = Campaign::new(header, fleet, None, &silent, started);
+    campaign.go(&limits);
+    let (record, _) = campaign.end();
+    Ok(judge::judge_knowing(&record, &record.header.plan.run, &limits, &[]).decision.exit())
+}
+
+/// This node's name: the scheduler's where it has one of its own.
+fn own_name() -> NodeName {
+    NodeName(node_name(&|name| std::env::var(name).ok()).unwrap_or_else(hostname))
+}
+
 pub(super) fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-pub(super) fn header(plan: CheckPlan, nodes: Vec<NodeName>, launcher: Option<String>, leaves: Vec<Leaf>) -> Header {
+/// `nodes` by their names here and what their kernels call them.
+pub(super) fn header(
+    plan: CheckPlan,
+    nodes: &[(NodeName, String)],
+    launcher: Option<String>,
+    leaves: Vec<Leaf>,
+) -> Header {
+    let other = |(node, host): &&(NodeName, String)| !host.is_empty() && node.0 != *host;
     Header {
+        kernel_names: nodes.iter().filter(other).cloned().collect(),
+        job: Job::read(&|name| std::env::var(name).ok()),
+        nodes: nodes.iter().map(|(node, _)| node.clone()).collect(),
         schema: crate::record::SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: env!("GONOGO_GIT").to_owned(),
         started: Timestamp::now(),
-        nodes,
         launcher,
         leaves,
         plan,
@@ -237,9 +273,8 @@ fn point_latest(record: &Path) {
 
 /// The nodes to run on, one a line, beside the record. That it cannot be written costs nobody a verdict.
 fn hostfile(record: &Path, nodes: &[NodeName]) {
-    let safe = |n: &&NodeName| n.0.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:#".contains(&b));
-    let lines: String = nodes.iter().filter(safe).map(|n| format!("{}\n", n.0)).collect();
-    let _ = std::fs::write(record.with_file_name("hostfile"), lines);
+    let lines: String = nodes.iter().filter(|n| hostlist::is_host(&n.0)).map(|n| format!("{}\n", n.0)).collect();
+    let _ = files::create(&record.with_file_name("hostfile")).and_then(|mut f| f.write_all(lines.as_bytes()));
 }
 
 /// A bar on a terminal, nothing elsewhere.

@@ -7,21 +7,23 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use ed25519_dalek::SigningKey;
 use sha2::{Digest, Sha256};
 
 use crate::cli;
 use crate::cluster::message::{Join, PROTOCOL};
 use crate::cluster::{
-    Agent, AgentError, Asked, Coordinator, Hub, Interrupt, Launcher, Meeting, Supervisor, Token, World, WorldError,
-    write_meeting,
+    Agent, AgentError, Asked, Coordinator, Expected, Hub, Interrupt, Launcher, Meeting, Permit, Supervisor,
+    TOKEN_VARIABLE, Token, World, WorldError, remove_meeting, wait_for_verdict, write_meeting,
 };
 use crate::cmd::Failure;
 use crate::cmd::check::{Progress, header, hostname, is_interrupted, measure};
 use crate::exit::Exit;
 use crate::hostlist;
 use crate::id::{NodeName, clean};
+use crate::measure::Interfaces;
 use crate::plan::{CheckPlan, hex};
-use crate::topology::{Leaf, SysRoot, boot_id, read_topology};
+use crate::topology::{Leaf, SysRoot, boot_id, read_topology, who_listens};
 
 /// The world that flags and environment describe.
 pub(super) fn world(args: &cli::Check) -> Result<Option<World>, WorldError> {
@@ -46,14 +48,57 @@ pub(super) fn run(
     plan: CheckPlan,
     supervisor: Supervisor,
     interrupt: Interrupt,
+    key: Option<&SigningKey>,
 ) -> Result<Exit, Failure> {
-    let token = Token::find(args.token_file.as_deref(), std::env::var("GONOGO_TOKEN").ok()).map_err(Failure::usage)?;
+    let token = token(args)?;
     let join = join(&world, &plan).map_err(Failure::internal)?;
-    let supervisor = Arc::new(supervisor);
+    let node = Node {
+        join,
+        token,
+        bind: args.bind.as_deref().map(bind).transpose()?,
+        permit: Permit::new(plan.probes.clone(), plan.storage_path.clone()),
+        supervisor: Arc::new(supervisor),
+    };
     if world.rank != 0 {
-        return follow(&world.meeting, &token, &join, args.join_timeout.0, &supervisor);
+        return follow(&world.meeting, &node, args.join_timeout.0);
     }
-    lead(args, &world, plan, &token, join, supervisor, interrupt)
+    lead(args, &world, plan, node, interrupt, key)
+}
+
+/// What an agent needs.
+#[derive(Clone)]
+struct Node {
+    join: Join,
+    token: Token,
+    bind: Option<IpAddr>,
+    permit: Permit,
+    supervisor: Arc<Supervisor>,
+}
+
+impl Node {
+    /// Joins, and works until it is told to stop; returns the code to end with.
+    fn work(&self, meeting: &Meeting, patience: Duration) -> Result<u8, AgentError> {
+        let mut agent = Agent::join(meeting, &self.token, &self.join, patience)?;
+        agent.address = self.bind.unwrap_or(agent.address);
+        agent.serve(&self.supervisor, &self.permit)
+    }
+}
+
+/// The address that `--bind` means here: itself, or that of an interface.
+fn bind(text: &str) -> Result<IpAddr, Failure> {
+    let at = text.parse().ok().or_else(|| Interfaces::address(text));
+    at.ok_or_else(|| Failure::usage(anyhow!("--bind {}: no such interface with an address on this node", clean(text))))
+}
+
+fn token(args: &cli::Check) -> Result<Token, Failure> {
+    Token::find(args.token_file.as_deref(), std::env::var(TOKEN_VARIABLE).ok()).map_err(Failure::usage)
+}
+
+/// A task that is no agent: it ends as the run does, so that what stands behind `gonogo check &&` starts nowhere on a NO-GO.
+pub(super) fn wait(args: &cli::Check, world: &World, interrupt: &Interrupt) -> Result<Exit, Failure> {
+    let token = token(args)?;
+    let exit = wait_for_verdict(&world.meeting, &token, &world.job, args.join_timeout.0 * 2, interrupt);
+    exit.map(Exit::of).map_err(agent_failure)
 }
 
 /// What this node says of itself when it joins.
@@ -71,23 +116,21 @@ fn join(world: &World, plan: &CheckPlan) -> anyhow::Result<Join> {
         size: world.size,
         local_size: world.local_size,
         host: hostname(),
+        name: world.name.clone(),
         boot: boot_id(&SysRoot::live()).unwrap_or_default(),
         plan: hex(&Sha256::digest(asked)),
     })
 }
 
-/// An agent: works until it is told to stop. Its exit code is no verdict: that is rank 0's.
-fn follow(
-    meeting: &Meeting,
-    token: &Token,
-    join: &Join,
-    patience: Duration,
-    supervisor: &Arc<Supervisor>,
-) -> Result<Exit, Failure> {
+/// An agent: works until it is told to stop, and ends with the verdict's code.
+fn follow(meeting: &Meeting, node: &Node, patience: Duration) -> Result<Exit, Failure> {
     // Rank 0 waits for the last node that long; it may itself have started that much later.
-    let agent = Agent::join(meeting, token, join, patience * 2).map_err(agent_failure)?;
-    agent.serve(supervisor).map_err(agent_failure)?;
-    Ok(Exit::Go)
+    let exit = node.work(meeting, patience * 2);
+    // Rank 0 was killed: the file that told where it was leads nowhere.
+    if let (Err(AgentError::Lost { address, .. }), Meeting::File(path)) = (&exit, meeting) {
+        remove_meeting(path, address.port());
+    }
+    exit.map(Exit::of).map_err(agent_failure)
 }
 
 fn agent_failure(error: AgentError) -> Failure {
@@ -102,10 +145,9 @@ fn lead(
     args: &cli::Check,
     world: &World,
     plan: CheckPlan,
-    token: &Token,
-    join: Join,
-    supervisor: Arc<Supervisor>,
+    node: Node,
     interrupt: Interrupt,
+    key: Option<&SigningKey>,
 ) -> Result<Exit, Failure> {
     // Thousands of connections need as many descriptors.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
@@ -113,48 +155,43 @@ fn lead(
         rustix::process::Resource::Nofile,
         rustix::process::Rlimit { current: limit.maximum, ..limit },
     );
-    let port = match &world.meeting {
-        Meeting::At { port, .. } => *port,
-        Meeting::File(_) => 0,
-    };
-    let hub = Hub::open(port, token.clone())
-        .with_context(|| {
-            format!("cannot listen on port {port}; another check may run here: give another --rendezvous HOST:PORT")
-        })
-        .map_err(Failure::usage)?;
-    let _file = match &world.meeting {
+    let hub = open(&world.meeting, node.bind, &node.token)?;
+    let file = match &world.meeting {
         Meeting::File(path) => Some(MeetingFile::write(path, hub.address.port())?),
         Meeting::At { .. } => None,
     };
-    let address = Meeting::At { host: loopback(hub.address.ip()).to_string(), port: hub.address.port() };
+    let port = hub.address.port();
+    let address = Meeting::At { host: loopback(hub.address.ip()).to_string(), port, spares: 0 };
     let leaves = leaves(args, world, &plan)?;
     let own = {
-        let (token, join, supervisor, patience) =
-            (token.clone(), join.clone(), Arc::clone(&supervisor), args.join_timeout.0);
-        thread::spawn(move || -> Result<(), AgentError> {
-            Agent::join(&address, &token, &join, patience)?.serve(&supervisor)
-        })
+        let (node, patience) = (node.clone(), args.join_timeout.0);
+        thread::spawn(move || node.work(&address, patience))
     };
     let progress = Progress::new(args);
+    let expected =
+        Expected { hosts: world.hosts.iter().map(|h| NodeName(clean(h).into_owned())).collect(), bound: world.bound };
     let mut fleet =
-        Coordinator::gather(hub, &join, &world.hosts, args.join_timeout.0, interrupt.clone(), |joined, size| {
+        Coordinator::gather(hub, &node.join, &expected, args.join_timeout.0, interrupt.clone(), |joined, size| {
             crate::campaign::Watch::step(&progress, &format!("{joined} of {size} tasks joined"));
         });
+    // Nobody is to come any more.
+    drop(file);
     if fleet.members().is_empty() && !is_interrupted(&interrupt) {
         let why = own.join().ok().and_then(Result::err).map_or("nobody joined".to_owned(), |e| e.to_string());
         return Err(Failure { exit: Exit::Hold, error: anyhow!("no node joined, not even this one: {why}") });
     }
     // Those that should be there stand in the header, whether they came or not.
-    let mut nodes: Vec<NodeName> = fleet.members().iter().map(|m| m.node.clone()).collect();
+    let mut nodes: Vec<(NodeName, String)> = fleet.members().iter().map(|m| (m.node.clone(), m.host.clone())).collect();
     for t in fleet.troubles() {
-        if !nodes.contains(&t.node) {
-            nodes.push(t.node.clone());
+        if !nodes.iter().any(|(n, _)| *n == t.node) {
+            nodes.push((t.node.clone(), String::new()));
         }
     }
-    let header = header(plan, nodes, Some(world.launcher.name().to_owned()), leaves);
+    let header = header(plan, &nodes, Some(world.launcher.name().to_owned()), leaves);
     // The budget runs from the last join: who waits for a node that does not come has not been measuring.
-    let result = measure(args, header, &mut fleet, Instant::now(), progress);
-    let hung = fleet.dismiss();
+    let result = measure(args, header, &mut fleet, Instant::now(), progress, key);
+    let exit = result.as_ref().map_or_else(|failure| failure.exit, |exit| *exit);
+    let hung = fleet.dismiss(exit.code());
     if !hung.is_empty() {
         let names: Vec<String> = hung.iter().map(|n| n.0.clone()).collect();
         let var = |name: &str| std::env::var(name).ok();
@@ -170,13 +207,38 @@ fn lead(
     result
 }
 
+/// Listens where the others call; at one of the ports that follow where another program holds the first, and the port is our choice.
+fn open(meeting: &Meeting, bind: Option<IpAddr>, token: &Token) -> Result<Hub, Failure> {
+    let (port, spares) = match meeting {
+        Meeting::At { port, spares, .. } => (*port, *spares),
+        Meeting::File(_) => (0, 0),
+    };
+    let mut last = None;
+    for at in port..=port.saturating_add(spares) {
+        match Hub::open(bind, at, token.clone()) {
+            Ok(hub) => return Ok(hub),
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => last = Some(e),
+            Err(e) => return Err(Failure::usage(anyhow!(e).context(format!("cannot listen on port {at}")))),
+        }
+    }
+    let holder = who_listens(&SysRoot::live(), port);
+    let who = holder.map_or_else(|| "a process of another user".to_owned(), |h| h.to_string());
+    Err(Failure::usage(
+        anyhow!(last.unwrap_or_else(|| std::io::ErrorKind::AddrInUse.into()))
+            .context(format!("cannot listen on port {port}, which {who} holds; give another --rendezvous HOST:PORT")),
+    ))
+}
+
 /// This machine as it reaches itself.
 fn loopback(bound: IpAddr) -> IpAddr {
+    if !bound.is_unspecified() {
+        return bound;
+    }
     if bound.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() }
 }
 
 /// The file that tells where rank 0 is; gone when the run is.
-struct MeetingFile(PathBuf);
+struct MeetingFile(PathBuf, u16);
 
 impl MeetingFile {
     fn write(path: &Path, port: u16) -> Result<Self, Failure> {
@@ -188,13 +250,13 @@ impl MeetingFile {
                 )
             })
             .map_err(Failure::usage)?;
-        Ok(MeetingFile(path.to_owned()))
+        Ok(MeetingFile(path.to_owned(), port))
     }
 }
 
 impl Drop for MeetingFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        remove_meeting(&self.0, self.1);
     }
 }
 

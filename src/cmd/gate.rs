@@ -1,33 +1,36 @@
-//! `gonogo gate`: a command starts only behind a verdict that may be used here and now.
+//! `gonogo gate`: a command starts only behind a verdict that may be used here and now, and only on the nodes that it is for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::cli;
+use crate::cluster::Job;
 use crate::cmd::judge::Case;
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
-use crate::gate::{self, Claim, Launch, Ticket};
+use crate::files;
+use crate::gate::{self, Ask, Launch, Placeholder, Refusal, Seats, Ticket, Verdict};
 use crate::hostlist;
+use crate::id::clean;
 use crate::judge::{self, Decision};
-use crate::plan::{self, PlanHash, Tier};
+use crate::plan::{self, RunPlan, Tier};
+use crate::record;
 use crate::report;
 use crate::topology::{SysRoot, discover};
 
-/// What a record or a ticket says, of one form.
-struct Verdict {
+/// A verdict, and where it comes from.
+struct Source {
     what: String,
-    decision: Decision,
-    measured: Timestamp,
-    nodes: Vec<String>,
-    run_hash: PlanHash,
-    software: Option<PlanHash>,
+    verdict: Verdict,
+    /// The image that a ticket was written for.
     image: Option<String>,
     /// Why, when the decision is against a launch.
     why: String,
+    /// Where a file for the command may be put.
+    dir: PathBuf,
 }
 
 pub(super) fn run(args: cli::Gate) -> Result<Exit, Failure> {
@@ -37,147 +40,212 @@ pub(super) fn run(args: cli::Gate) -> Result<Exit, Failure> {
             .map_err(Failure::internal)?;
         return Ok(Exit::Go);
     }
-    let given = match &args.plan {
-        Some(path) => Some(PlanHash::of(&plan::read(path).map_err(Failure::usage)?)),
-        None => None,
-    };
+    let given = args.plan.as_ref().map(|path| plan::read(path)).transpose().map_err(Failure::usage)?;
     let nodes = nodes(&args)?;
-    let verdict = match (&args.require_ticket, &args.trust, &args.record) {
+    let source = match (&args.require_ticket, &args.trust, &args.record) {
         (Some(ticket), Some(trust), _) => by_ticket(ticket, trust)?,
-        (_, _, Some(path)) => by_record(path)?,
+        (_, trust, Some(path)) => by_record(path, given.as_ref(), trust.as_deref())?,
         _ => return Err(Failure::usage(anyhow!("give a RECORD, or --require-ticket FILE with --trust FILE.pub"))),
     };
-    let refusals = refusals(&verdict, &args, given.as_ref(), &nodes);
-    if !refusals.is_empty() {
-        eprintln!("HOLD  {} is not used:", verdict.what);
-        for r in &refusals {
-            eprintln!("  {r}");
+    let decision = &source.verdict.verdict;
+    if !matches!(decision, Decision::Go | Decision::GoWithout { .. }) {
+        eprint!("{}", source.why);
+        eprintln!("the gate stays closed: {decision} by {}", source.what);
+        return Ok(decision.exit());
+    }
+    let seats = match admit(&source, &args, given.as_ref(), &nodes) {
+        Ok(seats) => seats,
+        Err(refusals) => {
+            eprintln!("HOLD  {} is not used:", source.what);
+            for r in &refusals {
+                eprintln!("  {r}");
+            }
+            return Ok(Exit::Hold);
         }
-        return Ok(Exit::Hold);
-    }
-    let open = matches!(verdict.decision, Decision::Go | Decision::GoWithout { .. });
-    if !open {
-        eprint!("{}", verdict.why);
-        eprintln!("the gate stays closed: {} by {}", verdict.decision, verdict.what);
-        return Ok(verdict.decision.exit());
-    }
+    };
     if let (Some(path), Some(key)) = (&args.ticket, &args.key) {
-        write_ticket(path, key, &args, &verdict)?;
+        write_ticket(path, key, &args, source.verdict.clone())?;
     }
+    let decision = &source.verdict.verdict;
     if args.command.is_empty() {
-        shell::print(&format!("{}  by {}\n", verdict.decision, verdict.what)).map_err(Failure::internal)?;
+        let on = clean(&hostlist::compress(&seats.nodes)).into_owned();
+        shell::print(&format!("{decision}  on {on}, by {}\n", source.what)).map_err(Failure::internal)?;
         return Ok(Exit::Go);
     }
-    let exclude: Vec<String> = verdict.decision.exclude().iter().map(|n| n.0.clone()).collect();
-    let launch = Launch::new(verdict.decision.name(), &nodes, &exclude, &args.command);
-    eprintln!("{}  by {}; starting {}", verdict.decision, verdict.what, launch.command[0]);
-    let error = launch.exec();
-    let exit = if error.kind() == std::io::ErrorKind::NotFound { Exit::Usage } else { Exit::Internal };
-    Err(Failure { exit, error: anyhow!(error).context(format!("cannot start {}", launch.command[0])) })
+    launch(decision, &seats, &source, &args.command)
 }
 
-/// The nodes that the command would run on.
+fn launch(decision: &Decision, seats: &Seats, source: &Source, command: &[String]) -> Result<Exit, Failure> {
+    let hostfile = if Placeholder::Hostfile.is_in(command) {
+        let written = gate::write_hostfile(&source.dir, &seats.nodes);
+        Some(
+            written
+                .with_context(|| format!("cannot write a hostfile in {}", source.dir.display()))
+                .map_err(Failure::internal)?,
+        )
+    } else {
+        None
+    };
+    let launch = Launch::new(decision.name(), seats, hostfile.as_deref(), command);
+    eprintln!("{decision}  by {}; starting {}", source.what, clean(&launch.command[0]));
+    let error = launch.exec();
+    let exit = if error.kind() == std::io::ErrorKind::NotFound { Exit::Usage } else { Exit::Internal };
+    Err(Failure { exit, error: anyhow!(error).context(format!("cannot start {}", clean(&launch.command[0]))) })
+}
+
+/// The nodes that the launcher has.
 fn nodes(args: &cli::Gate) -> Result<Vec<String>, Failure> {
     let slurm = || std::env::var("SLURM_JOB_NODELIST").ok().filter(|l| !l.is_empty());
-    match args.nodes.clone().or_else(slurm) {
-        Some(list) => hostlist::expand(&list).map_err(Failure::usage),
-        None => Ok(vec![rustix::system::uname().nodename().to_string_lossy().into_owned()]),
+    let nodes = match args.nodes.clone().or_else(slurm) {
+        Some(list) => hostlist::expand(&list).map_err(Failure::usage)?,
+        None => vec![rustix::system::uname().nodename().to_string_lossy().into_owned()],
+    };
+    match nodes.iter().find(|n| !hostlist::is_host(n)) {
+        Some(bad) => Err(Failure::usage(anyhow!("`{}` is no host name", clean(bad)))),
+        None => Ok(nodes),
     }
 }
 
-fn by_record(path: &Path) -> Result<Verdict, Failure> {
-    let case = Case::read(path, None, None)?;
+fn held(error: anyhow::Error) -> Failure {
+    Failure { exit: Exit::Hold, error }
+}
+
+fn by_record(path: &Path, given: Option<&RunPlan>, trust: Option<&Path>) -> Result<Source, Failure> {
+    let file = record::file_of(path);
+    let trusted = trust.map(gate::read_trusted).transpose().map_err(Failure::usage)?;
+    let (record, digest) = record::read_digested(path).map_err(Failure::usage)?;
+    if let Some(trusted) = trusted {
+        gate::check_record(&file, &digest, &trusted)
+            .map_err(|e| held(anyhow!(e).context("--trust takes signed records only: check with --sign KEY")))?;
+    }
+    // What a record says is waived is no more than what somebody wrote into it.
+    let in_record = record.header.plan.run.waive.len();
+    let waive = given.map_or_else(Vec::new, |plan| plan.waive.clone());
+    let run = RunPlan { waive, ..record.header.plan.run.clone() };
+    let dropped = if given.is_none() { in_record } else { 0 };
+    let case = Case::of(record, run.clone());
     let (record, judgement) = (&case.record, case.judge());
     if record.header.plan.tier == Tier::Image {
-        let error = anyhow!(
+        return Err(held(anyhow!(
             "the record {} is of an image and says nothing about a machine; run `gonogo check` on the nodes",
             path.display()
-        );
-        return Err(Failure { exit: Exit::Hold, error });
+        )));
     }
     let shown = path.to_string_lossy();
     let mut view = report::view(&judgement, &shown);
     // The gate tells the verdict and its reasons; the tables are in the report.
     view.tables.clear();
-    let why = report::terminal(&view, shell::style());
+    let mut why = report::terminal(&view, shell::style());
+    if dropped > 0 {
+        let (n, s) = (dropped, if dropped == 1 { "waiver" } else { "waivers" });
+        why += &format!("{n} {s} in the record count for nothing without their plan: give --plan RUN.TOML\n");
+    }
     let machine = judge::Facts::machines(record).next().map(|(_, m)| gate::software_digest(m));
-    Ok(Verdict {
-        what: format!("the record {}", crate::id::clean(&shown)),
-        decision: judgement.decision.clone(),
-        measured: record.header.started,
-        nodes: record.header.nodes.iter().map(|n| n.0.clone()).collect(),
-        run_hash: PlanHash::of(&record.header.plan.run),
+    let header = &record.header;
+    let verdict = Verdict {
+        verdict: judgement.decision.clone(),
+        placement: judgement.placement.clone(),
+        nodes: header.nodes.clone(),
+        kernel_names: header.kernel_names.clone(),
+        job: header.job.clone(),
+        plan: run,
+        record: digest,
         software: machine,
-        image: None,
-        why,
-    })
+        measured: header.started,
+    };
+    if let Some(name) = verdict.no_host() {
+        return Err(Failure::usage(anyhow!(
+            "{}:1: `{}` is no host name, and is handed to no command; check the nodes again",
+            file.display(),
+            clean(name)
+        )));
+    }
+    let dir = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    Ok(Source { what: format!("the record {}", clean(&shown)), verdict, image: None, why, dir })
 }
 
-fn by_ticket(path: &Path, trust: &Path) -> Result<Verdict, Failure> {
+fn by_ticket(path: &Path, trust: &Path) -> Result<Source, Failure> {
     let trusted = gate::read_trusted(trust).map_err(Failure::usage)?;
     // A ticket that is forged or expired proves nothing: hold, as for any verdict that may not be used.
-    let held = |error: gate::TicketError| Failure { exit: Exit::Hold, error: anyhow!(error) };
-    let ticket = Ticket::open(path, &trusted, Timestamp::now()).map_err(held)?;
-    let exclude: Vec<_> = ticket.exclude.iter().cloned().map(crate::id::NodeName).collect();
-    let decision = match ticket.decision.as_str() {
-        "GO" => Decision::Go,
-        "GO-WITHOUT" => Decision::GoWithout { exclude },
-        _ => Decision::Hold,
-    };
-    Ok(Verdict {
+    let ticket = Ticket::open(path, &trusted, Timestamp::now()).map_err(|e| held(anyhow!(e)))?;
+    if let Some(name) = ticket.verdict.no_host() {
+        return Err(Failure::usage(anyhow!(
+            "{}: `{}` is no host name, and is handed to no command",
+            path.display(),
+            clean(name)
+        )));
+    }
+    Ok(Source {
         what: format!("the ticket {}", path.display()),
-        decision,
-        measured: ticket.measured,
-        nodes: ticket.nodes,
-        run_hash: ticket.run_hash,
-        software: ticket.software,
+        verdict: ticket.verdict,
         image: ticket.image,
         why: String::new(),
+        dir: std::env::temp_dir(),
     })
 }
 
-fn refusals(verdict: &Verdict, args: &cli::Gate, given: Option<&PlanHash>, nodes: &[String]) -> Vec<String> {
-    let claim = Claim { measured: verdict.measured, nodes: &verdict.nodes, run_hash: &verdict.run_hash };
-    let mut out: Vec<String> =
-        gate::admit(&claim, Timestamp::now(), args.max_age.0, given, nodes).iter().map(ToString::to_string).collect();
-    if let Some(claimed) = verdict.image.as_ref().filter(|i| Some(*i) != args.image.as_ref()) {
-        let given = args.image.as_deref().unwrap_or("none given");
-        out.push(format!(
-            "it was made for the image {}, not for {}; give --image, or check again",
-            crate::id::clean(claimed),
-            crate::id::clean(given)
-        ));
-    }
+/// Every reason not to start, in words; else where to.
+fn admit(source: &Source, args: &cli::Gate, given: Option<&RunPlan>, nodes: &[String]) -> Result<Seats, Vec<String>> {
+    let job = Job::read(&|name| std::env::var(name).ok()).filter(|_| !args.any_job);
+    let ask = Ask { now: Timestamp::now(), max_age: args.max_age.0, plan: given, nodes, job, command: &args.command };
+    let (seats, refusals) = match gate::admit(&source.verdict, &ask) {
+        Ok(seats) => (seats, Vec::new()),
+        Err(refusals) => (Seats::default(), refusals),
+    };
+    let mut out: Vec<String> = refusals.iter().map(|r| explain(r, args)).collect();
+    out.extend(image(source, args));
     // A ticket is used on a node of the run: its software must be what was measured.
-    if let (Some(claimed), true) = (&verdict.software, args.require_ticket.is_some()) {
-        let here = gate::software_digest(&discover(&SysRoot::live()));
-        if here != *claimed {
-            out.push(
-                "kernel, distribution, container or modules of this node changed since it was measured; check again"
-                    .to_owned(),
-            );
-        }
+    if let (Some(claimed), true) = (&source.verdict.software, args.require_ticket.is_some())
+        && gate::software_digest(&discover(&SysRoot::live())) != *claimed
+    {
+        out.push(
+            "kernel, distribution, container or modules of this node changed since it was measured; check again"
+                .to_owned(),
+        );
     }
-    out
+    if out.is_empty() { Ok(seats) } else { Err(out) }
 }
 
-fn write_ticket(path: &Path, key: &Path, args: &cli::Gate, verdict: &Verdict) -> Result<(), Failure> {
+/// A refusal, and the line to type where there is one.
+fn explain(refusal: &Refusal, args: &cli::Gate) -> String {
+    if !matches!(refusal, Refusal::Excluded(_)) {
+        return refusal.to_string();
+    }
+    let record = args.record.as_ref().map_or_else(|| "...".to_owned(), |p| p.display().to_string());
+    let command = gate::told_where(&args.command).join(" ");
+    format!("{refusal}; type: gonogo gate {} -- {}", clean(&record), clean(&command))
+}
+
+fn image(source: &Source, args: &cli::Gate) -> Option<String> {
+    let given = args.image.as_deref();
+    match (source.image.as_deref(), given) {
+        (Some(claimed), given) if given != Some(claimed) => Some(format!(
+            "it was made for the image {}, not for {}; give --image, or check again",
+            clean(claimed),
+            clean(given.unwrap_or("none given"))
+        )),
+        (None, Some(given)) if args.require_ticket.is_some() => {
+            Some(format!("it was made for no image, and {} would run; write the ticket with --image", clean(given)))
+        }
+        (None, None) if args.require_image => {
+            Some("it was made for no image; write the ticket with --image".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn write_ticket(path: &Path, key: &Path, args: &cli::Gate, verdict: Verdict) -> Result<(), Failure> {
     let key = gate::read_secret(key).map_err(Failure::usage)?;
     let valid =
         SignedDuration::try_from(args.valid_for.0.min(Duration::from_secs(366 * 86_400))).map_err(Failure::usage)?;
     let ticket = Ticket {
         format: gate::TICKET_FORMAT,
-        decision: verdict.decision.name().to_owned(),
-        nodes: verdict.nodes.clone(),
-        exclude: verdict.decision.exclude().iter().map(|n| n.0.clone()).collect(),
-        run_hash: verdict.run_hash.clone(),
         image: args.image.clone(),
-        software: verdict.software.clone(),
-        measured: verdict.measured,
         expires: verdict.measured.checked_add(valid).map_err(Failure::usage)?,
+        verdict,
     };
     let text = ticket.sign(&key).map_err(Failure::internal)?;
-    std::fs::write(path, text)
+    files::replace(path, text.as_bytes())
         .with_context(|| format!("cannot write the ticket {}", path.display()))
         .map_err(Failure::internal)
 }

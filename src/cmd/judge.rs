@@ -6,7 +6,7 @@ use std::{fs, io};
 use anyhow::{Context, anyhow};
 
 use crate::baseline::{self, Expectation, Lemon};
-use crate::cli::{Format, Shown};
+use crate::cli::{self, Format, Shown};
 use crate::cmd::{Failure, baseline as learned, shell};
 use crate::exit::Exit;
 use crate::judge::{self, Judgement};
@@ -30,18 +30,29 @@ impl Case {
             Some(p) => plan::read(p).map_err(Failure::usage)?,
             None => record.header.plan.run.clone(),
         };
-        let (mut limits, mut lemons) = (limits(&run), Vec::new());
+        let mut case = Case::of(record, run);
         if let (Some(b), Some(path)) = (learned::read(usual)?, usual) {
-            b.fits_record(&record).map_err(|e| learned::refused(path, e))?;
-            limits.extend(b.limits());
-            lemons = b.lemon;
+            b.fits_record(&case.record).map_err(|e| learned::refused(path, e))?;
+            case.limits.extend(b.limits());
+            case.lemons = b.lemon;
         }
-        Ok(Case { record, run, limits, lemons })
+        Ok(case)
+    }
+
+    /// A record, to be judged by `run`.
+    pub(super) fn of(record: Record, run: RunPlan) -> Self {
+        Case { limits: limits(&run), record, run, lemons: Vec::new() }
     }
 
     pub(super) fn judge(&self) -> Judgement<'_> {
         judge::judge_knowing(&self.record, &self.run, &self.limits, &self.lemons)
     }
+}
+
+/// `report` shows, and ends with 0 when it has; the verdict's code is that of `judge`, and of `gate`.
+pub(super) fn report(args: &cli::Report) -> Result<Exit, Failure> {
+    let exit = run(&args.record, None, &args.shown)?;
+    Ok(if args.exit_code { exit } else { Exit::Go })
 }
 
 pub(super) fn run(path: &Path, plan: Option<&Path>, shown: &Shown) -> Result<Exit, Failure> {

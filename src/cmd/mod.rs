@@ -44,7 +44,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(args),
         Command::Baseline { what } => baseline::run(&what),
         Command::Judge(args) => judge::run(&args.record, args.plan.as_deref(), &args.shown),
-        Command::Report(args) => judge::run(&args.record, None, &args.shown),
+        Command::Report(args) => judge::report(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Gate(args) => gate::run(args),
         Command::Drain(args) => drain::run(&args),

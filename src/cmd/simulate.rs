@@ -93,10 +93,10 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
     faults.extend(free.into_iter().take(args.bad as usize).map(Fault::Node));
     let mut fleet = Simulated::new(shape, faults, seed);
     let plan = plan_of(args, seed).map_err(Failure::internal)?;
-    let nodes = (0..args.nodes).map(|i| fleet.name(i).clone()).collect();
+    let nodes: Vec<_> = (0..args.nodes).map(|i| (fleet.name(i).clone(), String::new())).collect();
     let header = check::header(
         plan,
-        nodes,
+        &nodes,
         Some("simulation".to_owned()),
         if args.no_topology { Vec::new() } else { fleet.leaves() },
     );

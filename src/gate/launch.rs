@@ -1,13 +1,49 @@
 //! The command behind the gate: what it is told, and what it becomes.
 
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
+use crate::files;
+use crate::gate::Seats;
 use crate::hostlist;
 use crate::plan::PlanHash;
 use crate::topology::Machine;
+
+/// What is filled in where a command names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placeholder {
+    Exclude,
+    Nodelist,
+    Hostfile,
+    Count,
+}
+
+impl Placeholder {
+    const ALL: [Placeholder; 4] =
+        [Placeholder::Exclude, Placeholder::Nodelist, Placeholder::Hostfile, Placeholder::Count];
+
+    const fn text(self) -> &'static str {
+        match self {
+            Placeholder::Exclude => "{exclude}",
+            Placeholder::Nodelist => "{nodelist}",
+            Placeholder::Hostfile => "{hostfile}",
+            Placeholder::Count => "{count}",
+        }
+    }
+
+    /// Whether a command says on which nodes it starts.
+    pub fn any_names_nodes(command: &[String]) -> bool {
+        [Placeholder::Exclude, Placeholder::Nodelist, Placeholder::Hostfile].into_iter().any(|p| p.is_in(command))
+    }
+
+    pub fn is_in(self, command: &[String]) -> bool {
+        command.iter().any(|a| a.contains(self.text()))
+    }
+}
 
 /// A command to replace this process with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,28 +56,76 @@ pub struct Launch {
 }
 
 impl Launch {
-    pub fn new(decision: &'static str, nodes: &[String], exclude: &[String], command: &[String]) -> Self {
-        let kept: Vec<String> = nodes.iter().filter(|n| !exclude.contains(n)).cloned().collect();
-        let (exclude, nodelist, count) =
-            (hostlist::compress(exclude), hostlist::compress(&kept), kept.len().to_string());
-        let fill =
-            |a: &String| a.replace("{exclude}", &exclude).replace("{nodelist}", &nodelist).replace("{count}", &count);
-        let command = command.iter().map(fill).collect();
+    /// `hostfile` is the file of the seats' nodes, where the command names one.
+    pub fn new(decision: &'static str, seats: &Seats, hostfile: Option<&Path>, command: &[String]) -> Self {
+        let (exclude, nodelist) = (hostlist::compress(&seats.exclude), hostlist::compress(&seats.nodes));
+        let hostfile = hostfile.map_or(String::new(), |p| p.to_string_lossy().into_owned());
+        let value = |p: Placeholder| match p {
+            Placeholder::Exclude => exclude.clone(),
+            Placeholder::Nodelist => nodelist.clone(),
+            Placeholder::Hostfile => hostfile.clone(),
+            Placeholder::Count => seats.nodes.len().to_string(),
+        };
+        let command = command.iter().map(|a| fill(a, value)).collect();
         Launch { decision, exclude, nodelist, command }
     }
 
     /// Becomes the command; returns only when that fails.
-    pub fn exec(&self) -> std::io::Error {
+    pub fn exec(&self) -> io::Error {
         let Some((program, arguments)) = self.command.split_first() else {
-            return std::io::ErrorKind::InvalidInput.into();
+            return io::ErrorKind::InvalidInput.into();
         };
         Command::new(program)
             .args(arguments)
             .env("GONOGO_DECISION", self.decision)
             .env("GONOGO_EXCLUDE", &self.exclude)
             .env("GONOGO_NODELIST", &self.nodelist)
+            // What let the agents in is no secret of the run.
+            .env_remove("GONOGO_TOKEN")
             .exec()
     }
+}
+
+/// One pass: what is filled in is data, and nothing in it is filled in again.
+fn fill(argument: &str, value: impl Fn(Placeholder) -> String) -> String {
+    let (mut out, mut rest) = (String::new(), argument);
+    while let Some(at) = rest.find('{') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        match Placeholder::ALL.into_iter().find(|p| rest.starts_with(p.text())) {
+            Some(p) => {
+                out.push_str(&value(p));
+                rest = &rest[p.text().len()..];
+            }
+            None => {
+                out.push('{');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out + rest
+}
+
+/// The user's command, told on which nodes to start: the line to type where it would start on one that is left out.
+pub fn told_where(command: &[String]) -> Vec<String> {
+    let name = command.first().and_then(|c| Path::new(c).file_name()).map(|n| n.to_string_lossy().into_owned());
+    let flags: &[&str] = match name.as_deref() {
+        Some("srun" | "sbatch" | "salloc") => &["--nodelist={nodelist}", "--nodes={count}"],
+        Some("mpirun" | "mpiexec" | "orterun" | "prterun") => &["--hostfile", "{hostfile}"],
+        _ => &["srun", "--nodelist={nodelist}", "--nodes={count}"],
+    };
+    let at = usize::from(flags[0] != "srun").min(command.len());
+    let mut out = command.to_vec();
+    out.splice(at..at, flags.iter().map(|f| (*f).to_owned()));
+    out
+}
+
+/// Writes the nodes, one a line, into a new file in `dir`, for its owner alone.
+pub fn write_hostfile(dir: &Path, nodes: &[String]) -> io::Result<PathBuf> {
+    let path = dir.join(format!("hostfile-{:016x}", fastrand::u64(..)));
+    let lines: String = nodes.iter().map(|n| format!("{n}\n")).collect();
+    files::create(&path)?.write_all(lines.as_bytes())?;
+    Ok(path)
 }
 
 /// What the software under a run is, as far as discovery sees it: kernel, distribution, container, modules. Two nodes
@@ -55,15 +139,24 @@ pub fn software_digest(machine: &Machine) -> PlanHash {
 mod tests {
     use super::*;
 
+    fn own(v: &[&str]) -> Vec<String> {
+        v.iter().map(|s| (*s).to_owned()).collect()
+    }
+
     #[test]
-    fn placeholders_are_filled_and_excluded_nodes_leave_the_list() {
-        let own = |v: &[&str]| v.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        let l = Launch::new(
-            "GO-WITHOUT",
-            &own(&["n1", "n2", "n3"]),
-            &own(&["n2"]),
-            &own(&["srun", "--exclude={exclude}", "-w", "{nodelist}", "-N{count}", "x"]),
-        );
-        assert_eq!(l.command, ["srun", "--exclude=n2", "-w", "n[1,3]", "-N2", "x"]);
+    fn placeholders_are_filled_once() {
+        let seats = Seats { nodes: own(&["n1", "n3"]), exclude: own(&["n2"]) };
+        let command =
+            own(&["srun", "--exclude={exclude}", "-w", "{nodelist}", "-N{count}", "{hostfile}{x}{", "{{count}}"]);
+        let l = Launch::new("GO-WITHOUT", &seats, Some(Path::new("/tmp/{count}")), &command);
+        assert_eq!(l.command, ["srun", "--exclude=n2", "-w", "n[1,3]", "-N2", "/tmp/{count}{x}{", "{2}"]);
+    }
+
+    #[test]
+    fn the_line_to_type_names_the_nodes() {
+        let line = |c: &[&str]| told_where(&own(c)).join(" ");
+        assert_eq!(line(&["/usr/bin/srun", "-n8", "x"]), "/usr/bin/srun --nodelist={nodelist} --nodes={count} -n8 x");
+        assert_eq!(line(&["mpirun", "x"]), "mpirun --hostfile {hostfile} x");
+        assert_eq!(line(&["train.sh", "-v"]), "srun --nodelist={nodelist} --nodes={count} train.sh -v");
     }
 }

@@ -1,10 +1,14 @@
-//! Opening or holding the gate: what must be true of a record before a command is started on its strength, and the
-//! signed ticket that carries a verdict elsewhere. Pure but for `launch`; the clock is handed in.
+//! Opening or holding the gate: what must be true of a verdict before a command is started on its strength, on which nodes it starts,
+//! and the signatures by which a verdict is carried elsewhere. The clock is handed in.
 
 mod admit;
 mod launch;
+mod seal;
 mod ticket;
+mod verdict;
 
-pub use admit::{Claim, Refusal, admit};
-pub use launch::{Launch, software_digest};
-pub use ticket::{FORMAT as TICKET_FORMAT, KeyError, Ticket, TicketError, new_key, read_secret, read_trusted};
+pub use admit::{Ask, Refusal, Seats, admit};
+pub use launch::{Launch, Placeholder, software_digest, told_where, write_hostfile};
+pub use seal::{KeyError, SealError, new_key, read_secret, read_trusted};
+pub use ticket::{FORMAT as TICKET_FORMAT, Ticket, TicketError, check_record, sign_record};
+pub use verdict::Verdict;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
 use crate::id::NodeName;
@@ -14,7 +14,7 @@ use crate::record::{Header, Record};
 use crate::topology::Leaf;
 
 /// The decision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "decision")]
 pub enum Decision {
     Go,
@@ -60,7 +60,8 @@ impl fmt::Display for Decision {
 }
 
 /// Which nodes to take.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Placement {
     /// Nodes with something against them; leaving them out is what would help.
     pub exclude: Vec<NodeName>,

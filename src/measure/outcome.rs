@@ -147,6 +147,8 @@ pub enum Facts {
     Start(Box<Start>),
     /// Who called at the coordinator's port without the token: address and times.
     Strangers(Vec<(String, u64)>),
+    /// Who held the token and asked for a place in the run that is not theirs: the names that they gave.
+    Outsiders(Vec<String>),
 }
 
 /// A node's clock minus the first node's lies between these.
@@ -290,6 +292,8 @@ pub enum FailKind {
     DiskFull,
     /// No agent came from the node.
     NeverJoined,
+    /// No agent came from the node, and strangers crowded the door meanwhile: it may have stood outside.
+    KeptOut,
     /// The node's agent died or its connection broke.
     NodeLost,
     /// The node's agent stopped answering.

@@ -4,13 +4,13 @@
 
 mod affinity;
 mod collective;
-mod dial;
 mod environment;
 mod fabric;
 mod gemm;
 mod gpu;
 mod image;
 mod memory;
+mod peer;
 mod rdma;
 mod storage;
 mod tcp;

@@ -1,16 +1,18 @@
 //! What a record says.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Step;
+use crate::cluster::{Job, Step};
 use crate::id::{NodeName, ProbeName};
 use crate::measure::{Load, Outcome};
 use crate::plan::CheckPlan;
 use crate::record::Damage;
+use crate::roster::Roster;
 use crate::topology::Leaf;
 
 /// Version of the format. It grows when an old reader would misread a new record.
@@ -27,6 +29,12 @@ pub struct Header {
     pub started: Timestamp,
     /// The nodes that take part.
     pub nodes: Vec<NodeName>,
+    /// What a node's own kernel calls it, where that is not its name here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kernel_names: BTreeMap<NodeName, String>,
+    /// The scheduler's job that it was measured in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Job>,
     /// Who placed the processes; absent for a single machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launcher: Option<String>,
@@ -36,6 +44,13 @@ pub struct Header {
     pub plan: CheckPlan,
     /// The smallest interval that the node's clock tells apart.
     pub clock_resolution_ns: f64,
+}
+
+impl Header {
+    /// The nodes by all their names.
+    pub fn roster(&self) -> Roster<'_> {
+        Roster::new(&self.nodes, &self.kernel_names)
+    }
 }
 
 /// A case ended.

@@ -1,13 +1,15 @@
 //! Reads a record back, also one that was cut off; nothing in it is trusted.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
+use crate::files;
 use crate::id::clean;
+use crate::plan::hex;
 use crate::record::format::{Line, Record, SCHEMA};
 
 /// Longest line that is read.
@@ -43,11 +45,56 @@ impl fmt::Display for Damage {
     }
 }
 
+/// The record that `path` names: itself, or `record.jsonl` in it when it is a directory.
+pub fn file_of(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join("record.jsonl") } else { path.to_owned() }
+}
+
 /// Reads `path`, or `record.jsonl` in it when it is a directory.
 pub fn read(path: &Path) -> Result<Record, RecordError> {
-    let path = if path.is_dir() { path.join("record.jsonl") } else { path.to_owned() };
-    let file = File::open(&path).map_err(|source| RecordError::Io { path: path.clone(), source })?;
-    parse(&path, BufReader::with_capacity(1 << 20, file))
+    let path = file_of(path);
+    parse(&path, open(&path)?)
+}
+
+/// Reads a record and the SHA-256 of exactly the bytes that it was read from, in hexadecimal.
+pub fn read_digested(path: &Path) -> Result<(Record, String), RecordError> {
+    let path = file_of(path);
+    let mut input = Digested { inner: open(&path)?, digest: Sha256::new() };
+    let record = parse(&path, &mut input)?;
+    Ok((record, hex(&input.digest.finalize())))
+}
+
+fn open(path: &Path) -> Result<impl BufRead, RecordError> {
+    let file = files::open(path).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
+    Ok(BufReader::with_capacity(1 << 20, file))
+}
+
+/// Counts what is read into a digest.
+struct Digested<R> {
+    inner: R,
+    digest: Sha256,
+}
+
+impl<R: BufRead> Read for Digested<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(into)?;
+        self.digest.update(&into[..n]);
+        Ok(n)
+    }
+}
+
+impl<R: BufRead> BufRead for Digested<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, n: usize) {
+        // What is consumed lies in the buffer: nothing is read here.
+        if let Ok(buffer) = self.inner.fill_buf() {
+            self.digest.update(&buffer[..n.min(buffer.len())]);
+        }
+        self.inner.consume(n);
+    }
 }
 
 /// Reads a record; `path` is for the messages only. Lines are parsed in batches by all cores and taken in order.

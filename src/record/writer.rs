@@ -1,10 +1,11 @@
 //! Appends to a record, line by line.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::cluster::Step;
+use crate::files;
 use crate::record::format::Line;
 use crate::record::{End, Header, OutcomeLine};
 
@@ -15,12 +16,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Creates the record; refuses to write over another.
+    /// Creates the record, for its owner alone; refuses to write over another.
     pub fn create(path: &Path) -> io::Result<Self> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
-        let file = OpenOptions::new().append(true).create_new(true).open(path)?;
+        let file = files::create(path)?;
         Ok(Writer { path: path.to_owned(), file })
     }
 

@@ -10,6 +10,7 @@ mod net;
 mod nvidia;
 mod os;
 mod pci;
+mod ports;
 mod rdma;
 mod read;
 mod software;
@@ -31,6 +32,7 @@ pub use nvidia::{
     Remapped, Seat, Slice, Standing, Xid, XidDetail, nvidia, nvidia_within, short_pci, throttled,
 };
 pub use pci::host_path;
+pub use ports::{Listener, who_listens};
 pub use rdma::gids;
 pub use read::{boot_id, discover, gpus_on_bus};
 pub use software::{

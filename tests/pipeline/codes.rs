@@ -332,6 +332,8 @@ fn provoke(code: &str) -> Option<Record> {
         "CLU-005" => gone(FailKind::OtherPlan),
         "CLU-006" => gone(FailKind::OtherWorld),
         "CLU-007" => fact(Facts::Strangers(vec![("10.0.0.9".into(), 3)])),
+        "CLU-010" => fact(Facts::Outsiders(vec!["elsewhere (rank 3)".into()])),
+        "CLU-011" => gone(FailKind::KeptOut),
         "NET-029" => {
             let mut r = network(2, 1);
             add_round(&mut r, 1, "inter-leaf", &[(0, 1)], &|_, _| 0.0);

@@ -31,6 +31,8 @@ pub fn empty(run: RunPlan) -> Record {
         commit: "test".into(),
         started: noon(),
         nodes: vec![NodeName("n1".into())],
+        kernel_names: Default::default(),
+        job: None,
         launcher: None,
         leaves: Vec::new(),
         plan: check_plan(run),

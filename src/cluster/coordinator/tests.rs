@@ -65,6 +65,7 @@ fn who(rank: u32, size: u32) -> Join {
         rank,
         size,
         local_size: 1,
+        name: None,
         host: format!("n{rank}"),
         boot: format!("b{}", rank / 2),
         plan: "p".into(),
@@ -148,7 +149,7 @@ fn agent(peer: Peer, way: Way, outbox: &mpsc_of::Inbox, to: &std::sync::mpsc::Se
             }
             // A stopped child ends: its agent says so. One that hangs does not.
             Down::Stop { task } if way != Way::Hangs => say(Up::Ended { task, failure: None }),
-            Down::Bye => return drop(to.send(Event::Gone(peer, "closed".into()))),
+            Down::Bye { .. } => return drop(to.send(Event::Gone(peer, "closed".into()))),
             _ => {}
         }
     }
@@ -182,7 +183,8 @@ fn play(ways: &[Way], groups: &[Vec<u32>], exclusive: bool) -> (Vec<GroupOutcome
         threads.push(thread::spawn(move || agent(peer, way, &inbox, &events)));
     }
     let interrupt = Arc::new(AtomicBool::new(false));
-    let mut c = Coordinator::gather(hub, &who(0, size), &[], Duration::from_secs(5), interrupt, |_, _| {});
+    let mut c =
+        Coordinator::gather(hub, &who(0, size), &Expected::default(), Duration::from_secs(5), interrupt, |_, _| {});
     c.patience = Patience { grace: Duration::from_millis(120), echo: Duration::from_millis(30) };
     let name = |i: &u32| NodeName(format!("n{i}"));
     let groups: Vec<Vec<NodeName>> = groups.iter().map(|g| g.iter().map(name).collect()).collect();
@@ -191,7 +193,7 @@ fn play(ways: &[Way], groups: &[Vec<u32>], exclusive: bool) -> (Vec<GroupOutcome
     c.run(&step(groups, exclusive), &|_| None, Duration::from_millis(150), &mut |o| out.push(o));
     let took = start.elapsed();
     let troubles = c.troubles().to_vec();
-    c.dismiss();
+    c.dismiss(0);
     drop(c);
     peers.lock().unwrap_or_else(|e| e.into_inner()).clear();
     threads.into_iter().for_each(|t| drop(t.join()));

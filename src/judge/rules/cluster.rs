@@ -30,6 +30,11 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
                 let evidence = format!("{total} connections without the token, from {}", shown.join(", "));
                 findings.push(Finding::new(doc("CLU-007"), Subject::Run, evidence));
             }
+            measure::Facts::Outsiders(names) => {
+                let shown: Vec<_> = names.iter().take(4).map(|n| clean(n)).collect();
+                let evidence = format!("{} asked to join: {}", names.len(), shown.join(", "));
+                findings.push(Finding::new(doc("CLU-010"), Subject::Run, evidence));
+            }
             measure::Facts::RdmaPath(ends) => mtus(ends, findings),
             // Leaves are inferred from latencies where pairs are judged; daemons are compared below.
             measure::Facts::Machine(_)

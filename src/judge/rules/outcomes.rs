@@ -195,6 +195,7 @@ fn failure(row: &Row<'_>, kind: FailKind, error: &str, cases: usize) -> Finding 
         FailKind::ReadOnly | FailKind::NoPermission => "STO-024",
         FailKind::DiskFull => "STO-026",
         FailKind::NeverJoined => "CLU-001",
+        FailKind::KeptOut => "CLU-011",
         FailKind::NodeLost => "CLU-002",
         FailKind::NodeSilent => "CLU-003",
         FailKind::OtherBuild => "CLU-004",

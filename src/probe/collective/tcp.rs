@@ -2,7 +2,7 @@
 //! not; every wait has a deadline.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cluster::Child;
 use crate::probe::collective::mesh::{PATIENCE, Wire};
-use crate::probe::dial::dial;
+use crate::probe::peer::{Call, Door, call};
 use crate::probe::{ProbeError, io};
 use crate::topology::{SysRoot, boot_id};
 
@@ -33,47 +33,41 @@ pub struct Tcp {
 
 impl Tcp {
     /// Connects this rank with those that it will talk to: each listens, publishes its address, and calls those below
-    /// it.
+    /// it, while those above it call here.
     pub fn connect(child: &mut Child, cores: usize, with: &dyn Fn(usize, usize) -> bool) -> Result<Self, ProbeError> {
         let (rank, ranks) = (child.rank as usize, child.ranks as usize);
         let limit = child.time_left().min(Duration::from_secs(5));
         let deadline = Instant::now() + limit;
-        let own = child.address;
-        let listener = io(format!("cannot listen at {own}"), TcpListener::bind((own, 0)))?;
-        let address = io("cannot read the listener's address", listener.local_addr())?;
+        let door = Door::open(child)?;
         let boot = boot_id(&SysRoot::live()).unwrap_or_default();
-        let published = child.exchange(format!("{address} {boot}"))?;
+        let published = child.exchange(format!("{} {boot}", door.address))?;
         let parts = |text: &String| text.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap_or_default();
         let (addresses, boots): (Vec<String>, Vec<String>) = published.iter().map(parts).unzip();
         let mut links: Vec<Option<TcpStream>> = (0..ranks).map(|_| None).collect();
-        for (peer, text) in addresses.iter().enumerate().take(rank).filter(|(peer, _)| with(rank, *peer)) {
-            let who = child.name(peer);
-            let address: SocketAddr =
-                text.parse().map_err(|_| ProbeError::Broken(format!("{who} published no address")))?;
-            let mut stream = io(format!("cannot connect to {who} at {address}"), dial(child, &address, limit))?;
-            io(format!("cannot greet {who}"), stream.write_all(&greeting(child.step.seed, rank)))?;
+        let from = |peer: usize, to: usize| Call { from: peer as u32, to: to as u32, number: 0 };
+        // Those that will call here: while this rank calls those below it, who has no answer yet waits.
+        let above: Vec<usize> = (rank + 1..ranks).filter(|p| with(rank, *p)).collect();
+        let expected: Vec<Call> = above.iter().map(|p| from(*p, rank)).collect();
+        let accepted = thread::scope(|scope| {
+            let accepting = scope.spawn(|| door.accept(&expected, deadline));
+            let called = (0..rank).filter(|peer| with(rank, *peer)).try_for_each(|peer| {
+                let who = child.name(peer);
+                let text = addresses.get(peer).map_or("", String::as_str);
+                let address: SocketAddr =
+                    text.parse().map_err(|_| ProbeError::Broken(format!("{who} published no address")))?;
+                let stream = call(child, &address, from(rank, peer), limit);
+                links[peer] = Some(io(format!("cannot connect to {who} at {address}"), stream)?);
+                Ok::<(), ProbeError>(())
+            });
+            let accepted = accepting.join().map_err(|_| ProbeError::Broken("a thread panicked".to_owned()));
+            called.and(accepted)
+        })?;
+        let accepted = accepted.map_err(|(missing, source)| {
+            let what = format!("{} did not call {}", child.name(missing.from as usize), child.name(rank));
+            ProbeError::Io { what, source }
+        })?;
+        for (peer, stream) in above.into_iter().zip(accepted) {
             links[peer] = Some(stream);
-        }
-        io("cannot set the listener non-blocking", listener.set_nonblocking(true))?;
-        let missing = |links: &[Option<TcpStream>]| (rank + 1..ranks).find(|p| with(rank, *p) && links[*p].is_none());
-        while let Some(waited_for) = missing(&links) {
-            match listener.accept() {
-                Ok((mut stream, _)) => {
-                    io(
-                        "cannot prepare a connection",
-                        stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(limit))),
-                    )?;
-                    let mut said = [0u8; 16];
-                    let known = stream.read_exact(&mut said).is_ok();
-                    if let Some(peer) = (rank + 1..ranks).find(|p| known && said == greeting(child.step.seed, *p)) {
-                        links[peer] = Some(stream);
-                    }
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
-                    thread::sleep(Duration::from_micros(200))
-                }
-                Err(e) => return io(format!("{} did not call {}", child.name(waited_for), child.name(rank)), Err(e)),
-            }
         }
         for stream in links.iter().flatten() {
             io("cannot prepare a connection", stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)))?;
@@ -174,12 +168,4 @@ impl Wire for Tcp {
 
 fn is_pause(e: &std::io::Error) -> bool {
     matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
-
-/// What a caller says first: the number that all ranks of the step know, and who it is.
-fn greeting(seed: u64, rank: usize) -> [u8; 16] {
-    let mut out = [0u8; 16];
-    out[..8].copy_from_slice(&seed.to_le_bytes());
-    out[8..].copy_from_slice(&(rank as u64).to_le_bytes());
-    out
 }

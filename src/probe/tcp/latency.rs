@@ -19,8 +19,9 @@ const PINGS: u32 = 24;
 const LOST: Duration = Duration::from_millis(5);
 /// After so many lost ones a node is not asked further.
 const GIVE_UP: u32 = 3;
-/// The number that all nodes of the step know, who asks, which one it is.
+/// What only the step's nodes know, and which one it is.
 const BYTES: usize = 16;
+type Mark = [u8; 8];
 
 /// The step over all nodes; the caller sets its groups.
 pub fn latency_step(plan: &CheckPlan) -> Step {
@@ -37,11 +38,14 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let own = io("cannot read a socket's address", echo.local_addr())?;
     let published = child.exchange(own.to_string())?;
     let peers: Vec<Option<SocketAddr>> = published.iter().map(|t| t.parse().ok()).collect();
-    let (rank, seed, limit) = (child.rank as usize, child.step.seed, child.time_left() / 3);
+    let (rank, limit) = (child.rank as usize, child.time_left() / 3);
+    // Of the step's key, as it goes over the network in clear.
+    let proof = child.key.prove(&[CASE.as_bytes()]);
+    let mark: Mark = std::array::from_fn(|i| proof[i]);
     let over = AtomicBool::new(false);
     let row = thread::scope(|scope| {
-        let answering = scope.spawn(|| answer(&echo, seed, &over));
-        let row = round_trips(&ask, &peers, rank, seed, limit);
+        let answering = scope.spawn(|| answer(&echo, mark, &over));
+        let row = round_trips(&ask, &peers, rank, mark, limit);
         // Others may still ask: the answers go on until all have what they wanted.
         let all = row
             .map_err(|source| ProbeError::Io { what: "cannot ping".to_owned(), source })
@@ -63,13 +67,13 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     Ok(child.outcome(CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
 }
 
-/// Sends back what bears the step's number, and nothing else.
-fn answer(socket: &UdpSocket, seed: u64, over: &AtomicBool) {
+/// Sends back what bears the step's mark, and nothing else.
+fn answer(socket: &UdpSocket, mark: Mark, over: &AtomicBool) {
     let _ = socket.set_read_timeout(Some(Duration::from_millis(20)));
     let mut buffer = [0u8; BYTES + 1];
     while !over.load(Ordering::Relaxed) {
         if let Ok((BYTES, from)) = socket.recv_from(&mut buffer)
-            && buffer[..8] == seed.to_le_bytes()
+            && buffer[..8] == mark
         {
             let _ = socket.send_to(&buffer[..BYTES], from);
         }
@@ -81,14 +85,14 @@ fn round_trips(
     socket: &UdpSocket,
     peers: &[Option<SocketAddr>],
     rank: usize,
-    seed: u64,
+    mark: Mark,
     limit: Duration,
 ) -> std::io::Result<Vec<Option<f64>>> {
     socket.set_read_timeout(Some(LOST))?;
     let mut out = vec![None; peers.len()];
     let end = Instant::now() + limit;
     let mut datagram = [0u8; BYTES];
-    datagram[..8].copy_from_slice(&seed.to_le_bytes());
+    datagram[..8].copy_from_slice(&mark);
     let mut number = 0u64;
     // Everybody begins with the next: nobody is asked by all at once.
     for peer in (1..peers.len()).map(|k| (rank + k) % peers.len()) {
