@@ -4,13 +4,13 @@
 //! a FIFO makes a reader wait for ever, a device is read without end.
 
 use std::fs::{self, File, FileType, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// A path on a file system with links may be a link within its own folder (as Kubernetes lays out secrets), not out of it.
+/// Why a path is not opened, or not written.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error("it is {0}, not a file")]
@@ -66,25 +66,34 @@ fn kind(of: FileType) -> Option<&'static str> {
     })
 }
 
-/// Opens a file for reading. Anything but a file is refused at once, and a link that leads out of its folder, too.
+/// Opens a file for reading, wherever it is linked from. Anything but a file is refused at once.
 pub fn open(path: &Path) -> io::Result<File> {
+    regular(&path.canonicalize()?)
+}
+
+/// Opens a file on which trust rests: it may be a link within its own folder, as Kubernetes lays out secrets, not out of it.
+pub fn open_in_place(path: &Path) -> io::Result<File> {
     let real = path.canonicalize()?;
     if !real.starts_with(parent(path).canonicalize()?) {
         return Err(Refused::LeadsOut(real).into());
     }
+    regular(&real)
+}
+
+fn regular(real: &Path) -> io::Result<File> {
     // To open a device may do something: it is looked at before.
     let refuse = |of: FileType| kind(of).map_or(Ok(()), |what| Err(io::Error::from(Refused::Kind(what))));
     refuse(real.symlink_metadata()?.file_type())?;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(&real)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(real)?;
     refuse(file.metadata()?.file_type())?;
     Ok(file)
 }
 
 /// A whole file of at most `most` bytes.
-pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub fn read(file: File, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(Refused::TooLarge(most).into());
     }
@@ -92,8 +101,8 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 }
 
 /// A whole text file of at most `most` bytes.
-pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
-    String::from_utf8(read(path, most)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+pub fn read_text(file: File, most: u64) -> io::Result<String> {
+    String::from_utf8(read(file, most)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 /// Creates a file for its owner alone; never over anything, and never through a link.
@@ -102,8 +111,17 @@ pub fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
 }
 
-/// Writes a file of our own whole, or not at all: what this user left there is replaced, what another made is not.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Who may read what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    Owner,
+    /// Whom the user's umask lets.
+    Others,
+}
+
+/// Writes a file of our own whole, or not at all: what this user left there is replaced, what another made is not, and no link leads
+/// the writing elsewhere.
+pub fn replace(path: &Path, readers: Readers, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     if let Ok(there) = path.symlink_metadata() {
         if let Some(what) = kind(there.file_type()) {
             return Err(Refused::Kind(what).into());
@@ -114,7 +132,11 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{:016x}", fastrand::u64(..)));
-    let written = create(&temporary).and_then(|mut f| f.write_all(bytes)).and_then(|()| fs::rename(&temporary, path));
+    let made = match readers {
+        Readers::Owner => create(&temporary),
+        Readers::Others => OpenOptions::new().write(true).create_new(true).open(&temporary),
+    };
+    let written = made.and_then(|mut file| write(&mut file)).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
@@ -153,6 +175,8 @@ fn unmapped() -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -174,14 +198,15 @@ mod tests {
         link("folder".into(), at("latest"))?;
         rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)?;
         for good in ["file", "near", "below", "latest/inner"] {
-            assert!(open(&at(good)).is_ok(), "{good}");
+            assert!(open_in_place(&at(good)).is_ok(), "{good}");
         }
-        assert!(said(open(&at("far"))).contains("leads out of its folder, to /etc/passwd"));
+        assert!(said(open_in_place(&at("far"))).contains("leads out of its folder, to /etc/passwd"));
+        assert!(open(&at("far")).is_ok());
         assert_eq!(said(open(&at("fifo"))), "it is a pipe, not a file");
         assert_eq!(said(open(&at("folder"))), "it is a folder, not a file");
         assert_eq!(said(open(Path::new("/dev/zero"))), "it is a device, not a file");
-        assert_eq!(read_text(&at("near"), 1)?, "x");
-        assert_eq!(said(read(&at("file"), 0)), "it is larger than 0 bytes");
+        assert_eq!(read_text(open(&at("near"))?, 1)?, "x");
+        assert_eq!(said(read(open(&at("file"))?, 0)), "it is larger than 0 bytes");
         Ok(())
     }
 
@@ -195,9 +220,10 @@ mod tests {
         for name in ["victim", "link", "dangling"] {
             assert!(create(&at(name)).is_err(), "{name}");
         }
-        assert_eq!(said(replace(&at("link"), b"junk")), "it is a link, not a file");
-        replace(&at("own"), b"one")?;
-        replace(&at("own"), b"two")?;
+        let put = |at: &Path, bytes: &'static [u8]| replace(at, Readers::Owner, |f| f.write_all(bytes));
+        assert_eq!(said(put(&at("link"), b"junk")), "it is a link, not a file");
+        put(&at("own"), b"one")?;
+        put(&at("own"), b"two")?;
         assert_eq!((fs::read(at("own"))?, fs::read(at("victim"))?), (b"two".to_vec(), b"precious".to_vec()));
         assert_eq!(fs::metadata(at("own"))?.permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path())?.count(), 4, "a temporary file stayed");

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::baseline::{Expectation, Lemon, Limit, Source, Weight};
 use crate::id::clean;
 use crate::measure::{Better, Facts, stats};
+use crate::plan::toml_error;
 use crate::record::Record;
 use crate::topology::Machine;
 use crate::unit::Unit;
@@ -180,8 +181,10 @@ impl Baseline {
     /// # Errors
     /// What is wrong, with the place.
     pub fn parse(text: &str) -> Result<Self, BaselineError> {
-        let b: Baseline =
-            toml::from_str(text).map_err(|e| BaselineError::Malformed(e.to_string().trim().to_owned()))?;
+        let b: Baseline = toml::from_str(text).map_err(|e| {
+            let (line, column, message) = toml_error(text, &e);
+            BaselineError::Malformed(format!("line {line}, column {column}: {message}"))
+        })?;
         if b.format != FORMAT {
             return Err(BaselineError::Format { found: b.format });
         }

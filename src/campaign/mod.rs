@@ -12,4 +12,4 @@ mod simulated;
 
 pub use fleet::{Fleet, Solo};
 pub use run::{Campaign, Watch, machine_of, preview};
-pub use simulated::{Fault, Shape, Simulated};
+pub use simulated::{Fault, SIMULATION, Shape, Simulated};

@@ -12,6 +12,9 @@ use crate::probe;
 use crate::topology::{Gpu, Leaf, Machine, Nvidia, PciGpu, Pcie, PcieState};
 use crate::unit::Unit;
 
+/// The launcher of a record that is simulated: it says nothing about any machine.
+pub const SIMULATION: &str = "simulation";
+
 /// What is injected.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fault {

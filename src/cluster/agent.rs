@@ -1,6 +1,7 @@
 //! A node's side: joins the coordinator, runs what it is told to, and ends by itself when the coordinator is gone.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::cluster::message::{Down, Failure, Join, Up, reachable};
 use crate::cluster::secure::{self, ChannelError, MAX_MESSAGE, Receiver, Sender, Token};
 use crate::cluster::worker::{Channel, Interrupt, Remote, Supervisor};
 use crate::cluster::{Meeting, Permit};
-use crate::files;
+use crate::files::{self, Readers};
 use crate::id::{NodeName, clean};
 use crate::measure::FailKind;
 
@@ -226,7 +227,7 @@ pub fn write_meeting(path: &Path, host: &str, port: u16) -> std::io::Result<()> 
     for ip in if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|i| i.ip()).filter(|ip| !ip.is_loopback()) {
         text.push_str(&format!("{ip} {port}\n"));
     }
-    files::replace(path, text.as_bytes())
+    files::replace(path, Readers::Owner, |file| file.write_all(text.as_bytes()))
 }
 
 /// Takes the file away once nobody needs it, or nobody will: only one that leads to this port of rank 0.
@@ -237,7 +238,7 @@ pub fn remove_meeting(path: &Path, port: u16) {
 }
 
 fn read_meeting(path: &Path) -> Option<Vec<(String, u16)>> {
-    let text = files::read_text(path, 8192).ok()?;
+    let text = files::open(path).and_then(|f| files::read_text(f, 8192)).ok()?;
     let places: Vec<_> = text
         .lines()
         .take(32)

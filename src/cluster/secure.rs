@@ -67,7 +67,7 @@ impl Token {
     pub fn find(file: Option<&Path>, variable: Option<String>) -> Result<Self, TokenError> {
         if let Some(path) = file {
             let read = |source| TokenError::Read { path: path.to_owned(), source };
-            let text = files::read_text(path, MAX_FILE).map_err(read)?;
+            let text = files::open_in_place(path).and_then(|f| files::read_text(f, MAX_FILE)).map_err(read)?;
             files::check(path, Guard::Secret).map_err(read)?.map_err(TokenError::Open)?;
             return Self::of(&text, &path.display().to_string());
         }

@@ -88,13 +88,3 @@ impl Step {
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }
-
-/// What the name of every scratch directory begins with.
-pub(super) const SCRATCH: &str = ".gonogo-scratch-";
-
-/// Scratch directories bear the host and the process that owns them, so that a later run knows which are left over.
-pub fn scratch_prefix(host: &str) -> String {
-    let host: String =
-        host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).take(64).collect();
-    format!("{SCRATCH}{host}-")
-}

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use crate::cluster::message::{Failure, Seat};
 use crate::cluster::pool::Pool;
 use crate::cluster::process::{LEAVE, Process};
-use crate::cluster::step::SCRATCH;
+use crate::cluster::scratch::{self, SCRATCH};
 use crate::cluster::wire::{ToChild, ToParent};
-use crate::cluster::{Processes, Step, StepKey, scratch_prefix};
+use crate::cluster::{Processes, Step, StepKey};
 use crate::measure::{FailKind, Load, LoadMeter, Outcome, WaiveKind};
 
 /// Set when the user or the scheduler wants gonogo to end.
@@ -149,7 +149,7 @@ impl Supervisor {
         let mut waiting: Vec<&str> = step.cases.iter().map(String::as_str).collect();
         let deadline = step.deadline().min(at_most);
         let mut own = step.clone();
-        own.scratch = step.scratch.as_ref().map(|dir| own_scratch(dir));
+        own.scratch = step.scratch.as_deref().map(scratch::own);
         let mut ranks = Vec::new();
         let end = match self.start(&own, seat, address, &channel.sender, &mut ranks) {
             Err(error) => End::Failed(FailKind::Error, error, None),
@@ -262,12 +262,6 @@ fn missing(ranks: &[Rank], base: u32) -> Vec<u32> {
     let waited_for = ranks.iter().any(|r| r.published.is_some());
     let late = |(_, r): &(u32, &Rank)| waited_for && !r.done && r.published.is_none();
     (base..).zip(ranks).filter(late).map(|(n, _)| n).collect()
-}
-
-/// This node's and this process's own folder in `dir`.
-fn own_scratch(dir: &Path) -> PathBuf {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    dir.join(format!("{}{}", scratch_prefix(&host), std::process::id()))
 }
 
 fn serve(

@@ -1,5 +1,6 @@
 //! `gonogo baseline learn`, and reading what it wrote.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -9,6 +10,7 @@ use crate::baseline::{self, Baseline, Lemon};
 use crate::cli::Learning;
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
+use crate::files::{self, Readers};
 use crate::judge;
 use crate::record::{self, Record};
 
@@ -34,7 +36,8 @@ pub(super) fn run(what: &Learning) -> Result<Exit, Failure> {
         baseline::merge(&mut baseline.lemon, judge::lemons(&judgement));
     }
     let text = baseline.text().map_err(Failure::internal)?;
-    std::fs::write(out, text).with_context(|| format!("cannot write {}", out.display())).map_err(Failure::internal)?;
+    let written = files::replace(out, Readers::Others, |file| file.write_all(text.as_bytes()));
+    written.with_context(|| format!("cannot write {}", out.display())).map_err(Failure::internal)?;
     let left_out: usize = baseline.expect.iter().map(|e| e.left_out).sum();
     let values: usize = baseline.expect.iter().map(|e| e.values).sum();
     let said = format!(
@@ -72,9 +75,5 @@ pub(super) fn refused(path: &Path, error: crate::baseline::BaselineError) -> Fai
 }
 
 fn text(path: &Path) -> anyhow::Result<String> {
-    let size = std::fs::metadata(path)?.len();
-    if size > LARGEST {
-        return Err(anyhow!("{size} bytes, at most {LARGEST} are read"));
-    }
-    Ok(std::fs::read_to_string(path)?)
+    Ok(files::read_text(files::open(path)?, LARGEST)?)
 }

@@ -1,7 +1,7 @@
 //! `gonogo discover fabric`: an InfiniBand fabric from the tools that read it, live or saved.
 
 use std::fs;
-use std::io::Read;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow};
 use crate::cli::{self, Plain};
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
+use crate::files::{self, Readers};
 use crate::id::clean;
 use crate::judge::{self, Finding, Severity};
 use crate::report;
@@ -85,11 +86,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 /// A capture as text; what is no UTF-8 in it is replaced, for names in it are anybody's bytes.
 fn read(path: &Path) -> Result<String, Failure> {
     let read = || -> anyhow::Result<String> {
-        let mut bytes = Vec::new();
-        fs::File::open(path)?.take(MAX_CAPTURE + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_CAPTURE {
-            return Err(anyhow!("more than {} MiB", MAX_CAPTURE >> 20));
-        }
+        let bytes = files::read(files::open(path)?, MAX_CAPTURE)?;
         Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     };
     read().with_context(|| format!("cannot read {}", path.display())).map_err(Failure::usage)
@@ -127,7 +124,7 @@ fn live(fabric: &mut Fabric, save: Option<&Path>, remarks: &mut Vec<String>) -> 
             Ok(text) => {
                 if let Some(dir) = save {
                     let path = dir.join(format!("{}.txt", tool[0]));
-                    fs::write(&path, &text)
+                    files::replace(&path, Readers::Others, |file| file.write_all(text.as_bytes()))
                         .with_context(|| format!("cannot write {}", path.display()))
                         .map_err(Failure::usage)?;
                 }

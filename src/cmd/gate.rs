@@ -1,17 +1,19 @@
 //! `gonogo gate`: a command starts only behind a verdict that may be used here and now, and only on the nodes that it is for.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::campaign::SIMULATION;
 use crate::cli;
 use crate::cluster::Job;
 use crate::cmd::judge::Case;
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
-use crate::files;
+use crate::files::{self, Readers};
 use crate::gate::{self, Ask, Launch, Placeholder, Refusal, Seats, Ticket, Verdict};
 use crate::hostlist;
 use crate::id::clean;
@@ -125,6 +127,9 @@ fn by_record(path: &Path, given: Option<&RunPlan>, trust: Option<&Path>) -> Resu
     let dropped = if given.is_none() { in_record } else { 0 };
     let case = Case::of(record, run.clone());
     let (record, judgement) = (&case.record, case.judge());
+    if record.header.launcher.as_deref() == Some(SIMULATION) {
+        return Err(held(anyhow!("the record {} is simulated, and says nothing about a machine", path.display())));
+    }
     if record.header.plan.tier == Tier::Image {
         return Err(held(anyhow!(
             "the record {} is of an image and says nothing about a machine; run `gonogo check` on the nodes",
@@ -137,8 +142,8 @@ fn by_record(path: &Path, given: Option<&RunPlan>, trust: Option<&Path>) -> Resu
     view.tables.clear();
     let mut why = report::terminal(&view, shell::style());
     if dropped > 0 {
-        let (n, s) = (dropped, if dropped == 1 { "waiver" } else { "waivers" });
-        why += &format!("{n} {s} in the record count for nothing without their plan: give --plan RUN.TOML\n");
+        let s = if dropped == 1 { " in the record counts" } else { "s in the record count" };
+        why += &format!("{dropped} waiver{s} for nothing without the plan that has them: give --plan RUN.TOML\n");
     }
     let machine = judge::Facts::machines(record).next().map(|(_, m)| gate::software_digest(m));
     let header = &record.header;
@@ -245,7 +250,7 @@ fn write_ticket(path: &Path, key: &Path, args: &cli::Gate, verdict: Verdict) -> 
         verdict,
     };
     let text = ticket.sign(&key).map_err(Failure::internal)?;
-    files::replace(path, text.as_bytes())
+    files::replace(path, Readers::Owner, |file| file.write_all(text.as_bytes()))
         .with_context(|| format!("cannot write the ticket {}", path.display()))
         .map_err(Failure::internal)
 }

@@ -1,7 +1,7 @@
 //! `gonogo judge` and `gonogo report`: a record, judged by today's rules.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use anyhow::{Context, anyhow};
 
@@ -9,6 +9,7 @@ use crate::baseline::{self, Expectation, Lemon};
 use crate::cli::{self, Format, Shown};
 use crate::cmd::{Failure, baseline as learned, shell};
 use crate::exit::Exit;
+use crate::files::{self, Readers};
 use crate::judge::{self, Judgement};
 use crate::plan::{self, RunPlan};
 use crate::record::{self, Record};
@@ -113,12 +114,15 @@ pub(super) fn show(
 
 fn write(judgement: &Judgement<'_>, record: &Path, path: &Path, format: Format) -> anyhow::Result<()> {
     if format == Format::Csv {
-        let mut out = io::BufWriter::new(fs::File::create(path)?);
-        report::csv(judgement, &mut out)?;
-        return Ok(io::Write::flush(&mut out)?);
+        return Ok(files::replace(path, Readers::Others, |file| {
+            let mut out = io::BufWriter::new(file);
+            report::csv(judgement, &mut out).map_err(io::Error::other)?;
+            out.flush()
+        })?);
     }
     let style = report::Style { width: 100, colour: false };
-    Ok(fs::write(path, text(judgement, record, format, style).map_err(|f| f.error)?)?)
+    let text = text(judgement, record, format, style).map_err(|f| f.error)?;
+    Ok(files::replace(path, Readers::Others, |file| file.write_all(text.as_bytes()))?)
 }
 
 /// The report in memory.

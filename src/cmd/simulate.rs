@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use crate::campaign::{Campaign, Fault, Shape, Simulated, Watch};
+use crate::campaign::{Campaign, Fault, SIMULATION, Shape, Simulated, Watch};
 use crate::cli;
 use crate::cmd::{Failure, check, judge as judging, shell};
 use crate::exit::Exit;
@@ -97,7 +97,7 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
     let header = check::header(
         plan,
         &nodes,
-        Some("simulation".to_owned()),
+        Some(SIMULATION.to_owned()),
         if args.no_topology { Vec::new() } else { fleet.leaves() },
     );
     let limits = judging::limits(&header.plan.run);

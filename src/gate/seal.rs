@@ -8,6 +8,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::random;
 use crate::files::{self, Guard, Untrusted};
 use crate::plan::hex;
 
@@ -71,7 +72,7 @@ pub(super) fn seal<T: Serialize>(kind: Kind, what: &T, key: &SigningKey) -> Resu
 /// What was signed, when the signature fits `trusted`.
 pub(super) fn open<T: DeserializeOwned>(kind: Kind, path: &Path, trusted: &VerifyingKey) -> Result<T, SealError> {
     let read = |source| SealError::Read { path: path.to_owned(), source };
-    verify(kind, path, &files::read(path, MAX_BYTES).map_err(read)?, trusted)
+    verify(kind, path, &files::open_in_place(path).and_then(|f| files::read(f, MAX_BYTES)).map_err(read)?, trusted)
 }
 
 pub(super) fn verify<T: DeserializeOwned>(
@@ -104,8 +105,7 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
 /// Makes a key pair: `path`, for the owner alone, and `path.pub`. Never over an existing file.
 pub fn new_key(path: &Path) -> Result<PathBuf, KeyError> {
     let io = |source| KeyError::Io { path: path.to_owned(), source };
-    let mut seed = [0u8; 32];
-    std::fs::File::open("/dev/urandom").and_then(|mut f| std::io::Read::read_exact(&mut f, &mut seed)).map_err(io)?;
+    let seed: [u8; 32] = random();
     let key = SigningKey::from_bytes(&seed);
     writeln!(files::create(path).map_err(io)?, "{}", hex(&seed)).map_err(io)?;
     let public = PathBuf::from(format!("{}.pub", path.display()));
@@ -128,7 +128,7 @@ pub fn read_trusted(path: &Path) -> Result<VerifyingKey, KeyError> {
 fn read_key(path: &Path, guard: Guard) -> Result<[u8; 32], KeyError> {
     let io = |source| KeyError::Io { path: path.to_owned(), source };
     // Read first: of a pipe or a device that is the error to tell.
-    let text = files::read_text(path, MAX_KEY).map_err(io)?;
+    let text = files::open_in_place(path).and_then(|f| files::read_text(f, MAX_KEY)).map_err(io)?;
     let untrusted = |why| KeyError::Untrusted { path: path.to_owned(), why };
     files::check(path, guard).map_err(io)?.map_err(untrusted)?;
     unhex(&text).ok_or_else(|| KeyError::Malformed(path.to_owned()))

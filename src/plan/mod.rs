@@ -8,7 +8,7 @@ mod resolve;
 mod run;
 mod tier;
 
-pub use parse::{PlanError, parse, read};
+pub use parse::{PlanError, parse, read, toml_error};
 pub use resolve::{CheckPlan, PlanHash, ProbeTable, Selection, SelectionError, hex, resolve};
 pub use run::{Checkpoint, ImagePlan, Interval, LeafPlan, Model, Nodes, Require, RunPlan, Time, Waiver};
 pub use tier::Tier;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::files;
 use crate::id::{FindingCode, clean, nearest};
 use crate::plan::RunPlan;
 
@@ -22,27 +23,31 @@ pub enum PlanError {
 /// Reads and parses a plan file.
 pub fn read(path: &Path) -> Result<RunPlan, PlanError> {
     let fail = |source| PlanError::Read { path: path.to_owned(), source };
-    let meta = std::fs::metadata(path).map_err(fail)?;
-    if meta.is_dir() {
-        return Err(fail(std::io::ErrorKind::IsADirectory.into()));
+    let file = files::open(path).map_err(fail)?;
+    let bytes = file.metadata().map_err(fail)?.len();
+    if bytes > MAX_PLAN_BYTES {
+        return Err(PlanError::TooLarge { path: path.to_owned(), bytes });
     }
-    if meta.len() > MAX_PLAN_BYTES {
-        return Err(PlanError::TooLarge { path: path.to_owned(), bytes: meta.len() });
-    }
-    parse(path, &std::fs::read_to_string(path).map_err(fail)?)
+    parse(path, &files::read_text(file, MAX_PLAN_BYTES).map_err(fail)?)
 }
 
 /// Parses the text of a plan; `path` is for the messages only.
 pub fn parse(path: &Path, text: &str) -> Result<RunPlan, PlanError> {
     let plan: RunPlan = toml::from_str(text).map_err(|error| {
-        let (line, column) = place(text, error.span().map_or(0, |s| s.start));
-        PlanError::Parse { path: path.to_owned(), line, column, message: explain(error.message()) }
+        let (line, column, message) = toml_error(text, &error);
+        PlanError::Parse { path: path.to_owned(), line, column, message }
     })?;
     check_meaning(&plan).map_err(|(needle, message)| {
         let (line, column) = place(text, text.find(&needle).unwrap_or(0));
         PlanError::Parse { path: path.to_owned(), line, column, message }
     })?;
     Ok(plan)
+}
+
+/// Line, column and message of a TOML error; nothing of the file reaches a terminal as it is.
+pub fn toml_error(text: &str, error: &toml::de::Error) -> (usize, usize, String) {
+    let (line, column) = place(text, error.span().map_or(0, |s| s.start));
+    (line, column, explain(error.message()))
 }
 
 /// Byte offset -> line and column, both from 1.
@@ -65,8 +70,8 @@ fn explain(message: &str) -> String {
     let what = if message.starts_with("unknown field") { "key" } else { "value" };
     let shown = clean(&typed);
     match nearest(&typed, known.iter().copied()) {
-        Some(meant) => format!("unknown {what} `{shown}`; did you mean `{meant}`?"),
-        None => format!("unknown {what} `{shown}`; known here: {}", known.join(", ")),
+        Some(meant) => format!("unknown {what} `{shown}`; did you mean `{}`?", clean(meant)),
+        None => format!("unknown {what} `{shown}`; known here: {}", clean(&known.join(", "))),
     }
 }
 

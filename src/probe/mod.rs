@@ -27,7 +27,7 @@ pub use fabric::fabric_step;
 pub use gpu::gpus as visible_gpus;
 pub use image::{image_parts, load_library};
 pub use rdma::{gpu_pair_step, rails_step};
-pub use storage::{shared_step, sweep as sweep_scratch};
+pub use storage::shared_step;
 pub use tcp::latency_step;
 
 /// Why a probe gives up. Its text goes into the record as the case's error.

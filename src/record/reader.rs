@@ -65,7 +65,7 @@ pub fn read_digested(path: &Path) -> Result<(Record, String), RecordError> {
 }
 
 fn open(path: &Path) -> Result<impl BufRead, RecordError> {
-    let file = files::open(path).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
+    let file = files::open_in_place(path).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
     Ok(BufReader::with_capacity(1 << 20, file))
 }
 

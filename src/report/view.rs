@@ -403,13 +403,16 @@ fn next(j: &Judgement<'_>, record_path: &str) -> String {
         (Decision::Go, _) if j.record.header.plan.tier == Tier::Image => {
             "srun --container-image=IMAGE gonogo check (or docker run, as above)".to_owned()
         }
-        (Decision::GoWithout { .. }, _) if slurm => {
-            format!("gonogo gate {record} -- srun --exclude={{exclude}} -N{} CMD ARGS...", p.run_on.len())
+        (Decision::Go | Decision::GoWithout { .. }, _) if slurm => {
+            format!("gonogo gate {record} -- srun --nodelist={{nodelist}} --nodes={{count}} CMD ARGS...")
+        }
+        (Decision::GoWithout { .. }, _) => {
+            format!("gonogo gate {record} -- mpirun --hostfile {{hostfile}} CMD ARGS...")
         }
         (Decision::NoGo | Decision::Hold, _) if slurm && !p.exclude.is_empty() && p.run_on.len() > 1 => {
             format!("srun --exclude={} -N{} gonogo check", list(&p.exclude), p.run_on.len())
         }
-        (Decision::Go | Decision::GoWithout { .. }, _) => format!("gonogo gate {record} -- CMD ARGS..."),
+        (Decision::Go, _) => format!("gonogo gate {record} -- CMD ARGS..."),
         (_, Some(f)) => format!("gonogo explain {}", f.code),
         (_, None) => format!("gonogo judge {record}"),
     }

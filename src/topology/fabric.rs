@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::files;
 use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::topology::ib;
@@ -32,11 +33,7 @@ const MAX_BYTES: u64 = 32 << 20;
 /// Reads Slurm's topology.conf (topology/tree), or ibnetdiscover's output: the switches that have nodes are the leaves.
 pub fn read_topology(path: &Path) -> Result<Vec<Leaf>, FabricError> {
     let fail = |message: String| FabricError::Read { path: path.to_owned(), message };
-    let size = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?.len();
-    if size > MAX_BYTES {
-        return Err(fail(format!("{size} bytes, at most {MAX_BYTES} are read")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+    let text = files::open(path).and_then(|f| files::read_text(f, MAX_BYTES)).map_err(|e| fail(e.to_string()))?;
     if ib::Tool::of(&text) == Some(ib::Tool::Netdiscover) {
         return Ok(ib::parse_netdiscover(&text).value.leaves());
     }

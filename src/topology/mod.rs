@@ -13,6 +13,7 @@ mod pci;
 mod ports;
 mod rdma;
 mod read;
+mod secret;
 mod software;
 mod spec;
 mod sysroot;

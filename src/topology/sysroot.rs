@@ -10,6 +10,10 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::files;
+use crate::id::clean;
+use crate::topology::secret::mask;
+
 /// Largest file that is read: a broken driver may answer without end.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 /// Most entries that are taken from one directory.
@@ -17,6 +21,8 @@ const MAX_ENTRIES: usize = 65_536;
 
 const ERRORS: &str = "errors.json";
 const LINKS: &str = "links.json";
+/// What the kernel was started with: installers leave passwords there.
+const COMMAND_LINE: &str = "/proc/cmdline";
 
 /// Environment variables that may be read: tuning of the communication stack and the launcher, never secrets.
 const ENV_PREFIXES: &[&str] = &[
@@ -101,7 +107,8 @@ impl SysRoot {
         }
         let errors = sidecar(dir, ERRORS)?;
         let links = sidecar(dir, LINKS)?;
-        Ok(Self::with(Mode::Replay { dir: dir.to_owned(), errors, links }))
+        let dir = dir.canonicalize().map_err(|_| SysRootError::NotARecording(dir.to_owned()))?;
+        Ok(Self::with(Mode::Replay { dir, errors, links }))
     }
 
     /// Ends a recording: writes the errors met, and says if a file could not be written.
@@ -120,23 +127,27 @@ impl SysRoot {
         Ok(())
     }
 
+    fn is_live(&self) -> bool {
+        !matches!(self.mode, Mode::Replay { .. })
+    }
+
     /// Paths that exist and may not be read by this user.
     pub fn denied(&self) -> Vec<PathBuf> {
         self.denied.borrow().clone()
     }
 
-    fn real(&self, path: &Path) -> PathBuf {
-        match &self.mode {
-            Mode::Replay { dir, .. } => dir.join(path.strip_prefix("/").unwrap_or(path)),
-            _ => path.to_owned(),
-        }
+    /// Where a path is looked at. A recorded machine is all in its folder: what leads out of it is not there.
+    fn real(&self, path: &Path) -> io::Result<PathBuf> {
+        let Mode::Replay { dir, .. } = &self.mode else { return Ok(path.to_owned()) };
+        let real = dir.join(path.strip_prefix("/").unwrap_or(path)).canonicalize()?;
+        if real.starts_with(dir) { Ok(real) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     /// Runs one look at the machine; what a recording remembers as an error is that error again.
     fn look<T>(&self, path: &Path, look: impl FnOnce(&Path) -> io::Result<T>) -> Option<T> {
         let result = match &self.mode {
             Mode::Replay { errors, .. } if errors.contains_key(path) => Err(io::Error::from_raw_os_error(errors[path])),
-            _ => look(&self.real(path)),
+            _ => self.real(path).and_then(|real| look(&real)),
         };
         match result {
             Ok(value) => Some(value),
@@ -176,9 +187,13 @@ impl SysRoot {
         let path = path.as_ref();
         let bytes = self.look(path, |real| {
             let mut bytes = Vec::new();
-            fs::File::open(real)?.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+            // The kernel's own files may be of any kind; a folder that somebody made holds files.
+            let file = if self.is_live() { fs::File::open(real)? } else { files::open(real)? };
+            file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
             Ok(bytes)
         })?;
+        let bytes =
+            if path == Path::new(COMMAND_LINE) { mask(&String::from_utf8_lossy(&bytes)).into_bytes() } else { bytes };
         self.keep(path, |target| {
             // A name that `list` kept as an empty folder turns out to be a file.
             if target.is_dir() {
@@ -245,7 +260,7 @@ impl SysRoot {
         T: serde::Serialize + serde::de::DeserializeOwned,
     {
         if let Mode::Replay { dir, .. } = &self.mode {
-            return serde_json::from_slice(&fs::read(dir.join(name)).ok()?).ok();
+            return serde_json::from_slice(&beside(dir, name)?).ok();
         }
         let value = live();
         self.keep(&Path::new("/").join(name), |target| {
@@ -257,12 +272,14 @@ impl SysRoot {
     /// The allow-listed environment variables.
     pub fn environment(&self) -> BTreeMap<String, String> {
         if let Mode::Replay { dir, .. } = &self.mode {
-            let bytes = fs::read(dir.join("environment.json")).unwrap_or_default();
+            let bytes = beside(dir, "environment.json").unwrap_or_default();
             return serde_json::from_slice(&bytes).unwrap_or_default();
         }
         let allowed: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
             .filter(|(k, _)| is_allowed(k))
+            // Of the others, values decide what is measured, and none of them is a secret.
+            .map(|(k, v)| if k.starts_with("NCCL_") || k.starts_with("UCX_") { (k, mask(&v)) } else { (k, v) })
             .collect();
         self.keep(Path::new("/environment.json"), |target| {
             fs::write(target, serde_json::to_vec_pretty(&allowed).unwrap_or_default())
@@ -273,11 +290,16 @@ impl SysRoot {
 
 /// One of the JSON maps beside the files; absent is empty.
 fn sidecar<T: serde::de::DeserializeOwned + Default>(dir: &Path, name: &str) -> Result<T, SysRootError> {
-    let path = dir.join(name);
-    match fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| SysRootError::Damaged { path, message: e.to_string() }),
-        Err(_) => Ok(T::default()),
+    match beside(dir, name) {
+        Some(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|e| SysRootError::Damaged { path: dir.join(name), message: clean(&e.to_string()).into_owned() }),
+        None => Ok(T::default()),
     }
+}
+
+/// A file of a recording that is none of the machine's.
+fn beside(dir: &Path, name: &str) -> Option<Vec<u8>> {
+    files::open_in_place(&dir.join(name)).and_then(|f| files::read(f, MAX_FILE_BYTES)).ok()
 }
 
 fn is_allowed(name: &str) -> bool {

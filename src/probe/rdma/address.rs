@@ -36,6 +36,10 @@ impl Address {
 
 /// The first port that is active, and its best address. The error says what was seen.
 pub(in crate::probe) fn choose(root: &SysRoot, device: &str) -> Result<Address, String> {
+    // It may come from a coordinator: a device has a name, and no place elsewhere.
+    if device.contains('/') || device.starts_with('.') {
+        return Err(format!("`{}` is no device", crate::id::clean(device)));
+    }
     let dir = format!("/sys/class/infiniband/{device}");
     let numa = root.parse::<i64>(format!("{dir}/device/numa_node")).and_then(|n| u32::try_from(n).ok());
     // The class that the job itself will ask for.

@@ -2,7 +2,7 @@
 //! small files, whether a rename is atomic, and whether the bytes come back.
 //!
 //! The data file is unlinked as soon as it is open: however the probe ends, its space comes back. What needs names
-//! lives in one scratch directory, which the probe, its parent, or the next run's [`sweep`] removes.
+//! lives in one scratch directory, which the probe, its parent, or the next run's sweep removes.
 
 mod data;
 mod names;
@@ -10,11 +10,12 @@ mod shared;
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Child, Step, scratch_prefix};
+use crate::cluster::scratch::{self, Scratch};
+use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
 use crate::measure::{Better, Facts, FailKind, Measured, Metric, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
@@ -57,8 +58,6 @@ const CASES: [&str; 5] = [CAPACITY, "write", "read", "metadata", "rename"];
 
 #[derive(Serialize, Deserialize)]
 struct Args {
-    /// The checkpoint directory; absent when nobody named one.
-    path: Option<PathBuf>,
     /// Bytes in a block, blocks at most.
     block: u64,
     blocks: usize,
@@ -84,14 +83,13 @@ impl Probe for Storage {
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
         let args = Args {
-            path: plan.storage_path.clone(),
             block: plan.tier.pick(32, 128, 512) * Bytes::MIB,
             blocks: plan.tier.pick(12, 32, 64),
             copy_ceiling: machine.copy_ceiling(machine.usable_cores()),
         };
-        let estimate = if args.path.is_some() { plan.tier.pick(4000, 40_000, 240_000) } else { 50 };
+        let estimate = if plan.storage_path.is_some() { plan.tier.pick(4000, 40_000, 240_000) } else { 50 };
         let mut step = step(self, plan, CASES.map(str::to_owned).to_vec(), &args, estimate);
-        step.scratch = args.path;
+        step.scratch = plan.storage_path.clone();
         // Every node at once: that is what the run will do.
         step.exclusive = false;
         vec![step]
@@ -102,7 +100,8 @@ impl Probe for Storage {
             return shared::run(child);
         }
         let args: Args = child.args()?;
-        let (Some(path), Some(scratch)) = (&args.path, child.step.scratch.clone()) else {
+        let folder = child.step.scratch.clone();
+        let (Some(scratch), Some(path)) = (&folder, folder.as_deref().and_then(Path::parent)) else {
             for case in CASES.into_iter().filter(|c| child.wants(c)).collect::<Vec<_>>() {
                 child.outcome(
                     case,
@@ -115,16 +114,10 @@ impl Probe for Storage {
             return Ok(());
         };
         let ready = filesystem(path).and_then(|fs| {
-            sweep(path, &rustix::system::uname().nodename().to_string_lossy());
-            let what = format!("cannot create {}", scratch.display());
-            fs::create_dir(&scratch).map_err(|e| match e.kind() {
-                // The directory is there and takes no files, as those of /proc.
-                ErrorKind::NotFound => Outcome::error(FailKind::NoPermission, format!("{what}: {e}")),
-                _ => failure(&e, &what),
-            })?;
-            Ok(fs)
+            scratch::sweep(path);
+            Ok((fs, folder_at(scratch)?))
         });
-        let fs = match ready {
+        let (fs, _held) = match ready {
             Ok(fs) => fs,
             Err(outcome) => return first_fails(child, outcome),
         };
@@ -132,8 +125,8 @@ impl Probe for Storage {
             let facts = Some(Facts::Filesystem(Box::new(fs.clone())));
             child.outcome(CAPACITY, Outcome::Measured(Measured { facts, ..Measured::default() }))?;
         }
-        let result = measure(child, &args, &scratch, &fs);
-        let _ = fs::remove_dir_all(&scratch);
+        let result = measure(child, &args, scratch, &fs);
+        let _ = fs::remove_dir_all(scratch);
         result
     }
 }
@@ -156,6 +149,16 @@ fn measure(child: &mut Child, args: &Args, scratch: &Path, fs: &Filesystem) -> R
         }
     }
     Ok(())
+}
+
+/// Makes the scratch directory; it is in use until what is returned goes.
+fn folder_at(scratch: &Path) -> Result<Scratch, Outcome> {
+    let what = format!("cannot create {}", scratch.display());
+    scratch::create(scratch).map_err(|e| match e.kind() {
+        // The directory is there and takes no files, as those of /proc.
+        ErrorKind::NotFound => Outcome::error(FailKind::NoPermission, format!("{what}: {e}")),
+        _ => failure(&e, &what),
+    })
 }
 
 /// The first case bears the failure, the others say that they were not reached.
@@ -203,18 +206,6 @@ fn filesystem(path: &Path) -> Result<Filesystem, Outcome> {
     })
 }
 
-/// Removes scratch directories that dead processes of this host left in `path`.
-pub fn sweep(path: &Path, host: &str) {
-    let prefix = scratch_prefix(host);
-    for entry in fs::read_dir(path).into_iter().flatten().take(100_000).flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|n| n.strip_prefix(&prefix)).and_then(|p| p.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,21 +219,5 @@ mod tests {
         assert_eq!(kind(Path::new("/no/such/directory")), Some(FailKind::PathMissing));
         assert_eq!(kind(Path::new("/proc/self/status")), Some(FailKind::NotADirectory));
         assert_eq!(kind(Path::new("/tmp")), None);
-    }
-
-    #[test]
-    fn only_what_dead_processes_left_is_swept() -> std::io::Result<()> {
-        let dir = tempfile::tempdir()?;
-        let make = |name: String| {
-            let path = dir.path().join(name);
-            fs::create_dir(&path).map(|()| path)
-        };
-        let dead = make(format!("{}4194304", scratch_prefix("h")))?;
-        let alive = make(format!("{}{}", scratch_prefix("h"), std::process::id()))?;
-        let other_host = make(format!("{}4194304", scratch_prefix("h2")))?;
-        let foreign = make("checkpoints".to_owned())?;
-        sweep(dir.path(), "h");
-        assert!(!dead.exists() && alive.exists() && other_host.exists() && foreign.exists());
-        Ok(())
     }
 }

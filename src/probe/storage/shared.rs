@@ -4,16 +4,19 @@
 //! A node that cannot take part says so in the exchange and goes on: the others must not wait for it.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Child, Step, scratch_prefix};
+use crate::cluster::scratch::is_scratch;
+use crate::cluster::{Child, Step};
+use crate::files;
 use crate::measure::{Facts, Measured, Outcome, SharedView};
 use crate::plan::CheckPlan;
-use crate::probe::storage::{Storage, filesystem};
+use crate::probe::storage::{Storage, failure, filesystem, folder_at};
 use crate::probe::{ProbeError, step};
 
 pub(super) const CASE: &str = "shared";
@@ -24,18 +27,21 @@ const VISIBLE: Duration = Duration::from_secs(10);
 const SPARE: Duration = Duration::from_secs(2);
 const BYTES: usize = 256 << 10;
 
-#[derive(Serialize, Deserialize)]
-struct Args {
-    path: std::path::PathBuf,
-}
-
 /// The step over all nodes; the caller sets its groups. `None` when nobody named a directory.
 pub fn shared_step(plan: &CheckPlan) -> Option<Step> {
     let path = plan.storage_path.clone()?;
-    let mut step = step(&Storage, plan, vec![CASE.to_owned()], Args { path }, 3000);
+    let mut step = step(&Storage, plan, vec![CASE.to_owned()], (), 3000);
+    step.scratch = Some(path);
     step.name = "storage-shared".to_owned();
     step.exclusive = false;
     Some(step)
+}
+
+/// Where a node wrote: its scratch folder, whose name nobody knows before, and the file system that it is on.
+#[derive(Serialize, Deserialize)]
+struct Wrote {
+    mount: String,
+    folder: String,
 }
 
 /// What a node says of itself.
@@ -53,47 +59,64 @@ fn content(seed: u64, rank: usize) -> Vec<u8> {
     bytes
 }
 
+/// The file in a node's folder.
+const FILE: &str = "shared";
+
+fn write(own: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let temporary = own.with_extension("tmp");
+    let mut file = files::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, own)
+}
+
 pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
-    let args: Args = child.args()?;
+    let broken = || ProbeError::Broken("no directory was named".to_owned());
+    let scratch = child.step.scratch.clone().ok_or_else(broken)?;
+    let path = scratch.parent().ok_or_else(broken)?.to_owned();
     let (rank, ranks, seed) = (child.rank as usize, child.ranks as usize, child.step.seed);
-    let name = |r: usize| args.path.join(format!("{}shared-{seed:016x}-{r}", scratch_prefix("all")));
     let mut said = Said::default();
-    let own = name(rank);
-    let write = || {
-        let temporary = own.with_extension("tmp");
-        fs::write(&temporary, content(seed, rank))?;
-        fs::File::open(&temporary)?.sync_all()?;
-        fs::rename(&temporary, &own)
+    let ready = filesystem(&path).and_then(|fs| {
+        said.mount = format!("{} {}", fs.mount.source, fs.mount.fstype);
+        let held = folder_at(&scratch)?;
+        let own = scratch.join(FILE);
+        let wrote = write(&own, &content(seed, rank));
+        wrote.map(|()| held).map_err(|e| failure(&e, &format!("cannot write {}", own.display())))
+    });
+    let _held = match ready {
+        Ok(held) => Some(held),
+        Err(outcome) => {
+            said.error = Some(if let Outcome::Failed { error, .. } = outcome { error } else { "refused".to_owned() });
+            None
+        }
     };
-    match filesystem(&args.path) {
-        Ok(fs) => said.mount = format!("{} {}", fs.mount.source, fs.mount.fstype),
-        Err(Outcome::Failed { error, .. }) => said.error = Some(error),
-        Err(_) => {}
-    }
-    if said.error.is_none()
-        && let Err(e) = write()
-    {
-        let _ = fs::remove_file(own.with_extension("tmp"));
-        said.error = Some(format!("cannot write {}: {e}", own.display()));
-    }
     let wrote = said.error.is_none();
-    // Where a node wrote; nothing when it could not.
-    let all = child.exchange(if wrote { said.mount.clone() } else { String::new() })?;
-    let there = |r: usize| all.get(r).is_some_and(|t| !t.is_empty());
+    let folder = scratch.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let told = Wrote { mount: said.mount.clone(), folder };
+    // Nothing when it could not.
+    let text = if wrote { serde_json::to_string(&told).unwrap_or_default() } else { String::new() };
+    let all: Vec<Option<Wrote>> = child.exchange(text)?.iter().map(|t| serde_json::from_str(t).ok()).collect();
+    // A name is a place in this folder, whoever said it.
+    let file = |r: usize| {
+        let told = all.get(r)?.as_ref().filter(|w| is_scratch(&w.folder))?;
+        Some(path.join(&told.folder).join(FILE))
+    };
+    let mount = |r: usize| all.get(r).and_then(|w| Some(w.as_ref()?.mount.as_str()));
     let until = Instant::now() + VISIBLE.min(child.time_left().saturating_sub(SPARE));
     // One node's file is looked for by all, then each reads its neighbour's. The one is on the file system that most
     // have: a node that has another must not make all the others look blind.
-    let on = |r: usize| (0..ranks).filter(|other| all[*other] == all[r]).count();
-    let first = (0..ranks).rev().filter(|r| there(*r)).max_by_key(|r| on(*r));
-    if let (Some(first), true) = (first, wrote) {
-        said.visible_ms = wait_for(&name(first), until).map(|t| t.as_secs_f64() * 1e3);
+    let on = |r: usize| (0..ranks).filter(|other| mount(*other) == mount(r)).count();
+    let first = (0..ranks).rev().filter(|r| file(*r).is_some()).max_by_key(|r| on(*r));
+    if let (Some(first), true) = (first.and_then(file), wrote) {
+        said.visible_ms = wait_for(&first, until).map(|t| t.as_secs_f64() * 1e3);
     }
     let neighbour = (rank + 1) % ranks;
-    if there(neighbour) && said.visible_ms.is_some() {
-        said.read_back = match wait_for(&name(neighbour), until).map(|_| fs::read(name(neighbour))) {
+    if let (Some(of), true) = (file(neighbour), said.visible_ms.is_some()) {
+        let read = |_| files::open(&of).and_then(|f| files::read(f, BYTES as u64));
+        said.read_back = match wait_for(&of, until).map(read) {
             Some(Ok(bytes)) => Some(bytes == content(seed, neighbour)),
             Some(Err(e)) => {
-                said.error.get_or_insert(format!("cannot read {}: {e}", name(neighbour).display()));
+                said.error.get_or_insert(format!("cannot read {}: {e}", of.display()));
                 None
             }
             None => None,
@@ -101,7 +124,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     }
     let told = child.exchange(serde_json::to_string(&said).unwrap_or_default());
     if wrote {
-        let _ = fs::remove_file(&own);
+        let _ = fs::remove_dir_all(&scratch);
     }
     let told = told?;
     if child.rank != 0 {
@@ -125,7 +148,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
 fn wait_for(path: &Path, until: Instant) -> Option<Duration> {
     let start = Instant::now();
     loop {
-        if fs::File::open(path).is_ok() {
+        if files::open(path).is_ok() {
             return Some(start.elapsed());
         }
         if Instant::now() > until {

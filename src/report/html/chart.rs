@@ -246,10 +246,10 @@ pub(super) fn runway(r: &Runway, interval_hours: Option<f64>) -> Drawing {
     let verdict = if r.fits { "fits" } else { "does not fit" };
     let title =
         format!("{} a checkpoint, {} kept: needs {} of {} free, {verdict}{until}", r.size, r.kept, r.need, r.available);
-    let saves = (r.kept + 2).min(r.saves_that_fit.saturating_mul(2).max(8)).clamp(2, 2000);
+    let saves = r.kept.saturating_add(2).min(r.saves_that_fit.saturating_mul(2).max(8)).clamp(2, 2000);
     let every = interval_hours.unwrap_or(1.0);
     let ceiling = r.available.as_f64().max(1.0);
-    let keep = (r.kept + 2) as f64;
+    let keep = r.kept.saturating_add(2) as f64;
     let points: Vec<(f64, f64)> = (0..=saves)
         .flat_map(|k| {
             let used = (k as f64).min(keep) * size;
