@@ -56,6 +56,13 @@ pub enum Command {
     /// A probe's process; gonogo starts it itself.
     #[command(hide = true)]
     Worker,
+    /// Takes the rendezvous file away when rank 0 is gone; gonogo starts it itself.
+    #[command(hide = true)]
+    Guard {
+        #[arg(long)]
+        port: u16,
+        path: PathBuf,
+    },
     /// Loads a library of an image and says what it is; gonogo starts it itself.
     #[command(hide = true)]
     Load { part: String, library: PathBuf },

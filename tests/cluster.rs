@@ -1,66 +1,13 @@
 //! A cluster of real processes on this machine: agents that join, work, die, lie and are refused.
 
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
+use std::net::TcpStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+mod world;
 
-const TOKEN: &str = "0f1e5a3c9b7d2846e1c0a9f83b6d5247";
-
-struct World {
-    dir: tempfile::TempDir,
-    port: u16,
-    size: u32,
-}
-
-impl World {
-    fn new(size: u32) -> Result<Self> {
-        // A port that was free a moment ago.
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        Ok(World { dir: tempfile::tempdir()?, port, size })
-    }
-
-    fn command(&self, rank: u32, extra: &[&str]) -> Command {
-        let mut c = Command::new(env!("CARGO_BIN_EXE_gonogo"));
-        let (rank, size) = (rank.to_string(), self.size.to_string());
-        let at = format!("127.0.0.1:{}", self.port);
-        c.args(["check", "--quiet", "--rank", &rank, "--nodes", &size]);
-        for (flag, value) in [("--rendezvous", at.as_str()), ("--join-timeout", "6s")] {
-            if !extra.contains(&flag) {
-                c.args([flag, value]);
-            }
-        }
-        c.args(["--only", "environment,tcp", "--format", "json", "--out", &format!("rec-{rank}")])
-            .args(extra)
-            .current_dir(self.dir.path())
-            .env("GONOGO_TOKEN", TOKEN)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        c
-    }
-
-    fn start(&self, rank: u32, extra: &[&str]) -> Result<Child> {
-        Ok(self.command(rank, extra).spawn()?)
-    }
-}
-
-/// Exit code, the report, what was said on stderr.
-fn end(child: Child) -> Result<(i32, serde_json::Value, String)> {
-    let Output { status, stdout, stderr } = child.wait_with_output()?;
-    let report = serde_json::from_slice(&stdout).unwrap_or_default();
-    Ok((status.code().unwrap_or(-1), report, String::from_utf8_lossy(&stderr).into_owned()))
-}
-
-/// `CODE node` of every finding from `hold` up.
-fn against(report: &serde_json::Value) -> Vec<String> {
-    let findings = report["findings"].as_array().cloned().unwrap_or_default();
-    let heavy = |f: &&serde_json::Value| matches!(f["severity"].as_str(), Some("fail" | "hold"));
-    let show = |f: &serde_json::Value| format!("{} {}", f["code"].as_str().unwrap_or("?"), f["subject"]);
-    findings.iter().filter(heavy).map(show).collect()
-}
+use world::{Result, TOKEN, World, against, end};
 
 #[test]
 fn three_agents_are_one_cluster() -> Result {

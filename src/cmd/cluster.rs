@@ -1,7 +1,10 @@
 //! `gonogo check` on many nodes: rank 0 gathers and leads, every node's agent does what it says.
 
+use std::io::Read;
 use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -237,8 +240,13 @@ fn loopback(bound: IpAddr) -> IpAddr {
     if bound.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() }
 }
 
-/// The file that tells where rank 0 is; gone when the run is.
-struct MeetingFile(PathBuf, u16);
+/// The file that tells where rank 0 is; gone when nobody needs it, and when this process is killed before.
+struct MeetingFile {
+    path: PathBuf,
+    port: u16,
+    /// Sees the end of this process by the end of its input.
+    guard: Option<std::process::Child>,
+}
 
 impl MeetingFile {
     fn write(path: &Path, port: u16) -> Result<Self, Failure> {
@@ -250,14 +258,37 @@ impl MeetingFile {
                 )
             })
             .map_err(Failure::usage)?;
-        Ok(MeetingFile(path.to_owned(), port))
+        let guard = std::env::current_exe().and_then(|own| {
+            Command::new(own)
+                .args(["guard", "--port", &port.to_string()])
+                .arg(path)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .env_remove(TOKEN_VARIABLE)
+                .process_group(0)
+                .spawn()
+        });
+        // Without one the file may outlive a kill, which costs the next run nothing.
+        Ok(MeetingFile { path: path.to_owned(), port, guard: guard.ok() })
     }
 }
 
 impl Drop for MeetingFile {
     fn drop(&mut self) {
-        remove_meeting(&self.0, self.1);
+        remove_meeting(&self.path, self.port);
+        if let Some(guard) = &mut self.guard {
+            drop(guard.stdin.take());
+            let _ = guard.wait();
+        }
     }
+}
+
+/// Waits for the end of rank 0, however it ends, and takes its file away.
+pub(super) fn guard(path: &Path, port: u16) -> Exit {
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    remove_meeting(path, port);
+    Exit::Go
 }
 
 /// Leaves from the plan, from --topology, or from Slurm's own file, in this order.

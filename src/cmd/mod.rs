@@ -55,6 +55,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Completions { shell } => package::completions(shell),
         Command::Man { dir } => package::man(&dir),
         Command::Worker => worker::run(),
+        Command::Guard { port, path } => Ok(cluster::guard(&path, port)),
         Command::Load { part, library } => worker::load(&part, &library),
     }
 }
