@@ -136,7 +136,8 @@ fn ranges(tails: &[&str]) -> Vec<String> {
     struct Run(usize, usize, usize, usize);
     let mut runs: Vec<Run> = Vec::new();
     for (width, n) in numbers {
-        let grows = |last: usize, w: usize| w + 1 == width && last.to_string().len() == w;
+        let plain = |n: usize, w: usize| n.to_string().len() == w;
+        let grows = |last: usize, w: usize| w + 1 == width && plain(last, w) && plain(n, width);
         match runs.last_mut() {
             Some(Run(_, last, _, w)) if *last + 1 == n && (*w == width || grows(*last, *w)) => (*last, *w) = (n, width),
             _ => runs.push(Run(n, n, width, width)),
@@ -196,6 +197,7 @@ mod tests {
             ("a01,a02,a09,a10,a11,a100", "a[01-02,09-11,100]"),
             ("n9,n10,n99,n100,z,b1,b2", "b[1-2],n[9-10,99-100],z"),
             ("n8,n9,n099,n100,n101", "n[8-9,099-101]"),
+            ("n001,n0,n1,n2,n3,n04", "n[0-3,04,001]"),
             ("12,13", "[12-13]"),
         ] {
             let list: Vec<String> = names.split(',').map(str::to_owned).collect();

@@ -617,7 +617,7 @@ fn a_library_that_hangs_crashes_or_is_junk_is_named() -> Result {
     assert_eq!(run.code, 1, "{findings}");
     for said in [
         "libmpi.so.40: loading it did not end in 2 s",
-        "libucp.so.0: the process that loads it is killed by signal 11",
+        "libucp.so.0: the process that loads it is killed by SIGSEGV",
         "libnccl.so.2: no shared library",
     ] {
         assert!(findings.contains(said), "{said}: {findings}");

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::wire::{MAX_LINE, MAX_TOTAL, ToChild, ToParent};
 use crate::cluster::worker::Event;
 use crate::measure::FailKind;
+use crate::sys::signal;
 
 /// How much of a child's stderr is kept: its last words.
 const STDERR_KEPT: usize = 2048;
@@ -167,10 +168,7 @@ impl Process {
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended early with exit status {code}"),
-        (None, Some(9)) => {
-            "was killed by signal 9 (the kernel's out-of-memory killer sends it, `dmesg` tells)".to_owned()
-        }
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, Some(number)) => format!("was killed by {}", signal::describe(number)),
         (None, None) => "ended for an unknown reason".to_owned(),
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn run(typed: &str) -> Result<Exit, Failure> {
         doc.title,
         doc.cause,
         doc.suspect,
-        doc.remedy,
+        doc.remedy_on(None),
         doc.code
     );
     shell::print(&text).map_err(Failure::internal)?;

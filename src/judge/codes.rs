@@ -1,5 +1,7 @@
 //! The registry of finding codes. A code is never reused and never changes its meaning.
 
+use std::borrow::Cow;
+
 use crate::judge::Severity;
 
 /// What `gonogo explain CODE` tells.
@@ -13,8 +15,19 @@ pub struct CodeDoc {
     pub cause: &'static str,
     /// Who is to blame, most likely.
     pub suspect: &'static str,
-    /// What to do next.
+    /// What to do next; `{interface}` in it is the finding's, where it is of one.
     pub remedy: &'static str,
+}
+
+impl CodeDoc {
+    /// What to do, of an interface where one is known.
+    pub fn remedy_on(&self, interface: Option<&str>) -> Cow<'static, str> {
+        const PLACE: &str = "{interface}";
+        if self.remedy.contains(PLACE) {
+            return Cow::Owned(self.remedy.replace(PLACE, interface.unwrap_or("INTERFACE")));
+        }
+        Cow::Borrowed(self.remedy)
+    }
 }
 
 /// The code's entry.
@@ -174,7 +187,7 @@ pub const CODES: &[CodeDoc] = &[
     code!("ENV-019", Warn, "RoCE runs without congestion control",
         cause: "Neither ECN nor priority flow control is on for any class of this port: a full queue drops packets, and each loss costs a retransmission timeout.",
         suspect: "the adapter's settings, and those of the switches to match",
-        remedy: "turn on PFC and ECN for one class at hosts and switches (`mlnx_qos -i IF --pfc 0,0,0,1,0,0,0,0`), and send in it (NCCL_IB_TC)"),
+        remedy: "turn on PFC and ECN for one class at hosts and switches (`mlnx_qos -i {interface} --pfc 0,0,0,1,0,0,0,0`), and send in it (NCCL_IB_TC)"),
     code!("GPU-001", Hold, "the GPUs' driver cannot be asked",
         cause: "GPUs are on the PCI bus and NVML does not answer: no job can use them, or this container was not given the driver.",
         suspect: "the driver (not loaded, or of another version than its libraries), or the container's options",
@@ -586,7 +599,7 @@ pub const CODES: &[CodeDoc] = &[
     code!("NET-020", Fail, "a node's network is slow",
         cause: "Over every partner the node stays behind the other pairs of the same round and distance, both ways, and its partners do well with others.",
         suspect: "the node's NIC, its cable or switch port, or its CPU",
-        remedy: "leave it out (--exclude); on it look at `ethtool IF`, `ethtool -S IF | grep -E 'err|drop|disc'`, and the switch port's counters"),
+        remedy: "leave it out (--exclude); on it look at `ethtool {interface}`, `ethtool -S {interface} | grep -E 'err|drop|disc'`, and the switch port's counters"),
     code!("NET-021", Fail, "a node sends slowly",
         cause: "What the node sends stays behind over every partner; what it receives does not. One direction of a link fails by itself.",
         suspect: "the node's transmit lane, its NIC's queue settings, or the switch port's receive side",
@@ -594,7 +607,7 @@ pub const CODES: &[CodeDoc] = &[
     code!("NET-022", Fail, "a node receives slowly",
         cause: "What the node receives stays behind over every partner; what it sends does not. One direction of a link fails by itself.",
         suspect: "the node's receive lane or buffers, or the switch port's transmit side",
-        remedy: "leave it out (--exclude); look at drops (`ethtool -S IF`), the ring size (`ethtool -g IF`), and the cable"),
+        remedy: "leave it out (--exclude); look at drops (`ethtool -S {interface}`), the ring size (`ethtool -g {interface}`), and the cable"),
     code!("NET-023", Fail, "a pair of nodes is slow though both nodes are well",
         cause: "Three tests of this pair were slow, and both ends do well with others: a route, an MTU, an address or a bad link that only this path takes.",
         suspect: "the path between the two",
@@ -638,7 +651,7 @@ pub const CODES: &[CodeDoc] = &[
     code!("RDM-003", Warn, "the RDMA MTU differs between two ends",
         cause: "A connection takes the smaller MTU of its ends, and costs more packets; and whoever sets it by hand on one side only loses packets silently (status 12) as soon as a larger one is sent.",
         suspect: "the MTU of one node's interface, or of its switch port",
-        remedy: "set the same MTU on all interfaces and switch ports (`ip link set IF mtu 9000` gives RoCE 4096); `ibv_devinfo | grep active_mtu` shows what is used"),
+        remedy: "set the same MTU on all interfaces and switch ports (`ip link set {interface} mtu 9000` gives RoCE 4096); `ibv_devinfo | grep active_mtu` shows what is used"),
     code!("RDM-004", Warn, "rails are slower together than alone",
         cause: "All devices of a pair of nodes sent at once, and reached less than each alone: they share something that is too narrow.",
         suspect: "a PCIe switch or root port that several devices share, a link of PCIe that came up narrow, memory bandwidth, or too few CPUs for software devices",
@@ -686,7 +699,7 @@ pub const CODES: &[CodeDoc] = &[
     code!("COL-022", Fail, "a node is slow only in large groups",
         cause: "Every group of this size with the node in it is slow, those with its partners and not with it are well, and in smaller groups and pairs the node is well, too.",
         suspect: "the node under load from several sides: its PCIe or NIC queues, its switch port's buffers, memory for many connections",
-        remedy: "leave it out (--exclude); look at drops and pauses (`ethtool -S IF`) and the PCIe width while several nodes send to it"),
+        remedy: "leave it out (--exclude); look at drops and pauses (`ethtool -S {interface}`) and the PCIe width while several nodes send to it"),
     code!("STO-040", Fail, "the checkpoint directory is another file system on a node",
         cause: "Most nodes have the directory on one mount, this node on another: what it saves is not where the others look.",
         suspect: "a mount that failed on the node",

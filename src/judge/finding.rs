@@ -1,5 +1,6 @@
 //! What is wrong, with whom, by what evidence, and what to do.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -100,6 +101,9 @@ pub struct Finding {
     /// Who accepted it and until when; it then no longer weighs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waived: Option<String>,
+    /// The network interface that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     #[serde(skip)]
     doc: &'static CodeDoc,
 }
@@ -113,6 +117,7 @@ impl Finding {
             evidence: clean(&evidence.into()).into_owned(),
             limit: String::new(),
             waived: None,
+            interface: None,
             doc,
         }
     }
@@ -135,8 +140,14 @@ impl Finding {
         self.doc.suspect
     }
 
-    pub fn remedy(&self) -> &'static str {
-        self.doc.remedy
+    pub fn on_interface(mut self, name: Option<&str>) -> Self {
+        self.interface = name.map(|n| clean(n).into_owned());
+        self
+    }
+
+    /// What to do, with the thing to do it to.
+    pub fn remedy(&self) -> Cow<'static, str> {
+        self.doc.remedy_on(self.interface.as_deref())
     }
 
     /// Whether it still counts.

@@ -1,5 +1,7 @@
 //! The judged report as one JSON document, for scripts. The facts themselves are in the record.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::baseline::Source;
@@ -38,7 +40,7 @@ struct FindingOut<'j> {
     finding: &'j Finding,
     title: &'static str,
     suspect: &'static str,
-    remedy: &'static str,
+    remedy: Cow<'static, str>,
 }
 
 #[derive(Serialize)]

@@ -75,19 +75,20 @@ fn finding(group: &FindingGroup<'_>, out: &mut String) {
         (_, Severity::Info) => "note",
     };
     out.push_str(&format!("### {word} `{}` {}\n\n", f.code, text(f.title())));
-    for f in group.findings.iter().take(SHOWN) {
-        out.push_str(&format!("- **{}**: {}", text(&f.subject.to_string()), text(&f.evidence)));
-        if !f.limit.is_empty() {
-            out.push_str(&format!(" (limit: {})", text(&f.limit)));
+    let seen = group.seen();
+    for s in seen.iter().take(SHOWN) {
+        out.push_str(&format!("- **{}**: {}", text(&s.subject), text(s.evidence)));
+        if !s.limit.is_empty() {
+            out.push_str(&format!(" (limit: {})", text(s.limit)));
         }
         out.push('\n');
     }
-    if group.findings.len() > SHOWN {
-        out.push_str(&format!("- and {} more\n", group.findings.len() - SHOWN));
+    if seen.len() > SHOWN {
+        out.push_str(&format!("- and {} more\n", seen.len() - SHOWN));
     }
     match &f.waived {
         Some(waived) => out.push_str(&format!("\nWaived: {}\n", text(waived))),
-        None => out.push_str(&format!("\nSuspect: {}. **Do**: {}\n", text(f.suspect()), text(f.remedy()))),
+        None => out.push_str(&format!("\nSuspect: {}. **Do**: {}\n", text(f.suspect()), text(&f.remedy()))),
     }
 }
 

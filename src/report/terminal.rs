@@ -131,26 +131,24 @@ fn finding(group: &FindingGroup<'_>, style: Style, out: &mut String) {
         style.paint(BOLD, f.title())
     ));
     let mut limits: Vec<&str> = Vec::new();
-    for f in group.findings.iter().take(SHOWN) {
-        style.labelled("  seen     ", &format!("{}: {}", f.subject, f.evidence), out);
+    let seen = group.seen();
+    for s in seen.iter().take(SHOWN) {
+        style.labelled("  seen     ", &format!("{}: {}", s.subject, s.evidence), out);
         // Cases that share a limit share its line.
-        if !f.limit.is_empty() && !limits.contains(&f.limit.as_str()) {
-            limits.push(&f.limit);
-            style.labelled("  limit    ", &f.limit, out);
+        if !s.limit.is_empty() && !limits.contains(&s.limit) {
+            limits.push(s.limit);
+            style.labelled("  limit    ", s.limit, out);
         }
     }
-    if group.findings.len() > SHOWN {
-        style.labelled(
-            "           ",
-            &format!("and {} more of this code; `--format json` lists all", group.findings.len() - SHOWN),
-            out,
-        );
+    if seen.len() > SHOWN {
+        let more = seen.len() - SHOWN;
+        style.labelled("           ", &format!("and {more} more of this code; `--format json` lists all"), out);
     }
     if let Some(waived) = &f.waived {
         style.labelled("  waived   ", waived, out);
     } else {
         style.labelled("  suspect  ", f.suspect(), out);
-        style.labelled("  do       ", f.remedy(), out);
+        style.labelled("  do       ", &f.remedy(), out);
     }
 }
 

@@ -1,7 +1,8 @@
 //! What every renderer shows, arranged once: verdict, findings worst first, a table a probe, coverage, what comes next.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use crate::hostlist;
 use crate::id::{NodeName, clean, drives};
-use crate::judge::{Cell, Decision, Finding, Judgement, Severity, Verdict};
+use crate::judge::{Cell, Decision, Finding, Judgement, Severity, Subject, Verdict};
 use crate::measure::{Better, Outcome, WaiveKind};
 use crate::plan::{ImagePlan, Tier};
 use crate::report::software::{Software, software};
@@ -20,9 +21,46 @@ pub struct FindingGroup<'j> {
     pub findings: Vec<&'j Finding>,
 }
 
+/// What is seen alike, of all whom it is seen of.
+#[derive(Debug)]
+pub struct Seen<'j> {
+    pub subject: String,
+    pub evidence: &'j str,
+    pub limit: &'j str,
+}
+
 impl<'j> FindingGroup<'j> {
     pub fn first(&self) -> &'j Finding {
         self.findings[0]
+    }
+
+    /// What was seen, in order: what several nodes say alike is said once, with their list.
+    pub fn seen(&self) -> Vec<Seen<'j>> {
+        let mut out: Vec<(&'j Finding, Vec<NodeName>)> = Vec::new();
+        let mut at: HashMap<(&str, &str, Option<&Path>), usize> = HashMap::new();
+        for f in &self.findings {
+            let (node, path) = match &f.subject {
+                Subject::Node(node) => (node, None),
+                Subject::Path(node, path) => (node, Some(path.as_path())),
+                _ => {
+                    out.push((f, Vec::new()));
+                    continue;
+                }
+            };
+            let place = *at.entry((&f.evidence, &f.limit, path)).or_insert(out.len());
+            if place == out.len() {
+                out.push((f, Vec::new()));
+            }
+            out[place].1.push(node.clone());
+        }
+        let subject = |f: &Finding, nodes: &[NodeName]| match (&f.subject, nodes) {
+            (_, [] | [_]) => f.subject.to_string(),
+            (Subject::Path(_, path), many) => format!("{} on {}", clean(&path.to_string_lossy()), list(many)),
+            (_, many) => format!("nodes {}", list(many)),
+        };
+        out.iter()
+            .map(|(f, nodes)| Seen { subject: subject(f, nodes), evidence: &f.evidence, limit: &f.limit })
+            .collect()
     }
 }
 

@@ -11,6 +11,7 @@ pub mod nccl;
 pub mod nvml;
 pub mod pages;
 pub mod places;
+pub mod signal;
 pub mod software;
 pub mod verbs;
 

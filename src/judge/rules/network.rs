@@ -62,7 +62,10 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
         } else {
             (code, format!("{on}{way}, its best of {} tests reached {}", tests(i), share(best)))
         };
-        findings.push(Finding::new(doc(code), Subject::Node(name(i)), evidence).limit(source));
+        let interface =
+            plane.rail.as_deref().filter(|_| plane.carrier().is_none()).or_else(|| interface(record, &name(i)));
+        let finding = Finding::new(doc(code), Subject::Node(name(i)), evidence).limit(source);
+        findings.push(finding.on_interface(interface));
     }
     for (part, best) in &verdict.bad {
         let (leaf, way) = match part {
@@ -101,6 +104,12 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
         );
         findings.push(Finding::new(doc("NET-025"), Subject::Run, evidence));
     }
+}
+
+/// The interface by which a node reaches the others, as its own measurements tell.
+fn interface<'r>(record: &'r Record, node: &NodeName) -> Option<&'r str> {
+    let measured = record.outcomes.iter().filter_map(|l| l.outcome.measured());
+    measured.flat_map(|m| &m.transport).find(|t| t.node == *node).and_then(|t| t.interface.as_deref())
 }
 
 /// Pairs whose last test broke off, where nothing else explains it.

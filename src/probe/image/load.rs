@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::probe::image::{KINDS, NEWEST_PLUGIN};
+use crate::sys::signal;
 use crate::sys::software::load;
 
 /// A library of 750 MB takes a tenth of it from a cold disk.
@@ -62,8 +63,8 @@ pub(super) fn ask(part: &str, library: &Path) -> Result<Answer, String> {
             None => std::thread::sleep(Duration::from_millis(2)),
         }
     };
-    if let Some(signal) = status.signal() {
-        return Err(format!("the process that loads it is killed by signal {signal}"));
+    if let Some(number) = status.signal() {
+        return Err(format!("the process that loads it is killed by {}", signal::describe(number)));
     }
     let text = reader.join().unwrap_or_default();
     let line = text.lines().rev().find_map(|l| l.split_once(MARK).map(|(_, json)| json));

@@ -105,14 +105,3 @@ fn bucket(share: &Option<f64>) -> &'static str {
         Some(_) => "h5",
     }
 }
-
-mod filters {
-    use super::SHOWN;
-    use crate::judge::Finding;
-
-    /// As many as are listed.
-    #[askama::filter_fn]
-    pub fn shown<'j>(all: &Vec<&'j Finding>, _: &dyn askama::Values) -> askama::Result<Vec<&'j Finding>> {
-        Ok(all.iter().take(SHOWN).copied().collect())
-    }
-}
