@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the fuzz targets with coverage and runs each for SECONDS (60), four at a time, from the kept corpus and the fixtures:
+# Builds the fuzz targets with coverage and runs each for SECONDS (60), seven at a time, from the kept corpus and the fixtures:
 #
 #   fuzz/run.sh [SECONDS [TARGET...]]
 #
@@ -43,9 +43,9 @@ one() { # TARGET
 }
 
 failed=0
-for ((i = 0; i < ${#targets[@]}; i += 4)); do
+for ((i = 0; i < ${#targets[@]}; i += 7)); do
   pids=()
-  for t in "${targets[@]:i:4}"; do one "$t" & pids+=($!); done
+  for t in "${targets[@]:i:7}"; do one "$t" & pids+=($!); done
   for p in "${pids[@]}"; do wait "$p" || failed=1; done
 done
 rm -rf /dev/shm/gonogo-fuzz-*

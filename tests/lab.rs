@@ -144,6 +144,9 @@ fn the_guilty_node_is_named_and_no_other() -> Result {
     the_checkpoint_directory(&shared)?;
     a_starved_cpu()?;
     another_build()?;
+    a_no_go_trains_nowhere()?;
+    a_requeued_job_is_checked_again(&shared)?;
+    large_packets_that_are_lost()?;
     a_stranger_at_the_door()?;
     an_agent_that_hangs()?;
     a_node_that_loses_power()
@@ -233,6 +236,118 @@ fn another_build() -> Result {
     }
     let pick = pick.to_string_lossy();
     check(&[SRUN, &[&pick]].concat(), NETWORK, None)?.names(2, &["CLU-004 node7"]);
+    Ok(())
+}
+
+/// What stands behind `gonogo check &&` on every node starts on none of them.
+fn a_no_go_trains_nowhere() -> Result {
+    let dir = tempfile::tempdir()?;
+    lab(&["degrade", "node3", "--rate", "200mbit"])?;
+    let script = format!("{GONOGO} check --quiet --only environment,tcp --out record >/dev/null && echo trains");
+    let run = |ntasks: &str| {
+        Command::new(LAB)
+            .args([
+                "srun",
+                "--no-kill",
+                "-N8",
+                ntasks,
+                "sh",
+                "-c",
+                &script.replace("record", &ntasks.replace('=', "-")),
+            ])
+            .env("GONOGO_TOKEN", TOKEN)
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .output()
+    };
+    let no = run("--ntasks-per-node=2")?;
+    let said = String::from_utf8_lossy(&no.stdout).into_owned();
+    assert_eq!((said.as_str(), no.status.code()), ("", Some(1)), "{}", String::from_utf8_lossy(&no.stderr));
+    lab(&["heal", "node3"])?;
+    let go = run("--ntasks-per-node=1")?;
+    assert_eq!(
+        String::from_utf8_lossy(&go.stdout).matches("trains").count(),
+        8,
+        "{}",
+        String::from_utf8_lossy(&go.stderr)
+    );
+    Ok(())
+}
+
+/// A node goes bad between a job's first start and its second: the second launches without it.
+fn a_requeued_job_is_checked_again(shared: &str) -> Result {
+    let dir = tempfile::tempdir()?;
+    let (plan, said) = (dir.path().join("run.toml"), dir.path().join("said"));
+    std::fs::write(&plan, format!("[nodes]\nneeded = 7\n[checkpoint]\ndir = \"{shared}\"\n"))?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/containers/slurm/check-and-launch.sbatch");
+    let train = "echo start${SLURM_RESTART_COUNT:-0}-$(hostname); [ -n \"$SLURM_RESTART_COUNT\" ] || sleep 300";
+    let output = format!("--output={}", said.display());
+    let job = Command::new(LAB)
+        .args([
+            "sbatch",
+            "--parsable",
+            "--requeue",
+            "-N8",
+            "--no-kill",
+            "--open-mode=append",
+            &output,
+            script,
+            "sh",
+            "-c",
+            train,
+        ])
+        .env("GONOGO", GONOGO)
+        .env("PLAN", &plan)
+        .env("CHECK_FLAGS", "--only environment,tcp")
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .output()?;
+    let id = String::from_utf8(job.stdout)?.trim().to_owned();
+    let started = |mark: &str, patience: u64| -> Result<Vec<String>> {
+        let until = Instant::now() + Duration::from_secs(patience);
+        loop {
+            let text = std::fs::read_to_string(&said).unwrap_or_default();
+            let on: Vec<String> = text.lines().filter_map(|l| Some(l.strip_prefix(mark)?.to_owned())).collect();
+            if on.len() == 7 {
+                return Ok(on);
+            }
+            if Instant::now() > until {
+                lab(&["scancel", &id])?;
+                return Err(format!("job {id}: {mark} on {on:?}: {text}").into());
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    let first = started("start0-", 90)?;
+    let bad = first[0].clone();
+    lab(&["degrade", &bad, "--rate", "200mbit"])?;
+    lab(&["scontrol", "requeue", &id])?;
+    let second = started("start1-", 150)?;
+    let text = std::fs::read_to_string(&said)?;
+    assert!(!second.contains(&bad) && text.contains("GO-WITHOUT"), "{bad}: {second:?}\n{text}");
+    lab(&["heal", &bad])?;
+    Ok(())
+}
+
+/// Both ends have jumbo frames and the switch's port of one of them has none.
+fn large_packets_that_are_lost() -> Result {
+    let mtu = |host: &str, device: &str, size: &str| lab(&["exec", host, "ip", "link", "set", device, "mtu", size]);
+    let all = |size: &str| -> Result {
+        for k in 1..=8 {
+            mtu("head", &format!("v{k}"), size)?;
+            mtu(&format!("node{k}"), "eth0", size)?;
+            // Packets as they would be on a wire: no frames of 64 KiB that only a virtual one takes.
+            let one = if size == "9000" { "1" } else { "65535" };
+            lab(&["exec", &format!("node{k}"), "ip", "link", "set", "eth0", "gso_max_segs", one])?;
+        }
+        mtu("head", "br0", size)?;
+        Ok(())
+    };
+    all("9000")?;
+    mtu("head", "v5", "1500")?;
+    let seen = check(SRUN, NETWORK, None)?;
+    all("1500")?;
+    seen.blames("node5", &["NET-031"]);
     Ok(())
 }
 

@@ -24,6 +24,8 @@ use crate::measure::FailKind;
 
 /// The coordinator beats every second; after so long without it has died, or the network has.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Longest that a task waits for rank 0 to end first.
+const LAST: Duration = Duration::from_secs(5);
 /// So many refusals in a row are no accident: they are told, and the calls go on.
 const REFUSALS: u32 = 3;
 
@@ -74,11 +76,17 @@ pub fn wait_for_verdict(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Start)?;
     let first = Up::Wait { job: job.to_owned() };
     let verdict = async {
-        let ((_sender, mut receiver), mut said, (address, _)) =
+        let ((mut sender, mut receiver), mut said, (address, _)) =
             call_until(meeting, patience, || attempt(meeting, token, &first)).await?;
         loop {
             match said {
-                Down::Bye { exit } => return Ok(exit),
+                Down::Bye { exit } => {
+                    let leaving = serde_json::to_vec(&Up::Leaving).unwrap_or_default();
+                    let _ = sender.send(&leaving, SILENCE).await;
+                    let gone = async { while receiver.receive(MAX_MESSAGE, PATIENCE).await.is_ok() {} };
+                    let _ = tokio::time::timeout(LAST, gone).await;
+                    return Ok(exit);
+                }
                 Down::Refused { why } => return Err(AgentError::Refused(clean(&why).into_owned())),
                 _ => {}
             }
@@ -337,7 +345,16 @@ impl Agent {
                         remote.stop();
                     }
                 }
-                Ok(Ok(Down::Bye { exit })) => break Ok(exit),
+                Ok(Ok(Down::Bye { exit })) => {
+                    let _ = self.outbox.send(Up::Leaving);
+                    // A launcher may end the run with the first task that fails, and with it what rank 0 still has to say.
+                    let end = Instant::now() + LAST;
+                    while let Ok(Ok(_)) | Err(RecvTimeoutError::Timeout) =
+                        self.inbox.recv_timeout(Duration::from_millis(50))
+                        && Instant::now() < end
+                    {}
+                    break Ok(exit);
+                }
                 Ok(Ok(Down::Refused { why } | Down::NotHere { why })) => {
                     break Err(AgentError::Refused(clean(&why).into_owned()));
                 }

@@ -398,7 +398,8 @@ impl Coordinator {
         let deadline = Instant::now() + Duration::from_secs(2);
         // The last agents close within milliseconds; a hung one is not waited for.
         while self.members.iter().any(|m| m.alive) && Instant::now() < deadline {
-            if let Ok(Event::Gone(peer, _)) = self.hub.events.recv_timeout(Duration::from_millis(50))
+            if let Ok(Event::Gone(peer, _) | Event::Said(peer, Up::Leaving)) =
+                self.hub.events.recv_timeout(Duration::from_millis(50))
                 && let Some(m) = self.by_peer.get(&peer).and_then(|i| self.members.get_mut(*i))
             {
                 m.alive = false;

@@ -56,6 +56,8 @@ pub enum Up {
     Wait {
         job: String,
     },
+    /// It knows the verdict, and ends once rank 0 has.
+    Leaving,
     Alive,
     /// This node's part of an exchange: one text a process.
     Publish {

@@ -28,6 +28,9 @@ use crate::measure::Interfaces;
 use crate::plan::{CheckPlan, hex};
 use crate::topology::{Leaf, SysRoot, boot_id, read_topology, who_listens};
 
+/// What rank 0 needs from closing its connections to its end.
+const AFTER_RANK_0: Duration = Duration::from_millis(300);
+
 /// The world that flags and environment describe.
 pub(super) fn world(args: &cli::Check) -> Result<Option<World>, WorldError> {
     let asked = Asked { rank: args.rank, size: args.nodes, rendezvous: args.rendezvous.clone(), alone: args.alone };
@@ -100,8 +103,7 @@ fn token(args: &cli::Check) -> Result<Token, Failure> {
 /// A task that is no agent: it ends as the run does, so that what stands behind `gonogo check &&` starts nowhere on a NO-GO.
 pub(super) fn wait(args: &cli::Check, world: &World, interrupt: &Interrupt) -> Result<Exit, Failure> {
     let token = token(args)?;
-    let exit = wait_for_verdict(&world.meeting, &token, &world.job, args.join_timeout.0 * 2, interrupt);
-    exit.map(Exit::of).map_err(agent_failure)
+    last(wait_for_verdict(&world.meeting, &token, &world.job, args.join_timeout.0 * 2, interrupt))
 }
 
 /// What this node says of itself when it joins.
@@ -133,6 +135,13 @@ fn follow(meeting: &Meeting, node: &Node, patience: Duration) -> Result<Exit, Fa
     if let (Err(AgentError::Lost { address, .. }), Meeting::File(path)) = (&exit, meeting) {
         remove_meeting(path, address.port());
     }
+    last(exit)
+}
+
+/// The end of a task that is not rank 0, which ends first: a launcher may end the run with the first task that fails, and with it what
+/// rank 0 said last.
+fn last(exit: Result<u8, AgentError>) -> Result<Exit, Failure> {
+    thread::sleep(AFTER_RANK_0);
     exit.map(Exit::of).map_err(agent_failure)
 }
 
@@ -206,6 +215,8 @@ fn lead(
         };
         eprintln!("gonogo: the agent of {} hangs{how}", clean(&hostlist::compress(&names)));
     }
+    // Closes the connections, for which the agents wait: this process ends first.
+    drop(fleet);
     let _ = own.join();
     result
 }

@@ -53,6 +53,11 @@ impl Interfaces {
         all.iter().filter(|i| i.name == name).map(|i| i.ip()).filter(usable).min_by_key(IpAddr::is_ipv6)
     }
 
+    /// The largest packet of an interface, in bytes.
+    pub fn mtu(name: &str) -> Option<u32> {
+        fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?.trim().parse().ok()
+    }
+
     /// The interface that bears an address.
     pub fn of(address: IpAddr) -> Option<String> {
         let address = address.to_canonical();

@@ -281,6 +281,8 @@ pub enum FailKind {
     Error,
     /// A GPU failed while it was used, or the driver lost it.
     Gpu,
+    /// A connection opened, and nothing of what was sent over it arrived.
+    Stalled,
     /// Its process died.
     Crashed,
     /// Its process wrote something that is not gonogo's protocol, or too much.

@@ -427,6 +427,27 @@ fn provoke(code: &str) -> Option<Record> {
             add(r, "tcp", "x", o);
         }),
         "NET-027" => pairs(&|a, b| if a == 3 || b == 3 { 0.0 } else { 10e9 }, 1),
+        "NET-031" => {
+            let mut r = pairs(&|a, b| if a == 3 || b == 3 { 0.0 } else { 10e9 }, 1)?;
+            for line in &mut r.outcomes {
+                if let Outcome::Failed { kind, .. } = &mut line.outcome {
+                    *kind = FailKind::Stalled;
+                }
+            }
+            Some(r)
+        }
+        "NET-032" => cluster(&|r| {
+            for (n, last) in [("n1", 1), ("n2", 2), ("n3", 2), ("n4", 4)] {
+                let nic = |name: &str, address: [u8; 4]| gonogo::topology::Nic {
+                    name: name.into(),
+                    addresses: vec![address.into()],
+                    ..Default::default()
+                };
+                let nics = vec![nic("eth0", [10, 0, 0, last]), nic("docker0", [172, 17, 0, 1])];
+                let m = Machine { boot: Some(format!("b{n}")), nics, ..good_machine() };
+                add_on(r, n, "environment", "machine", machine(m));
+            }
+        }),
         "NET-028" => {
             // One bad test with one partner, and nothing else of either.
             let mut r = network(8, 2);

@@ -1,6 +1,7 @@
 //! What the nodes are to each other: clocks, the shared directory, machines they share, strangers at the door.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::hostlist;
 use crate::id::{NodeName, clean};
@@ -53,6 +54,42 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     let machines: Vec<(&NodeName, &Machine)> = Facts::machines(record).collect();
     daemons(record, findings);
     sharing(&machines, findings);
+    addresses(&machines, findings);
+}
+
+/// One address on two nodes, on an interface whose addresses are otherwise each node's own: docker0 and its like have one address
+/// everywhere.
+fn addresses(machines: &[(&NodeName, &Machine)], findings: &mut Vec<Finding>) {
+    let mut of: BTreeMap<&str, Vec<(usize, IpAddr)>> = BTreeMap::new();
+    for (i, (_, machine)) in machines.iter().enumerate() {
+        for nic in &machine.nics {
+            of.entry(&nic.name).or_default().extend(nic.addresses.iter().map(|a| (i, *a)));
+        }
+    }
+    // Two agents in one network namespace see the same interfaces.
+    let all = |m: &Machine| m.nics.iter().map(|n| (n.name.clone(), n.addresses.clone())).collect::<Vec<_>>();
+    for (interface, bearers) in of {
+        let mut first: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        let twice: Vec<(usize, usize, IpAddr)> = bearers
+            .iter()
+            .filter_map(|(i, a)| {
+                let other = *first.entry(*a).or_insert(*i);
+                (other != *i).then_some((other, *i, *a))
+            })
+            .collect();
+        if first.len() * 2 <= bearers.len() {
+            continue;
+        }
+        for (a, b, address) in twice {
+            let ((one, m), (other, n)) = (machines[a], machines[b]);
+            if m.boot.is_some() && m.boot == n.boot && all(m) == all(n) {
+                continue;
+            }
+            let subject = Subject::Link(one.clone(), other.clone());
+            let evidence = format!("{} of both has {address}", clean(interface));
+            findings.push(Finding::new(doc("NET-032"), subject, evidence).on_interface(Some(interface)));
+        }
+    }
 }
 
 fn clocks(offsets: &[measure::ClockOffset], findings: &mut Vec<Finding>) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::id::NodeName;
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::localise::{self, Part, Plane, Reading};
-use crate::measure::{Outcome, stats};
+use crate::measure::{FailKind, Outcome, stats};
 use crate::record::Record;
 use crate::unit::Unit;
 
@@ -57,7 +57,9 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
             (None, Some(r)) => ("NET-022", r, "receiving"),
             (None, None) => continue,
         };
-        let (code, evidence) = if best == 0.0 {
+        let (code, evidence) = if let Some(said) = stalled(record, plane, &name(i)).filter(|_| best == 0.0) {
+            ("NET-031", format!("{on}with each of {} partners; {said}", tests(i)))
+        } else if best == 0.0 {
             ("NET-027", format!("{on}no connection with any of {} partners", tests(i)))
         } else {
             (code, format!("{on}{way}, its best of {} tests reached {}", tests(i), share(best)))
@@ -104,6 +106,22 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
         );
         findings.push(Finding::new(doc("NET-025"), Subject::Run, evidence));
     }
+}
+
+/// What the tests of a node say, where each that broke off had opened its connections and nothing arrived over them.
+fn stalled<'r>(record: &'r Record, plane: &Plane, node: &NodeName) -> Option<&'r str> {
+    let mut said = None;
+    for step in record.steps.iter().filter(|s| Plane::of(s).as_ref() == Some(plane)) {
+        let Some(group) = step.groups.iter().find(|g| g.len() == 2 && g.contains(node)) else { continue };
+        for line in record.outcomes.iter().filter(|l| l.step == step.name && l.node == group[0]) {
+            match &line.outcome {
+                Outcome::Failed { kind: FailKind::Stalled, error } => said = Some(error.as_str()),
+                Outcome::Failed { .. } | Outcome::TimedOut { .. } => return None,
+                Outcome::Measured(_) | Outcome::Waived { .. } => {}
+            }
+        }
+    }
+    said
 }
 
 /// The interface by which a node reaches the others, as its own measurements tell.

@@ -188,6 +188,7 @@ fn failure(row: &Row<'_>, kind: FailKind, error: &str, cases: usize) -> Finding 
     let code = match kind {
         FailKind::Error => "RUN-004",
         FailKind::Gpu => "GPU-023",
+        FailKind::Stalled => "NET-031",
         FailKind::Crashed => "RUN-001",
         FailKind::Junk => "RUN-003",
         FailKind::PathMissing => "STO-022",

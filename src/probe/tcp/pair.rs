@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
-use crate::measure::{Check, Interfaces, Measured, Outcome, Transport, stats};
+use crate::measure::{Check, FailKind, Interfaces, Measured, Outcome, Transport, stats};
 use crate::plan::CheckPlan;
 use crate::probe::tcp::{BANDWIDTH, CHUNK, RTT_P50, RTT_P99, Tcp, connect, fill};
 use crate::probe::{ProbeError, io, on_rail, step};
@@ -49,7 +49,10 @@ struct Told {
     whole: bool,
     wrong: u64,
     error: Option<String>,
+    /// Its connections were open, and nothing arrived over them.
+    stalled: bool,
     interface: Option<String>,
+    mtu: Option<u32>,
     /// Bytes sent by each interface meanwhile.
     counted: Vec<(String, u64)>,
 }
@@ -59,8 +62,9 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let budget = Duration::from_millis(child.step.estimate_ms).mul_f64(0.22);
     for (case, sends) in [(OUT, [true, false]), (BACK, [false, true]), (BOTH, [true, true])] {
         let case = on_rail(case, child.step.rail.as_deref());
-        if child.wants(&case) {
-            flow(child, &case, sends, budget)?;
+        if child.wants(&case) && !flow(child, &case, sends, budget)? {
+            // Nothing else would come over it, either.
+            return Ok(());
         }
     }
     let case = on_rail(PING, child.step.rail.as_deref());
@@ -70,8 +74,8 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     Ok(())
 }
 
-/// `sends[rank]` says who sends. With both, each direction has connections of its own.
-fn flow(child: &mut Child, case: &str, sends: [bool; 2], budget: Duration) -> Result<(), ProbeError> {
+/// `sends[rank]` says who sends. With both, each direction has connections of its own. False when nothing arrives at all.
+fn flow(child: &mut Child, case: &str, sends: [bool; 2], budget: Duration) -> Result<bool, ProbeError> {
     let me = child.rank as usize;
     let flows = sends.iter().filter(|s| **s).count();
     let mut streams = connect(child, STREAMS * flows, case.len() as u64)?;
@@ -96,18 +100,26 @@ fn flow(child: &mut Child, case: &str, sends: [bool; 2], budget: Duration) -> Re
         if let Some(Ok((rates, received, wrong, error))) = receiving.map(thread::ScopedJoinHandle::join) {
             (told.rates, told.received, told.wrong) = (rates, received, wrong);
             told.error = told.error.take().or(error);
+            told.stalled = received == 0 && told.error.is_none();
         }
     });
     told.counted = Interfaces::read().sent_since(&before);
     told.interface = local.and_then(Interfaces::of);
+    told.mtu = told.interface.as_deref().and_then(Interfaces::mtu);
     let all = child.exchange(serde_json::to_string(&told).unwrap_or_default())?;
-    if child.rank != 0 {
-        return Ok(());
-    }
     let told: Vec<Told> = all
         .iter()
         .map(|t| serde_json::from_str(t).map_err(|_| ProbeError::Broken("an end published no result".to_owned())))
         .collect::<Result<_, _>>()?;
+    if let Some(to) = told.iter().position(|t| t.stalled) {
+        if child.rank == 0 {
+            child.outcome(case, Outcome::error(FailKind::Stalled, stalled(child, case, &told, to)))?;
+        }
+        return Ok(false);
+    }
+    if child.rank != 0 {
+        return Ok(true);
+    }
     if let Some(error) = told.iter().find_map(|t| t.error.clone()) {
         return Err(ProbeError::Broken(format!("{case}: {error}")));
     }
@@ -139,7 +151,18 @@ fn flow(child: &mut Child, case: &str, sends: [bool; 2], budget: Duration) -> Re
     }
     let series = vec![BANDWIDTH.series(rates, 1)];
     let measured = Measured { series, checks, transport, ..Measured::default() };
-    Ok(child.outcome(case, Outcome::Measured(measured))?)
+    child.outcome(case, Outcome::Measured(measured))?;
+    Ok(true)
+}
+
+/// What is known of a direction in which nothing arrives.
+fn stalled(child: &Child, case: &str, told: &[Told], to: usize) -> String {
+    let end = |r: usize| {
+        let interface = told[r].interface.as_deref().unwrap_or("its interface");
+        let mtu = told[r].mtu.map_or(String::new(), |mtu| format!(" (MTU {mtu})"));
+        format!("{} on {interface}{mtu}", child.name(r))
+    };
+    format!("{case}: connections open, and of what {} sends nothing arrives at {}", end(1 - to), end(to))
 }
 
 /// What is still under way this long after the time was over is given up.
@@ -278,9 +301,6 @@ fn receive(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> (Vec<f64>, u
     let total = count.load(Ordering::Relaxed);
     if rates.iter().any(|r| *r <= 0.0) || rates.is_empty() {
         rates = vec![total as f64 / start.elapsed().as_secs_f64(); 8];
-    }
-    if total == 0 && error.is_none() {
-        error = Some(format!("nothing arrived within {:.1} s", start.elapsed().as_secs_f64()));
     }
     (rates, total, wrong.load(Ordering::Relaxed), error)
 }
