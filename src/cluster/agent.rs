@@ -76,24 +76,35 @@ pub fn wait_for_verdict(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Start)?;
     let first = Up::Wait { job: job.to_owned() };
     let verdict = async {
-        let ((mut sender, mut receiver), mut said, (address, _)) =
+        let ((mut sender, mut receiver), first, (address, _)) =
             call_until(meeting, patience, || attempt(meeting, token, &first)).await?;
-        loop {
-            match said {
-                Down::Bye { exit } => {
-                    let leaving = serde_json::to_vec(&Up::Leaving).unwrap_or_default();
-                    let _ = sender.send(&leaving, SILENCE).await;
-                    let gone = async { while receiver.receive(MAX_MESSAGE, PATIENCE).await.is_ok() {} };
-                    let _ = tokio::time::timeout(LAST, gone).await;
-                    return Ok(exit);
-                }
-                Down::Refused { why } => return Err(AgentError::Refused(clean(&why).into_owned())),
-                _ => {}
+        // Who says nothing is taken for dead.
+        let beats = async {
+            let alive = serde_json::to_vec(&Up::Alive).unwrap_or_default();
+            while sender.send(&alive, SILENCE).await.is_ok() {
+                tokio::time::sleep(BEAT).await;
             }
-            let lost = |why: String| AgentError::Lost { address, why };
-            let message = receiver.receive(MAX_MESSAGE, PATIENCE).await.map_err(|e| lost(e.to_string()))?;
-            said = serde_json::from_slice(&message).map_err(|e| lost(e.to_string()))?;
-        }
+            // That the channel is closed is told by its other half.
+            std::future::pending::<()>().await;
+        };
+        let heard = async {
+            let mut said = first;
+            loop {
+                match said {
+                    Down::Bye { exit } => {
+                        let gone = async { while receiver.receive(MAX_MESSAGE, PATIENCE).await.is_ok() {} };
+                        let _ = tokio::time::timeout(LAST, gone).await;
+                        return Ok(exit);
+                    }
+                    Down::Refused { why } => return Err(AgentError::Refused(clean(&why).into_owned())),
+                    _ => {}
+                }
+                let lost = |why: String| AgentError::Lost { address, why };
+                let message = receiver.receive(MAX_MESSAGE, PATIENCE).await.map_err(|e| lost(e.to_string()))?;
+                said = serde_json::from_slice(&message).map_err(|e| lost(e.to_string()))?;
+            }
+        };
+        tokio::select! { out = heard => out, () = beats => Err(AgentError::Interrupted) }
     };
     let interrupted = async {
         while !interrupt.load(Ordering::Relaxed) {
