@@ -1,7 +1,6 @@
 //! What the nodes are to each other: clocks, the shared directory, machines they share, strangers at the door.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use crate::hostlist;
 use crate::id::{NodeName, clean};
@@ -60,7 +59,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
 /// One address on two nodes, on an interface whose addresses are otherwise each node's own: docker0 and its like have one address
 /// everywhere.
 fn addresses(machines: &[(&NodeName, &Machine)], findings: &mut Vec<Finding>) {
-    let mut of: BTreeMap<&str, Vec<(usize, IpAddr)>> = BTreeMap::new();
+    let mut of: BTreeMap<&str, Vec<(usize, _)>> = BTreeMap::new();
     for (i, (_, machine)) in machines.iter().enumerate() {
         for nic in &machine.nics {
             of.entry(&nic.name).or_default().extend(nic.addresses.iter().map(|a| (i, *a)));
@@ -69,8 +68,8 @@ fn addresses(machines: &[(&NodeName, &Machine)], findings: &mut Vec<Finding>) {
     // Two agents in one network namespace see the same interfaces.
     let all = |m: &Machine| m.nics.iter().map(|n| (n.name.clone(), n.addresses.clone())).collect::<Vec<_>>();
     for (interface, bearers) in of {
-        let mut first: BTreeMap<IpAddr, usize> = BTreeMap::new();
-        let twice: Vec<(usize, usize, IpAddr)> = bearers
+        let mut first: BTreeMap<_, usize> = BTreeMap::new();
+        let twice: Vec<(usize, usize, _)> = bearers
             .iter()
             .filter_map(|(i, a)| {
                 let other = *first.entry(*a).or_insert(*i);
