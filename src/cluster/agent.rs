@@ -212,14 +212,11 @@ async fn attempt(meeting: &Meeting, token: &Token, first: &Up) -> Result<Answere
             let join = serde_json::to_vec(first).unwrap_or_default();
             let answer = async {
                 sender.send(&join, SILENCE).await?;
-                if matches!(first, Up::Wait { .. }) {
-                    return Ok::<Down, ChannelError>(Down::Alive);
-                }
                 loop {
                     let message = receiver.receive(MAX_MESSAGE, PATIENCE).await?;
                     match serde_json::from_slice(&message) {
                         Ok(Down::Alive) => {}
-                        Ok(other) => return Ok(other),
+                        Ok(other) => return Ok::<Down, ChannelError>(other),
                         Err(e) => return Err(ChannelError::Junk(e.to_string())),
                     }
                 }
@@ -227,7 +224,7 @@ async fn attempt(meeting: &Meeting, token: &Token, first: &Up) -> Result<Answere
             // A kernel socket maps IPv4 into IPv6 where both are served by one.
             let own = reachable(own.to_canonical());
             match answer.await {
-                Ok(welcome @ (Down::Welcome { .. } | Down::Alive)) => {
+                Ok(welcome @ (Down::Welcome { .. } | Down::Wait)) => {
                     return Ok(((sender, receiver), welcome, (address, own)));
                 }
                 Ok(Down::Refused { why }) => return Err(Attempt::Refused(clean(&why).into_owned())),
@@ -369,7 +366,7 @@ impl Agent {
                 Ok(Ok(Down::Refused { why } | Down::NotHere { why })) => {
                     break Err(AgentError::Refused(clean(&why).into_owned()));
                 }
-                Ok(Ok(Down::Alive | Down::Welcome { .. })) => {}
+                Ok(Ok(Down::Alive | Down::Wait | Down::Welcome { .. })) => {}
                 Ok(Err(why)) => break Err(AgentError::Lost { address: self.coordinator, why }),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {

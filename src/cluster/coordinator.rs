@@ -239,6 +239,7 @@ impl Coordinator {
     /// A task that is no agent waits for the verdict.
     fn wait(&mut self, peer: Peer, job: &str) {
         if job == self.job {
+            self.hub.send([peer], &Down::Wait);
             self.waiting.push(peer);
         } else {
             self.hub.send([peer], &Down::NotHere { why: other_run(&self.job, job) });

@@ -91,6 +91,8 @@ pub enum Down {
     Welcome {
         node: NodeName,
     },
+    /// A task that is no agent is told the verdict when it is there.
+    Wait,
     /// The agent is not wanted, and why.
     Refused {
         why: String,
