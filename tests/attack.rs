@@ -2,54 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+mod run;
 
-const GONOGO: &str = env!("CARGO_BIN_EXE_gonogo");
-
-struct Dir(tempfile::TempDir);
-
-struct Done {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn done(o: Output) -> Done {
-    Done {
-        code: o.status.code().unwrap_or(-1),
-        out: String::from_utf8_lossy(&o.stdout).into_owned(),
-        err: String::from_utf8_lossy(&o.stderr).into_owned(),
-    }
-}
+use run::{Dir, Done, Result, done};
 
 impl Dir {
-    fn new() -> Result<Self> {
-        Ok(Dir(tempfile::tempdir()?))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut c = Command::new(GONOGO);
-        c.args(args).current_dir(self.0.path()).stdin(Stdio::null());
-        for name in ["SLURM_JOB_NODELIST", "SLURM_JOB_ID", "SLURM_RESTART_COUNT"] {
-            c.env_remove(name);
-        }
-        c
-    }
-
-    fn run(&self, args: &[&str]) -> Result<Done> {
-        Ok(done(self.command(args).output()?))
-    }
-
     /// The record of eight nodes, of which the third is slow, as Slurm would have placed them; `change` edits its header, `name` the
     /// nodes' names everywhere.
     fn eight(&self, file: &str, change: impl Fn(&mut Value), name: impl Fn(&str) -> String) -> Result {

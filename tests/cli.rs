@@ -3,56 +3,19 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+mod run;
 
-/// A directory of one test and gonogo run in it.
-struct Dir(tempfile::TempDir);
-
-struct Done {
-    code: i32,
-    out: String,
-    err: String,
-}
+use run::{Dir, Done, Result, done};
 
 impl Dir {
-    fn new() -> Result<Self> {
-        Ok(Dir(tempfile::tempdir()?))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut c = Command::new(env!("CARGO_BIN_EXE_gonogo"));
-        c.args(args)
-            .current_dir(self.0.path())
-            .env_remove("SLURM_JOB_NODELIST")
-            .env("COLUMNS", "100")
-            .stdin(Stdio::null());
-        c
-    }
-
-    fn run(&self, args: &[&str]) -> Result<Done> {
-        Ok(done(self.command(args).output()?))
-    }
-
     /// A record of a short real run; no floors of this machine matter to the tests that use it.
     fn record(&self, extra: &[&str]) -> Result<Done> {
         let mut args = vec!["check", "--only", "environment,storage", "--path", ".", "--quiet", "--out", "rec"];
         args.extend(extra);
         self.run(&args)
-    }
-}
-
-fn done(o: Output) -> Done {
-    Done {
-        code: o.status.code().unwrap_or(-1),
-        out: String::from_utf8_lossy(&o.stdout).into_owned(),
-        err: String::from_utf8_lossy(&o.stderr).into_owned(),
     }
 }
 

@@ -70,10 +70,8 @@ impl Doorstep {
         let own = self.of.get(&from).copied().unwrap_or(0);
         if own >= ROOM_OF_ONE {
             self.push_out(from);
-        } else if self.standing.len() >= ROOM
-            && let Some(most) = self.of.iter().max_by_key(|(_, n)| **n).map(|(from, _)| *from)
-        {
-            self.push_out(most);
+        } else if self.standing.len() >= ROOM {
+            self.make_room();
         }
         *self.of.entry(from).or_default() += 1;
         self.standing.insert(number, (from, task));
@@ -82,16 +80,14 @@ impl Doorstep {
     /// Ends the connection of that source that has stood longest.
     fn push_out(&mut self, from: IpAddr) {
         self.crowded = true;
-        let oldest = self.standing.iter().find(|(_, (of, _))| *of == from).map(|(number, _)| *number);
-        if let Some(number) = oldest {
-            if let Some((_, task)) = self.standing.get(&number) {
-                task.abort();
-            }
+        let oldest = self.standing.iter().find(|(_, (of, _))| *of == from);
+        if let Some((number, task)) = oldest.map(|(number, (_, task))| (*number, task.clone())) {
+            task.abort();
             self.leave(number);
         }
     }
 
-    /// Makes room where the process has no descriptor left.
+    /// Makes room at the cost of the source that has most, also where the process has no descriptor left.
     pub fn make_room(&mut self) {
         if let Some(most) = self.of.iter().max_by_key(|(_, n)| **n).map(|(from, _)| *from) {
             self.push_out(most);

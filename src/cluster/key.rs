@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Sha256;
 
-use crate::plan::hex;
+use crate::plan::{hex, unhex};
 
 /// Bytes of a proof.
 pub const PROOF: usize = 32;
@@ -79,11 +79,7 @@ impl Serialize for StepKey {
 impl<'de> Deserialize<'de> for StepKey {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        let wrong = || serde::de::Error::custom("a key is 64 hexadecimal digits");
-        let digit = |i: usize| text.get(i..i + 2).and_then(|t| u8::from_str_radix(t, 16).ok());
-        let bytes: Option<Vec<u8>> = (0..64).step_by(2).map(digit).collect();
-        let key = bytes.filter(|_| text.len() == 64).and_then(|b| b.try_into().ok());
-        key.map(StepKey).ok_or_else(wrong)
+        unhex(&text).map(StepKey).ok_or_else(|| serde::de::Error::custom("a key is 64 hexadecimal digits"))
     }
 }
 

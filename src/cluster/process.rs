@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::cluster::TOKEN_VARIABLE;
 use crate::cluster::wire::{MAX_LINE, MAX_TOTAL, ToChild, ToParent};
 use crate::cluster::worker::Event;
 use crate::measure::FailKind;
@@ -52,7 +53,7 @@ impl Process {
             // GPUs are counted in the order of the bus, as nvidia-smi does: not the fastest first.
             .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
             // A probe loads libraries that are not ours: what lets agents in is none of their business.
-            .env_remove("GONOGO_TOKEN")
+            .env_remove(TOKEN_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

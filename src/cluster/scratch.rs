@@ -7,7 +7,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
@@ -15,7 +16,7 @@ use crate::files;
 use crate::topology::{SysRoot, boot_id};
 
 /// What the name of every scratch folder begins with.
-pub(super) const SCRATCH: &str = ".gonogo-scratch-";
+const SCRATCH: &str = ".gonogo-scratch-";
 const LOCK: &str = "owner.lock";
 /// Seconds in which a folder that was just made gets its lock.
 const YOUNG: i64 = 10;
@@ -94,6 +95,20 @@ pub fn sweep(dir: &Path) {
     }
 }
 
+/// Removes a step's folder, best effort: a file system that hangs or is full must not stop the report.
+pub(super) fn remove(path: &Path) {
+    // Beside the folder lie somebody's checkpoints: nothing without our own mark is ever removed.
+    if !path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(SCRATCH)) {
+        return;
+    }
+    for _ in 0..3 {
+        match fs::remove_dir_all(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => thread::sleep(Duration::from_millis(20)),
+            _ => return,
+        }
+    }
+}
+
 /// What is known of the lock in a folder.
 enum Lock {
     Held,
@@ -158,7 +173,7 @@ mod tests {
         let (container, _container) = make(&unseen)?;
         let (ended, lock) = make(&unseen)?;
         drop(lock);
-        let long_ago = SystemTime::now() - std::time::Duration::from_secs(60);
+        let long_ago = SystemTime::now() - Duration::from_secs(60);
         for path in [&container, &ended] {
             File::open(path)?.set_modified(long_ago)?;
         }

@@ -1,17 +1,16 @@
 //! The parent's side of a step: it starts the ranks, serves their exchanges, and ends on time whatever they do.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cluster::message::{Failure, Seat};
 use crate::cluster::pool::Pool;
 use crate::cluster::process::{LEAVE, Process};
-use crate::cluster::scratch::{self, SCRATCH};
+use crate::cluster::scratch;
 use crate::cluster::wire::{ToChild, ToParent};
 use crate::cluster::{Processes, Step, StepKey};
 use crate::measure::{FailKind, Load, LoadMeter, Outcome, WaiveKind};
@@ -176,7 +175,7 @@ impl Supervisor {
         let guilty = if let End::Failed(_, _, place) = end { place } else { None };
         let last_words = stop(ranks, guilty);
         if let Some(scratch) = &own.scratch {
-            remove_scratch(scratch);
+            scratch::remove(scratch);
         }
         let mut failure = None;
         let (mut reached, (kind, why)) = match end {
@@ -353,18 +352,4 @@ fn stop(mut ranks: Vec<Rank>, guilty: Option<usize>) -> String {
     // All of them are waited for, so that none is left behind as a zombie.
     let mut words: Vec<String> = ranks.into_iter().map(|r| r.process.last_words()).collect();
     guilty.filter(|&place| place < words.len()).map(|place| words.swap_remove(place)).unwrap_or_default()
-}
-
-/// Removes a step's folder, best effort: a file system that hangs or is full must not stop the report.
-fn remove_scratch(path: &Path) {
-    // Beside the folder lie somebody's checkpoints: nothing without our own mark is ever removed.
-    if !path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(SCRATCH)) {
-        return;
-    }
-    for _ in 0..3 {
-        match std::fs::remove_dir_all(path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => thread::sleep(Duration::from_millis(20)),
-            _ => return,
-        }
-    }
 }

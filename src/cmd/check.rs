@@ -96,7 +96,7 @@ pub(super) fn measure<F: Fleet>(
         hostfile(&path, &judgement.placement.run_on);
     }
     if let (Some(key), None) = (key, &lost) {
-        let (_, digest) = record::read_digested(&path).map_err(Failure::internal)?;
+        let digest = record::digest(&path).map_err(Failure::internal)?;
         gate::sign_record(&path, digest, key).context("cannot sign the record").map_err(Failure::internal)?;
     }
     judging::show(&judgement, &path, args.format, &files)?;

@@ -40,9 +40,8 @@ pub(super) fn run(args: &cli::Drain) -> Result<Exit, Failure> {
             )));
         }
         let reason = format!("reason=gonogo {} {}", finding.code, finding.title());
-        let update = ["scontrol", "update"].map(str::to_owned);
-        let [scontrol, update] = update;
-        commands.push([scontrol, update, format!("nodename={}", name.0), "state=drain".to_owned(), reason]);
+        let nodename = format!("nodename={}", name.0);
+        commands.push(["scontrol".to_owned(), "update".to_owned(), nodename, "state=drain".to_owned(), reason]);
     }
     if commands.is_empty() {
         shell::print("no node is proven bad by this record: nothing to drain\n").map_err(Failure::internal)?;

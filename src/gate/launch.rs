@@ -7,6 +7,7 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
+use crate::cluster::TOKEN_VARIABLE;
 use crate::files;
 use crate::gate::Seats;
 use crate::hostlist;
@@ -81,7 +82,7 @@ impl Launch {
             .env("GONOGO_EXCLUDE", &self.exclude)
             .env("GONOGO_NODELIST", &self.nodelist)
             // What let the agents in is no secret of the run.
-            .env_remove("GONOGO_TOKEN")
+            .env_remove(TOKEN_VARIABLE)
             .exec()
     }
 }

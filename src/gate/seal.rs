@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::random;
 use crate::files::{self, Guard, Untrusted};
-use crate::plan::hex;
+use crate::plan::{hex, unhex};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,23 +83,11 @@ pub(super) fn verify<T: DeserializeOwned>(
 ) -> Result<T, SealError> {
     let malformed = || SealError::Malformed(path.to_owned());
     let envelope: Envelope = serde_json::from_slice(bytes).map_err(|_| malformed())?;
-    let signature = unhex::<64>(&envelope.signature).ok_or_else(malformed)?;
+    let signature = unhex::<64>(envelope.signature.trim()).ok_or_else(malformed)?;
     trusted
         .verify_strict(&[kind.context(), envelope.payload.as_bytes()].concat(), &Signature::from_bytes(&signature))
         .map_err(|_| SealError::Signature(path.to_owned()))?;
     serde_json::from_str(&envelope.payload).map_err(|_| malformed())
-}
-
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let text = text.trim().as_bytes();
-    let mut out = [0u8; N];
-    if text.len() != 2 * N || !text.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    for (o, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
-        *o = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(out)
 }
 
 /// Makes a key pair: `path`, for the owner alone, and `path.pub`. Never over an existing file.
@@ -131,7 +119,7 @@ fn read_key(path: &Path, guard: Guard) -> Result<[u8; 32], KeyError> {
     let text = files::open_in_place(path).and_then(|f| files::read_text(f, MAX_KEY)).map_err(io)?;
     let untrusted = |why| KeyError::Untrusted { path: path.to_owned(), why };
     files::check(path, guard).map_err(io)?.map_err(untrusted)?;
-    unhex(&text).ok_or_else(|| KeyError::Malformed(path.to_owned()))
+    unhex(text.trim()).ok_or_else(|| KeyError::Malformed(path.to_owned()))
 }
 
 #[cfg(test)]

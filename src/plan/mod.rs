@@ -9,6 +9,6 @@ mod run;
 mod tier;
 
 pub use parse::{PlanError, parse, read, toml_error};
-pub use resolve::{CheckPlan, PlanHash, ProbeTable, Selection, SelectionError, hex, resolve};
+pub use resolve::{CheckPlan, PlanHash, ProbeTable, Selection, SelectionError, hex, resolve, unhex};
 pub use run::{Checkpoint, ImagePlan, Interval, LeafPlan, Model, Nodes, Require, RunPlan, Time, Waiver};
 pub use tier::Tier;

@@ -7,5 +7,5 @@ mod reader;
 mod writer;
 
 pub use format::{End, Header, OutcomeLine, Record, SCHEMA, schema};
-pub use reader::{Damage, RecordError, file_of, parse, read, read_digested};
+pub use reader::{Damage, RecordError, digest, file_of, parse, read, read_digested};
 pub use writer::Writer;

@@ -64,6 +64,13 @@ pub fn read_digested(path: &Path) -> Result<(Record, String), RecordError> {
     Ok((record, hex(&input.digest.finalize())))
 }
 
+/// The SHA-256 of a record's file, in hexadecimal.
+pub fn digest(path: &Path) -> Result<String, RecordError> {
+    let mut input = Digested { inner: open(path)?, digest: Sha256::new() };
+    io::copy(&mut input, &mut io::sink()).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
+    Ok(hex(&input.digest.finalize()))
+}
+
 fn open(path: &Path) -> Result<impl BufRead, RecordError> {
     let file = files::open_in_place(path).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
     Ok(BufReader::with_capacity(1 << 20, file))
