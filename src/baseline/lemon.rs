@@ -25,14 +25,14 @@ pub struct Lemon {
 impl Lemon {
     /// Whether both are of the same part.
     pub fn is(&self, other: &Lemon) -> bool {
-        self.gpus == other.gpus && (!self.gpus.is_empty() || self.is_node(&other.node, other.serial.as_deref()))
+        self.gpus == other.gpus && (!self.gpus.is_empty() || self.is_node(other.serial.as_deref(), |n| n == other.node))
     }
 
-    /// Whether a node is the one that failed.
-    pub fn is_node(&self, name: &str, serial: Option<&str>) -> bool {
+    /// Whether a node is the one that failed; `is_called` says whether a name is its, where a serial number is missing.
+    pub fn is_node(&self, serial: Option<&str>, is_called: impl FnOnce(&str) -> bool) -> bool {
         match (self.serial.as_deref(), serial) {
             (Some(a), Some(b)) => a == b,
-            _ => self.node == name,
+            _ => is_called(&self.node),
         }
     }
 

@@ -87,10 +87,12 @@ pub(super) fn decide(findings: &[Finding], record: &Record, run: &RunPlan) -> (D
                     exclude.push(b.clone());
                 }
             }
-            Subject::Leaf(name) => match leaves.iter().find(|l| l.name == *name) {
-                Some(leaf) => exclude.extend(leaf.nodes.iter().filter(|n| header.nodes.contains(n)).cloned()),
-                None => curable = false,
-            },
+            Subject::Leaf(name) => {
+                let leaf = leaves.iter().filter(|l| l.name == *name).flat_map(|l| &l.nodes);
+                let own: Vec<NodeName> = leaf.filter(|n| header.nodes.contains(n)).cloned().collect();
+                curable &= !own.is_empty();
+                exclude.extend(own);
+            }
             // A fabric is judged by itself, not in a record of nodes.
             Subject::Run | Subject::Image | Subject::Group(_) | Subject::Switch(_) | Subject::Cable(..) => {
                 curable = false

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::id::clean;
+use crate::id::{NodeName, clean};
 use crate::judge::{Facts, Judgement, Severity};
 use crate::measure::{self, Better, stats};
 use crate::unit::Unit;
@@ -97,7 +97,10 @@ struct Side {
     blocks: Vec<f64>,
 }
 
-fn sides<'r>(j: &'r Judgement<'_>) -> BTreeMap<Key<'r>, Side> {
+/// What a node of the second record is called in the first: two launchers, two names.
+type Called<'c> = &'c dyn Fn(&NodeName) -> NodeName;
+
+fn sides<'r>(j: &'r Judgement<'_>, called: Called<'_>) -> BTreeMap<Key<'r>, Side> {
     let mut out: BTreeMap<Key<'r>, Side> = BTreeMap::new();
     for c in j.cells.iter().filter(|c| c.series.metric != "algbw") {
         let Some(summary) = c.summary else { continue };
@@ -107,7 +110,7 @@ fn sides<'r>(j: &'r Judgement<'_>) -> BTreeMap<Key<'r>, Side> {
             nodes: Vec::new(),
             blocks: Vec::new(),
         });
-        side.nodes.push((c.row.subject().to_string(), summary.median));
+        side.nodes.push((c.row.subject().renamed(called).to_string(), summary.median));
         side.blocks.extend(c.series.samples.iter().take(MOST.saturating_sub(side.blocks.len())));
     }
     out
@@ -115,7 +118,11 @@ fn sides<'r>(j: &'r Judgement<'_>) -> BTreeMap<Key<'r>, Side> {
 
 /// Compares two judged records. What is slower by no more than `margin` (0.05 is 5 %) is alike.
 pub fn diff(a: &Judgement<'_>, b: &Judgement<'_>, margin: f64) -> Diff {
-    let (before, after) = (sides(a), sides(b));
+    let (theirs, kernel) = (a.record.header.roster(), &b.record.header.kernel_names);
+    let same = |n: &NodeName| theirs.find(&n.0).or_else(|| theirs.find(kernel.get(n)?));
+    let called_there = |n: &NodeName| same(n).unwrap_or(n).clone();
+    let as_it_is = NodeName::clone;
+    let (before, after) = (sides(a, &as_it_is), sides(b, &called_there));
     let keys: BTreeSet<Key<'_>> = before.keys().chain(after.keys()).copied().collect();
     let mut metrics: Vec<Moved> =
         keys.into_iter().map(|key| moved(key, before.get(&key), after.get(&key), margin)).collect();
@@ -123,13 +130,15 @@ pub fn diff(a: &Judgement<'_>, b: &Judgement<'_>, margin: f64) -> Diff {
     let compared = metrics.iter().filter(|m| m.ratio.is_some()).count() + parts(a).intersection(&parts(b)).count();
     let far = |m: &Moved| m.ratio.map_or(0.0, |r| -(r.ln().abs()));
     metrics.sort_by(|x, y| x.change.cmp(&y.change).then(far(x).total_cmp(&far(y))));
-    let found = |j: &Judgement<'_>| -> BTreeSet<String> {
-        j.findings.iter().filter(|f| f.weighs()).map(|f| format!("{} {}", f.code, f.subject)).collect()
+    let found = |j: &Judgement<'_>, called: Called<'_>| -> BTreeSet<String> {
+        let weighs = j.findings.iter().filter(|f| f.weighs());
+        weighs.map(|f| format!("{} {}", f.code, f.subject.renamed(called))).collect()
     };
-    let (old, new) = (found(a), found(b));
-    let nodes =
-        |j: &Judgement<'_>| -> BTreeSet<String> { j.record.header.nodes.iter().map(|n| n.to_string()).collect() };
-    let (there, here) = (nodes(a), nodes(b));
+    let (old, new) = (found(a, &as_it_is), found(b, &called_there));
+    let nodes = |j: &Judgement<'_>, called: Called<'_>| -> BTreeSet<String> {
+        j.record.header.nodes.iter().map(|n| called(n).to_string()).collect()
+    };
+    let (there, here) = (nodes(a, &as_it_is), nodes(b, &called_there));
     Diff {
         decisions: (a.decision.name().to_owned(), b.decision.name().to_owned()),
         metrics,

@@ -54,6 +54,18 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// The same, with its nodes called otherwise.
+    pub fn renamed(&self, called: &dyn Fn(&NodeName) -> NodeName) -> Self {
+        match self {
+            Subject::Node(n) => Subject::Node(called(n)),
+            Subject::Gpu(n, gpu) => Subject::Gpu(called(n), *gpu),
+            Subject::Path(n, path) => Subject::Path(called(n), path.clone()),
+            Subject::Link(a, b) => Subject::Link(called(a), called(b)),
+            Subject::Group(nodes) => Subject::Group(nodes.iter().map(called).collect()),
+            Subject::Run | Subject::Image | Subject::Leaf(_) | Subject::Switch(_) | Subject::Cable(..) => self.clone(),
+        }
+    }
+
     pub fn node(&self) -> Option<&NodeName> {
         match self {
             Subject::Run

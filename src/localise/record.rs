@@ -1,10 +1,8 @@
 //! A record's pair steps as tests for the localiser.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use crate::cluster::Step;
-use crate::hostlist;
 use crate::id::{NodeName, ProbeName};
 use crate::localise::{GroupTest, Level, Pairs, Reading, Scale, Test, infer};
 use crate::measure::{Facts, Outcome, stats};
@@ -56,29 +54,32 @@ pub struct Network<'r> {
     pub pairs: Pairs,
 }
 
-/// The leaves that the run was told of, else those of the fabric that was read, else those that the latencies between its nodes show.
-pub fn leaves(record: &Record) -> Cow<'_, [Leaf]> {
+/// The leaves that the run was told of, else those of the fabric that was read, else those that the latencies between its nodes
+/// show. Their nodes have the names of the record's header, whatever a topology or a fabric calls them.
+pub fn leaves(record: &Record) -> Vec<Leaf> {
+    let roster = record.header.roster();
+    let named = |leaves: &[Leaf]| -> Vec<Leaf> {
+        let name = |n: &NodeName| roster.find(&n.0).unwrap_or(n).clone();
+        leaves.iter().map(|l| Leaf { name: l.name.clone(), nodes: l.nodes.iter().map(name).collect() }).collect()
+    };
     if !record.header.leaves.is_empty() {
-        return Cow::Borrowed(&record.header.leaves);
+        return named(&record.header.leaves);
     }
     let mut of_fabric = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_ref()? {
         Facts::Fabric(capture) if !capture.leaves.is_empty() => Some(&capture.leaves),
         _ => None,
     });
-    // A fabric that has none of the run's nodes is another one, or calls them otherwise.
-    let known = |leaves: &&Vec<Leaf>| {
-        let names: HashSet<&str> = leaves.iter().flat_map(|l| &l.nodes).map(|n| hostlist::short(&n.0)).collect();
-        record.header.nodes.iter().any(|n| names.contains(hostlist::short(&n.0)))
-    };
+    // A fabric that has none of the run's nodes is another one.
+    let known = |leaves: &&Vec<Leaf>| leaves.iter().flat_map(|l| &l.nodes).any(|n| roster.find(&n.0).is_some());
     if let Some(leaves) = of_fabric.next_back().filter(known) {
-        return Cow::Borrowed(leaves);
+        return named(leaves);
     }
     let mut latencies = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_ref()? {
         Facts::Latencies(all) => Some(all),
         _ => None,
     });
     let Some((latencies, numbers)) = latencies.next_back().and_then(|l| Some((l, infer::leaves(&l.rtt_us)?))) else {
-        return Cow::Owned(Vec::new());
+        return Vec::new();
     };
     let mut out: Vec<Leaf> = Vec::new();
     for (node, number) in latencies.nodes.iter().zip(numbers) {
@@ -88,22 +89,17 @@ pub fn leaves(record: &Record) -> Cow<'_, [Leaf]> {
         }
         out[number as usize].nodes.push(node.clone());
     }
-    Cow::Owned(out)
+    out
 }
 
-/// Each node's leaf number; nodes that no leaf names share one more. One leaf for all when nothing is known.
+/// Each node's leaf number among [`leaves`]; nodes that no leaf names share one more. One leaf for all when nothing is known.
 pub fn leaf_numbers(nodes: &[&NodeName], leaves: &[Leaf]) -> Vec<u32> {
-    let at: HashMap<&str, u32> = leaves
-        .iter()
-        .enumerate()
-        .flat_map(|(i, l)| l.nodes.iter().map(move |n| (hostlist::short(&n.0), i as u32)))
-        .collect();
-    let found: Vec<u32> =
-        nodes.iter().map(|n| at.get(hostlist::short(&n.0)).copied().unwrap_or(leaves.len() as u32)).collect();
+    let at: HashMap<&NodeName, u32> =
+        leaves.iter().zip(0..).flat_map(|(l, i)| l.nodes.iter().map(move |n| (n, i))).collect();
+    let found = nodes.iter().map(|n| at.get(n).copied().unwrap_or(leaves.len() as u32));
     // Numbers without gaps, in order of appearance.
     let mut seen: HashMap<u32, u32> = HashMap::new();
     found
-        .into_iter()
         .map(|l| {
             let next = seen.len() as u32;
             *seen.entry(l).or_insert(next)

@@ -239,9 +239,7 @@ fn map(j: &Judgement<'_>, planes: &[localise::Plane]) -> (Vec<LeafRow>, Vec<Matr
     let mut rows: Vec<LeafRow> = Vec::new();
     for (node, number) in nodes.iter().zip(numbers) {
         if rows.len() <= number as usize {
-            let leaf = known
-                .iter()
-                .find(|l| l.nodes.iter().any(|n| crate::hostlist::short(&n.0) == crate::hostlist::short(&node.0)));
+            let leaf = known.iter().find(|l| l.nodes.contains(node));
             let name = leaf.map_or_else(String::new, |l| clean(&l.name).into_owned());
             let health = leaf.and_then(|l| leaf_health.get(l.name.as_str())).copied().unwrap_or(Health::Good);
             rows.push(LeafRow { name, health, nodes: Vec::new() });

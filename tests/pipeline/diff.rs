@@ -47,6 +47,22 @@ fn one_node_of_many_that_lost_a_lot_is_worse_and_named() {
     assert!(name == "node n5" && (ratio - 0.667).abs() < 0.01, "{name} {ratio}");
 }
 
+/// The same nodes by another launcher: long names, or the kernel's.
+#[test]
+fn a_node_that_is_called_otherwise_is_the_same_node() {
+    let before = record(&|_| 90e9);
+    let mut after = record(&|i| if i == 5 { 60e9 } else { 90e9 });
+    let long = |n: &NodeName| NodeName(format!("{n}.cluster"));
+    after.header.kernel_names = after.header.nodes.iter().map(|n| (NodeName(format!("rank-{n}")), long(n).0)).collect();
+    for node in after.header.nodes.iter_mut().chain(after.outcomes.iter_mut().map(|l| &mut l.node)) {
+        *node = NodeName(format!("rank-{node}"));
+    }
+    let d = of(&before, &after);
+    assert_eq!((d.nodes_new.len(), d.nodes_gone.len()), (0, 0), "{d:?}");
+    assert_eq!(d.metrics[0].worst.as_ref().map(|w| w.0.as_str()), Some("node n5"));
+    assert!(d.is_worse());
+}
+
 /// What is written can be read again, and a metric that has no usual value is not written.
 #[test]
 fn a_baseline_is_learned_from_what_is_steady() {

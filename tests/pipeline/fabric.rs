@@ -139,9 +139,10 @@ fn the_cable_is_named_by_both_ends() {
 #[test]
 fn a_check_weighs_the_cables_of_its_own_nodes() {
     let text = with("host03 mlx5_0[4]", "1xHDR");
-    let of = |nodes: [&str; 2]| {
+    let known_as = |nodes: [&str; 2], kernel: &[(&str, &str)]| {
         let mut record = common::healthy(Default::default());
         record.header.launcher = Some("Slurm".into());
+        record.header.kernel_names = kernel.iter().map(|(n, k)| (NodeName((*n).into()), (*k).to_owned())).collect();
         record.header.nodes = nodes.map(|n| NodeName(n.into())).to_vec();
         let leaves = parse_netdiscover(&text).value.leaves();
         let capture = Capture { tool: "ibnetdiscover".into(), text: text.clone(), leaves };
@@ -153,11 +154,15 @@ fn a_check_weighs_the_cables_of_its_own_nodes() {
         let leaves: Vec<String> = localise::leaves(&record).iter().take(2).map(|l| l.name.clone()).collect();
         (found, leaves)
     };
+    let of = |nodes| known_as(nodes, &[]);
     let named = vec!["leaf0".to_owned(), "leaf2".to_owned()];
     assert_eq!(of(["host03", "host04"]), (Some(Severity::Fail), named.clone()));
-    assert_eq!(of(["host01.cluster", "host04"]), (Some(Severity::Info), named));
+    assert_eq!(of(["host01.cluster", "host04"]), (Some(Severity::Info), named.clone()));
     // Its nodes are not in this fabric: whose cable it is cannot be told, and no leaf is known.
     assert_eq!(of(["a", "b"]), (Some(Severity::Fail), vec![]));
+    // A fabric calls its hosts as their kernels do, which need not be as the scheduler does.
+    assert_eq!(known_as(["a", "b"], &[("a", "host03.dc"), ("b", "host04.dc")]), (Some(Severity::Fail), named.clone()));
+    assert_eq!(known_as(["a", "b"], &[("a", "host01.dc"), ("b", "host04.dc")]), (Some(Severity::Info), named));
 }
 
 /// Counters: only what moved is blamed when there is an earlier reading, and one that went back was cleared.

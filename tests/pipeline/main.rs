@@ -12,6 +12,7 @@ mod honesty;
 mod image;
 mod lemons;
 mod links;
+mod names;
 mod nccl;
 mod peers;
 mod renderers;

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use crate::hostlist;
 use crate::judge::fabric as rules;
 use crate::judge::finding::{Finding, Severity, Subject};
 use crate::measure;
@@ -31,20 +30,15 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     if fabric.sms.is_none() && fabric.subnet.as_ref().is_some_and(|s| !s.nodes.is_empty()) {
         fabric.sms = Some(Vec::new());
     }
-    let hosts: HashSet<&str> = fabric
-        .subnet
-        .iter()
-        .flat_map(|s| s.nodes.values())
-        .filter_map(|n| n.host())
-        .map(|(host, _)| hostlist::short(host))
-        .collect();
-    let own: HashSet<&str> = record.header.nodes.iter().map(|n| hostlist::short(&n.0)).collect();
-    let known = own.iter().any(|n| hosts.contains(n));
+    let hosts: HashSet<&str> =
+        fabric.subnet.iter().flat_map(|s| s.nodes.values()).filter_map(|n| n.host()).map(|(host, _)| host).collect();
+    let roster = record.header.roster();
+    let known = hosts.iter().any(|h| roster.find(h).is_some());
     for f in rules::findings(&fabric) {
         // The cable of a node that has no part in this run is its owner's affair.
         let foreign = |end: &str| {
-            let host = hostlist::short(end.split(' ').next().unwrap_or(""));
-            hosts.contains(host) && !own.contains(host)
+            let host = end.split(' ').next().unwrap_or("");
+            hosts.contains(host) && roster.find(host).is_none()
         };
         let other = matches!(&f.subject, Subject::Cable(a, b) if foreign(a) || foreign(b));
         findings.push(if known && other { f.severity(Severity::Info) } else { f });

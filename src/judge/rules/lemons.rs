@@ -7,12 +7,14 @@ use crate::judge::rules::Facts;
 use crate::record::Record;
 
 pub(super) fn findings(record: &Record, lemons: &[Lemon], findings: &mut Vec<Finding>) {
+    let roster = record.header.roster();
     for (node, machine) in Facts::machines(record) {
+        let is_called = |name: &str| roster.find(name) == Some(node);
         for lemon in lemons {
             let gpu = machine.nvidia.iter().flat_map(|n| &n.gpus).find(|g| lemon.gpus.contains(&g.uuid));
             let who = match gpu {
                 Some(g) => format!("GPU {} ({})", g.index, clean(&g.uuid)),
-                None if lemon.gpus.is_empty() && lemon.is_node(&node.0, machine.serial.as_deref()) => "it".to_owned(),
+                None if lemon.gpus.is_empty() && lemon.is_node(machine.serial.as_deref(), is_called) => "it".to_owned(),
                 None => continue,
             };
             let (codes, times): (Vec<&str>, usize) = (lemon.codes.iter().map(String::as_str).collect(), lemon.on.len());

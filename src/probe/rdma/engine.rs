@@ -61,8 +61,8 @@ impl End {
         looks.is_multiple_of(LOOKS) && Instant::now() > self.deadline
     }
 
-    /// Sends, writes or reads `count` messages over the first `qps` queue pairs as fast as they go. Returns some `blocks`
-    /// moments, each with how many messages were complete by then; the start first, the end last. After `limit` no more
+    /// Sends, writes or reads `count` messages over the first `qps` queue pairs as fast as they go. Returns `blocks` moments
+    /// at most, each with how many messages were complete by then; the start first, the end last. After `limit` no more
     /// is posted, but for sends, whose other side counts them: a path that loses packets is measured, not waited for.
     pub fn stream(
         &mut self,
@@ -73,10 +73,9 @@ impl End {
         blocks: u64,
         limit: Duration,
     ) -> Result<Vec<(Instant, u64)>, ProbeError> {
-        let depth = u64::from(DEPTH) / qps as u64;
-        // A completion for every quarter of the queue: few enough to cost nothing, often enough to keep it full; and at
-        // least two a block, or a block's time would be that of its neighbours.
-        let every = (depth / 4).min(count / (2 * blocks * qps as u64)).max(1);
+        let (depth, blocks) = window(count, qps as u64, blocks);
+        // A completion for every quarter of the queue: few enough to cost nothing, often enough to keep it full.
+        let every = (depth / 4).max(1);
         let share = |q: usize| count / qps as u64 + u64::from((q as u64) < count % qps as u64);
         let (mut posted, mut done) = ([0u64; MAX_QPS], [0u64; MAX_QPS]);
         let mut wcs = [Wc::default(); 32];
@@ -127,8 +126,11 @@ impl End {
                 next = total * blocks / count + 1;
             }
         }
-        // Cut short, the last part is shorter than the others, and still what it is.
-        if marks.last().is_some_and(|(_, counted)| *counted < total) {
+        // Cut short, the last part is no block of its own unless it is large enough for one.
+        if let Some((_, counted)) = marks.last().filter(|(_, counted)| *counted < total) {
+            if marks.len() > 1 && total - counted < WINDOWS * depth * qps as u64 {
+                marks.pop();
+            }
             marks.push((Instant::now(), total));
         }
         Ok(marks)
@@ -295,6 +297,41 @@ impl End {
     }
 }
 
+/// How many requests each of `qps` queue pairs keeps outstanding, and into how many of `blocks` blocks `count` messages part.
+///
+/// Where a flow stands still for a moment (a lost packet, a core that was taken away), all that was outstanding completes at
+/// once afterwards: as much of the next block as that is seems to take no time. A block is [`WINDOWS`] such windows at least,
+/// so that it reads a third too fast at most, and not many times the rate of the wire.
+fn window(count: u64, qps: u64, blocks: u64) -> (u64, u64) {
+    let depth = (count / (blocks * WINDOWS)).clamp(LEAST_DEPTH, u64::from(DEPTH)) / qps;
+    let depth = depth.max(1);
+    (depth, (count / (WINDOWS * depth * qps)).clamp(1, blocks))
+}
+
+/// What is outstanding goes so often into a block.
+const WINDOWS: u64 = 4;
+/// Requests outstanding of a flow so slow that few fit its time: enough to hide the way to and fro.
+const LEAST_DEPTH: u64 = 4;
+
 /// Of a ping-pong by writes, so many messages share a completion: what the others leave in the queue is known to have
 /// arrived by the answer.
 const SIGNAL: u64 = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_larger_than_what_is_outstanding() {
+        assert_eq!(window(76_000, 1, 20), (128, 20));
+        assert_eq!(window(76_000, 4, 20), (32, 20));
+        // The clock of the warm-up stood still: few messages, and no block of one completion.
+        assert_eq!(window(1300, 1, 20), (16, 20));
+        assert_eq!(window(20, 1, 20), (4, 1));
+        proptest::proptest!(|(count in 1u64..10_000_000, qps in 1u64..=MAX_QPS as u64, blocks in 1u64..=20)| {
+            let (depth, blocks) = window(count, qps, blocks);
+            proptest::prop_assert!(depth >= 1 && depth * qps <= u64::from(DEPTH).max(qps));
+            proptest::prop_assert!(blocks == 1 || count / blocks >= WINDOWS * depth * qps);
+        });
+    }
+}
