@@ -11,7 +11,7 @@ use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
 use crate::hostlist;
 use crate::id::{NodeName, clean};
-use crate::judge::Severity;
+use crate::judge::{Finding, Severity};
 use crate::record;
 use crate::roster::Roster;
 
@@ -19,16 +19,20 @@ pub(super) fn run(args: &cli::Drain) -> Result<Exit, Failure> {
     let case = Case::read(&args.record, None, None)?;
     let judgement = case.judge();
     let header = &case.record.header;
+    // Proven bad only: a node about which nothing is known keeps its place.
+    let proven = |node| {
+        let of_node = |f: &&Finding| f.weighs() && f.severity == Severity::Fail && f.subject.node() == Some(node);
+        Some((node, judgement.findings.iter().find(of_node)?))
+    };
+    let bad: Vec<(&NodeName, &Finding)> = judgement.placement.exclude.iter().filter_map(proven).collect();
+    if bad.is_empty() {
+        shell::print("no node is proven bad by this record: nothing to drain\n").map_err(Failure::internal)?;
+        return Ok(Exit::Go);
+    }
     let (slurm, same) = (slurms_names(), BTreeMap::new());
     let known = Roster::new(&slurm, &same);
     let mut commands: Vec<[String; 5]> = Vec::new();
-    for node in &judgement.placement.exclude {
-        // Proven bad only: a node about which nothing is known keeps its place.
-        let worst = judgement
-            .findings
-            .iter()
-            .find(|f| f.weighs() && f.severity == Severity::Fail && f.subject.node() == Some(node));
-        let Some(finding) = worst else { continue };
+    for (node, finding) in bad {
         // By Slurm's name for it, whichever of its names the record has.
         let kernel = header.kernel_names.get(node).map(String::as_str);
         let name = known.find(&node.0).or_else(|| known.find(kernel?)).unwrap_or(node);
@@ -42,10 +46,6 @@ pub(super) fn run(args: &cli::Drain) -> Result<Exit, Failure> {
         let reason = format!("reason=gonogo {} {}", finding.code, finding.title());
         let nodename = format!("nodename={}", name.0);
         commands.push(["scontrol".to_owned(), "update".to_owned(), nodename, "state=drain".to_owned(), reason]);
-    }
-    if commands.is_empty() {
-        shell::print("no node is proven bad by this record: nothing to drain\n").map_err(Failure::internal)?;
-        return Ok(Exit::Go);
     }
     for command in &commands {
         let shown: Vec<String> =

@@ -120,13 +120,6 @@ fn by_record(path: &Path, given: Option<&RunPlan>, trust: Option<&Path>) -> Resu
         gate::check_record(&file, &digest, &trusted)
             .map_err(|e| held(anyhow!(e).context("--trust takes signed records only: check with --sign KEY")))?;
     }
-    // What a record says is waived is no more than what somebody wrote into it.
-    let in_record = record.header.plan.run.waive.len();
-    let waive = given.map_or_else(Vec::new, |plan| plan.waive.clone());
-    let run = RunPlan { waive, ..record.header.plan.run.clone() };
-    let dropped = if given.is_none() { in_record } else { 0 };
-    let case = Case::of(record, run.clone());
-    let (record, judgement) = (&case.record, case.judge());
     if record.header.launcher.as_deref() == Some(SIMULATION) {
         return Err(held(anyhow!("the record {} is simulated, and says nothing about a machine", path.display())));
     }
@@ -136,6 +129,13 @@ fn by_record(path: &Path, given: Option<&RunPlan>, trust: Option<&Path>) -> Resu
             path.display()
         )));
     }
+    // What a record says is waived is no more than what somebody wrote into it.
+    let in_record = record.header.plan.run.waive.len();
+    let waive = given.map_or_else(Vec::new, |plan| plan.waive.clone());
+    let run = RunPlan { waive, ..record.header.plan.run.clone() };
+    let dropped = if given.is_none() { in_record } else { 0 };
+    let case = Case::of(record, run.clone());
+    let (record, judgement) = (&case.record, case.judge());
     let shown = path.to_string_lossy();
     let mut view = report::view(&judgement, &shown);
     // The gate tells the verdict and its reasons; the tables are in the report.

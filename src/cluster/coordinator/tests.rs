@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::cluster::Processes;
 use crate::cluster::hub::Detached;
+use crate::cluster::message::{Join, PROTOCOL};
 use crate::id::ProbeName;
 use crate::measure::Measured;
 
