@@ -10,6 +10,7 @@ use gonogo::cluster::{Processes, Step};
 use gonogo::id::{NodeName, ProbeName};
 use gonogo::measure::{Measured, Outcome, stats};
 use gonogo::record::{End, Header, OutcomeLine, Record, SCHEMA, Writer};
+use gonogo::work::Case;
 use gonogo::{baseline, judge, plan, probe, record, report};
 use jiff::Timestamp;
 
@@ -36,7 +37,7 @@ fn big() -> Record {
         clock_resolution_ns: 30.0,
     };
     let mut out = Record::new(header);
-    let cases: Vec<String> = (0..CASES).map(|i| format!("loopback {i} streams")).collect();
+    let cases: Vec<Case> = (0..CASES).map(|i| Case::Streams(i as u32)).collect();
     out.steps = vec![Step {
         name: "tcp".into(),
         probe: ProbeName::new("tcp"),

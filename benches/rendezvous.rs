@@ -11,6 +11,7 @@ use gonogo::cluster::secure::MAX_MESSAGE;
 use gonogo::cluster::{Coordinator, Expected, Hub, Meeting, Processes, Step, Token, join};
 use gonogo::id::ProbeName;
 use gonogo::measure::{Measured, Outcome};
+use gonogo::work::Case;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -75,7 +76,7 @@ fn coordinate(size: u32, token: Token) {
         ranks: 1,
         groups: vec![c.members().iter().map(|m| m.node.clone()).collect()],
         exclusive: false,
-        cases: vec!["done".into()],
+        cases: vec![Case::read("done")],
         args: serde_json::Value::Null,
         seed: 0,
         estimate_ms: 30_000,
@@ -142,7 +143,7 @@ async fn agent(meeting: &Meeting, token: &Token, who: Join) -> Option<String> {
                 } else {
                     if who.rank == 0 {
                         let outcome = Box::new(Outcome::Measured(Measured::default()));
-                        say.push(Up::Outcome { task, case: "done".into(), outcome, load: None });
+                        say.push(Up::Outcome { task, case: 0, outcome, load: None });
                     }
                     say.push(Up::Ended { task, failure: None });
                 }

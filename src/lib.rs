@@ -14,6 +14,8 @@ pub mod hostlist;
 pub mod id;
 pub mod roster;
 pub mod unit;
+// What can be measured.
+pub mod work;
 // The machine's own library calls.
 pub mod sys;
 // Facts.

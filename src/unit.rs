@@ -60,7 +60,7 @@ pub fn three_digits(v: f64) -> String {
 }
 
 /// A number of bytes. Text forms: `268 GiB`, `1.5TB`, `4096`; binary and decimal prefixes are told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Bytes(pub u64);
 

@@ -293,3 +293,91 @@ fn draining_is_printed_first_and_done_on_demand() -> Result {
     assert_eq!(did, "update|nodename=rank-1|state=drain|reason=gonogo CLU-001 a node never joined|");
     Ok(())
 }
+
+/// An ordinary topology.conf, and what is none: told by their structure, through the command line.
+#[test]
+fn a_topology_file_is_what_it_is() -> Result {
+    let w = World::new(2)?;
+    let conf = "# the fabric\nSwitchName=leaf0 Nodes=n[0-1] LinkSpeed=9\nSwitchName=leaf1 Nodes=n2\nSwitchName=spine Switches=leaf[0-1]\n";
+    std::fs::write(w.dir.path().join("topology.conf"), conf)?;
+    let other = w.start(1, &["--topology", "topology.conf"])?;
+    let (code, _, err) = end(w.start(0, &["--topology", "topology.conf"])?)?;
+    end(other)?;
+    assert!(code <= 2, "{code} {err}");
+    let record = std::fs::read_to_string(w.dir.path().join("rec-0/record.jsonl"))?;
+    let header: serde_json::Value = serde_json::from_str(record.lines().next().unwrap_or_default())?;
+    let leaves = header["header"]["leaves"].clone();
+    assert_eq!(leaves[0]["name"], "leaf0", "{leaves}");
+    assert_eq!((leaves[0]["nodes"].as_array().map(Vec::len), leaves[1]["nodes"][0].as_str()), (Some(2), Some("n2")));
+    for (text, says) in [
+        ("hello\nworld\n", "neither"),
+        ("SwitchName=spine Switches=leaf[0-1]\n", "no leaf switch"),
+        ("SwitchName=leaf0 Nodes=n[0-\n", ":1:"),
+    ] {
+        std::fs::write(w.dir.path().join("topology.conf"), text)?;
+        let (code, _, err) = end(w.start(0, &["--topology", "topology.conf"])?)?;
+        assert!(code == 3 && err.contains(says) && err.contains("topology.conf"), "{code} {err}");
+    }
+    Ok(())
+}
+
+/// What the plan asks of its network is held against the network, and what cannot be measured is told at once.
+#[test]
+fn demands_bind_to_the_run_s_own_collective() -> Result {
+    // Cases that the plan decides, each with its verdict; and what weighs.
+    type Seen = (Vec<(String, String)>, Vec<String>);
+    let verdicts = |busbw: &str, tcp: &str| -> Result<Seen> {
+        let w = World::new(3)?;
+        let plan = format!(
+            "[require]\nmin_busbw = \"{busbw}\"\nmax_allreduce_latency = \"10s\"\nmin_tcp = \"{tcp}\"\n\
+             [[require.collective]]\nop = \"all-gather\"\nmin_busbw = \"1 kB/s\"\n[[require.link]]\ncarrier = \"tcp\"\nway = \"out\"\nmin_bandwidth = \"1 kB/s\"\n"
+        );
+        std::fs::write(w.dir.path().join("run.toml"), plan)?;
+        let more = ["--plan", "run.toml", "--only", "collective", "--budget", "40s"];
+        let others = [w.start(1, &more)?, w.start(2, &more)?];
+        let (_, report, err) = end(w.start(0, &more)?)?;
+        for other in others {
+            end(other)?;
+        }
+        let metrics = report["metrics"].as_array().cloned().unwrap_or_default();
+        assert!(!metrics.is_empty(), "{err}");
+        let by_plan = |m: &&serde_json::Value| m["limit_source"] == "plan";
+        let text = |v: &serde_json::Value| v.as_str().unwrap_or("?").to_owned();
+        let show = |m: &serde_json::Value| (text(&m["case"]), text(&m["verdict"]));
+        let mut shown: Vec<_> = metrics.iter().filter(by_plan).map(show).collect();
+        shown.sort();
+        shown.dedup_by_key(|(case, _)| case.clone());
+        Ok((shown, against(&report)))
+    };
+    let (met, findings) = verdicts("1 kB/s", "1 kB/s")?;
+    let cases: Vec<&str> = met.iter().map(|(case, _)| case.as_str()).collect();
+    let want = [
+        "all-gather world n=3 4 MiB",
+        "all-reduce world n=3 16 MiB",
+        "all-reduce world n=3 8 B",
+        "pair back",
+        "pair out",
+    ];
+    assert_eq!(cases, want, "{findings:?}");
+    assert!(met.iter().all(|(_, v)| v == "pass"), "{met:?}");
+    let (missed, findings) = verdicts("900 GB/s", "900 GB/s")?;
+    let verdict = |case: &str| missed.iter().find(|(c, _)| c == case).map(|(_, v)| v.as_str());
+    assert_eq!(verdict("all-reduce world n=3 16 MiB"), Some("fail"), "{missed:?} {findings:?}");
+    assert_eq!((verdict("pair out"), verdict("all-reduce world n=3 8 B")), (Some("fail"), Some("pass")), "{missed:?}");
+    assert!(
+        findings.iter().any(|f| f.starts_with("COL-010")) && findings.iter().any(|f| f.starts_with("NET-010")),
+        "{findings:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_demand_that_nothing_can_meet_ends_the_check_before_it_begins() -> Result {
+    let w = World::new(2)?;
+    let plan = "[[require.collective]]\ntopology = \"ring\"\nmin_busbw = \"1 GB/s\"\n";
+    std::fs::write(w.dir.path().join("run.toml"), plan)?;
+    let (code, _, err) = end(w.start(0, &["--plan", "run.toml", "--only", "collective"])?)?;
+    assert!(code == 3 && err.contains("[require] collective number 1") && err.contains("--tier standard"), "{err}");
+    assert!(!w.dir.path().join("rec-0").exists());
+    Ok(())
+}

@@ -81,8 +81,14 @@ fn the_quick_tier_of_a_healthy_node() -> Result {
     if !can()? {
         return Ok(());
     }
+    // What the plan asks of the run's own all-reduce is asked of NCCL.
+    let plans = tempfile::tempdir()?;
+    let plan = plans.path().join("run.toml");
+    std::fs::write(&plan, "[require]\nmin_busbw = \"430 GB/s\"\nmin_gemm_fraction = 0.5\n")?;
+    let plan = plan.to_string_lossy().into_owned();
     for (machine, gpus) in [("h100", 1), ("hgx-h100", 8)] {
-        let run = check(machine, "", &["--budget", "150s"])?;
+        let demands: &[&str] = if gpus > 1 { &["--plan", &plan] } else { &[] };
+        let run = check(machine, "", &[&["--budget", "150s"], demands].concat())?;
         assert_eq!(run.of_gpus(), [""; 0], "{machine}: {}", run.shown);
         assert!([0, 2].contains(&run.code), "{machine}: {}", run.shown);
         for (step, tests) in [("gemm-gpu", 4), ("memory-gpu", 5), ("copy-gpu", if gpus > 1 { 6 } else { 5 })] {
@@ -104,6 +110,12 @@ fn the_quick_tier_of_a_healthy_node() -> Result {
             text(&m["case"]) == format!("all-reduce nccl node n={gpus} 1 GiB") && text(&m["metric"]) == "busbw"
         });
         assert!(gpus == 1 || large.as_ref().is_some_and(|m| !m["limit"].is_null()), "{machine}: {large:?}");
+        let by_plan: Vec<String> = list(&run.report["metrics"])
+            .iter()
+            .filter(|m| text(&m["limit_source"]) == "plan" && text(&m["metric"]) == "busbw")
+            .map(|m| format!("{}: {}", text(&m["case"]), text(&m["verdict"])))
+            .collect();
+        assert_eq!(by_plan, if gpus > 1 { &["all-reduce nccl node n=8 1 GiB: pass"][..] } else { &[] }, "{machine}");
         // It is clear to a reader that this was no GPU.
         assert!(run.shown.contains("stand-in"), "{}", run.shown);
     }

@@ -139,6 +139,7 @@ fn the_guilty_node_is_named_and_no_other() -> Result {
 
     slurmd_dies_before_and_during(&shared)?;
     healthy_and_a_slow_link()?;
+    what_the_plan_asks_of_the_network()?;
     a_lossy_link()?;
     a_bad_rail_and_a_wrong_route()?;
     the_checkpoint_directory(&shared)?;
@@ -166,6 +167,33 @@ fn healthy_and_a_slow_link() -> Result {
     check(&["mpirun", "-np", "8", "--map-by", "ppr:1:node", "-x", "GONOGO_TOKEN"], NETWORK, None)?
         .names(1, &["NET-020 node3"]);
     lab(&["heal", "node3"])?;
+    Ok(())
+}
+
+/// The demands of a plan open the gate and hold it, over TCP.
+fn what_the_plan_asks_of_the_network() -> Result {
+    let dir = tempfile::tempdir()?;
+    let plan = dir.path().join("run.toml").to_string_lossy().into_owned();
+    let asks = |busbw: &str| -> Result<Seen> {
+        std::fs::write(
+            &plan,
+            format!("[require]\nmin_busbw = \"{busbw}\"\nmax_allreduce_latency = \"5s\"\nmin_tcp = \"1 kB/s\"\n"),
+        )?;
+        check(SRUN, &["--only", "environment,tcp,collective", "--budget", "55s", "--plan", &plan], None)
+    };
+    let of_plan = |seen: &Seen, case: &str| -> Option<String> {
+        let metrics = seen.report["metrics"].as_array()?;
+        let m = metrics.iter().find(|m| m["case"] == case && m["limit_source"] == "plan")?;
+        Some(m["verdict"].as_str()?.to_owned())
+    };
+    let met = asks("1 kB/s")?;
+    met.names(0, &[]);
+    for case in ["all-reduce world n=8 16 MiB", "all-reduce world n=8 8 B", "pair out", "pair back"] {
+        assert_eq!(of_plan(&met, case).as_deref(), Some("pass"), "{case}: {}", met.err);
+    }
+    let missed = asks("900 GB/s")?;
+    assert_eq!(missed.code, 1, "{:?} {}", missed.against(), missed.err);
+    assert_eq!(of_plan(&missed, "all-reduce world n=8 16 MiB").as_deref(), Some("fail"), "{:?}", missed.against());
     Ok(())
 }
 

@@ -116,7 +116,14 @@ fn two_machines_with_verbs() -> Result {
     assert!(warned.iter().any(|f| f.contains("RDM-003") && f.contains("4096") && f.contains("1024")), "{warned:?}");
 
     // All-reduce and its relatives over verbs, every sum checked; and two devices at once.
-    let report = undisturbed("root", "environment,rdma,collective", &["--nics", "2"], ":")?;
+    // What the plan asks of the run's own all-reduce is asked of RDMA, as the best that carries it here.
+    let plan = "printf '[require]\\nmin_busbw = \"1 kB/s\"\\n[[require.link]]\\ncarrier = \"rdma\"\\nmin_bandwidth = \"1 kB/s\"\\n' >run$LAB_RANK.toml";
+    let report = undisturbed("root", "environment,rdma,collective --plan run$LAB_RANK.toml", &["--nics", "2"], plan)?;
+    let of_plan: Vec<_> =
+        report["metrics"].as_array().into_iter().flatten().filter(|m| m["limit_source"] == "plan").collect();
+    for case in ["all-reduce world n=2 16 MiB rxe0", "pair out rxe0", "pair back rxe0", "pair out rxe1"] {
+        assert!(of_plan.iter().any(|m| m["case"] == case && m["verdict"] == "pass"), "no {case}: {of_plan:?}");
+    }
     let metrics = report["metrics"].as_array().cloned().unwrap_or_default();
     for case in [
         "all-reduce world n=2 8 B rxe0",

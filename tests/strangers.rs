@@ -378,7 +378,7 @@ fn step(name: &str, change: impl FnOnce(&mut Step)) -> Step {
         ranks: 1,
         groups: Vec::new(),
         exclusive: false,
-        cases: vec!["a".into()],
+        cases: vec![gonogo::work::Case::read("a")],
         args: serde_json::Value::Null,
         seed: 1,
         estimate_ms: 100,

@@ -14,6 +14,7 @@ use crate::plan::toml_error;
 use crate::record::Record;
 use crate::topology::Machine;
 use crate::unit::Unit;
+use crate::work::{Case, Filter};
 
 const FORMAT: u32 = 1;
 /// Fewer values than this are no baseline.
@@ -116,7 +117,7 @@ pub struct Baseline {
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     pub probe: String,
-    pub case: String,
+    pub case: Case,
     pub metric: String,
     pub unit: Unit,
     pub better: Better,
@@ -137,7 +138,7 @@ impl Baseline {
     /// # Errors
     /// When no case has enough values.
     pub fn learn(records: &[Record], when: &str) -> Result<Self, BaselineError> {
-        type Values = BTreeMap<(String, String, String), (Unit, Better, Vec<f64>)>;
+        type Values = BTreeMap<(String, Case, String), (Unit, Better, Vec<f64>)>;
         let mut values: Values = BTreeMap::new();
         for line in records.iter().flat_map(|r| &r.outcomes) {
             for s in line.outcome.measured().into_iter().flat_map(|m| &m.series) {
@@ -190,7 +191,7 @@ impl Baseline {
         }
         for (i, e) in b.expect.iter().enumerate() {
             let wrong = |what: &str| {
-                let what = format!("{} `{}` {}: {what}", clean(&e.probe), clean(&e.case), clean(&e.metric));
+                let what = format!("{} `{}` {}: {what}", clean(&e.probe), e.case, clean(&e.metric));
                 Err(BaselineError::Value { at: i + 1, what })
             };
             if !(e.median.is_finite() && e.median > 0.0) {
@@ -242,7 +243,7 @@ impl Baseline {
                 };
                 Expectation {
                     probe: e.probe.clone(),
-                    case: e.case.clone(),
+                    of: Filter::exactly(e.case.clone()),
                     metric: e.metric.clone(),
                     limit: Limit::Value(limit),
                     margin: 0.0,
@@ -294,7 +295,7 @@ mod tests {
             hardware: Hardware::default(),
             expect: vec![Entry {
                 probe: "gemm".into(),
-                case: "f32 1 core".into(),
+                case: Case::read("f32 1 core"),
                 metric: "flops".into(),
                 unit: Unit::FlopPerSecond,
                 better: Better::Higher,

@@ -10,7 +10,9 @@ mod lemon;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::RunPlan;
+use crate::plan::{RunPlan, Time};
+use crate::unit::ByteRate;
+use crate::work::{Collective, Extent, Filter, Kernel, Loopback, Scope, StorageOp, Way};
 
 pub use learned::{Baseline, BaselineError, Entry as Learned, Hardware};
 pub use lemon::{Lemon, merge};
@@ -48,11 +50,12 @@ pub enum Limit {
     ShareOfNominal(f64),
 }
 
-/// A limit on a metric. It applies to the cases that begin with `case`.
+/// A limit on a metric of a probe's cases.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expectation {
     pub probe: String,
-    pub case: String,
+    /// Which cases it is for.
+    pub of: Filter,
     pub metric: String,
     pub limit: Limit,
     /// Slowdown beyond the limit that is still tolerated.
@@ -74,7 +77,7 @@ struct File {
 struct Entry {
     probe: String,
     #[serde(default)]
-    case: String,
+    of: Filter,
     metric: String,
     warn: Option<f64>,
     fail: Option<f64>,
@@ -99,7 +102,7 @@ fn of_file(name: &str, text: &str) -> Vec<Expectation> {
         [(Weight::Fail, e.fail), (Weight::Warn, e.warn)].map(|(weight, value)| {
             value.map(|v| Expectation {
                 probe: e.probe.clone(),
-                case: e.case.clone(),
+                of: e.of.clone(),
                 metric: e.metric.clone(),
                 limit: if e.share { Limit::ShareOfNominal(v) } else { Limit::Value(v) },
                 margin: e.margin,
@@ -112,42 +115,62 @@ fn of_file(name: &str, text: &str) -> Vec<Expectation> {
     file.expect.into_iter().flat_map(limits).flatten().collect()
 }
 
-/// The plan's requirements as limits: no margin, the owner has stated a number.
+/// The plan's requirements as limits: no margin, the owner has stated a number. Those of one key have one provenance: what is measured
+/// of any of them answers it.
 pub fn required(run: &RunPlan) -> Vec<Expectation> {
     let r = &run.require;
-    let demand = |key: &str, probe: &str, case: &str, metric: &str, limit: Option<Limit>| {
-        limit.map(|limit| Expectation {
-            probe: probe.to_owned(),
-            case: case.to_owned(),
-            metric: metric.to_owned(),
-            limit,
-            margin: 0.0,
-            weight: Weight::Fail,
-            source: Source::Plan,
-            provenance: format!("[require] {key}"),
-        })
-    };
-    let rate = |r: Option<crate::unit::ByteRate>| r.map(|r| Limit::Value(r.0));
-    let at_large = |n| demand("min_busbw", "collective", n, "busbw", rate(r.min_busbw));
-    [
-        at_large("all-reduce node n=2 64 MiB"),
-        at_large("all-reduce node n=4 64 MiB"),
-        demand("min_gemm_fraction", "gemm", "", "flops", r.min_gemm_fraction.map(Limit::ShareOfNominal)),
-        demand("min_memory_copy", "memory", "copy", "bandwidth", rate(r.min_memory_copy)),
-        demand("min_tcp", "tcp", "loopback", "bandwidth", rate(r.min_tcp)),
-        demand(
-            "max_allreduce_latency",
-            "collective",
-            "all-reduce node n=2 8 B",
-            "latency",
-            r.max_allreduce_latency.map(|t| Limit::Value(t.0.as_secs_f64())),
-        ),
-        demand("min_storage_write", "storage", "write", "write", rate(r.min_storage_write)),
-        demand("min_storage_read", "storage", "read", "read", rate(r.min_storage_read)),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let rate = |r: Option<ByteRate>| r.map(|r| Limit::Value(r.0));
+    let time = |t: Option<Time>| t.map(|t| Limit::Value(t.0.as_secs_f64()));
+    let own = Filter { op: Some(Collective::AllReduce), of_run: true, ..Filter::default() };
+    let large = Filter { extent: Some(Extent::Largest), ..own.clone() };
+    let small = Filter { extent: Some(Extent::Smallest), ..own };
+    let copy = Filter { kernel: Some(Kernel::Copy), extent: Some(Extent::Largest), ..Filter::default() };
+    let streams = Filter { loopback: Some(Loopback::Streams), ..Filter::default() };
+    let storage = |op| Filter { storage: Some(op), ..Filter::default() };
+    let share = r.min_gemm_fraction.map(Limit::ShareOfNominal);
+    let mut out: Vec<Option<Expectation>> = vec![
+        demand("min_busbw", "collective", large, "busbw", rate(r.min_busbw)),
+        demand("min_gemm_fraction", "gemm", Filter::default(), "flops", share),
+        demand("min_memory_copy", "memory", copy, "bandwidth", rate(r.min_memory_copy)),
+        demand("max_allreduce_latency", "collective", small, "latency", time(r.max_allreduce_latency)),
+        demand("min_storage_write", "storage", storage(StorageOp::Write), "write", rate(r.min_storage_write)),
+        demand("min_storage_read", "storage", storage(StorageOp::Read), "read", rate(r.min_storage_read)),
+    ];
+    // Between nodes the network is what is asked about.
+    out.push(demand("min_tcp", "tcp", streams, "bandwidth", rate(r.min_tcp)));
+    out.extend(ways(None).map(|of| demand("min_tcp", "tcp", of, "bandwidth", rate(r.min_tcp))));
+    for (i, c) in r.collective.iter().enumerate() {
+        let key = |what: &str| format!("collective number {}: {what}", i + 1);
+        let (large, small) = (c.filter(Extent::Largest), c.filter(Extent::Smallest));
+        out.push(demand(&key("min_busbw"), "collective", large, "busbw", rate(c.min_busbw)));
+        out.push(demand(&key("max_latency"), "collective", small, "latency", time(c.max_latency)));
+    }
+    for (i, link) in r.link.iter().enumerate() {
+        let key = format!("link number {}: min_bandwidth", i + 1);
+        out.extend(
+            ways(link.way).map(|of| demand(&key, link.probe(), of, "bandwidth", rate(Some(link.min_bandwidth)))),
+        );
+    }
+    out.into_iter().flatten().collect()
+}
+
+/// Flows between two nodes, one way or each.
+fn ways(way: Option<Way>) -> impl Iterator<Item = Filter> {
+    let all = Way::ALL.iter().copied().filter(move |w| way.map_or(*w != Way::Both, |asked| asked == *w));
+    all.map(|way| Filter { scope: Some(Scope::Pair), way: Some(way), ..Filter::default() })
+}
+
+fn demand(key: &str, probe: &str, of: Filter, metric: &str, limit: Option<Limit>) -> Option<Expectation> {
+    limit.map(|limit| Expectation {
+        probe: probe.to_owned(),
+        of,
+        metric: metric.to_owned(),
+        limit,
+        margin: 0.0,
+        weight: Weight::Fail,
+        source: Source::Plan,
+        provenance: format!("[require] {key}"),
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::cluster::{Processes, Step};
+use crate::work::Case;
 
 /// With less than this share of its time for measuring a step measures too few blocks to be worth it.
 const SHORTEST: f64 = 0.4;
@@ -61,7 +62,7 @@ pub fn shorten(step: &mut Step, turns: u32, left: Duration) -> bool {
 
 /// A step again, for some of its cases, with `factor` times the time for each. Starting takes as long as before. A probe whose cases
 /// take unlike times says itself how long these take, as `asked_ms`.
-pub fn again(step: &Step, cases: Vec<String>, factor: u64, asked_ms: Option<u64>) -> Step {
+pub fn again(step: &Step, cases: Vec<Case>, factor: u64, asked_ms: Option<u64>) -> Step {
     // What the GPUs of a node measure at once takes the time of one.
     let at_once = if step.processes == Processes::Gpus { step.ranks.max(1) as usize } else { 1 };
     let units = (step.cases.len() / at_once).max(1);
@@ -76,7 +77,7 @@ mod tests {
     use crate::id::ProbeName;
 
     fn step(probe: &'static str, estimate_ms: u64) -> Step {
-        let cases = vec!["a".into(), "b".into()];
+        let cases = vec![Case::read("a"), Case::read("b")];
         Step {
             name: probe.into(),
             probe: ProbeName::new(probe),
@@ -117,12 +118,14 @@ mod tests {
         let mut short = start();
         assert!(shorten(&mut short, 1, Duration::from_millis(1400)) && short.estimate_ms == 1400);
         assert!(!shorten(&mut start(), 1, Duration::from_millis(950)));
-        assert_eq!(again(&start(), vec!["b".into()], 2, None).estimate_ms, 900 + 1000);
+        assert_eq!(again(&start(), vec![Case::read("b")], 2, None).estimate_ms, 900 + 1000);
         // Eight GPUs at once: one of them again takes as long as all, not an eighth.
-        let cases = (0..8).flat_map(|g| [format!("a gpu{g}"), format!("b gpu{g}")]).collect();
+        let cases = (0..8)
+            .flat_map(|g| [format!("device read gpu{g}"), format!("peer gpu{g}")].map(|c| Case::read(&c)))
+            .collect();
         let eight = Step { cases, ranks: 8, ..start() };
-        assert_eq!(again(&eight, vec!["a gpu3".into()], 2, None).estimate_ms, 900 + 1000);
-        assert_eq!(again(&eight, vec!["a gpu3".into()], 2, Some(800)).estimate_ms, 900 + 1600);
+        assert_eq!(again(&eight, vec![Case::read("peer gpu3")], 2, None).estimate_ms, 900 + 1000);
+        assert_eq!(again(&eight, vec![Case::read("peer gpu3")], 2, Some(800)).estimate_ms, 900 + 1600);
     }
 
     #[test]
@@ -135,7 +138,7 @@ mod tests {
 
     #[test]
     fn measuring_again_takes_the_open_cases_and_more_time() {
-        let s = again(&step("gemm", 1000), vec!["b".into()], 2, None);
+        let s = again(&step("gemm", 1000), vec![Case::read("b")], 2, None);
         assert_eq!((s.cases.len(), s.estimate_ms, s.attempt), (1, 1000, 2));
     }
 }

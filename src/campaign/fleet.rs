@@ -46,8 +46,9 @@ impl Fleet for Solo {
     }
 
     fn run(&mut self, step: &Step, _: ArgsOf<'_>, at_most: Duration, each: &mut dyn FnMut(GroupOutcome)) {
-        self.supervisor.run(step, at_most, |case, outcome, load| {
-            each(GroupOutcome { node: self.node.clone(), case: case.to_owned(), outcome, load, blame: None });
+        self.supervisor.run(step, at_most, |at, outcome, load| {
+            let case = step.cases[at as usize].clone();
+            each(GroupOutcome { node: self.node.clone(), case, outcome, load, blame: None });
         });
     }
 

@@ -10,6 +10,7 @@ use crate::plan::{CheckPlan, Tier};
 use crate::probe;
 use crate::record::Record;
 use crate::topology::{Machine, Nic};
+use crate::work::{Carrier, NCCL, Topology};
 
 /// A plane, and how many GPUs of each node take part in it: none where processes of the host do.
 pub(super) struct Net {
@@ -24,20 +25,21 @@ impl Net {
 
     /// The GPUs by NCCL.
     pub fn nccl(gpus: u32) -> Self {
-        Net { plane: Plane { probe: ProbeName::new("collective"), rail: Some(probe::NCCL.to_owned()) }, gpus }
+        Net { plane: Plane { probe: ProbeName::new("collective"), rail: Some(NCCL.to_owned()) }, gpus }
     }
 
     fn pair_step(&self, plan: &CheckPlan) -> Step {
         match self.gpus {
             0 => probe::pair_step(plan, &self.plane.probe, self.plane.rail.as_deref()),
-            gpus => probe::nccl_step(plan, "pair", 2, gpus),
+            gpus => probe::nccl_step(plan, Topology::Pair, 2, gpus),
         }
     }
 
     /// `rate` is what pairs of nodes reached, where that is known.
-    fn group_step(&self, plan: &CheckPlan, topology: &str, nodes: u32, rate: Option<f64>) -> Step {
+    fn group_step(&self, plan: &CheckPlan, topology: Topology, nodes: u32, rate: Option<f64>) -> Step {
+        let carrier = self.plane.carrier().map_or(Carrier::Tcp, |device| Carrier::Rdma(device.into()));
         match self.gpus {
-            0 => probe::group_step(plan, topology, nodes, self.plane.carrier(), rate),
+            0 => probe::group_step(plan, topology, nodes, &carrier, rate),
             gpus => probe::nccl_step(plan, topology, nodes, gpus),
         }
     }
@@ -117,7 +119,7 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName],
     let names: Vec<NodeName> = ordered.iter().map(|(_, n)| n.clone()).collect();
     let total = names.len();
     let mut out = Vec::new();
-    let mut add = |topology: &str, size: usize, groups: Vec<Vec<NodeName>>| {
+    let mut add = |topology: Topology, size: usize, groups: Vec<Vec<NodeName>>| {
         if !groups.is_empty() {
             let mut step = net.group_step(plan, topology, size as u32, rate);
             let same = out.iter().filter(|s: &&Step| s.name.starts_with(&step.name)).count();
@@ -130,12 +132,12 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName],
     };
     let mut size = 2;
     while size < total {
-        add("ladder", size, names.chunks_exact(size).map(<[NodeName]>::to_vec).collect());
+        add(Topology::Ladder, size, names.chunks_exact(size).map(<[NodeName]>::to_vec).collect());
         size *= 2;
     }
     if plan.tier != Tier::Quick {
         for neighbours in ring(&names) {
-            add("ring", 2, neighbours);
+            add(Topology::Ring, 2, neighbours);
         }
         let leaves: Vec<Vec<NodeName>> =
             ordered.chunk_by(|a, b| a.0 == b.0).map(|c| c.iter().map(|(_, n)| n.clone()).collect()).collect();
@@ -143,14 +145,14 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName],
         sizes.sort_unstable();
         sizes.dedup();
         for size in sizes {
-            add("leaf", size, leaves.iter().filter(|l| l.len() == size).cloned().collect());
+            add(Topology::Leaf, size, leaves.iter().filter(|l| l.len() == size).cloned().collect());
         }
     }
     // Each GPU with its likes on the other nodes: what the network alone does, adapter by adapter.
     if net.gpus > 1 && plan.tier != Tier::Quick {
-        add("rail", total, vec![names.clone()]);
+        add(Topology::Rail, total, vec![names.clone()]);
     }
-    add("world", total, vec![names.clone()]);
+    add(Topology::World, total, vec![names.clone()]);
     out
 }
 
@@ -174,9 +176,9 @@ pub(super) fn next_halving(record: &Record, plan: &CheckPlan, alive: &[NodeName]
     let groups = localise::groups(record, carrier);
     let there = |i: u32| alive.contains(groups.nodes[i as usize]);
     let (size, halves) = groups.scale.next(&there, plan.seed)?;
-    let mut step = net.group_step(plan, "narrow", size, pair_rate(record, &net.plane));
+    let mut step = net.group_step(plan, Topology::Narrow, size, pair_rate(record, &net.plane));
     // The largest all-reduce is what showed it.
-    let largest = step.cases.iter().rposition(|c| c.starts_with("all-reduce"))?;
+    let largest = step.cases.iter().rposition(localise::is_all_reduce)?;
     step.estimate_ms = step.start_ms + step.measuring_ms() / step.cases.len() as u64;
     step.cases = vec![step.cases.swap_remove(largest)];
     let done = groups.scale.levels.iter().filter(|l| l.narrowing).count();
@@ -205,10 +207,11 @@ fn pair_rate(record: &Record, plane: &Plane) -> Option<f64> {
 
 /// The collective that all nodes do over one rail: an interface's TCP, or an RDMA device.
 pub(super) fn rail_collective(record: &Record, plan: &CheckPlan, plane: &Plane, nodes: Vec<NodeName>) -> Option<Step> {
-    let (rail, device) = (plane.rail.as_deref()?, plane.carrier());
-    let topology = device.map_or_else(|| format!("rail {rail}"), |_| "rail".to_owned());
-    let step = probe::group_step(plan, &topology, nodes.len() as u32, device, pair_rate(record, plane));
-    Some(Step { rail: Some(rail.to_owned()), groups: vec![nodes], ..step })
+    let rail = plane.rail.as_deref()?;
+    let carrier =
+        plane.carrier().map_or_else(|| Carrier::Interface(rail.into()), |device| Carrier::Rdma(device.into()));
+    let step = probe::group_step(plan, Topology::Rail, nodes.len() as u32, &carrier, pair_rate(record, plane));
+    Some(Step { groups: vec![nodes], ..step })
 }
 
 /// The RDMA devices that every node has, with an active port and reliable connections.

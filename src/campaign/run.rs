@@ -18,6 +18,7 @@ use crate::plan::{CheckPlan, Tier, Time};
 use crate::probe;
 use crate::record::{End, Header, OutcomeLine, Record, Writer};
 use crate::topology::Machine;
+use crate::work::{Case, Fact, Presence, When};
 
 /// Kept of the budget for judging and printing.
 pub const RESERVE: Duration = Duration::from_millis(400);
@@ -26,8 +27,8 @@ const ROUNDS: u32 = 3;
 /// Pair rounds that the schedule keeps time for: three of all nodes, three to confirm.
 const PAIR_ROUNDS: u64 = 6;
 /// Steps that say what became of the nodes themselves.
-const JOIN: &str = "join";
-const STAY: &str = "stay";
+const JOIN: Presence = Presence::Join;
+const STAY: Presence = Presence::Stay;
 
 /// Who watches: a progress bar, or nobody.
 pub trait Watch {
@@ -88,7 +89,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             self.daemons("start");
         }
         let machines = self.discover();
-        self.fabric(&machines, "before");
+        self.fabric(&machines, When::Before);
         self.absent(&machines);
         self.alone(&machines);
         if self.is_cluster() {
@@ -108,7 +109,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             self.nccl(&there);
         }
         self.again(limits, self.end_time(&machines));
-        self.fabric(&machines, "after");
+        self.fabric(&machines, When::After);
         self.gpus(&machines);
         if self.is_cluster() {
             self.fleet.listen();
@@ -121,8 +122,9 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     }
 
     /// What became of every node that should be there, as the coordinator sees it.
-    fn presence(&mut self, name: &str) {
-        let step = said_step(name, PRESENCE, name, Vec::new());
+    fn presence(&mut self, when: Presence) {
+        let case = Case::Fact(Fact::Presence(when));
+        let step = said_step(&case.to_string(), PRESENCE, case.clone(), Vec::new());
         let mut known: Vec<(NodeName, String)> = Vec::new();
         for line in &self.record.outcomes {
             if let (true, Outcome::Failed { error, .. }) = (line.probe == PRESENCE, &line.outcome) {
@@ -132,8 +134,8 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         self.plan_steps(vec![step.clone()]);
         let troubles = self.fleet.troubles();
         // Who asked to join is told with those who did; who called, when nobody calls any more.
-        let outsiders = Some(self.fleet.outsiders()).filter(|o| name == JOIN && !o.is_empty());
-        let strangers = Some(self.fleet.strangers()).filter(|s| name == STAY && !s.is_empty());
+        let outsiders = Some(self.fleet.outsiders()).filter(|o| when == JOIN && !o.is_empty());
+        let strangers = Some(self.fleet.strangers()).filter(|s| when == STAY && !s.is_empty());
         let mut facts = outsiders.map(Facts::Outsiders).or(strangers.map(Facts::Strangers));
         for node in self.record.header.nodes.clone() {
             let new = |t: &&crate::cluster::Trouble| {
@@ -141,12 +143,12 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             };
             let outcome = match troubles.iter().find(new) {
                 Some(t) => Outcome::error(t.kind, t.error.clone()),
-                None if known.iter().any(|(n, _)| *n == node) && name == STAY => {
+                None if known.iter().any(|(n, _)| *n == node) && when == STAY => {
                     Outcome::waived(WaiveKind::Absent, "it was not part of the run")
                 }
                 None => Outcome::Measured(Measured { facts: facts.take(), ..Measured::default() }),
             };
-            self.write(line(&step, GroupOutcome { node, case: name.to_owned(), outcome, load: None, blame: None }));
+            self.write(line(&step, GroupOutcome { node, case: case.clone(), outcome, load: None, blame: None }));
         }
     }
 
@@ -211,7 +213,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
     }
 
     /// The fabric as one node sees it, the first that has a port in it.
-    fn fabric(&mut self, machines: &[(NodeName, Machine)], when: &str) {
+    fn fabric(&mut self, machines: &[(NodeName, Machine)], when: When) {
         let plan = self.record.header.plan.clone();
         let alive = self.fleet.nodes();
         let one = |(node, machine): &(NodeName, Machine)| {
@@ -223,7 +225,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         let counted =
             || self.record.outcomes.iter().any(|l| l.step == "fabric-before" && l.outcome.measured().is_some());
         if plan.wants("fabric")
-            && (when == "before" || counted())
+            && (when == When::Before || counted())
             && let Some(step) = machines.iter().find_map(one)
         {
             self.between(step);
@@ -235,7 +237,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         let plan = self.record.header.plan.clone();
         let nothing = |p: &&'static dyn probe::Probe| {
             let none = |m: &Machine| match p.name().as_str() {
-                "fabric" => probe::fabric_step(&plan, m, "before").is_none(),
+                "fabric" => probe::fabric_step(&plan, m, When::Before).is_none(),
                 _ => p.steps(&plan, m).is_empty(),
             };
             p.name().as_str() != "environment"
@@ -249,7 +251,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         for p in absent {
             let alone = || self.fleet.nodes().into_iter().map(|n| vec![n]).collect();
             let groups = if self.is_cluster() { alone() } else { Vec::new() };
-            let step = said_step(p.name().as_str(), p.name(), "device", groups);
+            let step = said_step(p.name().as_str(), p.name(), Case::Fact(Fact::Device), groups);
             self.plan_steps(vec![step.clone()]);
             let why = format!("not here: {}", p.needs());
             self.waive(&Planned { step, args: HashMap::new() }, WaiveKind::Absent, &why);
@@ -433,7 +435,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             return;
         }
         let groups = others.iter().map(|(n, _)| vec![n.clone()]).collect();
-        let step = said_step("collective-gpu-world", ProbeName::new("collective"), "GPUs of a node", groups);
+        let step = said_step("collective-gpu-world", ProbeName::new("collective"), Case::Fact(Fact::GpuCount), groups);
         self.plan_steps(vec![step.clone()]);
         for (node, count) in others {
             let error = format!(
@@ -529,7 +531,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             let alive = self.fleet.nodes();
             let mut again: Vec<Planned> = Vec::new();
             for s in self.record.steps.iter().filter(|s| s.groups.iter().all(|g| g.len() == 1)) {
-                let mut cases: Vec<String> = Vec::new();
+                let mut cases: Vec<Case> = Vec::new();
                 let mut groups: Vec<Vec<NodeName>> = Vec::new();
                 for o in open.iter().filter(|o| o.step == s.name && alive.contains(&o.node)) {
                     if !cases.contains(&o.case) {
@@ -540,7 +542,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
                     }
                 }
                 if !cases.is_empty() {
-                    let cases: Vec<String> = s.cases.iter().filter(|c| cases.contains(c)).cloned().collect();
+                    let cases: Vec<Case> = s.cases.iter().filter(|c| cases.contains(c)).cloned().collect();
                     let asked = probe::find(s.probe.as_str()).and_then(|p| p.again_ms(s, &cases));
                     let step = Step { attempt: round + 1, groups, ..fit::again(s, cases, 2, asked) };
                     again.push(Planned { step, args: HashMap::new() });
@@ -620,14 +622,14 @@ fn is_left_out(plan: &CheckPlan, machine: &Machine, step: &Step) -> bool {
 }
 
 /// A step of one case that no process runs: what becomes of it is known, and said.
-fn said_step(name: &str, probe: ProbeName, case: &str, groups: Vec<Vec<NodeName>>) -> Step {
+fn said_step(name: &str, probe: ProbeName, case: Case, groups: Vec<Vec<NodeName>>) -> Step {
     Step {
         name: name.to_owned(),
         probe,
         ranks: 1,
         groups,
         exclusive: false,
-        cases: vec![case.to_owned()],
+        cases: vec![case],
         args: serde_json::Value::Null,
         seed: 0,
         estimate_ms: 1,

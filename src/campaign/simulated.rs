@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::campaign::fleet::{ArgsOf, Fleet};
 use crate::cluster::{GroupOutcome, Step};
 use crate::id::NodeName;
-use crate::judge::gpu_of;
 use crate::measure::{Better, Facts, Latencies, Measured, Metric, Outcome, Series};
 use crate::probe;
 use crate::topology::{Gpu, Leaf, Machine, Nvidia, PciGpu, Pcie, PcieState};
 use crate::unit::Unit;
+use crate::work::{Case, Fact, Way};
 
 /// The launcher of a record that is simulated: it says nothing about any machine.
 pub const SIMULATION: &str = "simulation";
@@ -275,16 +275,16 @@ impl Fleet for Simulated {
             let members: Vec<u32> = group.iter().map(|n| self.numbers[n]).collect();
             let rates = if pairs { self.pair(step, members[0], members[1]) } else { Default::default() };
             for case in &step.cases {
-                let outcome = match case.as_str() {
-                    "latencies" => self.latencies(group, &members),
-                    "machine" if self.shape.gpus > 0 => self.machine(members[0]),
-                    c if members.len() == 1 => match gpu_of(c) {
-                        Some((_, gpu)) => self.gpu(step, members[0], gpu),
+                let outcome = match (case, case.pair_way()) {
+                    (Case::Fact(Fact::Latencies), _) => self.latencies(group, &members),
+                    (Case::Fact(Fact::Machine), _) if self.shape.gpus > 0 => self.machine(members[0]),
+                    _ if members.len() == 1 => match case.gpu() {
+                        Some(gpu) => self.gpu(step, members[0], gpu),
                         None => self.alone(step, members[0]),
                     },
-                    "pair out" => series("bandwidth", rates.0),
-                    "pair back" => series("bandwidth", rates.1),
-                    c if c.starts_with("all-reduce") => series("busbw", self.group(&members)),
+                    (_, Some(Way::Out)) => series("bandwidth", rates.0),
+                    (_, Some(Way::Back)) => series("bandwidth", rates.1),
+                    (c, _) if crate::localise::is_all_reduce(c) => series("busbw", self.group(&members)),
                     // What is not simulated is not told.
                     _ => Outcome::Measured(Measured::default()),
                 };

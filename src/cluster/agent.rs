@@ -331,12 +331,7 @@ impl Agent {
                             at_most,
                             &publish,
                             |case, outcome, load| {
-                                let _ = outbox.send(Up::Outcome {
-                                    task,
-                                    case: case.to_owned(),
-                                    outcome: Box::new(outcome),
-                                    load,
-                                });
+                                let _ = outbox.send(Up::Outcome { task, case, outcome: Box::new(outcome), load });
                             },
                         );
                         let _ = outbox.send(Up::Ended { task, failure });

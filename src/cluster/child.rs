@@ -13,6 +13,7 @@ use crate::cluster::wire::{MAX_LINE, ToChild, ToParent};
 use crate::cluster::{Processes, Step, StepKey};
 use crate::id::{NodeName, clean};
 use crate::measure::{Interfaces, Outcome};
+use crate::work::Case;
 
 /// Why a child gives up.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +44,8 @@ pub struct Child {
     pub key: StepKey,
     /// What the ranks of one node are called, where the probe knows better than by number.
     names: Vec<String>,
-    told: Vec<String>,
+    /// Places of the cases whose end was reported.
+    told: Vec<u32>,
     started: Instant,
     /// Never given back piece by piece, which may hang where a GPU does: the kernel takes it with the process.
     kept: ManuallyDrop<Vec<Rc<dyn Any>>>,
@@ -122,8 +124,8 @@ impl Child {
             .map_err(|e| ChildError::Args { step: self.step.name.clone(), message: e.to_string() })
     }
 
-    pub fn wants(&self, case: &str) -> bool {
-        self.step.cases.iter().any(|c| c == case)
+    pub fn wants(&self, case: &Case) -> bool {
+        self.step.cases.contains(case)
     }
 
     /// Measuring time for each of `parts` equal parts of the step: three quarters of what its estimate has for measuring.
@@ -164,14 +166,16 @@ impl Child {
     }
 
     /// Whether a case's end was reported.
-    pub fn has_told(&self, case: &str) -> bool {
-        self.told.iter().any(|t| t == case)
+    pub fn has_told(&self, case: &Case) -> bool {
+        self.step.place(case).is_some_and(|at| self.told.contains(&at))
     }
 
-    /// Reports a case's end.
-    pub fn outcome(&mut self, case: &str, outcome: Outcome) -> Result<(), ChildError> {
-        self.told.push(case.to_owned());
-        self.send(&ToParent::Outcome { case: case.to_owned(), outcome })
+    /// Reports a case's end. One that the step does not have is nobody's business: when some are measured again, the others are not
+    /// told.
+    pub fn outcome(&mut self, case: &Case, outcome: Outcome) -> Result<(), ChildError> {
+        let Some(at) = self.step.place(case) else { return Ok(()) };
+        self.told.push(at);
+        self.send(&ToParent::Outcome { case: at, outcome })
     }
 
     /// Publishes `blob` and receives the texts of all ranks in rank order.

@@ -10,11 +10,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::cluster::hub::{Event, Hub, Peer};
+use crate::cluster::hub::{Event, Hub, Lost, Peer};
 use crate::cluster::message::{Down, Failure, Seat, Up};
 use crate::cluster::{Interrupt, Step, StepKey};
 use crate::id::NodeName;
 use crate::measure::{FailKind, Load, Outcome, WaiveKind};
+use crate::work::Case;
 
 pub use gathering::Expected;
 use gathering::other_run;
@@ -58,7 +59,7 @@ pub struct Trouble {
 pub struct GroupOutcome {
     /// The group's first node.
     pub node: NodeName,
-    pub case: String,
+    pub case: Case,
     pub outcome: Outcome,
     pub load: Option<Load>,
     /// The node whose own fault it is that there is no better outcome.
@@ -84,10 +85,10 @@ pub struct Coordinator {
 struct Task {
     members: Vec<usize>,
     ranks: usize,
-    /// Cases without an outcome.
-    waiting: Vec<String>,
+    /// Places of cases without an outcome.
+    waiting: Vec<u32>,
     /// Bad outcomes of the first member, kept until it is known whose fault they are.
-    kept: Vec<(String, Outcome)>,
+    kept: Vec<(u32, Outcome)>,
     published: Vec<Option<Vec<String>>>,
     ended: Vec<bool>,
     failure: Option<(usize, Failure)>,
@@ -187,13 +188,13 @@ impl Coordinator {
         }
     }
 
-    fn lose(&mut self, peer: Peer, why: &str, when: &str) {
+    fn lose(&mut self, peer: Peer, why: &Lost, when: &str) {
         let Some(member) = self.by_peer.get(&peer).and_then(|i| self.members.get_mut(*i)).filter(|m| m.alive) else {
             return;
         };
         member.alive = false;
         let node = member.node.clone();
-        let kind = if why.starts_with("silent") { FailKind::NodeSilent } else { FailKind::NodeLost };
+        let kind = if matches!(why, Lost::Silent(_)) { FailKind::NodeSilent } else { FailKind::NodeLost };
         self.trouble(node, kind, format!("{why}, {when}"));
     }
 
@@ -267,8 +268,9 @@ impl Coordinator {
         for (id, task) in tasks {
             self.hub.send(task.members.iter().map(|i| self.members[*i].peer), &Down::Stop { task: id });
             let node = self.members[task.members[0]].node.clone();
-            for case in task.waiting {
-                let outcome = Outcome::waived(WaiveKind::Interrupted, "interrupted");
+            for at in task.waiting {
+                let (case, outcome) =
+                    (step.cases[at as usize].clone(), Outcome::waived(WaiveKind::Interrupted, "interrupted"));
                 each(GroupOutcome { node: node.clone(), case, outcome, load: None, blame: None });
             }
         }
@@ -314,7 +316,7 @@ impl Coordinator {
         }
         Task {
             ranks: step.ranks as usize,
-            waiting: step.cases.clone(),
+            waiting: (0..step.cases.len() as u32).collect(),
             kept: Vec::new(),
             published: vec![None; members.len()],
             ended: vec![false; members.len()],
@@ -334,7 +336,7 @@ impl Coordinator {
                 // A task that is over, or was never this agent's: late or lying, and nothing depends on it.
                 let Some((id, t)) = tasks.get_mut(task).map(|t| (*task, t)) else { return };
                 let Some(place) = t.members.iter().position(|m| *m == member) else { return };
-                self.said(id, place, up, t, each);
+                self.said(id, place, up, step, t, each);
             }
             Event::Gone(peer, why) => {
                 self.lose(peer, &why, &format!("during {}", step.name));
@@ -352,7 +354,7 @@ impl Coordinator {
         }
     }
 
-    fn said(&mut self, id: u64, place: usize, up: Up, t: &mut Task, each: &mut dyn FnMut(GroupOutcome)) {
+    fn said(&mut self, id: u64, place: usize, up: Up, step: &Step, t: &mut Task, each: &mut dyn FnMut(GroupOutcome)) {
         match up {
             Up::Publish { blobs, .. } => {
                 let size = |b: &Vec<String>| b.iter().map(String::len).sum::<usize>();
@@ -381,7 +383,7 @@ impl Coordinator {
                 t.waiting.remove(i);
                 // On a shared machine the others' time is that of the group itself.
                 let load = load.filter(|_| !self.shares(&t.members));
-                let node = self.members[t.members[0]].node.clone();
+                let (node, case) = (self.members[t.members[0]].node.clone(), step.cases[case as usize].clone());
                 each(GroupOutcome { node, case, outcome: *outcome, load, blame: None });
             }
             Up::Ended { failure, .. } => {
@@ -449,8 +451,9 @@ impl Coordinator {
         };
         let node = name(0);
         let mut first = true;
-        for case in std::mem::take(&mut t.waiting) {
-            let kept = t.kept.iter().find(|(c, _)| *c == case).map(|(_, o)| o.clone());
+        for at in std::mem::take(&mut t.waiting) {
+            let case = step.cases[at as usize].clone();
+            let kept = t.kept.iter().find(|(kept, _)| *kept == at).map(|(_, o)| o.clone());
             let outcome = match (&t.failure, kept) {
                 // What the first member says of itself is the best account of its own failure.
                 (Some((0, _)), Some(kept)) | (None, Some(kept)) => kept,

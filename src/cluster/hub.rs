@@ -3,6 +3,7 @@
 //! One thread runs all of it; the coordinator reads [`Event`]s from a channel and sends by [`Hub::send`].
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc;
@@ -37,7 +38,7 @@ pub enum Event {
     Waits(Peer, String),
     Said(Peer, Up),
     /// The connection is over, and why.
-    Gone(Peer, String),
+    Gone(Peer, Lost),
 }
 
 type Outbox = UnboundedSender<Arc<[u8]>>;
@@ -240,49 +241,70 @@ async fn talk(peer: Peer, sender: Sender, receiver: Receiver, first: Event, door
 }
 
 /// Sends what is queued, and a beat when nothing is. Ends when the coordinator closes the peer.
-async fn speak(mut sender: Sender, mut queue: UnboundedReceiver<Arc<[u8]>>) -> String {
+async fn speak(mut sender: Sender, mut queue: UnboundedReceiver<Arc<[u8]>>) -> Lost {
     let beat = serde_json::to_vec(&Down::Alive).unwrap_or_default();
     loop {
         let sent = match tokio::time::timeout(BEAT, queue.recv()).await {
             Ok(Some(message)) => sender.send(&message, SILENCE).await,
-            Ok(None) => return "closed by the coordinator".to_owned(),
+            Ok(None) => return Lost::Ended("closed by the coordinator".to_owned()),
             Err(_) => sender.send(&beat, SILENCE).await,
         };
         if let Err(error) = sent {
-            return describe(&error);
+            return Lost::of(error);
         }
     }
 }
 
-async fn listen(peer: Peer, mut receiver: Receiver, events: &mpsc::Sender<Event>) -> String {
+async fn listen(peer: Peer, mut receiver: Receiver, events: &mpsc::Sender<Event>) -> Lost {
     let mut said = 0;
     loop {
         let message = match receiver.receive(MAX_MESSAGE, SILENCE).await {
             Ok(message) => message,
-            Err(error) => return describe(&error),
+            Err(error) => return Lost::of(error),
         };
         said += message.len();
         if said > MAX_SAID {
-            return format!("it sent more than {} MiB", MAX_SAID >> 20);
+            return Lost::Ended(format!("it sent more than {} MiB", MAX_SAID >> 20));
         }
         match serde_json::from_slice(&message) {
             Ok(Up::Alive) => {}
             Ok(up) => {
                 if events.send(Event::Said(peer, up)).is_err() {
-                    return "the coordinator ended".to_owned();
+                    return Lost::Ended("the coordinator ended".to_owned());
                 }
             }
             Err(error) => {
-                return format!("it sent what is not gonogo's protocol: {}", crate::id::clean(&error.to_string()));
+                let what = crate::id::clean(&error.to_string()).into_owned();
+                return Lost::Ended(format!("it sent what is not gonogo's protocol: {what}"));
             }
         }
     }
 }
 
-fn describe(error: &ChannelError) -> String {
-    match error {
-        ChannelError::Silent(t) => format!("silent for {} s", t.as_secs()),
-        ChannelError::Closed => "its agent closed the connection".to_owned(),
-        other => other.to_string(),
+/// How a peer was lost.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Lost {
+    /// The connection stands, and nothing comes over it.
+    Silent(Duration),
+    /// The connection ended, and why.
+    Ended(String),
+}
+
+impl Lost {
+    fn of(error: ChannelError) -> Self {
+        match error {
+            ChannelError::Silent(t) => Lost::Silent(t),
+            ChannelError::Closed => Lost::Ended("its agent closed the connection".to_owned()),
+            other => Lost::Ended(other.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lost::Silent(t) => write!(f, "silent for {} s", t.as_secs()),
+            Lost::Ended(why) => f.write_str(why),
+        }
     }
 }

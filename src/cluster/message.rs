@@ -9,7 +9,7 @@ use crate::id::NodeName;
 use crate::measure::{FailKind, Load, Outcome};
 
 /// Grows when either side would misread the other.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// Largest first message of an agent.
 pub const MAX_JOIN: usize = 64 << 10;
 
@@ -66,7 +66,8 @@ pub enum Up {
     },
     Outcome {
         task: u64,
-        case: String,
+        /// Its place among the cases of the step.
+        case: u32,
         outcome: Box<Outcome>,
         load: Option<Load>,
     },

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeName, ProbeName};
+use crate::work::Case;
 
 /// Whose steps say what became of the nodes themselves: no probe, the coordinator.
 pub const PRESENCE: ProbeName = ProbeName::new("cluster");
@@ -45,8 +46,8 @@ pub struct Step {
     /// Nodes that share one machine take turns: the step wants all of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exclusive: bool,
-    /// What will be measured, in order. An outcome bears one of these names.
-    pub cases: Vec<String>,
+    /// What will be measured, in order.
+    pub cases: Vec<Case>,
     /// The probe's own parameters.
     pub args: serde_json::Value,
     pub seed: u64,
@@ -72,6 +73,11 @@ impl Step {
     /// The group of several nodes that a node speaks for; `None` for a node alone.
     pub fn group_of(&self, first: &NodeName) -> Option<&[NodeName]> {
         self.groups.iter().find(|g| g.len() > 1 && g[0] == *first).map(Vec::as_slice)
+    }
+
+    /// The place of a case among its cases.
+    pub fn place(&self, case: &Case) -> Option<u32> {
+        self.cases.iter().position(|c| c == case).map(|at| at as u32)
     }
 
     /// Of the estimate, the time for measuring.

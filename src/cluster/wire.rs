@@ -40,8 +40,8 @@ pub enum ToChild {
 pub enum ToParent {
     /// This rank's part of an exchange.
     Publish { blob: String },
-    /// A case ended. Rank 0 speaks for all ranks.
-    Outcome { case: String, outcome: Outcome },
+    /// A case ended, by its place among those of the step. Rank 0 speaks for all ranks.
+    Outcome { case: u32, outcome: Outcome },
     /// The step ended as it should, and this process ends with it.
     Done,
     /// The step ended as it should, and this process waits for another.

@@ -104,9 +104,9 @@ impl Supervisor {
         self.gpus.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Runs a step whose ranks are all on this node. `each` gets every case exactly once: those measured as they come,
+    /// Runs a step whose ranks are all on this node. `each` gets the place of every case exactly once: those measured as they come,
     /// the rest with the reason why not. Never takes longer than the step's deadline or `at_most`, and a little.
-    pub fn run(&self, step: &Step, at_most: Duration, each: impl FnMut(&str, Outcome, Option<Load>)) {
+    pub fn run(&self, step: &Step, at_most: Duration, each: impl FnMut(u32, Outcome, Option<Load>)) {
         self.work(step, &alone(step), Ipv4Addr::LOCALHOST.into(), Channel::new(), at_most, None, each);
     }
 
@@ -120,7 +120,7 @@ impl Supervisor {
         channel: Channel,
         at_most: Duration,
         publish: Publish<'_>,
-        each: impl FnMut(&str, Outcome, Option<Load>),
+        each: impl FnMut(u32, Outcome, Option<Load>),
     ) -> Option<Failure> {
         if seat.members.len() < 2 {
             return self.work(step, &alone(step), Ipv4Addr::LOCALHOST.into(), channel, at_most, None, each);
@@ -138,14 +138,14 @@ impl Supervisor {
         channel: Channel,
         at_most: Duration,
         publish: Option<Publish<'_>>,
-        mut each: impl FnMut(&str, Outcome, Option<Load>),
+        mut each: impl FnMut(u32, Outcome, Option<Load>),
     ) -> Option<Failure> {
         // Before the clock starts: a GPU that hangs takes its time to end.
         if step.processes == Processes::AfterGpus {
             self.pool().end();
         }
         let started = Instant::now();
-        let mut waiting: Vec<&str> = step.cases.iter().map(String::as_str).collect();
+        let mut waiting: Vec<u32> = (0..step.cases.len() as u32).collect();
         let deadline = step.deadline().min(at_most);
         let mut own = step.clone();
         own.scratch = step.scratch.as_deref().map(scratch::own);
@@ -270,7 +270,7 @@ fn serve(
     deadline: Instant,
     interrupt: &Interrupt,
     publish: Option<Publish<'_>>,
-    mut outcome_of: impl FnMut(&str, Outcome, Option<Load>),
+    mut outcome_of: impl FnMut(u32, Outcome, Option<Load>),
 ) -> End {
     let pids: Vec<u32> = ranks.iter().map(|r| r.process.id()).collect();
     let mut load = LoadMeter::open(&pids);
@@ -296,7 +296,7 @@ fn serve(
                 if seen.is_some() {
                     load = LoadMeter::open(&pids);
                 }
-                outcome_of(&case, outcome, seen);
+                outcome_of(case, outcome, seen);
             }
             Event::Frame(rank, ToParent::Publish { blob }) => {
                 ranks[rank as usize].published = Some(blob);

@@ -84,6 +84,13 @@ pub struct World {
     pub job: String,
 }
 
+impl World {
+    /// How many nodes take part, as far as the launcher tells.
+    pub fn nodes(&self) -> u32 {
+        if self.hosts.is_empty() { (self.size / self.local_size.max(1)).max(1) } else { self.hosts.len() as u32 }
+    }
+}
+
 /// The scheduler's job that a process is in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Job {

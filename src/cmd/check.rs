@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::campaign::{self, Campaign, Fleet, Solo, Watch, machine_of};
+use crate::campaign::{self, Campaign, Fleet, Solo, Watch, machine_of, unmet};
 use crate::cli;
 use crate::cluster::{Interrupt, Job, Supervisor, World, node_name};
 use crate::cmd::{Failure, baseline, cluster, judge as judging, shell};
@@ -33,6 +33,10 @@ pub(super) fn run(args: cli::Check) -> Result<Exit, Failure> {
     let interrupt = listen().map_err(Failure::internal)?;
     let world = cluster::world(&args).map_err(Failure::usage)?;
     let plan = resolve(&args, world.as_ref())?;
+    // Before anything is measured, too: a demand that cannot be met would hold the gate however good the machines are.
+    if let Some(why) = unmet(&plan, world.as_ref().map_or(1, World::nodes)) {
+        return Err(Failure::usage(anyhow!(why)));
+    }
     // Before anything is measured: a record that cannot be signed is of no use to who asks for it.
     let key = args.sign.as_deref().map(gate::read_secret).transpose().map_err(Failure::usage)?;
     // An image is the same everywhere, and is looked at by every task for itself: each ends with its own verdict, the first tells it.

@@ -2,11 +2,16 @@
 
 use std::borrow::Cow;
 
+use rustc_hash::FxHashMap;
+
 use crate::baseline::{Expectation, Limit, Source, Weight};
+use crate::cluster::Step;
 use crate::judge::rules::Row;
 use crate::judge::verdict::{Reason, Verdict, verdict};
 use crate::measure::stats::{self, Summary};
 use crate::measure::{Better, Load, Series};
+use crate::record::Record;
+use crate::work::{Among, widest};
 
 /// A limit as a report shows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,14 +59,58 @@ pub(super) fn is_busy(load: &Load) -> bool {
     load.others_cores > BUSY_CORES || load.steal_cores > BUSY_CORES
 }
 
+/// What a case is measured among.
+pub(super) struct Place<'r> {
+    pub among: Among<'r>,
+    /// So many nodes did the same at the same time.
+    pub at_once: f64,
+}
+
+/// The place of every step's cases.
+pub(super) struct Places<'r> {
+    by_step: FxHashMap<&'r str, Place<'r>>,
+    nowhere: Place<'r>,
+}
+
+impl<'r> Places<'r> {
+    pub(super) fn new(record: &'r Record) -> Self {
+        let run = widest(record.steps.iter().flat_map(|s| &s.cases));
+        let place = |s: &'r Step| Place { among: Among { step: &s.cases, run }, at_once: s.groups.len().max(1) as f64 };
+        Places {
+            by_step: record.steps.iter().map(|s| (s.name.as_str(), place(s))).collect(),
+            nowhere: Place { among: Among { step: &[], run }, at_once: 1.0 },
+        }
+    }
+
+    pub(super) fn of(&self, step: &str) -> &Place<'r> {
+        self.by_step.get(step).unwrap_or(&self.nowhere)
+    }
+}
+
+/// Expectations by probe and metric: each metric is held against few of many.
+pub(super) struct Limits<'r>(FxHashMap<(&'r str, &'r str), Vec<&'r Expectation>>);
+
+impl<'r> Limits<'r> {
+    pub(super) fn new(all: &'r [Expectation]) -> Self {
+        let mut out: FxHashMap<(&str, &str), Vec<&Expectation>> = FxHashMap::default();
+        for e in all {
+            out.entry((e.probe.as_str(), e.metric.as_str())).or_default().push(e);
+        }
+        Limits(out)
+    }
+
+    fn of(&self, probe: &'r str, metric: &'r str) -> &[&'r Expectation] {
+        self.0.get(&(probe, metric)).map_or(&[], Vec::as_slice)
+    }
+}
+
 /// Judges the series of one metric over attempts: those measured while the machine was quiet, if there are any.
-/// `at_once` nodes did the same at the same time.
 pub(super) fn judge<'r>(
     row: Row<'r>,
     attempts: &[(&'r Series, Option<Load>)],
-    limits: &'r [Expectation],
+    limits: &Limits<'r>,
     clock_s: f64,
-    at_once: f64,
+    place: &Place<'_>,
 ) -> Option<Cell<'r>> {
     let busy = |load: &Option<Load>| load.as_ref().is_some_and(is_busy);
     let quiet: Vec<&(&Series, Option<Load>)> = attempts.iter().filter(|(_, l)| !busy(l)).collect();
@@ -92,9 +141,7 @@ pub(super) fn judge<'r>(
     };
     cell.attempts =
         used.iter().filter(|(s, _)| !s.samples.is_empty()).map(|(s, _)| stats::median(&s.samples)).collect();
-    let matching =
-        limits.iter().filter(|e| e.probe == row.probe && e.metric == series.metric && row.case.starts_with(&e.case));
-    for e in matching {
+    for e in limits.of(row.probe, &series.metric).iter().filter(|e| e.of.fits(row.case, &place.among)) {
         let value = match (e.limit, &series.nominal) {
             (Limit::Value(v), _) => v,
             (Limit::ShareOfNominal(share), Some(nominal)) if nominal.value > 0.0 && !nominal.claimed => {
@@ -105,8 +152,8 @@ pub(super) fn judge<'r>(
         // What a file system gives one node it gives to all of them together.
         let value = if e.source == Source::Catalogue && row.probe == "storage" {
             match series.better {
-                Better::Higher => value / at_once,
-                Better::Lower => value * at_once,
+                Better::Higher => value / place.at_once,
+                Better::Lower => value * place.at_once,
             }
         } else {
             value

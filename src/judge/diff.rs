@@ -11,6 +11,7 @@ use crate::id::{NodeName, clean};
 use crate::judge::{Facts, Judgement, Severity};
 use crate::measure::{self, Better, stats};
 use crate::unit::Unit;
+use crate::work::{Case, Software};
 
 /// Fewer nodes than this say nothing by their spread; blocks then do.
 const FEW_NODES: usize = 5;
@@ -87,7 +88,7 @@ impl Diff {
     }
 }
 
-type Key<'r> = (&'r str, &'r str, &'r str);
+type Key<'r> = (&'r str, &'r Case, &'r str);
 
 /// Of one metric in one record: medians by node, all blocks.
 struct Side {
@@ -157,7 +158,7 @@ fn moved(key: Key<'_>, before: Option<&Side>, after: Option<&Side>, margin: f64)
     let unit = before.or(after).map_or(Unit::Ratio, |s| s.unit);
     let mut out = Moved {
         probe: clean(key.0).into_owned(),
-        case: clean(key.1).into_owned(),
+        case: key.1.to_string(),
         metric: clean(key.2).into_owned(),
         unit,
         before: before.map(middle),
@@ -242,7 +243,7 @@ fn failing(a: &Judgement<'_>, b: &Judgement<'_>) -> Vec<(String, usize)> {
 }
 
 /// The parts that an image brings.
-fn parts<'j>(j: &'j Judgement<'_>) -> BTreeSet<&'j str> {
+fn parts(j: &Judgement<'_>) -> BTreeSet<Software> {
     Facts::software(j.record).map(|(part, _)| part).collect()
 }
 

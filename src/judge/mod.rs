@@ -19,18 +19,19 @@ pub use decide::{Decision, Placement};
 pub use diff::{Change, Diff, Moved, diff};
 pub use finding::{Finding, Severity, Subject};
 pub use lemons::lemons;
-pub use rules::{Facts, Row, gpu_of, judge, judge_knowing};
+pub use rules::{Facts, Row, judge, judge_knowing};
 pub use verdict::{Reason, Verdict};
 
 use crate::id::NodeName;
 use crate::record::Record;
+use crate::work::Case;
 
 /// A case whose verdict is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenCase {
     pub node: NodeName,
     pub step: String,
-    pub case: String,
+    pub case: Case,
 }
 
 /// What was made of a record.
@@ -51,11 +52,8 @@ impl Judgement<'_> {
     /// Steps with a case that may be measured again: its verdict is open for a reason that more samples may cure.
     pub fn open_cases(&self) -> Vec<OpenCase> {
         let curable = |c: &&Cell<'_>| matches!(c.verdict, Verdict::Inconclusive(r) if r.curable());
-        let open = |c: &Cell<'_>| OpenCase {
-            node: c.row.node.clone(),
-            step: c.row.step.to_owned(),
-            case: c.row.case.to_owned(),
-        };
+        let open =
+            |c: &Cell<'_>| OpenCase { node: c.row.node.clone(), step: c.row.step.to_owned(), case: c.row.case.clone() };
         let mut out: Vec<OpenCase> = self.cells.iter().filter(curable).map(open).collect();
         out.dedup();
         out

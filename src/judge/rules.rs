@@ -25,6 +25,7 @@ use rustc_hash::FxHashMap;
 
 use crate::baseline::{Expectation, Lemon};
 use crate::id::NodeName;
+use crate::judge::cell::{Limits, Place, Places};
 use crate::judge::decide::decide;
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::{Cell, Coverage, Judgement, cell};
@@ -32,6 +33,7 @@ use crate::measure::{self, Load, Measured, Outcome};
 use crate::plan::{RunPlan, Tier};
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{Component, Filesystem, Machine};
+use crate::work::{Case, Software, on_gpu};
 
 /// Where an outcome belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,7 +41,7 @@ pub struct Row<'r> {
     pub node: &'r NodeName,
     pub probe: &'r str,
     pub step: &'r str,
-    pub case: &'r str,
+    pub case: &'r Case,
     /// The group that did it together, `node` first; empty for a node alone.
     pub group: &'r [NodeName],
 }
@@ -52,32 +54,20 @@ impl<'r> Row<'r> {
         Row { node: &line.node, probe: line.probe.as_str(), step: &line.step, case: &line.case, group }
     }
 
-    /// Whether a GPU did it: a probe's steps on GPUs are called `gemm-gpu` or, on machines unlike the first, `gemm-gpu-v2`.
+    /// Whether a GPU did it.
     pub(super) fn on_gpu(&self) -> bool {
-        on_gpu(self.probe, self.step)
+        on_gpu(self.case)
     }
 
-    /// What a case of one GPU tests, and the number of the GPU in its node.
-    pub fn gpu(&self) -> Option<(&'r str, u32)> {
-        gpu_of(self.case)
+    /// The number of the GPU in its node, of a case of one GPU.
+    pub fn gpu(&self) -> Option<u32> {
+        self.case.gpu()
     }
 
     /// The node, or the group that did it together.
     pub fn subject(&self) -> Subject {
         if self.group.is_empty() { Subject::Node(self.node.clone()) } else { Subject::Group(self.group.to_vec()) }
     }
-}
-
-/// `bf16 8192 burst gpu3`: what is tested, and the number of the GPU that did it. The one place that takes such a name apart.
-pub fn gpu_of(case: &str) -> Option<(&str, u32)> {
-    let (test, number) = case.rsplit_once(" gpu")?;
-    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-    Some((test, number.parse().ok().filter(|_| digits)?))
-}
-
-/// Whether a step of a probe ran on GPUs. RDMA from a GPU's memory says something of the adapter.
-fn on_gpu(probe: &str, step: &str) -> bool {
-    probe != "rdma" && step.strip_prefix(probe).is_some_and(|rest| rest.starts_with("-gpu"))
 }
 
 /// Groups of several nodes, by step and first node.
@@ -104,9 +94,9 @@ impl Facts {
     }
 
     /// What an image brings, by part.
-    pub fn software(record: &Record) -> impl Iterator<Item = (&str, &Component)> {
-        facts(record).filter_map(|(line, f)| match f {
-            measure::Facts::Software(c) => Some((line.case.as_str(), &**c)),
+    pub fn software(record: &Record) -> impl Iterator<Item = (Software, &Component)> {
+        facts(record).filter_map(|(line, f)| match (f, &line.case) {
+            (measure::Facts::Software(c), Case::Software(part)) => Some((*part, &**c)),
             _ => None,
         })
     }
@@ -172,9 +162,9 @@ fn standing<'r>(attempts: &[&'r OutcomeLine]) -> Option<&'r OutcomeLine> {
 fn judge_case<'r>(
     row: Row<'r>,
     attempts: &[&'r OutcomeLine],
-    limits: &'r [Expectation],
+    limits: &Limits<'r>,
     clock_s: f64,
-    at_once: f64,
+    place: &Place<'_>,
     cells: &mut Vec<Cell<'r>>,
     findings: &mut Vec<Finding>,
 ) {
@@ -187,7 +177,7 @@ fn judge_case<'r>(
             let same = |m: &'r Measured| m.series.iter().find(|s| s.metric == series.metric);
             if measured[..i].iter().all(|(earlier, _)| same(earlier).is_none()) {
                 let attempts: Vec<_> = measured.iter().filter_map(|(m, load)| Some((same(m)?, *load))).collect();
-                cells.extend(cell::judge(row, &attempts, limits, clock_s, at_once));
+                cells.extend(cell::judge(row, &attempts, limits, clock_s, place));
             }
         }
     }
@@ -223,17 +213,16 @@ pub fn judge_knowing<'r>(
     outcomes::coverage(record, run, &cases, &mut coverage, &mut findings);
     let clock = record.header.clock_resolution_ns * 1e-9;
     let mut cells: Vec<Cell<'r>> = Vec::with_capacity(2 * cases.rows.len());
-    let at_once: FxHashMap<&str, f64> =
-        record.steps.iter().map(|s| (s.name.as_str(), s.groups.len().max(1) as f64)).collect();
+    let by_key = Limits::new(limits);
+    let places = Places::new(record);
     for (row, attempts) in &cases.rows {
-        let at_once = at_once.get(row.step).copied().unwrap_or(1.0);
-        judge_case(*row, attempts, limits, clock, at_once, &mut cells, &mut findings);
+        judge_case(*row, attempts, &by_key, clock, places.of(row.step), &mut cells, &mut findings);
     }
     peers::judge(record, run, &mut cells);
     coverage.without_limit = cells.iter().filter(|c| c.limit.is_none()).count();
     metrics::findings(&cells, &mut findings);
     if !of_image {
-        metrics::unmeasured_requirements(&cells, limits, &mut findings);
+        metrics::unmeasured_requirements(&cells, limits, &places, &mut findings);
     }
     environment::findings(record, run, &mut findings);
     gpus::findings(record, run, &mut findings);

@@ -8,6 +8,7 @@ use crate::localise::{GroupTest, Level, Pairs, Reading, Scale, Test, infer};
 use crate::measure::{Facts, Outcome, stats};
 use crate::record::Record;
 use crate::topology::Leaf;
+use crate::work::{Case, Collective, Way};
 
 /// Largest cluster whose round trips are measured all to all to infer its leaves.
 pub const MAX_INFERRED: usize = 256;
@@ -136,12 +137,10 @@ pub fn network<'r>(record: &'r Record, plane: &Plane) -> Network<'r> {
     let mut got: HashMap<(&str, &NodeName), Ends<'_>> = HashMap::new();
     for line in record.outcomes.iter().filter(|l| names.contains(l.step.as_str())) {
         let ends = got.entry((line.step.as_str(), &line.node)).or_default();
-        // `pair out`, and on a rail `pair out eth1`.
-        let case = plane.rail.as_ref().and_then(|r| line.case.strip_suffix(r.as_str())).unwrap_or(&line.case);
-        match case.trim_end() {
-            "pair out" => ends.0 = Some(&line.outcome),
-            "pair back" => ends.1 = Some(&line.outcome),
-            _ => {}
+        match line.case.pair_way() {
+            Some(Way::Out) => ends.0 = Some(&line.outcome),
+            Some(Way::Back) => ends.1 = Some(&line.outcome),
+            Some(Way::Both) | None => {}
         }
         // Whose own fault it is has its own finding: such a test says nothing about the network.
         ends.2 |= line.blame.is_some();
@@ -190,6 +189,11 @@ pub struct Groups<'r> {
     pub scale: Scale,
 }
 
+/// What the localiser reads of a collective step.
+pub fn is_all_reduce(case: &Case) -> bool {
+    case.collective().is_some_and(|c| c.op == Collective::AllReduce)
+}
+
 /// A collective over groups of nodes.
 fn is_group(s: &Step) -> bool {
     s.probe.as_str() == "collective" && s.groups.iter().any(|g| g.len() > 1)
@@ -209,25 +213,25 @@ pub fn carriers(record: &Record) -> Vec<Option<&str>> {
 /// Collects every collective over groups of nodes on a carrier: the last all-reduce of each, which is the largest.
 pub fn groups<'r>(record: &'r Record, rail: Option<&str>) -> Groups<'r> {
     let several = |s: &&Step| is_group(s) && s.rail.as_deref() == rail;
-    let steps: Vec<(&Step, &str)> = record
+    let steps: Vec<(&Step, &Case)> = record
         .steps
         .iter()
         .filter(several)
-        .filter_map(|s| Some((s, s.cases.iter().rfind(|c| c.starts_with("all-reduce"))?.as_str())))
+        .filter_map(|s| Some((s, s.cases.iter().rfind(|c| is_all_reduce(c))?)))
         .collect();
     let mut nodes: Vec<&NodeName> = steps.iter().flat_map(|(s, _)| s.groups.iter().flatten()).collect();
     nodes.sort();
     nodes.dedup();
     let number: HashMap<&NodeName, u32> = nodes.iter().enumerate().map(|(i, n)| (*n, i as u32)).collect();
-    let case: HashMap<&str, &str> = steps.iter().map(|(s, case)| (s.name.as_str(), *case)).collect();
+    let case: HashMap<&str, &Case> = steps.iter().map(|(s, case)| (s.name.as_str(), *case)).collect();
     let mut busbw: HashMap<(&str, &NodeName), f64> = HashMap::new();
-    for line in record.outcomes.iter().filter(|l| case.get(l.step.as_str()).is_some_and(|c| *c == l.case)) {
+    for line in record.outcomes.iter().filter(|l| case.get(l.step.as_str()).is_some_and(|c| **c == l.case)) {
         let Some(m) = line.outcome.measured() else { continue };
         if let Some(series) = m.series.iter().find(|s| s.metric == "busbw") {
             busbw.insert((&line.step, &line.node), stats::median(&series.samples));
         }
     }
-    let level = |(step, _): &(&Step, &str)| Level {
+    let level = |(step, _): &(&Step, &Case)| Level {
         size: step.groups.iter().map(Vec::len).max().unwrap_or(0) as u32,
         narrowing: step.name.starts_with(NARROW_STEP),
         groups: step

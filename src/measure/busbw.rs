@@ -2,55 +2,7 @@
 //!
 //! Source: nccl-tests doc/PERFORMANCE.md and src/*.cu (GetBw).
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-/// The collective operations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Collective {
-    AllReduce,
-    AllGather,
-    ReduceScatter,
-    Broadcast,
-    AllToAll,
-    /// Each rank to the next round a ring.
-    SendReceive,
-}
-
-impl Collective {
-    pub const ALL: [Collective; 6] = [
-        Collective::AllReduce,
-        Collective::AllGather,
-        Collective::ReduceScatter,
-        Collective::Broadcast,
-        Collective::AllToAll,
-        Collective::SendReceive,
-    ];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Collective::AllReduce => "all-reduce",
-            Collective::AllGather => "all-gather",
-            Collective::ReduceScatter => "reduce-scatter",
-            Collective::Broadcast => "broadcast",
-            Collective::AllToAll => "all-to-all",
-            Collective::SendReceive => "send-receive",
-        }
-    }
-
-    /// As NCCL's log calls it.
-    pub const fn nccl_name(self) -> &'static str {
-        match self {
-            Collective::AllReduce => "AllReduce",
-            Collective::AllGather => "AllGather",
-            Collective::ReduceScatter => "ReduceScatter",
-            Collective::Broadcast => "Broadcast",
-            Collective::AllToAll => "AlltoAll",
-            Collective::SendReceive => "SendRecv",
-        }
-    }
-}
+use crate::work::Collective;
 
 /// The factor among `n` ranks. Size is the larger of what a rank sends and receives: for all-gather, reduce-scatter
 /// and all-to-all the whole of the n parts.

@@ -9,7 +9,7 @@ mod sampler;
 mod slow;
 pub mod stats;
 
-pub use busbw::{Collective, bus_factor};
+pub use busbw::bus_factor;
 pub use clock::resolution;
 pub use interfaces::{Interfaces, Transport};
 pub use load::{Load, LoadMeter};

@@ -10,5 +10,8 @@ mod tier;
 
 pub use parse::{PlanError, parse, read, toml_error};
 pub use resolve::{CheckPlan, PlanHash, ProbeTable, Selection, SelectionError, hex, resolve, unhex};
-pub use run::{Checkpoint, ImagePlan, Interval, LeafPlan, Model, Nodes, Require, RunPlan, Time, Waiver};
+pub use run::{
+    Checkpoint, ImagePlan, Interval, LeafPlan, Model, Nodes, Require, RequireCollective, RequireLink, RunPlan, Time,
+    Waiver,
+};
 pub use tier::Tier;

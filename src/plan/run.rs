@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::plan::Tier;
 use crate::unit::{ByteRate, Bytes};
+use crate::work::{CarrierKind, Collective, Extent, Filter, Topology, Way};
 
 /// The run that wants to launch.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -156,16 +157,17 @@ impl Checkpoint {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Require {
-    /// All-reduce bus bandwidth at the largest message measured, every topology.
+    /// All-reduce bus bandwidth of the run's own collective at the largest message: over all nodes, or within the one node, by the
+    /// best that carries it (NCCL, else RDMA, else TCP).
     pub min_busbw: Option<ByteRate>,
     /// GEMM throughput as a share of the nominal peak.
     #[serde(deserialize_with = "some_share")]
     pub min_gemm_fraction: Option<f64>,
     /// Host memory copy bandwidth, all cores.
     pub min_memory_copy: Option<ByteRate>,
-    /// TCP bandwidth, any number of streams.
+    /// TCP bandwidth: each way of every pair of nodes; on one node over its loopback.
     pub min_tcp: Option<ByteRate>,
-    /// All-reduce latency at 8 B, median.
+    /// All-reduce latency of the run's own collective at the smallest message (8 B), median.
     pub max_allreduce_latency: Option<Time>,
     /// Checkpoint directory: sequential write with fsync.
     pub min_storage_write: Option<ByteRate>,
@@ -173,6 +175,72 @@ pub struct Require {
     pub min_storage_read: Option<ByteRate>,
     /// Probes that must have measured something: their absence holds the gate also when `--skip` names them.
     pub probes: Vec<String>,
+    /// Demands on collectives, each by operation, topology, carrier and size.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub collective: Vec<RequireCollective>,
+    /// Demands on links between nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub link: Vec<RequireLink>,
+}
+
+/// A demand on a collective. What is not said is what the run itself will use.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RequireCollective {
+    /// `all-reduce` unless stated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub op: Option<Collective>,
+    /// `node`, `world`, `rail` ...; the widest that was measured unless stated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topology: Option<Topology>,
+    /// `tcp`, `rdma` or `nccl`; the best that was measured unless stated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<CarrierKind>,
+    /// Size of the message; the largest that was measured unless stated, for a latency the smallest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Bytes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_busbw: Option<ByteRate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_latency: Option<Time>,
+}
+
+impl RequireCollective {
+    /// The cases that it is for.
+    pub fn filter(&self, unless_stated: Extent) -> Filter {
+        Filter {
+            op: Some(self.op.unwrap_or(Collective::AllReduce)),
+            topology: self.topology,
+            carrier: self.carrier,
+            bytes: self.bytes,
+            extent: self.bytes.is_none().then_some(unless_stated),
+            of_run: self.topology.is_none() && self.carrier.is_none(),
+            ..Filter::default()
+        }
+    }
+}
+
+/// A demand on the links between nodes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequireLink {
+    /// `tcp`, `rdma`, or `nccl`: from all GPUs of a node to those of another.
+    pub carrier: CarrierKind,
+    /// `out`, `back` or `both ways`; each way alone unless stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way: Option<Way>,
+    pub min_bandwidth: ByteRate,
+}
+
+impl RequireLink {
+    /// The probe that measures it.
+    pub const fn probe(&self) -> &'static str {
+        match self.carrier {
+            CarrierKind::Tcp => "tcp",
+            CarrierKind::Rdma => "rdma",
+            CarrierKind::Nccl => "collective",
+        }
+    }
 }
 
 /// An accepted finding.

@@ -8,6 +8,7 @@ use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
 use crate::topology::Machine;
 use crate::topology::ib::{TOOLS, ask, parse_netdiscover};
+use crate::work::{Case, When};
 use std::time::Duration;
 
 pub struct Fabric;
@@ -20,7 +21,7 @@ const MAX_TEXT: usize = 7 << 20;
 
 /// The step that reads the fabric, `before` or `after` the traffic; the caller sets its groups. `None` where nothing suggests
 /// a fabric and nobody asked for it by name.
-pub fn fabric_step(plan: &CheckPlan, machine: &Machine, when: &str) -> Option<Step> {
+pub fn fabric_step(plan: &CheckPlan, machine: &Machine, when: When) -> Option<Step> {
     let port = machine
         .infiniband
         .iter()
@@ -29,10 +30,11 @@ pub fn fabric_step(plan: &CheckPlan, machine: &Machine, when: &str) -> Option<St
     if !port && !plan.named.contains(&NAME) {
         return None;
     }
-    let tools =
-        TOOLS.iter().filter(|t| when == "before" || t[0] == COUNTERS).map(|t| format!("{} {when}", t.join(" ")));
-    let step = step(&Fabric, plan, tools.collect(), (), if when == "before" { 3000 } else { 2000 });
-    Some(Step { name: format!("fabric-{when}"), exclusive: false, ..step })
+    let before = when == When::Before;
+    let tools = TOOLS.iter().filter(|t| before || t[0] == COUNTERS);
+    let cases = tools.map(|t| Case::Fabric { tool: t.join(" ").into(), when });
+    let step = step(&Fabric, plan, cases.collect(), (), if before { 3000 } else { 2000 });
+    Some(Step { name: format!("fabric-{}", when.name()), exclusive: false, ..step })
 }
 
 /// The tool whose counters are differenced.
@@ -56,13 +58,13 @@ impl Probe for Fabric {
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
-        fabric_step(plan, machine, "before").into_iter().collect()
+        fabric_step(plan, machine, When::Before).into_iter().collect()
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
         for case in child.step.cases.clone() {
-            let words: Vec<&str> = case.split(' ').collect();
-            let tool = TOOLS.iter().find(|t| words.starts_with(t));
+            let Case::Fabric { tool: name, .. } = &case else { continue };
+            let tool = TOOLS.iter().find(|t| t.join(" ") == **name);
             let tool = tool.ok_or_else(|| ProbeError::Broken(format!("`{case}` is no tool that is known")))?;
             let outcome = match ask(tool, child.time_left().saturating_sub(SPARE)) {
                 Err(why) => Outcome::waived(WaiveKind::Absent, format!("{}: {why}", tool.join(" "))),

@@ -15,6 +15,7 @@ use crate::sys::gemm::{Element, multiply};
 use crate::sys::pages::huge_vec;
 use crate::topology::Machine;
 use crate::unit::Unit;
+use crate::work::{Case, Dtype, GemmCase};
 
 pub struct Gemm;
 
@@ -80,7 +81,7 @@ impl Probe for Gemm {
         std::iter::once(host).chain(gpu::gemm_step(self, plan, machine)).collect()
     }
 
-    fn again_ms(&self, step: &Step, cases: &[String]) -> Option<u64> {
+    fn again_ms(&self, step: &Step, cases: &[Case]) -> Option<u64> {
         gpu::gemm_again_ms(step, cases)
     }
 
@@ -105,12 +106,12 @@ fn thread_counts(all: usize) -> Vec<usize> {
     if all > 1 { vec![1, all] } else { vec![1] }
 }
 
-fn case<T: Element>(threads: usize) -> String {
-    let name = if size_of::<T>() == 4 { "f32" } else { "f64" };
-    format!("{name} {threads} core{}", if threads == 1 { "" } else { "s" })
+fn case<T: Element>(threads: usize) -> Case {
+    let dtype = if size_of::<T>() == 4 { Dtype::F32 } else { Dtype::F64 };
+    Case::Gemm(GemmCase::Host { dtype, cores: threads as u32 })
 }
 
-fn cases(all: usize) -> Vec<String> {
+fn cases(all: usize) -> Vec<Case> {
     thread_counts(all).into_iter().flat_map(|t| [case::<f32>(t), case::<f64>(t)]).collect()
 }
 

@@ -20,6 +20,7 @@ use crate::probe::{Probe, ProbeError, gpu, step};
 use crate::sys::pages::huge_vec;
 use crate::topology::Machine;
 use crate::unit::{Bytes, Unit};
+use crate::work::{Case, Kernel};
 
 pub struct Memory;
 
@@ -30,33 +31,12 @@ const BANDWIDTH: Metric = Metric {
     about: "bytes read and written per second, as STREAM counts them",
 };
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kernel {
-    Read,
-    Write,
-    Copy,
-    Triad,
-}
-
-impl Kernel {
-    const ALL: [Kernel; 4] = [Kernel::Read, Kernel::Write, Kernel::Copy, Kernel::Triad];
-
-    fn name(self) -> &'static str {
-        match self {
-            Kernel::Read => "read",
-            Kernel::Write => "write",
-            Kernel::Copy => "copy",
-            Kernel::Triad => "triad",
-        }
-    }
-
-    /// Bytes an element of 8.
-    fn bytes(self) -> f64 {
-        match self {
-            Kernel::Read | Kernel::Write => 8.0,
-            Kernel::Copy => 16.0,
-            Kernel::Triad => 24.0,
-        }
+/// Bytes an element of 8.
+fn bytes(kernel: Kernel) -> f64 {
+    match kernel {
+        Kernel::Read | Kernel::Write => 8.0,
+        Kernel::Copy => 16.0,
+        Kernel::Triad => 24.0,
     }
 }
 
@@ -116,7 +96,7 @@ impl Probe for Memory {
             ceiling_per_core: machine.copy_ceiling(1),
             notes,
         };
-        let cases = core_counts(cores).into_iter().flat_map(|c| Kernel::ALL.map(|k| case(k, c))).collect();
+        let cases = core_counts(cores).into_iter().flat_map(|c| Kernel::ALL.iter().map(move |k| case(*k, c))).collect();
         let host = step(self, plan, cases, args, plan.tier.pick(3200, 16_000, 60_000));
         std::iter::once(host).chain(gpu::memory_step(self, plan, machine)).collect()
     }
@@ -137,8 +117,8 @@ fn core_counts(all: usize) -> Vec<usize> {
     if all > 1 { vec![1, all] } else { vec![1] }
 }
 
-fn case(kernel: Kernel, cores: usize) -> String {
-    format!("{} {cores} core{}", kernel.name(), if cores == 1 { "" } else { "s" })
+fn case(kernel: Kernel, cores: usize) -> Case {
+    Case::Memory { kernel, cores: cores as u32 }
 }
 
 /// What the arrays hold; small whole numbers, so that every sum is exact.
@@ -153,7 +133,7 @@ struct Arrays {
 }
 
 fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeError> {
-    let kernels: Vec<Kernel> = Kernel::ALL.into_iter().filter(|k| child.wants(&case(*k, cores))).collect();
+    let kernels: Vec<Kernel> = Kernel::ALL.iter().copied().filter(|k| child.wants(&case(*k, cores))).collect();
     // Threads agree on each step by two barriers; the first of them keeps the time and decides when it is enough.
     let gate = Barrier::new(cores);
     let more = std::sync::atomic::AtomicBool::new(true);
@@ -203,7 +183,7 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
     });
     let results = results.map_err(|_| ProbeError::Broken("a memory thread panicked".to_owned()))?;
     for (i, kernel) in kernels.iter().enumerate() {
-        let bytes = kernel.bytes() * (elements * cores) as f64;
+        let bytes = bytes(*kernel) * (elements * cores) as f64;
         let rates: Vec<f64> = results[0][i].0.iter().map(|s| bytes / s).collect();
         let wrong = results.iter().filter(|r| !r[i].1).count();
         let series = BANDWIDTH.series(rates, 1).bounded(
@@ -273,7 +253,7 @@ mod tests {
     #[test]
     fn every_kernel_is_right_and_a_wrong_element_is_seen() {
         let mut arrays = Arrays { a: vec![A; 1000], b: vec![B; 1000], c: vec![0.0; 1000] };
-        for kernel in Kernel::ALL {
+        for kernel in Kernel::ALL.iter().copied() {
             let sum = kernel_run(kernel, &mut arrays);
             assert!(verify(kernel, &arrays, sum), "{kernel:?}");
         }

@@ -20,8 +20,9 @@ use crate::id::ProbeName;
 use crate::measure::Metric;
 use crate::plan::{CheckPlan, Tier};
 use crate::topology::Machine;
+use crate::work::Case;
 
-pub use collective::{NCCL, group_step, nccl_step};
+pub use collective::{group_step, nccl_step};
 pub use environment::{clock_step, gpus_step, launcher_step};
 pub use fabric::fabric_step;
 pub use gpu::gpus as visible_gpus;
@@ -63,7 +64,7 @@ pub trait Probe: Sync {
     /// What will be measured on this machine under this plan. Looks at nothing else.
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step>;
     /// How long `cases` of a step of this probe take to measure, where cases take unlike times; `None` where they share alike.
-    fn again_ms(&self, _step: &Step, _cases: &[String]) -> Option<u64> {
+    fn again_ms(&self, _step: &Step, _cases: &[Case]) -> Option<u64> {
         None
     }
     /// Measures; called inside a child process, once a rank.
@@ -149,19 +150,8 @@ fn is_on_gpus(step: &Step) -> bool {
     step.processes == Processes::Gpus
 }
 
-/// A case's name where it is measured over a rail: `pair out eth1`.
-fn on_rail(case: &str, rail: Option<&str>) -> String {
-    rail.map_or_else(|| case.to_owned(), |rail| format!("{case} {rail}"))
-}
-
 /// A step of `probe` with one rank; the callers set what differs.
-fn step(
-    probe: &dyn Probe,
-    plan: &CheckPlan,
-    cases: Vec<String>,
-    args: impl serde::Serialize,
-    estimate_ms: u64,
-) -> Step {
+fn step(probe: &dyn Probe, plan: &CheckPlan, cases: Vec<Case>, args: impl serde::Serialize, estimate_ms: u64) -> Step {
     Step {
         name: probe.name().as_str().to_owned(),
         probe: probe.name(),

@@ -14,6 +14,7 @@ use crate::plan::CheckPlan;
 use crate::record::Damage;
 use crate::roster::Roster;
 use crate::topology::Leaf;
+use crate::work::Case;
 
 /// Version of the format. It grows when an old reader would misread a new record.
 pub const SCHEMA: u32 = 1;
@@ -59,7 +60,7 @@ pub struct OutcomeLine {
     pub node: NodeName,
     pub step: String,
     pub probe: ProbeName,
-    pub case: String,
+    pub case: Case,
     /// 1 at first, more when measured again.
     pub attempt: u32,
     /// The node whose own fault it is that there is no better outcome, where that is known.

@@ -24,7 +24,7 @@ pub fn render(j: &Judgement<'_>, out: &mut dyn Write) -> Result<(), csv::Error> 
         let group = step.and_then(|s| s.group_of(&line.node));
         let group = group.map_or(String::new(), |g| g.iter().map(|n| n.to_string()).collect::<Vec<_>>().join(" "));
         let attempt = line.attempt.to_string();
-        let (node, group, case) = (plain(&line.node.to_string()), plain(&group), plain(&line.case));
+        let (node, group, case) = (plain(&line.node.to_string()), plain(&group), plain(&line.case.to_string()));
         let (probe, step) = (plain(line.probe.as_str()), plain(&line.step));
         for series in &measured.series {
             let unit = serde_json::to_value(series.unit).ok();

@@ -10,6 +10,7 @@ use crate::judge::{Cell, Coverage, Decision, Finding, Judgement, Placement, Verd
 use crate::plan::PlanHash;
 use crate::report::software::{Software, software};
 use crate::unit::Unit;
+use crate::work::Case;
 
 /// Version of this document's form.
 const FORMAT: u32 = 1;
@@ -47,7 +48,7 @@ struct FindingOut<'j> {
 struct MetricOut<'j> {
     node: &'j NodeName,
     probe: &'j str,
-    case: &'j str,
+    case: &'j Case,
     metric: &'j str,
     unit: Unit,
     median: Option<f64>,

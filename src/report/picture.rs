@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::forecast::{Runway, runway};
 use crate::id::{NodeName, clean};
-use crate::judge::{Facts, Judgement, Severity, Subject, gpu_of};
+use crate::judge::{Facts, Judgement, Severity, Subject};
 use crate::localise::{self, Reading};
 use crate::measure::{self, Better, stats};
-use crate::unit::{Bytes, Unit};
+use crate::unit::Unit;
+use crate::work::{Carrier, Collective, CollectiveCase, NCCL};
 
 /// How a node does, worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -285,7 +286,7 @@ fn peers(j: &Judgement<'_>) -> Vec<Matrix> {
     let mut by_node: BTreeMap<&NodeName, Vec<(u32, &Vec<measure::PeerCopy>)>> = BTreeMap::new();
     for line in &j.record.outcomes {
         if let Some(measure::Facts::Peers(row)) = line.outcome.measured().and_then(|m| m.facts.as_ref())
-            && let Some((_, gpu)) = gpu_of(&line.case)
+            && let Some(gpu) = line.case.gpu()
         {
             by_node.entry(&line.node).or_default().push((gpu, row));
         }
@@ -313,14 +314,21 @@ fn peers(j: &Judgement<'_>) -> Vec<Matrix> {
     out
 }
 
-/// `all-reduce nccl world n=8 16 MiB gpu3` -> operation, what else names the curve, bytes.
-fn sized(case: &str) -> Option<(&str, String, f64)> {
-    let words: Vec<&str> = case.split(' ').collect();
-    let n = words.iter().position(|w| w.starts_with("n="))?;
-    let size: Bytes = format!("{} {}", words.get(n + 1)?, words.get(n + 2)?).parse().ok()?;
-    let mut name: Vec<&str> = words[1..=n].to_vec();
-    name.extend(&words[n + 3..]);
-    Some((words.first()?, name.join(" "), size.as_f64()))
+/// What of a collective names its curve over message sizes: `nccl world n=8 gpu3`.
+fn curve_name(c: &CollectiveCase) -> String {
+    let mut words: Vec<String> = vec![c.topology.to_string()];
+    match &c.carrier {
+        Carrier::Tcp | Carrier::Rdma(_) => {}
+        Carrier::Interface(name) => words.push(clean(name).into_owned()),
+        Carrier::Nccl => words.insert(0, NCCL.to_owned()),
+    }
+    words.push(format!("n={}", c.ranks));
+    words.extend(c.in_place.then(|| "in place".to_owned()));
+    if let Carrier::Rdma(device) = &c.carrier {
+        words.push(clean(device).into_owned());
+    }
+    words.extend(c.gpu.map(|gpu| format!("gpu{gpu}")));
+    words.join(" ")
 }
 
 fn curves(j: &Judgement<'_>) -> Vec<Curve> {
@@ -329,7 +337,8 @@ fn curves(j: &Judgement<'_>) -> Vec<Curve> {
     let mut got: HashMap<(String, &str), Values<'_>> = HashMap::new();
     let mut expected: HashMap<String, BTreeMap<u64, f64>> = HashMap::new();
     for c in j.cells.iter().filter(|c| c.row.probe == "collective") {
-        let Some(("all-reduce", name, bytes)) = sized(c.row.case) else { continue };
+        let Some(case) = c.row.case.collective().filter(|c| c.op == Collective::AllReduce) else { continue };
+        let (name, bytes) = (curve_name(case), case.bytes.as_f64());
         let Some(summary) = c.summary else { continue };
         let metric = c.series.metric.as_str();
         if metric != "latency" && metric != "busbw" {
@@ -367,14 +376,12 @@ fn spreads(j: &Judgement<'_>) -> Vec<Spread> {
     for c in j.cells.iter().filter(|c| c.row.group.is_empty() && c.series.metric != "algbw") {
         let Some(summary) = c.summary else { continue };
         // Of GPUs, `bf16 8192 burst gpu3`: all are one distribution.
-        let (test, gpu) = match c.row.gpu() {
-            Some((test, gpu)) => (test, format!(" gpu{gpu}")),
-            None => (c.row.case, String::new()),
-        };
-        let key = (c.row.probe, test.to_owned(), c.series.metric.as_str());
+        let gpu = c.row.gpu().map_or(String::new(), |gpu| format!(" gpu{gpu}"));
+        let test = if gpu.is_empty() { c.row.case.to_string() } else { c.row.case.test().to_string() };
+        let key = (c.row.probe, test.clone(), c.series.metric.as_str());
         let (spread, bad) = got.entry(key.clone()).or_insert_with(|| {
             order.push(key.clone());
-            let title = format!("{} {}, {}", clean(c.row.probe), clean(test), clean(&c.series.metric));
+            let title = format!("{} {}, {}", clean(c.row.probe), clean(&test), clean(&c.series.metric));
             let (unit, better) = (c.series.unit, c.series.better);
             (Spread { title, unit, better, values: Vec::new(), limit: None }, false)
         });
@@ -393,14 +400,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_case_says_its_curve_and_size() {
-        let of = |case| sized(case).map(|(op, name, bytes)| (op.to_owned(), name, bytes));
-        assert_eq!(
-            of("all-reduce node n=2 16 MiB"),
-            Some(("all-reduce".into(), "node n=2".into(), f64::from(16 << 20)))
-        );
-        let rail = of("all-reduce nccl rail n=4 8 B gpu3");
-        assert_eq!(rail, Some(("all-reduce".into(), "nccl rail n=4 gpu3".into(), 8.0)));
-        assert_eq!((of("pair out"), of("all-reduce node n=2"), of("all-reduce n=2 x y")), (None, None, None));
+    fn a_case_says_its_curve() {
+        let of = |words| crate::work::Case::read(words).collective().map(curve_name);
+        assert_eq!(of("all-reduce node n=2 16 MiB"), Some("node n=2".into()));
+        assert_eq!(of("all-reduce nccl rail n=4 8 B gpu3"), Some("nccl rail n=4 gpu3".into()));
+        assert_eq!(of("all-reduce world n=8 1 MiB mlx5_0"), Some("world n=8 mlx5_0".into()));
+        assert_eq!(of("all-reduce rail eth1 n=8 1 MiB"), Some("rail eth1 n=8".into()));
+        assert_eq!((of("pair out"), of("all-reduce node n=2")), (None, None));
     }
 }

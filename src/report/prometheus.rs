@@ -82,9 +82,9 @@ fn metrics(j: &Judgement<'_>, registry: &mut Registry) {
         });
         let labels = labels(&[
             ("node", &who(&cell.row)),
-            ("gpu", &cell.row.gpu().map_or(String::new(), |(_, gpu)| gpu.to_string())),
+            ("gpu", &cell.row.gpu().map_or(String::new(), |gpu| gpu.to_string())),
             ("probe", cell.row.probe),
-            ("case", cell.row.case),
+            ("case", &cell.row.case.to_string()),
             ("metric", &cell.series.metric),
         ]);
         if let Some(l) = cell.limit.as_ref().filter(|l| l.value.is_finite()) {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::id::clean;
 use crate::judge::{Facts, Judgement};
 use crate::topology::{LibraryFile, Reach};
+use crate::work;
 
 /// A library of an image, or many plugins of one kind together.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -19,7 +20,7 @@ pub struct Software {
 }
 
 /// Parts of which there are many: those of one folder that are alike share a line.
-const MANY: &[&str] = &["providers", "ucx-modules"];
+const MANY: &[work::Software] = &[work::Software::Providers, work::Software::UcxModules];
 
 pub fn software(j: &Judgement<'_>) -> Vec<Software> {
     let mut out: Vec<Software> = Vec::new();
@@ -28,7 +29,7 @@ pub fn software(j: &Judgement<'_>) -> Vec<Software> {
         for f in &component.files {
             let place = f.path.parent().filter(|_| many).unwrap_or(&f.path);
             let row = Software {
-                part: clean(part).into_owned(),
+                part: part.name().to_owned(),
                 name: clean(if many { short(&f.name) } else { &f.name }).into_owned(),
                 version: clean(f.version.as_deref().filter(|_| !many).unwrap_or("")).into_owned(),
                 note: note(f),

@@ -1,6 +1,6 @@
 //! What every renderer shows, arranged once: verdict, findings worst first, a table a probe, coverage, what comes next.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
@@ -14,6 +14,7 @@ use crate::judge::{Cell, Decision, Finding, Judgement, Severity, Subject, Verdic
 use crate::measure::{Better, Outcome, WaiveKind};
 use crate::plan::{ImagePlan, Tier};
 use crate::report::software::{Software, software};
+use crate::work::Case;
 
 /// Findings of one code and weight.
 #[derive(Debug)]
@@ -256,22 +257,21 @@ pub(super) fn groups(findings: &[Finding]) -> Vec<FindingGroup<'_>> {
 fn tables(j: &Judgement<'_>) -> Vec<Table> {
     let cells = &j.cells;
     let alone = j.record.header.nodes.len() == 1;
-    let devices = devices(j);
-    let who = |c: &Cell<'_>| match part(c, &devices) {
-        Some((_, part)) if alone => part.to_string(),
-        Some((_, part)) => format!("{} {part}", c.row.node),
+    let who = |c: &Cell<'_>| match part(c) {
+        Some(part) if alone => part.to_string(),
+        Some(part) => format!("{} {part}", c.row.node),
         None => of_group(c.row.node, c.row.group),
     };
     // Over nodes, GPUs and adapters: the same test and metric of the same probe, in the order of first appearance.
-    let mut order: Vec<(&str, &str, &str)> = Vec::new();
-    let mut by_key: FxHashMap<(&str, &str, &str), Vec<&Cell<'_>>> = FxHashMap::default();
+    let mut order: Vec<(&str, Case, &str)> = Vec::new();
+    let mut by_key: FxHashMap<(&str, Case, &str), Vec<&Cell<'_>>> = FxHashMap::default();
     for c in cells {
-        let test = part(c, &devices).map_or(c.row.case, |(test, _)| test);
+        let test = if part(c).is_some() { c.row.case.any_part() } else { c.row.case.clone() };
         let key = (c.row.probe, test, c.series.metric.as_str());
         by_key
             .entry(key)
-            .or_insert_with(|| {
-                order.push(key);
+            .or_insert_with_key(|key| {
+                order.push(key.clone());
                 Vec::new()
             })
             .push(c);
@@ -282,7 +282,7 @@ fn tables(j: &Judgement<'_>) -> Vec<Table> {
         if key.2 == "algbw" {
             continue;
         }
-        let row = row(key.1, &by_key[&key], &who);
+        let row = row(&by_key[&key], &who);
         match out.iter_mut().find(|t| t.probe == key.0) {
             Some(t) => t.rows.push(row),
             None => out.push(Table { probe: clean(key.0).into_owned(), rows: vec![row] }),
@@ -291,7 +291,7 @@ fn tables(j: &Judgement<'_>) -> Vec<Table> {
     out
 }
 
-fn row(test: &str, cells: &[&Cell<'_>], who: &dyn Fn(&Cell<'_>) -> String) -> Row {
+fn row(cells: &[&Cell<'_>], who: &dyn Fn(&Cell<'_>) -> String) -> Row {
     let first = cells[0];
     let (unit, better) = (first.series.unit, first.series.better);
     let mut medians: Vec<f64> = cells.iter().filter_map(|c| Some(c.summary?.median)).collect();
@@ -318,7 +318,7 @@ fn row(test: &str, cells: &[&Cell<'_>], who: &dyn Fn(&Cell<'_>) -> String) -> Ro
         .map_or(String::new(), |(n, s)| format!("{:.0} %", 100.0 * s.median / n.value));
     let slowest = worst.series.slowest_rank.map_or(String::new(), |r| format!("slowest rank {r}"));
     Row {
-        case: clean(&case(test, cells)).into_owned(),
+        case: case(cells),
         metric: clean(&first.series.metric).into_owned(),
         nodes: cells.len(),
         measured: middle.map_or("not a number".to_owned(), show),
@@ -346,11 +346,6 @@ fn of_group(node: &NodeName, group: &[NodeName]) -> String {
     }
 }
 
-/// Names of RDMA devices of all nodes.
-fn devices<'j>(j: &'j Judgement<'_>) -> HashSet<&'j str> {
-    crate::judge::Facts::machines(j.record).flat_map(|(_, m)| m.infiniband.iter().map(|d| d.name.as_str())).collect()
-}
-
 /// A part of a node that was tested alone. Every cell is asked for it, and few are shown.
 enum Part<'r> {
     Gpu(u32),
@@ -366,23 +361,19 @@ impl fmt::Display for Part<'_> {
     }
 }
 
-/// What a case of one GPU or one RDMA device of a node tests, and on which.
-fn part<'r>(c: &Cell<'r>, devices: &HashSet<&str>) -> Option<(&'r str, Part<'r>)> {
+/// The GPU or RDMA device of a node that a cell is of.
+fn part<'r>(c: &Cell<'r>) -> Option<Part<'r>> {
     if !c.row.group.is_empty() {
         return None;
     }
-    if let Some((test, gpu)) = c.row.gpu() {
-        return Some((test, Part::Gpu(gpu)));
-    }
-    let (test, device) = c.row.case.rsplit_once(' ').filter(|(_, device)| devices.contains(device))?;
-    Some((test, Part::Rdma(device)))
+    c.row.case.gpu().map(Part::Gpu).or_else(|| c.row.case.adapter().map(Part::Rdma))
 }
 
 /// A case, or a test and how many parts of a node did it: `bf16 8192 burst x8`.
-fn case(test: &str, cells: &[&Cell<'_>]) -> String {
+fn case(cells: &[&Cell<'_>]) -> String {
     let one = cells[0].row.case;
     let parts = cells.iter().any(|c| c.row.case != one);
-    if parts { format!("{test} x{}", cells.len()) } else { one.to_owned() }
+    if parts { format!("{} x{}", one.test(), cells.len()) } else { one.to_string() }
 }
 
 fn list(nodes: &[NodeName]) -> String {
@@ -409,11 +400,11 @@ fn placement(j: &Judgement<'_>) -> Vec<(&'static str, String)> {
 
 fn waived(j: &Judgement<'_>) -> Vec<String> {
     let mut out: Vec<(String, usize)> = Vec::new();
-    let mut absent: Vec<&str> = Vec::new();
+    let mut absent: Vec<String> = Vec::new();
     for line in &j.record.outcomes {
         if let Outcome::Waived { why, kind } = &line.outcome {
             if *kind == WaiveKind::Absent && line.probe.as_str() == "image" {
-                absent.push(&line.case);
+                absent.push(line.case.to_string());
                 continue;
             }
             let text = format!("{}: {}", clean(&line.step), clean(why));

@@ -25,6 +25,10 @@ pub enum FabricError {
     Read { path: PathBuf, message: String },
     #[error("{path}:{line}: {message}")]
     Line { path: PathBuf, line: usize, message: String },
+    #[error("{0} is neither Slurm's topology.conf (SwitchName=... Nodes=...) nor what `ibnetdiscover` says")]
+    Neither(PathBuf),
+    #[error("{0} names no leaf switch with nodes at it")]
+    NoLeaf(PathBuf),
 }
 
 /// Largest topology.conf that is read.
@@ -34,10 +38,21 @@ const MAX_BYTES: u64 = 32 << 20;
 pub fn read_topology(path: &Path) -> Result<Vec<Leaf>, FabricError> {
     let fail = |message: String| FabricError::Read { path: path.to_owned(), message };
     let text = files::open(path).and_then(|f| files::read_text(f, MAX_BYTES)).map_err(|e| fail(e.to_string()))?;
-    if ib::Tool::of(&text) == Some(ib::Tool::Netdiscover) {
-        return Ok(ib::parse_netdiscover(&text).value.leaves());
-    }
-    parse_topology_conf(path, &text)
+    let leaves = if is_topology_conf(&text) {
+        parse_topology_conf(path, &text)?
+    } else if ib::Tool::of(&text) == Some(ib::Tool::Netdiscover) {
+        ib::parse_netdiscover(&text).value.leaves()
+    } else {
+        return Err(FabricError::Neither(path.to_owned()));
+    };
+    if leaves.is_empty() { Err(FabricError::NoLeaf(path.to_owned())) } else { Ok(leaves) }
+}
+
+/// Whether the first line that says anything is `KEY=VALUE`, as in all of Slurm's files.
+fn is_topology_conf(text: &str) -> bool {
+    let first = text.lines().map(|l| l.split('#').next().unwrap_or("").trim()).find(|l| !l.is_empty());
+    let key = first.and_then(|l| l.split_once('=')).map(|(key, _)| key.trim().to_ascii_lowercase());
+    key.is_some_and(|k| matches!(k.as_str(), "switchname" | "switches" | "nodes" | "linkspeed" | "include"))
 }
 
 /// Parses the text of a topology.conf; `path` is for the messages only. Keys are matched as Slurm does, in any case.

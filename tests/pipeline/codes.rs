@@ -280,7 +280,7 @@ fn provoke(code: &str) -> Option<Record> {
             };
             let at = add(&mut record, probe, name, outcome);
             let step = format!("{probe}-gpu");
-            if let Some(s) = record.steps.iter_mut().find(|s| s.cases.iter().any(|c| c == name)) {
+            if let Some(s) = record.steps.iter_mut().find(|s| s.cases.contains(&gonogo::work::Case::read(name))) {
                 s.name.clone_from(&step);
             }
             record.outcomes[at].step = step;

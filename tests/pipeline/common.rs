@@ -7,6 +7,7 @@ use gonogo::plan::{self, CheckPlan, RunPlan};
 use gonogo::record::{End, Header, OutcomeLine, Record, SCHEMA};
 use gonogo::topology::{Filesystem, Leaf, Machine, Mount};
 use gonogo::unit::Bytes;
+use gonogo::work::Case;
 use gonogo::{baseline, judge, probe};
 use jiff::Timestamp;
 
@@ -58,7 +59,7 @@ pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome:
         ranks: 1,
         groups: Vec::new(),
         exclusive: false,
-        cases: vec![case.into()],
+        cases: vec![Case::read(case)],
         args: serde_json::Value::Null,
         seed: 1,
         estimate_ms: 1000,
@@ -76,7 +77,7 @@ pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome:
         node,
         step: name,
         probe: ProbeName::new(probe),
-        case: case.into(),
+        case: Case::read(case),
         attempt: 1,
         blame: None,
         load,
@@ -186,7 +187,7 @@ pub fn add_groups(
         ranks: 1,
         groups: groups.to_vec(),
         exclusive: true,
-        cases: cases.iter().map(|c| (*c).to_owned()).collect(),
+        cases: cases.iter().map(|c| Case::read(c)).collect(),
         args,
         seed: 1,
         estimate_ms: 1000,
@@ -210,7 +211,7 @@ pub fn add_line(
         node: node.clone(),
         step: step.into(),
         probe: ProbeName::new(probe),
-        case: case.into(),
+        case: Case::read(case),
         attempt: 1,
         blame: None,
         load: None,

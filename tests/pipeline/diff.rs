@@ -6,6 +6,7 @@ use gonogo::id::NodeName;
 use gonogo::judge::{Change, Diff, diff, judge};
 use gonogo::plan::RunPlan;
 use gonogo::record::Record;
+use gonogo::work::Case;
 
 /// GEMM on eight nodes, each at `rate(node)`, in blocks that vary by a percent.
 fn record(rate: &dyn Fn(usize) -> f64) -> Record {
@@ -76,7 +77,7 @@ fn a_baseline_is_learned_from_what_is_steady() {
 fn records_that_share_nothing_are_not_compared() {
     let mut other = record(&|_| 90e9);
     for line in &mut other.outcomes {
-        line.case = "f64 1 core".into();
+        line.case = Case::read("f64 1 core");
     }
     let d = of(&record(&|_| 90e9), &other);
     assert_eq!((d.compared, d.is_worse(), d.metrics.len()), (0, false, 2));

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use gonogo::work::Case;
 use gonogo::{baseline, judge, record, report};
 
 fn records() -> Vec<PathBuf> {
@@ -76,7 +77,7 @@ fn foreign_names_do_not_drive_the_terminal() {
     record.header.nodes[0].0 = evil.clone();
     for line in &mut record.outcomes {
         line.node.0 = evil.clone();
-        line.case = format!("{}\r\n\x1b[31m", line.case);
+        line.case = Case::read(&format!("{}\r\n\x1b[31m", line.case));
     }
     let run = record.header.plan.run.clone();
     let limits = baseline::builtin();

@@ -50,10 +50,10 @@ fn wrong_gpu(r: &mut Record) {
     let checks = vec![Check::new("residual", false, "as the test has it")];
     let outcome = Outcome::Measured(Measured { checks, ..Measured::default() });
     add_on(r, "n3", "gemm", "bf16 8192 burst gpu1", outcome);
-    for s in r.steps.iter_mut().filter(|s| s.cases.iter().any(|c| c.contains("gpu1"))) {
+    for s in r.steps.iter_mut().filter(|s| s.cases.iter().any(|c| c.gpu() == Some(1))) {
         s.name = "gemm-gpu".into();
     }
-    for l in r.outcomes.iter_mut().filter(|l| l.case.contains("gpu1")) {
+    for l in r.outcomes.iter_mut().filter(|l| l.case.gpu() == Some(1)) {
         l.step = "gemm-gpu".into();
     }
 }

@@ -9,6 +9,7 @@ use gonogo::topology::{
     FabricState, Far, Gpu, IbDevice, IbPort, Machine, Nccl, NcclTopology, NetDevice, NvLink, Nvidia, PciGpu, Refusal,
     Refused, TopologyCpu, TopologyGpu, TopologyNet, parse_log,
 };
+use gonogo::work::{Case, Fact};
 
 fn gpu(bus: u32) -> Gpu {
     Gpu {
@@ -294,7 +295,7 @@ fn efa_is_left_to_nccl_and_sockets_beside_it_are_a_fault() {
     let waived = steps(&m);
     assert_eq!(
         (waived.len(), waived[0].args.as_str(), &waived[0].cases[..]),
-        (1, Some(why), &["device".to_owned()][..])
+        (1, Some(why), &[Case::Fact(Fact::Device)][..])
     );
     let efa = Nccl { network: Some("Socket".into()), nodes: 2, ..said() };
     let found = of_network(&m, &efa);

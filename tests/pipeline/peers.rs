@@ -2,11 +2,12 @@
 
 use crate::common::*;
 use gonogo::id::{NodeName, ProbeName};
-use gonogo::judge::{Judgement, Severity, gpu_of, judge};
+use gonogo::judge::{Judgement, Severity, judge};
 use gonogo::measure::{Measured, Outcome};
 use gonogo::plan::RunPlan;
 use gonogo::record::Record;
 use gonogo::topology::{Gpu, Machine, NvLink, Nvidia, PciGpu, Pcie, PcieState};
+use gonogo::work::Case;
 use gonogo::{baseline, probe};
 
 const SUSTAINED: &str = "bf16 8192 sustained";
@@ -91,21 +92,16 @@ fn told(record: &Record) -> (String, Vec<String>) {
 
 #[test]
 fn a_case_of_a_gpu_says_its_test_and_number() {
-    assert_eq!(gpu_of("bf16 8192 burst gpu3"), Some(("bf16 8192 burst", 3)));
-    assert_eq!(gpu_of("all-reduce nccl rail n=4 1 GiB gpu11"), Some(("all-reduce nccl rail n=4 1 GiB", 11)));
+    let of = |words: &str| {
+        let case = Case::read(words);
+        case.gpu().map(|gpu| (case.test().to_string(), gpu))
+    };
+    assert_eq!(of("bf16 8192 burst gpu3"), Some(("bf16 8192 burst".to_owned(), 3)));
+    assert_eq!(of("all-reduce nccl rail n=4 1 GiB gpu11"), Some(("all-reduce nccl rail n=4 1 GiB".to_owned(), 11)));
     for other in
-        ["f32 1 core", "loopback gpu write 64 KiB mlx5_0", "pair gpu out", "x gpu", "x gpu+3", "x gpu99999999999"]
+        ["f32 1 core", "loopback gpu write 64 KiB mlx5_0", "pair gpu out", "x gpu", "peer gpu+3", "peer gpu99999999999"]
     {
-        assert_eq!(gpu_of(other), None, "{other}");
-    }
-}
-
-proptest::proptest! {
-    #[test]
-    fn what_bears_a_number_has_it_read_back(test in "\\PC{0,20}", gpu in proptest::prelude::any::<u32>(), junk in "( gpu|[0-9+-]|\\PC){0,12}") {
-        let case = format!("{test} gpu{gpu}");
-        proptest::prop_assert_eq!(gpu_of(&case), Some((test.as_str(), gpu)));
-        proptest::prop_assert!(gpu_of(&junk).is_none_or(|(test, _)| junk.starts_with(test)));
+        assert_eq!(of(other), None, "{other}");
     }
 }
 
@@ -143,7 +139,7 @@ fn what_was_slow_once_is_measured_again() {
     assert_eq!(told(&once), ("HOLD".into(), vec!["hold VAL-003 node n1".into()]));
     let limits = baseline::builtin();
     let open = judge(&once, &RunPlan::default(), &limits).open_cases();
-    assert!(open.len() == 1 && open[0].case == format!("{SUSTAINED} gpu2"), "{open:?}");
+    assert!(open.len() == 1 && open[0].case == Case::read(&format!("{SUSTAINED} gpu2")), "{open:?}");
     let mut again = once.clone();
     let well = measured(series("gemm", "flops", 1e12));
     let node = again.header.nodes[0].clone();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use gonogo::cluster::{Processes, Step, Supervisor};
 use gonogo::id::ProbeName;
 use gonogo::measure::{FailKind, Outcome, WaiveKind};
+use gonogo::work::Case;
 
 fn step(estimate_ms: u64) -> Step {
     Step {
@@ -15,7 +16,7 @@ fn step(estimate_ms: u64) -> Step {
         ranks: 1,
         groups: Vec::new(),
         exclusive: false,
-        cases: vec!["a".into(), "b".into()],
+        cases: vec![Case::read("a"), Case::read("b")],
         args: serde_json::Value::Null,
         seed: 1,
         estimate_ms,
@@ -41,11 +42,13 @@ fn run(script: &str, interrupt: Option<Duration>) -> (Vec<(String, Outcome)>, Du
     let step = step(1);
     let started = Instant::now();
     let mut out = Vec::new();
-    supervisor.run(&step, Duration::from_millis(1500), |case, outcome, _| out.push((case.to_owned(), outcome)));
+    supervisor.run(&step, Duration::from_millis(1500), |case, outcome, _| {
+        out.push((step.cases[case as usize].to_string(), outcome))
+    });
     (out, started.elapsed())
 }
 
-const CASE_A: &str = r#"echo '{"outcome":{"case":"a","outcome":{"measured":{"series":[],"checks":[]}}}}'; "#;
+const CASE_A: &str = r#"echo '{"outcome":{"case":0,"outcome":{"measured":{"series":[],"checks":[]}}}}'; "#;
 const DONE: &str = r#"echo '"done"'"#;
 
 fn failed(outcome: &Outcome) -> Option<(FailKind, String)> {
@@ -131,7 +134,7 @@ fn a_case_that_the_probe_forgot_is_told() {
 #[test]
 fn a_case_that_nobody_planned_is_not_taken() {
     let (out, _) = run(
-        &format!(r#"echo '{{"outcome":{{"case":"z","outcome":{{"measured":{{"series":[],"checks":[]}}}}}}}}'; {DONE}"#),
+        &format!(r#"echo '{{"outcome":{{"case":7,"outcome":{{"measured":{{"series":[],"checks":[]}}}}}}}}'; {DONE}"#),
         None,
     );
     assert_eq!(out.iter().map(|o| o.0.as_str()).collect::<Vec<_>>(), ["a", "b"]);
@@ -149,12 +152,12 @@ fn a_program_that_is_not_there_is_an_error_of_the_step() {
 
 /// What a GPU's process does, as a script: it serves one step after another and says who it is.
 const SERVES: &str = r#"while read -r job; do
-  echo '{"outcome":{"case":"a","outcome":{"measured":{"notes":["'$$'"]}}}}'; echo '"ready"'
+  echo '{"outcome":{"case":0,"outcome":{"measured":{"notes":["'$$'"]}}}}'; echo '"ready"'
 done"#;
 
 /// Runs a step on GPU processes (or after them); returns the notes of its cases or its error.
 fn on_gpus(supervisor: &Supervisor, processes: Processes) -> String {
-    let step = Step { processes, cases: vec!["a".into()], ..step(1) };
+    let step = Step { processes, cases: vec![Case::read("a")], ..step(1) };
     let mut out = String::new();
     supervisor.run(&step, Duration::from_millis(1500), |_, outcome, _| {
         out = match outcome {

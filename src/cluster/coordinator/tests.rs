@@ -80,7 +80,7 @@ fn step(groups: Vec<Vec<NodeName>>, exclusive: bool) -> Step {
         ranks: 1,
         groups,
         exclusive,
-        cases: vec!["a".into(), "b".into()],
+        cases: vec![Case::read("a"), Case::read("b")],
         args: serde_json::Value::Null,
         seed: 0,
         estimate_ms: 1,
@@ -103,7 +103,7 @@ fn agent(peer: Peer, way: Way, outbox: &mpsc_of::Inbox, to: &std::sync::mpsc::Se
                 let own = seat.members.iter().position(|m| m.0 == format!("n{}", peer - 1)).unwrap_or(9);
                 place.insert(task, own);
                 match way {
-                    Way::DiesAtOnce => return drop(to.send(Event::Gone(peer, "closed".into()))),
+                    Way::DiesAtOnce => return drop(to.send(Event::Gone(peer, Lost::Ended("closed".into())))),
                     Way::Hangs => continue,
                     Way::EndsEmpty => {
                         say(Up::Ended { task, failure: None });
@@ -124,8 +124,8 @@ fn agent(peer: Peer, way: Way, outbox: &mpsc_of::Inbox, to: &std::sync::mpsc::Se
                     Way::Babbles => {
                         let other = task + 1000;
                         say(Up::Publish { task: other, blobs: vec!["x".into()] });
-                        say(Up::Outcome { task: other, case: "a".into(), outcome: good(), load: None });
-                        say(Up::Outcome { task, case: "no such case".into(), outcome: good(), load: None });
+                        say(Up::Outcome { task: other, case: 0, outcome: good(), load: None });
+                        say(Up::Outcome { task, case: 99, outcome: good(), load: None });
                         say(Up::Ended { task: other, failure: None });
                         drop(to.send(Event::Said(peer + 50, Up::Alive)));
                     }
@@ -136,21 +136,21 @@ fn agent(peer: Peer, way: Way, outbox: &mpsc_of::Inbox, to: &std::sync::mpsc::Se
                     say(Up::Publish { task, blobs: vec![format!("{own}")] });
                 }
                 if way == Way::DiesAfterPublishing {
-                    return drop(to.send(Event::Gone(peer, "silent for 6 s".into())));
+                    return drop(to.send(Event::Gone(peer, Lost::Silent(Duration::from_secs(6)))));
                 }
             }
             Down::All { task, .. } => {
                 let times = if way == Way::RepeatsOutcomes { 3 } else { 1 };
-                for case in ["a", "b"].repeat(times) {
+                for case in [0, 1].repeat(times) {
                     if place.get(&task) == Some(&0) {
-                        say(Up::Outcome { task, case: case.into(), outcome: good(), load: None });
+                        say(Up::Outcome { task, case, outcome: good(), load: None });
                     }
                 }
                 say(Up::Ended { task, failure: None });
             }
             // A stopped child ends: its agent says so. One that hangs does not.
             Down::Stop { task } if way != Way::Hangs => say(Up::Ended { task, failure: None }),
-            Down::Bye { .. } => return drop(to.send(Event::Gone(peer, "closed".into()))),
+            Down::Bye { .. } => return drop(to.send(Event::Gone(peer, Lost::Ended("closed".into())))),
             _ => {}
         }
     }
@@ -214,7 +214,7 @@ proptest! {
         let (outcomes, troubles, took) = play(&ways, &groups, exclusive);
         // The deadline, the grace, and what a busy machine adds; in turns when machines are shared.
         prop_assert!(took < Duration::from_millis(1500), "{took:?}");
-        let mut seen: Vec<(String, String)> = outcomes.iter().map(|o| (o.node.0.clone(), o.case.clone())).collect();
+        let mut seen: Vec<(String, String)> = outcomes.iter().map(|o| (o.node.0.clone(), o.case.to_string())).collect();
         seen.sort();
         let mut wanted: Vec<(String, String)> =
             groups.iter().flat_map(|g| ["a", "b"].map(|c| (format!("n{}", g[0]), c.to_owned()))).collect();

@@ -24,9 +24,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
             });
         };
         let on_gpu = |l: &crate::record::OutcomeLine| {
-            l.node == *node
-                && on_gpu(l.probe.as_str(), &l.step)
-                && l.outcome.measured().is_some_and(|m| !m.series.is_empty())
+            l.node == *node && on_gpu(&l.case) && l.outcome.measured().is_some_and(|m| !m.series.is_empty())
         };
         of_machine(machine, run, record.outcomes.iter().any(on_gpu), &mut add);
         configuration::of_machine(machine, &mut |code, evidence| add(code, None, evidence));

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::id::{NodeName, clean};
 use crate::judge::finding::{Finding, Severity, Subject, doc};
-use crate::judge::rules::{Facts, facts, gpu_of, xids};
+use crate::judge::rules::{Facts, facts, xids};
 use crate::measure::{self, GpuLoad, Measured, stats};
 use crate::plan::RunPlan;
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{FabricHealth, Gpu, Machine, Nvidia, PcieLink, Recovery, Standing, gpu_spec};
 use crate::unit::Bytes;
+use crate::work::Case;
 
 /// Corrected errors of the memory since the driver was loaded: more than this is a part that fails.
 const MANY_CORRECTED: u64 = 10_000;
@@ -156,13 +157,12 @@ fn slices(g: &Gpu, sliced: bool, add: Add<'_>) {
 
 /// GPUs that compute other bits than most of their model on all nodes. Who differs on its own node was named by its check.
 fn other_bits(record: &Record, findings: &mut Vec<Finding>) {
-    type Likes<'r> = BTreeMap<(&'r str, &'r str), Vec<(&'r OutcomeLine, &'r Measured, &'r str)>>;
+    type Likes<'r> = BTreeMap<(Case, &'r str), Vec<(&'r OutcomeLine, &'r Measured, &'r str)>>;
     let mut likes: Likes<'_> = BTreeMap::new();
     for line in &record.outcomes {
         let Some((m, bits)) = line.outcome.measured().and_then(|m| Some((m, m.bits.as_ref()?))) else { continue };
         // `bf16 8192 burst gpu3`: all GPUs have the same inputs.
-        let test = gpu_of(&line.case).map_or(line.case.as_str(), |(test, _)| test);
-        likes.entry((test, &bits.of)).or_default().push((line, m, &bits.digest));
+        likes.entry((line.case.any_part(), &bits.of)).or_default().push((line, m, &bits.digest));
     }
     for ((test, of), all) in &likes {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -176,12 +176,13 @@ fn other_bits(record: &Record, findings: &mut Vec<Finding>) {
         for (line, m, digest) in all.iter().filter(|(_, _, d)| count(d) < usual) {
             if m.checks.iter().all(|c| c.name != "same bits" || c.ok) {
                 let evidence = format!(
-                    "{}, case `{}`: digest {}, and {usual} of {} GPUs ({}) have another for {test}",
+                    "{}, case `{}`: digest {}, and {usual} of {} GPUs ({}) have another for {}",
                     line.step,
                     line.case,
                     clean(digest),
                     all.len(),
-                    clean(of)
+                    clean(of),
+                    test.test()
                 );
                 findings.push(Finding::new(doc("GEM-003"), Subject::Node(line.node.clone()), evidence));
             }
@@ -344,7 +345,7 @@ fn under_load(record: &Record, findings: &mut Vec<Finding>) {
                 findings.push(severity.map_or(f.clone(), |s| f.severity(s)));
             }
         };
-        let who = format!("GPU {} in `{}`", clean(&load.pci), clean(&line.case));
+        let who = format!("GPU {} in `{}`", clean(&load.pci), line.case);
         for (reason, share) in load.throttled.iter().filter(|(r, s)| hardware(r) && *s >= OFTEN) {
             let temperature = load.temperature_c.map_or(String::new(), |c| format!(", {c} C"));
             let text = format!("{who}: {} in {:.0} % of the looks{temperature}", clean(reason), 100.0 * share);

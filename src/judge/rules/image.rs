@@ -11,36 +11,44 @@ use crate::topology::{
     oldest_cuda, oldest_driver,
 };
 use crate::unit::Bytes;
+use crate::work::Software;
 
 /// NCCL and Open MPI put their buffers there; Docker gives 64 MiB.
 const SMALL_SHM: Bytes = Bytes(Bytes::GIB);
 /// Since then the kernel hands a GPU's memory to an adapter as a dma-buf.
 const DMA_BUF: &str = "5.12";
 /// Parts of which two versions are one too many.
-const SINGLE: &[&str] = &["cuda", "cublaslt", "nccl", "ibverbs", "ucx", "mpi", "gdrcopy"];
+const SINGLE: &[Software] = &[
+    Software::Cuda,
+    Software::CublasLt,
+    Software::Nccl,
+    Software::Ibverbs,
+    Software::Ucx,
+    Software::Mpi,
+    Software::Gdrcopy,
+];
 /// What a GPU needs for training.
-const FOR_GPUS: &[&str] = &["cuda", "cublaslt", "nccl"];
+const FOR_GPUS: &[Software] = &[Software::Cuda, Software::CublasLt, Software::Nccl];
 
 /// The parts of an image by name.
-struct Parts<'r>(Vec<(&'r str, &'r Component)>);
+struct Parts<'r>(Vec<(Software, &'r Component)>);
 
 impl<'r> Parts<'r> {
-    fn files(&self, part: &str) -> impl Iterator<Item = &'r LibraryFile> + use<'r, '_> {
-        let part = part.to_owned();
+    fn files(&self, part: Software) -> impl Iterator<Item = &'r LibraryFile> + use<'r, '_> {
         self.0.iter().filter(move |(p, _)| *p == part).flat_map(|(_, c)| &c.files)
     }
 
     /// Those that some program can use: the loader knows them, or they lie where packages bring their own path.
-    fn working(&self, part: &str) -> impl Iterator<Item = &'r LibraryFile> + use<'r, '_> {
+    fn working(&self, part: Software) -> impl Iterator<Item = &'r LibraryFile> + use<'r, '_> {
         self.files(part).filter(|f| f.works() && !f.stub)
     }
 
-    fn has(&self, part: &str) -> bool {
+    fn has(&self, part: Software) -> bool {
         self.working(part).next().is_some()
     }
 
     /// Whether the loader gives it to a program that asks by name.
-    fn loads(&self, part: &str) -> bool {
+    fn loads(&self, part: Software) -> bool {
         self.working(part).any(|f| f.reach == Reach::Loaded)
     }
 }
@@ -81,7 +89,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
         environment(start, plan, &mut add);
         starting(&parts, start, &mut add);
     }
-    if let (Some(kernel), true) = (plan.kernel.as_deref().and_then(Version::parse), parts.has("nccl"))
+    if let (Some(kernel), true) = (plan.kernel.as_deref().and_then(Version::parse), parts.has(Software::Nccl))
         && Version::parse(DMA_BUF).is_some_and(|v| kernel < v)
     {
         add("IMG-018", None, format!("kernel {kernel} is older than {DMA_BUF}"), "");
@@ -101,9 +109,9 @@ fn number(f: &LibraryFile) -> Option<Version> {
 fn loading(parts: &Parts<'_>, add: Add<'_>) {
     for (part, component) in &parts.0 {
         // A provider that is named and absent is the provider's own matter; below.
-        for f in component.files.iter().filter(|_| *part != "providers") {
+        for f in component.files.iter().filter(|_| *part != Software::Providers) {
             if let Some(error) = &f.error {
-                let severity = (f.reach != Reach::Loaded || *part == "ucx-modules").then_some(Severity::Warn);
+                let severity = (f.reach != Reach::Loaded || *part == Software::UcxModules).then_some(Severity::Warn);
                 add("IMG-001", severity, format!("{part}: {}: {}", f.path.display(), clean(error)), "");
             }
         }
@@ -112,7 +120,7 @@ fn loading(parts: &Parts<'_>, add: Add<'_>) {
 
 /// Where the loader looks, and no file of the name is what it takes.
 fn lost(parts: &Parts<'_>, add: Add<'_>) {
-    for part in SINGLE {
+    for part in SINGLE.iter().copied() {
         for f in parts.working(part).filter(|f| f.reach == Reach::Hidden) {
             if !parts.files(part).any(|o| o.name == f.name && o.reach == Reach::Loaded) {
                 add("IMG-019", None, show(f), "");
@@ -124,14 +132,16 @@ fn lost(parts: &Parts<'_>, add: Add<'_>) {
 fn needs(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
     let for_gpus = if plan.gpu.is_some() { FOR_GPUS } else { &[] };
     let stated = plan.needs.iter().map(|n| (n.as_str(), "stated as needed"));
-    let implied = for_gpus.iter().filter(|n| !plan.needs.iter().any(|s| s == *n));
-    for (need, why) in stated.chain(implied.map(|n| (*n, "a GPU is stated"))) {
+    let implied = for_gpus.iter().map(|p| p.name()).filter(|n| !plan.needs.iter().any(|s| s == *n));
+    for (need, why) in stated.chain(implied.map(|n| (n, "a GPU is stated"))) {
+        let part = Software::named(need);
         let provider = |f: &LibraryFile| f.name == need && f.works() && f.reach == Reach::Loaded;
-        if parts.has(need) || parts.files("providers").any(provider) {
+        if part.is_some_and(|p| parts.has(p)) || parts.files(Software::Providers).any(provider) {
             continue;
         }
-        let of_name = parts.files("providers").filter(|f| f.name == need);
-        let there: Vec<String> = parts.files(need).chain(of_name).map(|f| f.path.display().to_string()).collect();
+        let of_name = parts.files(Software::Providers).filter(|f| f.name == need);
+        let of_part = part.into_iter().flat_map(|p| parts.files(p));
+        let there: Vec<String> = of_part.chain(of_name).map(|f| f.path.display().to_string()).collect();
         let what = if there.is_empty() {
             "is not in the image".to_owned()
         } else {
@@ -142,8 +152,8 @@ fn needs(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
 }
 
 fn verbs(parts: &Parts<'_>, add: Add<'_>) {
-    let providers: Vec<&LibraryFile> = parts.files("providers").collect();
-    if let Some(verbs) = parts.working("ibverbs").next() {
+    let providers: Vec<&LibraryFile> = parts.files(Software::Providers).collect();
+    if let Some(verbs) = parts.working(Software::Ibverbs).next() {
         // By what is wrong: a package that is missing takes all of them.
         let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
         for (f, error) in providers.iter().filter_map(|f| Some((f, f.error.as_deref()?))) {
@@ -167,13 +177,13 @@ fn verbs(parts: &Parts<'_>, add: Add<'_>) {
         } else if !broken.is_empty() {
             add("IMG-003", Some(Severity::Warn), format!("named and not to be loaded: {}", broken.join(", ")), "");
         }
-    } else if parts.has("nccl") && !parts.has("nccl-net") {
+    } else if parts.has(Software::Nccl) && !parts.has(Software::NcclNet) {
         add("IMG-004", None, "no libibverbs.so.1 that loads, and no net plugin of NCCL".to_owned(), "");
     }
 }
 
 fn doubles(parts: &Parts<'_>, add: Add<'_>) {
-    for part in SINGLE {
+    for part in SINGLE.iter().copied() {
         let files: Vec<&LibraryFile> = parts.working(part).collect();
         let Some(first) = files.iter().find(|f| f.reach == Reach::Loaded).or(files.first()) else { continue };
         let others: Vec<&&LibraryFile> =
@@ -205,7 +215,7 @@ fn doubles(parts: &Parts<'_>, add: Add<'_>) {
 }
 
 fn driver(parts: &Parts<'_>, plan: &ImagePlan, driver_here: bool, add: Add<'_>) {
-    for f in parts.files("driver") {
+    for f in parts.files(Software::Driver) {
         let compat = f.path.components().any(|c| c.as_os_str() == "compat");
         if f.reach == Reach::Apart {
             continue;
@@ -224,12 +234,12 @@ fn driver(parts: &Parts<'_>, plan: &ImagePlan, driver_here: bool, add: Add<'_>) 
 }
 
 /// Toolkits by the parts that tell theirs: part, file, version.
-fn toolkits<'r>(parts: &Parts<'r>) -> Vec<(&'static str, &'r LibraryFile, Version)> {
+fn toolkits<'r>(parts: &Parts<'r>) -> Vec<(Software, &'r LibraryFile, Version)> {
     let mut out = Vec::new();
-    for part in FOR_GPUS {
+    for part in FOR_GPUS.iter().copied() {
         for f in parts.working(part) {
-            let text = if *part == "cuda" { f.version.as_deref() } else { f.cuda.as_deref() };
-            out.extend(text.and_then(Version::parse).map(|v| (*part, f, v)));
+            let text = if part == Software::Cuda { f.version.as_deref() } else { f.cuda.as_deref() };
+            out.extend(text.and_then(Version::parse).map(|v| (part, f, v)));
         }
     }
     out
@@ -238,7 +248,7 @@ fn toolkits<'r>(parts: &Parts<'r>) -> Vec<(&'static str, &'r LibraryFile, Versio
 fn cuda(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
     let toolkits = toolkits(parts);
     let compat = |cuda: &Version| {
-        parts.files("driver").any(|f| {
+        parts.files(Software::Driver).any(|f| {
             let branch = driver_of(cuda).map(|d| d.major());
             f.path.components().any(|c| c.as_os_str() == "compat") && number(f).map(|v| v.major()) >= branch
         })
@@ -290,7 +300,7 @@ fn code(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
             add("IMG-010", None, format!("{part} of CUDA {v} at {}", f.path.display()), &limit);
         }
     }
-    for part in ["cublaslt", "nccl"] {
+    for part in [Software::CublasLt, Software::Nccl] {
         for f in parts.working(part).filter(|f| !f.code.is_empty() || !f.ptx.is_empty()) {
             // Machine code runs on the same major version, from its minor version on (CUDA's binary compatibility).
             let native = f.code.iter().any(|c| c / 10 == capability / 10 && *c <= capability);
@@ -313,8 +323,8 @@ fn plugins(parts: &Parts<'_>, start: Option<&Start>, add: Add<'_>) {
         Some(name) => f.name == *name || f.name.starts_with(&format!("libnccl-net-{name}.so")),
         None => f.name.starts_with("libnccl-net.so"),
     };
-    for plugin in parts.working("nccl-net").filter(wanted).filter(|f| f.waits_for.is_empty()) {
-        for nccl in parts.working("nccl").filter(|n| n.reach != Reach::Hidden) {
+    for plugin in parts.working(Software::NcclNet).filter(wanted).filter(|f| f.waits_for.is_empty()) {
+        for nccl in parts.working(Software::Nccl).filter(|n| n.reach != Reach::Hidden) {
             let Some((oldest, newest)) = number(nccl).and_then(|v| net_plugins(&v)) else { continue };
             if !plugin.offers.iter().any(|v| (oldest..=newest).contains(v)) {
                 let list = plugin.offers.iter().map(|v| format!("v{v}")).collect::<Vec<_>>().join(" ");
@@ -327,9 +337,9 @@ fn plugins(parts: &Parts<'_>, start: Option<&Start>, add: Add<'_>) {
 }
 
 fn ucx(parts: &Parts<'_>, add: Add<'_>) {
-    let Some(ucx) = parts.working("ucx").next() else { return };
-    let module = |name: &str| parts.working("ucx-modules").any(|f| f.name.contains(name));
-    let lacks: Vec<&str> = [("libuct_cuda", parts.has("cuda")), ("libuct_ib", parts.has("ibverbs"))]
+    let Some(ucx) = parts.working(Software::Ucx).next() else { return };
+    let module = |name: &str| parts.working(Software::UcxModules).any(|f| f.name.contains(name));
+    let lacks: Vec<&str> = [("libuct_cuda", parts.has(Software::Cuda)), ("libuct_ib", parts.has(Software::Ibverbs))]
         .into_iter()
         .filter(|(name, wanted)| *wanted && !module(name))
         .map(|(name, _)| name)
@@ -446,17 +456,19 @@ fn requirement(text: &str, driver: &Version) -> bool {
 
 fn starting(parts: &Parts<'_>, start: &Start, add: Add<'_>) {
     let mut how = Vec::new();
-    let rdma = parts.loads("ibverbs");
+    let rdma = parts.loads(Software::Ibverbs);
     if let (true, Some(limit)) = (rdma, start.memlock) {
         how.push(format!("--ulimit memlock=-1 (here {limit})"));
     }
     if rdma && !start.infiniband {
         how.push("--device=/dev/infiniband (absent here)".to_owned());
     }
-    if let (true, Some(shm)) = (parts.has("nccl") || parts.has("mpi"), start.shm.filter(|s| *s < SMALL_SHM)) {
+    if let (true, Some(shm)) =
+        (parts.has(Software::Nccl) || parts.has(Software::Mpi), start.shm.filter(|s| *s < SMALL_SHM))
+    {
         how.push(format!("--ipc=host or --shm-size=8g (/dev/shm is {shm} here)"));
     }
-    if FOR_GPUS.iter().any(|p| parts.has(p)) && !start.nvidia {
+    if FOR_GPUS.iter().any(|p| parts.has(*p)) && !start.nvidia {
         how.push("--gpus all (no driver here)".to_owned());
     }
     if !how.is_empty() {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::baseline::{Expectation, Source};
+use crate::baseline::{Expectation, Limit, Source};
 use crate::hostlist;
 use crate::id::{NodeName, clean};
-use crate::judge::cell::is_busy;
+use crate::judge::cell::{Places, is_busy};
 use crate::judge::finding::{Finding, Severity, Subject, doc};
 use crate::judge::rules::Row;
 use crate::judge::{Cell, Reason, Straggler, Verdict};
@@ -24,7 +24,7 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
             (Verdict::Inconclusive(Reason::Busy), ..) => "VAL-002",
             (Verdict::Inconclusive(Reason::NearYardstick), ..) => "VAL-005",
             (Verdict::Inconclusive(_), ..) => "VAL-003",
-            (_, Some(straggler), Some((_, gpu))) => {
+            (_, Some(straggler), Some(gpu)) => {
                 let who = match straggler {
                     Straggler::Node => Who::Node(cell.row.node),
                     Straggler::Gpu => Who::Gpu(cell.row.node, gpu),
@@ -59,12 +59,12 @@ fn straggler(who: &Who<'_>, cells: &[&Cell<'_>]) -> Option<Finding> {
     let severity = if worst.verdict == Verdict::Fail { Severity::Fail } else { Severity::Warn };
     let mut nodes: Vec<String> = cells.iter().map(|c| c.row.node.0.clone()).collect();
     nodes.dedup();
-    let mut tests: Vec<&str> = cells.iter().filter_map(|c| Some(c.row.gpu()?.0)).collect();
+    let mut tests: Vec<String> = cells.iter().map(|c| c.row.case.test().to_string()).collect();
     tests.sort_unstable();
     tests.dedup();
     let (code, subject, mut text) = match who {
         Who::Node(node) => {
-            let mut gpus: Vec<u32> = cells.iter().filter_map(|c| Some(c.row.gpu()?.1)).collect();
+            let mut gpus: Vec<u32> = cells.iter().filter_map(|c| c.row.gpu()).collect();
             gpus.sort_unstable();
             gpus.dedup();
             let text = format!("{} of its GPUs are slow; the slowest: {}", gpus.len(), evidence(worst));
@@ -157,17 +157,25 @@ fn limit(cell: &Cell<'_>) -> String {
 }
 
 /// A requirement of the plan for which nothing was measured holds the gate.
-pub(super) fn unmeasured_requirements(cells: &[Cell<'_>], limits: &[Expectation], findings: &mut Vec<Finding>) {
-    for e in limits.iter().filter(|e| e.source == Source::Plan) {
-        let judged = |c: &&Cell<'_>| {
-            let nominal_known = !matches!(e.limit, crate::baseline::Limit::ShareOfNominal(_))
-                || c.series.nominal.as_ref().is_some_and(|n| !n.claimed);
-            c.row.probe == e.probe && c.series.metric == e.metric && c.row.case.starts_with(&e.case) && nominal_known
+pub(super) fn unmeasured_requirements(
+    cells: &[Cell<'_>],
+    limits: &[Expectation],
+    places: &Places<'_>,
+    findings: &mut Vec<Finding>,
+) {
+    let demands: Vec<&Expectation> = limits.iter().filter(|e| e.source == Source::Plan).collect();
+    // One of a key's limits is enough: a cluster is asked about its links, one node about its loopback.
+    for of_key in demands.chunk_by(|a, b| a.provenance == b.provenance) {
+        let answers = |c: &Cell<'_>, e: &Expectation| {
+            let nominal_known =
+                !matches!(e.limit, Limit::ShareOfNominal(_)) || c.series.nominal.as_ref().is_some_and(|n| !n.claimed);
+            let metric = c.row.probe == e.probe && c.series.metric == e.metric && nominal_known;
+            metric && e.of.fits(c.row.case, &places.of(c.row.step).among)
         };
-        if !cells.iter().any(|c| judged(&c)) {
-            let what = if e.case.is_empty() { e.probe.clone() } else { format!("{} `{}`", e.probe, e.case) };
-            let evidence = format!("{}: no measurement of {what} could be held against it", e.provenance);
-            findings.push(Finding::new(doc("COV-002"), Subject::Run, evidence).limit(e.provenance.clone()));
+        if !cells.iter().any(|c| of_key.iter().any(|e| answers(c, e))) {
+            let (key, probe) = (&of_key[0].provenance, &of_key[0].probe);
+            let evidence = format!("{key}: no measurement of {probe} could be held against it");
+            findings.push(Finding::new(doc("COV-002"), Subject::Run, evidence).limit(key.clone()));
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::localise::is_pairs;
 use crate::measure::{Facts, FailKind, Load, Measured, Outcome, WaiveKind};
 use crate::plan::RunPlan;
 use crate::record::{OutcomeLine, Record};
+use crate::work::Case;
 
 /// Holds every planned case of every node against the record.
 pub(super) fn coverage(
@@ -23,7 +24,7 @@ pub(super) fn coverage(
     findings: &mut Vec<Finding>,
 ) {
     // Cases without a result are told once a step and reason, not once each.
-    let mut lost: BTreeMap<(Subject, String, String), Vec<&str>> = BTreeMap::new();
+    let mut lost: BTreeMap<(Subject, String, String), Vec<&Case>> = BTreeMap::new();
     // The same error of the same GPU or node, too: the first case, with how many others.
     let mut broken: Vec<(Row<'_>, FailKind, &str, usize)> = Vec::new();
     let mut told: FxHashMap<(&NodeName, &str, Option<u32>, &str), usize> = FxHashMap::default();
@@ -86,7 +87,7 @@ pub(super) fn coverage(
                         findings.push(Finding::new(doc("IMG-001"), Subject::Image, evidence));
                     }
                     Some(Outcome::Failed { kind, error }) => {
-                        let key = (row.node, row.step, row.gpu().map(|(_, gpu)| gpu), error.as_str());
+                        let key = (row.node, row.step, row.gpu(), error.as_str());
                         let place = *told.entry(key).or_insert_with(|| {
                             broken.push((row, *kind, error.as_str(), 0));
                             broken.len() - 1
@@ -205,7 +206,7 @@ fn failure(row: &Row<'_>, kind: FailKind, error: &str, cases: usize) -> Finding 
     };
     // What a GPU did is the GPU's.
     let subject = match row.gpu().filter(|_| row.on_gpu()) {
-        Some((_, gpu)) => Subject::Gpu(row.node.clone(), gpu),
+        Some(gpu) => Subject::Gpu(row.node.clone(), gpu),
         None => row.subject(),
     };
     let others = if cases > 1 { format!(" and {} more", cases - 1) } else { String::new() };

@@ -16,6 +16,7 @@ use crate::judge::verdict::{Reason, Verdict};
 use crate::measure::{Better, stats};
 use crate::plan::RunPlan;
 use crate::record::Record;
+use crate::work::Case;
 
 /// A node slower than this is told; below, silicon and cooling differ (1 to 5 % is normal).
 const MARGIN: f64 = 0.06;
@@ -93,7 +94,7 @@ fn nodes(margin: f64, cells: &mut [Cell<'_>]) {
     // A file system is shared: there the slowest rank is the directory's affair, not the node's.
     let alone = |c: &Cell<'_>| c.row.group.is_empty() && c.summary.is_some() && c.row.probe != "storage";
     let tests = cells.iter().filter(|c| alone(c)).count();
-    let mut by_metric: BTreeMap<(&str, &str, &str), Vec<usize>> = BTreeMap::new();
+    let mut by_metric: BTreeMap<(&str, &Case, &str), Vec<usize>> = BTreeMap::new();
     for (i, c) in cells.iter().enumerate().filter(|(_, c)| alone(c) && c.row.gpu().is_none()) {
         by_metric.entry((c.row.probe, c.row.case, c.series.metric.as_str())).or_default().push(i);
     }

@@ -9,6 +9,7 @@ use crate::measure::stats;
 use crate::record::Record;
 use crate::topology::{IbDevice, IbPort, Machine};
 use crate::unit::Unit;
+use crate::work::{Case, LinkCase, LinkTest, Memory, Scope, Way};
 
 /// What models can do at most per port, in Gb/s; from the vendor's datasheets.
 const MODELS: &[(&str, &str, f64)] = &[
@@ -167,17 +168,18 @@ fn together(record: &Record, findings: &mut Vec<Finding>) {
     let mut pairs: BTreeMap<&NodeName, BTreeMap<&str, f64>> = BTreeMap::new();
     for line in record.outcomes.iter().filter(|l| l.probe.as_str() == "rdma") {
         let Some(rate) = median(line) else { continue };
-        let words: Vec<&str> = line.case.split(' ').collect();
-        match words[..] {
-            ["pair", "out" | "back", device] => {
+        let Case::Link(LinkCase { scope, test, over: Some(device) }) = &line.case else { continue };
+        let LinkTest::Flow { way: Way::Out | Way::Back, memory: Memory::Host } = test else { continue };
+        match scope {
+            Scope::Pair => {
                 let best = alone.entry(device).or_default();
                 *best = best.max(rate);
             }
-            ["all", "rails", "out" | "back", device] => {
+            Scope::AllRails => {
                 let both = pairs.entry(&line.node).or_default().entry(device).or_insert(rate);
                 *both = both.min(rate);
             }
-            _ => {}
+            Scope::Loopback => {}
         }
     }
     let step = record.steps.iter().find(|s| s.name == "rdma-all-rails");

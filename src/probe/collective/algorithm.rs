@@ -1,9 +1,9 @@
 //! How the bytes go round. Small all-reduces double recursively (latency counts: log2 n exchanges), large ones go round
 //! a ring (bandwidth counts: every rank sends 2(n-1)/n of the data, which is the least possible).
 
-use crate::measure::Collective;
 use crate::probe::ProbeError;
 use crate::probe::collective::mesh::Mesh;
+use crate::work::Collective;
 
 /// What one exchange over a link costs: `latency + bytes * per_byte`, seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn what_an_operation_costs_grows_with_size_and_ranks() {
-        for op in Collective::ALL {
+        for op in Collective::ALL.iter().copied() {
             let time = |n, s| expected(op, n, s, LINK);
             // Neighbours exchange alike however many there are.
             let more = time(64, 8) > time(8, 8) || op == Collective::SendReceive;

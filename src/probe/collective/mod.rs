@@ -17,14 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{
-    Better, Check, Collective, CountersMoved, Measured, Metric, Outcome, Sampler, WaiveKind, bus_factor,
-};
+use crate::measure::{Better, Check, CountersMoved, Measured, Metric, Outcome, Sampler, WaiveKind, bus_factor};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::rdma::{self, Address, Counters};
-use crate::probe::{Probe, ProbeError, affinity, on_rail, step};
+use crate::probe::{Probe, ProbeError, affinity, step};
 use crate::topology::{Machine, SysRoot};
 use crate::unit::{Bytes, Unit};
+use crate::work::{Carrier, Case, Collective, CollectiveCase, Topology};
 
 use algorithm::{Algorithm, Link};
 use mesh::Mesh;
@@ -32,7 +31,7 @@ use tcp::Tcp;
 use verbs::Verbs;
 
 pub(super) use nccl::listen;
-pub use nccl::{NCCL, nccl_step};
+pub use nccl::nccl_step;
 
 pub struct HostCollective;
 
@@ -71,24 +70,19 @@ struct Args {
     cores: usize,
     copy_ceiling: f64,
     sizes: Vec<(Collective, usize)>,
-    /// `node` for ranks on one machine; `pair`, `leaf`, `ladder`, `world` ... over nodes.
-    #[serde(default = "on_node")]
-    topology: String,
+    topology: Topology,
     /// The RDMA device that carries it; TCP without one.
-    #[serde(default)]
     device: Option<String>,
-}
-
-fn on_node() -> String {
-    "node".to_owned()
+    /// The interface that carries it over TCP, where that is not the one of the control channel.
+    interface: Option<String>,
 }
 
 /// More nodes than this do without all-to-all: every rank would need a connection to every other.
 const MAX_ALL_TO_ALL: u32 = 64;
 
-/// A step of one rank a node over groups of `nodes` nodes, over TCP or an RDMA device; the caller sets its groups. `rate` is
+/// A step of one rank a node over groups of `nodes` nodes, by processes of the host; the caller sets its groups. `rate` is
 /// what pairs of nodes reached, in bytes per second, where that is known: on slow links a step takes longer.
-pub fn group_step(plan: &CheckPlan, topology: &str, nodes: u32, device: Option<&str>, rate: Option<f64>) -> Step {
+pub fn group_step(plan: &CheckPlan, topology: Topology, nodes: u32, carrier: &Carrier, rate: Option<f64>) -> Step {
     const MIB: usize = 1 << 20;
     let all_reduce: &[usize] = plan.tier.pick(
         &[8, 16 * MIB],
@@ -96,18 +90,17 @@ pub fn group_step(plan: &CheckPlan, topology: &str, nodes: u32, device: Option<&
         &[8, 4096, 65_536, MIB, 16 * MIB, 64 * MIB],
     );
     let mut sizes: Vec<_> = all_reduce.iter().map(|s| (Collective::AllReduce, *s)).collect();
-    if topology == "world" {
-        let others = Collective::ALL.into_iter().skip(1);
+    if topology == Topology::World {
+        let others = Collective::ALL.iter().copied().skip(1);
         sizes
             .extend(others.filter(|op| nodes <= MAX_ALL_TO_ALL || *op != Collective::AllToAll).map(|op| (op, 4 * MIB)));
     }
-    let args = Args {
-        cores: 2,
-        copy_ceiling: f64::MAX,
-        sizes,
-        topology: topology.to_owned(),
-        device: device.map(str::to_owned),
+    let (device, interface) = match carrier {
+        Carrier::Rdma(name) => (Some(name.to_string()), None),
+        Carrier::Interface(name) => (None, Some(name.to_string())),
+        Carrier::Tcp | Carrier::Nccl => (None, None),
     };
+    let args = Args { cores: 2, copy_ceiling: f64::MAX, sizes, topology, device, interface };
     let cases = args.sizes.iter().map(|(op, s)| args.case(*op, nodes, *s)).collect();
     let each = plan.tier.pick(250, 1000, 6000);
     // Both ways at once, which may halve the rate.
@@ -117,8 +110,16 @@ pub fn group_step(plan: &CheckPlan, topology: &str, nodes: u32, device: Option<&
     };
     let estimate = args.sizes.iter().map(|case| each.max(slow(case))).sum();
     let step = step(&HostCollective, plan, cases, args, estimate);
-    let name = on_rail(&format!("collective-{topology}-{nodes}"), device).replace(' ', "-");
-    Step { name, rail: device.map(str::to_owned), ..step }
+    let name = match carrier {
+        Carrier::Rdma(device) => format!("collective-{}-{nodes}-{device}", topology.name()),
+        Carrier::Interface(name) => format!("collective-{}-{name}-{nodes}", topology.name()),
+        Carrier::Tcp | Carrier::Nccl => format!("collective-{}-{nodes}", topology.name()),
+    };
+    let rail = match carrier {
+        Carrier::Rdma(name) | Carrier::Interface(name) => Some(name.to_string()),
+        Carrier::Tcp | Carrier::Nccl => None,
+    };
+    Step { name, rail, ..step }
 }
 
 /// Whether two ranks ever talk: the ring's neighbours, the doubling's and the barrier's partners; all when few.
@@ -147,7 +148,7 @@ fn sizes(tier: Tier) -> Vec<(Collective, usize)> {
     );
     let others: &[usize] =
         tier.pick(&[4 * MIB], &[KIB, 64 * KIB, 4 * MIB, 64 * MIB], &[KIB, 64 * KIB, 4 * MIB, 64 * MIB]);
-    let others = Collective::ALL.into_iter().skip(1).flat_map(|op| others.iter().map(move |s| (op, *s)));
+    let others = Collective::ALL.iter().copied().skip(1).flat_map(|op| others.iter().map(move |s| (op, *s)));
     all_reduce.iter().map(|s| (Collective::AllReduce, *s)).chain(others).collect()
 }
 
@@ -161,9 +162,14 @@ const MOST_MS: u64 = 8000;
 const SPARE: Duration = Duration::from_secs(1);
 
 impl Args {
-    fn case(&self, op: Collective, ranks: u32, size: usize) -> String {
-        let case = format!("{} {} n={ranks} {}", op.name(), self.topology, Bytes(size as u64));
-        on_rail(&case, self.device.as_deref())
+    fn case(&self, op: Collective, ranks: u32, size: usize) -> Case {
+        let carrier = match (&self.device, &self.interface) {
+            (Some(device), _) => Carrier::Rdma(device.as_str().into()),
+            (None, Some(name)) => Carrier::Interface(name.as_str().into()),
+            (None, None) => Carrier::Tcp,
+        };
+        let (topology, bytes) = (self.topology, Bytes(size as u64));
+        Case::Collective(CollectiveCase { op, topology, carrier, ranks, bytes, in_place: false, gpu: None })
     }
 }
 
@@ -189,8 +195,9 @@ impl Probe for HostCollective {
             cores: machine.usable_cores(),
             copy_ceiling: machine.copy_ceiling(machine.usable_cores()),
             sizes: sizes(plan.tier),
-            topology: on_node(),
+            topology: Topology::Node,
             device: None,
+            interface: None,
         };
         let local = RANKS.into_iter().map(|ranks| {
             let cases = args.sizes.iter().map(|(op, s)| args.case(*op, ranks, *s)).collect();
@@ -345,7 +352,7 @@ fn measure(
         LATENCY.series(latency.clone(), block).bounded(100e-9, "two transfers of a cache line between cores");
     time.slowest_rank = slowest;
     let mut busbw = BUSBW.series(rate(factor), block);
-    if args.topology == "node" {
+    if args.topology == Topology::Node {
         busbw = busbw.bounded(args.copy_ceiling, why);
     }
     // Small messages are bound by latency: a share of the port's rate says nothing of them.

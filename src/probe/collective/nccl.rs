@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Processes, Step};
-use crate::measure::{Bound, Check, Collective, Facts, FailKind, Measured, Outcome, WaiveKind, bus_factor};
+use crate::measure::{Bound, Check, Facts, FailKind, Measured, Outcome, WaiveKind, bus_factor};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::collective::{ALGBW, BANDWIDTH, BUSBW, HostCollective, LATENCY, START, slowest};
 use crate::probe::gpu::{LEAST_BLOCKS, Session, count, open};
@@ -21,15 +21,13 @@ use crate::sys::cuda::Arg;
 use crate::sys::nccl::{Comm, ID_BYTES, Nccl, NcclError, Span, show_version};
 use crate::topology::{Class, Log, Machine, NcclTopology, Wires, busbw_of};
 use crate::unit::Bytes;
+use crate::work::{Carrier, Case, Collective, CollectiveCase, LinkCase, NCCL, Topology, Way};
 
 use said::{Heard, NcclState, Seen, adapters, facts};
 
-/// What carries these steps, as a rail's name.
-pub const NCCL: &str = "nccl";
-
 #[derive(Serialize, Deserialize)]
 struct Args {
-    topology: String,
+    topology: Topology,
     /// Of each node.
     gpus: u32,
     tests: Vec<Test>,
@@ -49,9 +47,8 @@ struct Test {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 enum What {
     All(Collective),
-    /// From each GPU of the first node to its like on the second, all at once; and the other way.
-    Out,
-    Back,
+    /// From each GPU of the first node to its like on the second, all at once; or the other way.
+    Pair(Way),
 }
 
 const KIB: u64 = 1 << 10;
@@ -71,13 +68,13 @@ const LEAST_S: f64 = 3.0;
 /// Of the memory that is free, what buffers may take.
 const SHARE: f64 = 0.8;
 
-fn tests(topology: &str, tier: Tier, ranks: u32) -> Vec<Test> {
+fn tests(topology: Topology, tier: Tier, ranks: u32) -> Vec<Test> {
     let all = |op, bytes| Test { what: What::All(op), bytes, in_place: false };
-    if topology == "pair" {
+    if topology == Topology::Pair {
         let bytes = tier.pick(128 * MIB, 512 * MIB, GIB);
-        return [What::Out, What::Back].map(|what| Test { what, bytes, in_place: false }).to_vec();
+        return [Way::Out, Way::Back].map(|way| Test { what: What::Pair(way), bytes, in_place: false }).to_vec();
     }
-    let whole = matches!(topology, "node" | "world");
+    let whole = matches!(topology, Topology::Node | Topology::World);
     let sizes: &[u64] = match (whole, tier) {
         (true, Tier::Quick | Tier::Image) => &[8, MIB, GIB],
         (true, Tier::Standard) => {
@@ -107,7 +104,7 @@ fn tests(topology: &str, tier: Tier, ranks: u32) -> Vec<Test> {
     let mut out: Vec<Test> = sizes.iter().map(|s| all(Collective::AllReduce, *s)).collect();
     if whole {
         let large = tier.pick(&[256 * MIB][..], &[64 * KIB, 16 * MIB, GIB], &[64 * KIB, 16 * MIB, GIB]);
-        let ops = Collective::ALL.into_iter().filter(|op| *op != Collective::AllReduce);
+        let ops = Collective::ALL.iter().copied().filter(|op| *op != Collective::AllReduce);
         out.extend(ops.flat_map(|op| large.iter().map(move |s| all(op, *s))));
         // In place, one rank alone has nothing to do.
         out.extend((ranks > 1).then_some(Test { in_place: true, ..all(Collective::AllReduce, GIB) }));
@@ -116,50 +113,34 @@ fn tests(topology: &str, tier: Tier, ranks: u32) -> Vec<Test> {
 }
 
 impl Test {
-    fn case(&self, topology: &str, ranks: u32) -> String {
-        let place = if self.in_place { " in place" } else { "" };
-        match self.what {
-            What::All(op) => format!("{} nccl {topology} n={ranks} {}{place}", op.name(), Bytes(self.bytes)),
-            What::Out => format!("pair out {NCCL}"),
-            What::Back => format!("pair back {NCCL}"),
-        }
+    /// `gpu` is the communicator's, where each GPU has one with its likes.
+    fn case(&self, topology: Topology, ranks: u32, gpu: Option<u32>) -> Case {
+        let (op, bytes, in_place) = match self.what {
+            What::All(op) => (op, Bytes(self.bytes), self.in_place),
+            What::Pair(way) => return Case::Link(LinkCase::pair(way, Some(NCCL))),
+        };
+        Case::Collective(CollectiveCase { op, topology, carrier: Carrier::Nccl, ranks, bytes, in_place, gpu })
     }
 }
 
 /// A topology in which each GPU has a communicator with its likes on the other nodes.
-fn is_split(topology: &str) -> bool {
-    topology == "rail"
-}
-
-/// The case that says how long it took to begin.
-fn start_case(topology: &str, ranks: u32) -> String {
-    format!("start nccl {topology} n={ranks}")
-}
-
-/// The case that says what NCCL said of itself once its ranks were connected.
-fn channels_case(topology: &str, ranks: u32) -> String {
-    format!("channels nccl {topology} n={ranks}")
+fn is_split(topology: Topology) -> bool {
+    topology == Topology::Rail
 }
 
 /// Over `nodes` nodes with `gpus` GPUs each; the caller sets its groups.
-pub fn nccl_step(plan: &CheckPlan, topology: &str, nodes: u32, gpus: u32) -> Step {
+pub fn nccl_step(plan: &CheckPlan, topology: Topology, nodes: u32, gpus: u32) -> Step {
     let (ranks, communicators) = if is_split(topology) { (nodes, gpus) } else { (nodes * gpus, 1) };
     let tests = tests(topology, plan.tier, ranks);
-    let mut cases = vec![start_case(topology, ranks)];
+    let mut cases = vec![Case::Start { topology, ranks }];
     for c in 0..communicators {
-        cases.extend(tests.iter().map(|t| of_communicator(t.case(topology, ranks), topology, c)));
+        cases.extend(tests.iter().map(|t| t.case(topology, ranks, is_split(topology).then_some(c))));
     }
-    cases.push(channels_case(topology, ranks));
+    cases.push(Case::Channels { topology, ranks });
     let start = start_ms(nodes, gpus);
     let ms = start + plan.tier.pick(120, 500, 2500) * tests.len() as u64;
-    let step = step(
-        &HostCollective,
-        plan,
-        cases,
-        Args { topology: topology.to_owned(), gpus, tests, numbers: Vec::new() },
-        ms,
-    );
-    let name = format!("collective-gpu-{topology}-{ranks}");
+    let step = step(&HostCollective, plan, cases, Args { topology, gpus, tests, numbers: Vec::new() }, ms);
+    let name = format!("collective-gpu-{}-{ranks}", topology.name());
     let processes = Processes::Gpus;
     Step { name, ranks: gpus, rail: Some(NCCL.to_owned()), start_ms: start, processes, ..step }
 }
@@ -169,10 +150,6 @@ fn start_ms(nodes: u32, gpus: u32) -> u64 {
     if nodes * gpus == 1 { 500 } else { 1000 + 120 * u64::from(gpus) + 200 * u64::from(nodes.ilog2()) }
 }
 
-fn of_communicator(case: String, topology: &str, communicator: u32) -> String {
-    if is_split(topology) { format!("{case} gpu{communicator}") } else { case }
-}
-
 /// The GPUs of one node.
 pub(super) fn node_step(plan: &CheckPlan, machine: &Machine) -> Option<Step> {
     let gpus = count(machine) as u32;
@@ -180,7 +157,7 @@ pub(super) fn node_step(plan: &CheckPlan, machine: &Machine) -> Option<Step> {
     let shared = gpus == 1 && machine.environment.get("NCCL_MULTI_RANK_GPU_ENABLE").is_some_and(|v| v == "1");
     let ranks = if shared { 2 } else { gpus };
     (gpus > 0).then(|| {
-        let step = nccl_step(plan, "node", 1, ranks);
+        let step = nccl_step(plan, Topology::Node, 1, ranks);
         let mut args = step.args.clone();
         args["gpus"] = gpus.into();
         args["numbers"] = crate::probe::gpu::gpus(machine).iter().map(|p| p.number).collect::<Vec<u32>>().into();
@@ -238,6 +215,7 @@ impl From<ProbeError> for Trouble {
 struct Worker<'a> {
     session: &'a Session,
     comm: Comm,
+    topology: Topology,
     seed: u64,
     /// GPUs of a node.
     each: usize,
@@ -249,7 +227,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let begin = Instant::now();
     let each = (child.ranks as usize / child.members.len().max(1)).max(1);
     let rank = child.rank as usize;
-    let (colour, place, ranks) = if is_split(&args.topology) {
+    let (colour, place, ranks) = if is_split(args.topology) {
         (rank % each, rank / each, child.ranks as usize / each)
     } else {
         (0, rank, child.ranks as usize)
@@ -297,23 +275,27 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         notes.push(format!("NCCL {} is {}: {}", show_version(nccl.version), nccl.found.path, nccl.found.why));
         notes.extend(kept.note());
         let measured = Measured { series: vec![START.series(vec![slowest], 1)], notes, ..Measured::default() };
-        child.outcome(&start_case(&args.topology, ranks as u32), Outcome::Measured(measured))?;
+        child.outcome(&Case::Start { topology: args.topology, ranks: ranks as u32 }, Outcome::Measured(measured))?;
     }
     let free = hellos.iter().map(|h| h.free).min().unwrap_or(0);
     // What every rank told of its channels; they are made in the first operations.
     let mut seen = vec![Seen::default(); child.ranks as usize];
     let topology = heard.topology();
     let wires = topology.as_ref().map_or(Wires::default(), Wires::of);
-    let of_node = if is_split(&args.topology) { 1 } else { each };
-    let channels = Channels { nccl: &nccl, case: channels_case(&args.topology, ranks as u32), topology: &topology };
-    let worker = Worker { session: &session, comm, seed: child.step.seed, each, rank };
+    let of_node = if is_split(args.topology) { 1 } else { each };
+    let channels = Channels {
+        nccl: &nccl,
+        case: Case::Channels { topology: args.topology, ranks: ranks as u32 },
+        topology: &topology,
+    };
+    let worker = Worker { session: &session, comm, topology: args.topology, seed: child.step.seed, each, rank };
     // Each test runs twice before it counts, and the largest take longest: room for both.
     let all = args.tests.len().max(1);
-    let wanted = args.tests.iter().filter(|t| is_wanted(child, t, &args.topology, ranks as u32, each)).count();
+    let wanted = args.tests.iter().filter(|t| is_wanted(child, t, args.topology, ranks as u32, each)).count();
     let budget = child.share(wanted * (all + 8) / all);
     for test in &args.tests {
-        let communicators = if is_split(&args.topology) { each } else { 1 };
-        let cases = cases_of(test, &args.topology, ranks as u32, communicators);
+        let communicators = if is_split(args.topology) { each } else { 1 };
+        let cases = cases_of(test, args.topology, ranks as u32, communicators);
         if !cases.iter().any(|c| child.wants(c)) {
             continue;
         }
@@ -368,11 +350,11 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
 }
 
 /// A test's cases, one a communicator.
-fn cases_of(test: &Test, topology: &str, ranks: u32, communicators: usize) -> Vec<String> {
-    (0..communicators as u32).map(|c| of_communicator(test.case(topology, ranks), topology, c)).collect()
+fn cases_of(test: &Test, topology: Topology, ranks: u32, communicators: usize) -> Vec<Case> {
+    (0..communicators as u32).map(|c| test.case(topology, ranks, is_split(topology).then_some(c))).collect()
 }
 
-fn is_wanted(child: &Child, test: &Test, topology: &str, ranks: u32, each: usize) -> bool {
+fn is_wanted(child: &Child, test: &Test, topology: Topology, ranks: u32, each: usize) -> bool {
     let communicators = if is_split(topology) { each } else { 1 };
     cases_of(test, topology, ranks, communicators).iter().any(|c| child.wants(c))
 }
@@ -380,7 +362,7 @@ fn is_wanted(child: &Child, test: &Test, topology: &str, ranks: u32, each: usize
 /// Tells once what NCCL said of itself on all ranks.
 struct Channels<'a> {
     nccl: &'a Nccl,
-    case: String,
+    case: Case,
     topology: &'a Result<NcclTopology, String>,
 }
 
@@ -472,7 +454,7 @@ fn give_up(child: &mut Child, outcome: Outcome) -> Result<(), ProbeError> {
     }
     let cases = child.step.cases.clone();
     let absent = matches!(outcome, Outcome::Waived { .. });
-    let open: Vec<&String> = cases.iter().filter(|c| !child.has_told(c)).collect();
+    let open: Vec<&Case> = cases.iter().filter(|c| !child.has_told(c)).collect();
     for (i, case) in open.into_iter().enumerate() {
         let outcome = if i == 0 || absent {
             outcome.clone()
@@ -530,7 +512,7 @@ impl Worker<'_> {
         budget: Duration,
         heard: &mut Heard<'_>,
     ) -> Result<Measurement, ProbeError> {
-        let what = test.case("", child.ranks);
+        let what = test.case(self.topology, child.ranks, None).to_string();
         let prepared = self.prepare(test, patience(child));
         let all = exchange(child, &prepared.as_ref().map(|p| p.1).map_err(Trouble::clone))?;
         if let Some(outcome) = troubles(child, &what, &all) {
@@ -678,17 +660,11 @@ impl Buffers {
                     comm.receive(stream, to, self.count, previous)
                 })
             }
-            What::Out | What::Back => match self.way(w) {
-                Way::Sends(peer) => comm.send(stream, from, self.count, peer),
-                Way::Receives(peer) => comm.receive(stream, to, self.count, peer),
+            What::Pair(way) => match role(way, w) {
+                Role::Sends(peer) => comm.send(stream, from, self.count, peer),
+                Role::Receives(peer) => comm.receive(stream, to, self.count, peer),
             },
         }
-    }
-
-    fn way(&self, w: &Worker<'_>) -> Way {
-        let first = w.rank < w.each;
-        let peer = if first { w.rank + w.each } else { w.rank - w.each };
-        if first == (self.what == What::Out) { Way::Sends(peer) } else { Way::Receives(peer) }
     }
 
     /// Elements that are not what they must be.
@@ -705,9 +681,9 @@ impl Buffers {
             What::All(Collective::AllGather) => (0..ranks).map(|r| (each, r * each, 0, r, 1)).collect(),
             What::All(Collective::AllToAll) => (0..ranks).map(|r| (each, r * each, rank * each, r, 1)).collect(),
             What::All(Collective::SendReceive) => vec![(self.received, 0, 0, (rank + ranks - 1) % ranks, 1)],
-            What::Out | What::Back => match self.way(w) {
-                Way::Sends(_) => Vec::new(),
-                Way::Receives(peer) => vec![(self.received, 0, 0, peer, 1)],
+            What::Pair(way) => match role(way, w) {
+                Role::Sends(_) => Vec::new(),
+                Role::Receives(peer) => vec![(self.received, 0, 0, peer, 1)],
             },
         };
         let s = w.session;
@@ -728,9 +704,16 @@ impl Buffers {
     }
 }
 
-enum Way {
+/// What a rank of a pair of nodes does, and with which rank.
+enum Role {
     Sends(usize),
     Receives(usize),
+}
+
+fn role(way: Way, w: &Worker<'_>) -> Role {
+    let first = w.rank < w.each;
+    let peer = if first { w.rank + w.each } else { w.rank - w.each };
+    if first == (way == Way::Out) { Role::Sends(peer) } else { Role::Receives(peer) }
 }
 
 fn conclude(
@@ -799,11 +782,11 @@ mod tests_of_plan {
     #[test]
     fn cases_are_told_apart_and_pairs_are_read_by_the_localiser() {
         for tier in [Tier::Quick, Tier::Standard, Tier::Soak] {
-            for topology in ["node", "pair", "rail", "leaf", "ladder", "ring", "world"] {
-                let cases: Vec<String> = tests(topology, tier, 8).iter().map(|t| t.case(topology, 8)).collect();
+            for topology in Topology::ALL.iter().copied() {
+                let cases: Vec<Case> = tests(topology, tier, 8).iter().map(|t| t.case(topology, 8, None)).collect();
                 let unique: std::collections::BTreeSet<_> = cases.iter().collect();
                 assert_eq!(unique.len(), cases.len(), "{cases:?}");
-                assert!(topology != "pair" || cases == ["pair out nccl", "pair back nccl"]);
+                assert!(topology != Topology::Pair || cases.iter().all(|c| c.pair_way().is_some()));
             }
         }
         let of = |late| Err::<(), Trouble>(Trouble { late, text: "x".to_owned() });

@@ -3,11 +3,11 @@
 //! Inputs are whole numbers below 1024, so that sums over up to 16384 ranks are exact in f32 in any order: what differs
 //! is wrong, no tolerance needed.
 
-use crate::measure::Collective;
 use crate::probe::ProbeError;
 use crate::probe::collective::algorithm::{self, Algorithm, part};
 use crate::probe::collective::mesh::Mesh;
 use crate::sys::pages::huge_vec;
+use crate::work::Collective;
 
 /// What this rank sends and receives.
 pub struct Buffers {

@@ -10,14 +10,15 @@ use crate::measure::{ClockOffset, Facts, Measured, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::environment::Environment;
 use crate::probe::{ProbeError, step};
+use crate::work::{Case, Fact};
 
 const ROUNDS: usize = 6;
-pub(super) const CASE: &str = "clocks";
+pub(super) const CASE: Case = Case::Fact(Fact::Clocks);
 
 /// The step over all nodes; the caller sets its groups.
 pub fn clock_step(plan: &CheckPlan) -> Step {
-    let mut step = step(&Environment, plan, vec![CASE.to_owned()], (), 300);
-    step.name = CASE.to_owned();
+    let mut step = step(&Environment, plan, vec![CASE], (), 300);
+    step.name = "clocks".to_owned();
     step.exclusive = false;
     step
 }
@@ -49,5 +50,5 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         high_ms: high.max(*low),
     };
     let facts = Some(Facts::Clocks(child.members.iter().zip(&bounds).map(offset).collect()));
-    Ok(child.outcome(CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
+    Ok(child.outcome(&CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
 }

@@ -8,12 +8,13 @@ use crate::plan::CheckPlan;
 use crate::probe::environment::Environment;
 use crate::probe::{ProbeError, step};
 use crate::topology::{SysRoot, nvidia_within};
+use crate::work::{Case, Fact};
 
-pub(super) const CASE: &str = "gpus at the end";
+pub(super) const CASE: Case = Case::Fact(Fact::GpusAtEnd);
 
 /// The step on every node that has GPUs; the caller sets its groups.
 pub fn gpus_step(plan: &CheckPlan) -> Step {
-    let step = step(&Environment, plan, vec![CASE.to_owned()], (), 800);
+    let step = step(&Environment, plan, vec![CASE], (), 800);
     // What our own processes hold is nobody's fault; and the driver answers slowly while contexts end.
     Step { name: "gpus-end".to_owned(), exclusive: false, start_ms: 400, processes: Processes::AfterGpus, ..step }
 }
@@ -31,5 +32,5 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         }
         None => Outcome::waived(WaiveKind::Absent, "no NVIDIA driver"),
     };
-    Ok(child.outcome(CASE, outcome)?)
+    Ok(child.outcome(&CASE, outcome)?)
 }

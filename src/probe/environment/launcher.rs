@@ -6,20 +6,21 @@ use crate::measure::{Facts, Measured, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::environment::Environment;
 use crate::probe::{ProbeError, step};
+use crate::work::{Case, Fact};
 
-pub(super) const CASE: &str = "slurmd";
+pub(super) const CASE: Case = Case::Fact(Fact::Slurmd);
 
 /// The step on every node; `when` is `start` or `end`. The caller sets its groups.
 pub fn launcher_step(plan: &CheckPlan, when: &str) -> Step {
-    let mut step = step(&Environment, plan, vec![CASE.to_owned()], (), 50);
+    let mut step = step(&Environment, plan, vec![CASE], (), 50);
     step.name = format!("slurmd-{when}");
     step.exclusive = false;
     step
 }
 
 pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
-    let facts = Some(Facts::Slurmd(runs(CASE)));
-    Ok(child.outcome(CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
+    let facts = Some(Facts::Slurmd(runs("slurmd")));
+    Ok(child.outcome(&CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
 }
 
 /// Whether a process of this name is to be seen. In a container's own process namespace none is, at either time.

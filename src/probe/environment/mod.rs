@@ -13,12 +13,15 @@ use crate::measure::{Facts, Measured, Metric, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
 use crate::topology::{Machine, SysRoot, discover};
+use crate::work::{Case, Fact};
 
 pub use clock::clock_step;
 pub use gpus::gpus_step;
 pub use launcher::launcher_step;
 
 pub struct Environment;
+
+const MACHINE: Case = Case::Fact(Fact::Machine);
 
 /// The parent reads the load of the machine over a step: this long, nothing of ours works.
 const QUIET: Duration = Duration::from_millis(300);
@@ -45,24 +48,24 @@ impl Probe for Environment {
 
     fn steps(&self, plan: &CheckPlan, _: &Machine) -> Vec<Step> {
         // The deadline has room for a driver that does not answer: what else the machine is must then still be told.
-        let mut step = step(self, plan, vec!["machine".to_owned()], (), ESTIMATE_MS);
+        let mut step = step(self, plan, vec![MACHINE], (), ESTIMATE_MS);
         step.exclusive = false;
         vec![step]
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
-        if child.wants(clock::CASE) {
+        if child.wants(&clock::CASE) {
             return clock::run(child);
         }
-        if child.wants(launcher::CASE) {
+        if child.wants(&launcher::CASE) {
             return launcher::run(child);
         }
-        if child.wants(gpus::CASE) {
+        if child.wants(&gpus::CASE) {
             return gpus::run(child);
         }
         let machine = discover(&SysRoot::live());
         thread::sleep(QUIET);
         let facts = Some(Facts::Machine(Box::new(machine)));
-        Ok(child.outcome("machine", Outcome::Measured(Measured { facts, ..Measured::default() }))?)
+        Ok(child.outcome(&MACHINE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
     }
 }

@@ -8,11 +8,12 @@ use crate::id::ProbeName;
 use crate::measure::{Better, Check, Facts, Measured, Metric, Outcome, PeerCopy, stats};
 use crate::plan::CheckPlan;
 use crate::probe::gpu::monitor::HostLink;
-use crate::probe::gpu::{GpuArgs, GpuState, LEAST_BLOCKS, Place, Session, case, count, failed, gpu_step, run_all};
+use crate::probe::gpu::{GpuArgs, GpuState, LEAST_BLOCKS, Place, Session, count, failed, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cuda::{CudaError, Pinned};
 use crate::topology::{GpuSpec, Machine, PcieLink, SysRoot, host_path};
 use crate::unit::Unit;
+use crate::work::{Case, CopyKind};
 
 pub struct Copy;
 
@@ -38,9 +39,13 @@ const HOST_MS: u64 = 300;
 /// A context on another GPU, for the matrix.
 const CONTEXT_MS: u64 = 200;
 
-const TESTS: [&str; 5] = ["h2d alone", "d2h alone", "h2d", "d2h", "both ways"];
-/// From each GPU to every other.
-const PEER: &str = "peer";
+fn test(kind: CopyKind) -> Case {
+    Case::Copy { kind, gpu: 0 }
+}
+
+fn kind(test: &Case) -> Option<CopyKind> {
+    if let Case::Copy { kind, .. } = test { Some(*kind) } else { None }
+}
 
 impl Probe for Copy {
     fn name(&self) -> ProbeName {
@@ -61,9 +66,10 @@ impl Probe for Copy {
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
         let gpus = count(machine) as u64;
-        let tests = TESTS.iter().chain(Some(&PEER).filter(|_| gpus > 1)).map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        let kinds = CopyKind::ALL.iter().copied().filter(|k| *k != CopyKind::Peer || gpus > 1);
+        let tests: Vec<Case> = kinds.map(test).collect();
         let start = HOST_MS + if gpus > 1 { CONTEXT_MS * (gpus - 1) } else { 0 };
-        let turns: u64 = TESTS.iter().map(|t| turns(t, gpus)).sum();
+        let turns: u64 = tests.iter().map(|t| turns(t, gpus)).sum();
         let ms = start + plan.tier.pick(30, 120, 600) * (TURN * turns + pairs(gpus));
         let step = gpu_step(self, plan, machine, "copy", &tests, ms);
         step.map(|s| Step { start_ms: start, ..s }).into_iter().collect()
@@ -74,26 +80,29 @@ impl Probe for Copy {
         let gpus = u64::from(child.ranks);
         // In units of a pair's time: a turn has four of them.
         let turns: u64 = args.tests.iter().filter(|t| args.wants(child, t)).map(|t| turns(t, gpus)).sum();
-        let pairs = if args.wants(child, PEER) { pairs(gpus) } else { 0 };
+        let peer = test(CopyKind::Peer);
+        let pairs = if args.wants(child, &peer) { pairs(gpus) } else { 0 };
         let pair = child.share((TURN * turns + pairs) as usize).as_secs_f64();
         let turn = TURN as f64 * pair;
         let mut host: Option<[Pinned; 2]> = None;
-        let tests: Vec<String> = args.tests.iter().filter(|t| *t != PEER).cloned().collect();
+        let tests: Vec<Case> = args.tests.iter().filter(|t| **t != peer).cloned().collect();
         run_all(
             child,
             &args,
             &tests,
-            |test| test.ends_with(" alone"),
+            |test| kind(test).is_some_and(is_alone),
             |session, place, child| {
                 if host.is_none() {
                     host = Some([session.gpu.pinned(SIZE)?, session.gpu.pinned(SIZE)?]);
                 }
                 let host = host.as_mut().ok_or_else(|| ProbeError::Broken("no pinned memory".to_owned()))?;
-                with_host(session, host, tests[place].trim_end_matches(" alone"), turn, child.step.seed)
+                let kind =
+                    kind(&tests[place]).ok_or_else(|| ProbeError::Broken(format!("`{}` is no copy", tests[place])))?;
+                with_host(session, host, kind, turn, child.step.seed)
             },
         )?;
         drop(host);
-        if args.wants(child, PEER) { matrix(child, &args.places, pair) } else { Ok(()) }
+        if args.wants(child, &peer) { matrix(child, &args.places, pair) } else { Ok(()) }
     }
 }
 
@@ -101,12 +110,16 @@ impl Probe for Copy {
 const TURN: u64 = 4;
 
 /// Turns of a test with the host: alone means one GPU after the other.
-fn turns(test: &str, gpus: u64) -> u64 {
-    match test {
-        PEER => 0,
-        alone if alone.ends_with(" alone") => gpus,
-        _ => 1,
+fn turns(test: &Case, gpus: u64) -> u64 {
+    match kind(test) {
+        None | Some(CopyKind::Peer) => 0,
+        Some(alone) if is_alone(alone) => gpus,
+        Some(_) => 1,
     }
+}
+
+fn is_alone(kind: CopyKind) -> bool {
+    matches!(kind, CopyKind::HostToDevice { alone: true } | CopyKind::DeviceToHost { alone: true })
 }
 
 const fn pairs(gpus: u64) -> u64 {
@@ -116,7 +129,7 @@ const fn pairs(gpus: u64) -> u64 {
 fn with_host(
     session: &Session,
     host: &mut [Pinned; 2],
-    test: &str,
+    kind: CopyKind,
     budget: f64,
     seed: u64,
 ) -> Result<Measured, ProbeError> {
@@ -130,9 +143,9 @@ fn with_host(
     let second = session.gpu.stream()?;
     let (ready, done) = (session.gpu.event()?, session.gpu.event()?);
     let work = || {
-        match test {
-            "h2d" => session.stream.upload(&there, out)?,
-            "d2h" => session.stream.download(back, &here)?,
+        match kind {
+            CopyKind::HostToDevice { .. } => session.stream.upload(&there, out)?,
+            CopyKind::DeviceToHost { .. } => session.stream.download(back, &here)?,
             _ => {
                 // The second stream goes along with the first, and the first waits for it: a block holds both.
                 session.stream.record(&ready)?;
@@ -147,13 +160,13 @@ fn with_host(
     };
     let (seconds, block) = session.blocks(LEAST_BLOCKS, BLOCK_S, budget * 0.6, work)?;
     let mut wrong = 0;
-    if test != "d2h" {
+    if !matches!(kind, CopyKind::DeviceToHost { .. }) {
         wrong += session.wrong(&there, seed, 0)?;
     }
-    if test != "h2d" {
+    if !matches!(kind, CopyKind::HostToDevice { .. }) {
         wrong += differing(out, back);
     }
-    let both = test == "both ways";
+    let both = kind == CopyKind::BothWays;
     let ways = if both { 2.0 } else { 1.0 };
     let mut series = BANDWIDTH.series(seconds.iter().map(|s| ways * SIZE as f64 / s).collect(), block);
     let path = host_path(&SysRoot::live(), &session.gpu.pci);
@@ -220,7 +233,7 @@ fn matrix(child: &mut Child, places: &[Place], budget: f64) -> Result<(), ProbeE
         for (from, place) in places.iter().enumerate() {
             let row = row(&gpus, from, budget, child.step.seed).map_or_else(failed, Outcome::Measured);
             broken |= matches!(row, Outcome::Failed { .. });
-            child.outcome(&case(PEER, place.number), row)?;
+            child.outcome(&test(CopyKind::Peer).of_gpu(place.number), row)?;
         }
         // This process's own GPU is current again.
         broken |= gpus.first().is_some_and(|(_, own)| own.as_ref().is_ok_and(|own| own.gpu.make_current().is_err()));

@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use crate::cluster::{Child, Step};
 use crate::measure::{Bits, Check, Measured, Metric, Outcome};
 use crate::plan::{CheckPlan, Tier};
-use crate::probe::gpu::{GpuArgs, GpuState, LEAST_BLOCKS, Session, case, gpu_step, open_own, run_all};
+use crate::probe::gpu::{GpuArgs, GpuState, LEAST_BLOCKS, Session, gpu_step, open_own, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cublaslt::{Lt, Product, Types};
 use crate::sys::cuda::{Arg, Memory};
 use crate::topology::Machine;
+use crate::work::{Case, Dtype, GemmCase, Load};
 
 /// A type of product.
 struct Kind {
-    name: &'static str,
+    dtype: Dtype,
     types: Types,
     /// Numbers of kernels.cu for the types of input and output, and bytes of an element of each.
     input: (u32, usize),
@@ -29,12 +30,12 @@ struct Kind {
 }
 
 const KINDS: &[Kind] = &[
-    Kind { name: "bf16", types: Types::BF16, input: (2, 2), output: (2, 2), tolerance: 0.04 },
-    Kind { name: "f16", types: Types::F16, input: (3, 2), output: (3, 2), tolerance: 0.006 },
-    Kind { name: "fp8", types: Types::FP8, input: (4, 1), output: (2, 2), tolerance: 0.06 },
-    Kind { name: "tf32", types: Types::TF32, input: (1, 4), output: (1, 4), tolerance: 0.006 },
-    Kind { name: "f32", types: Types::F32, input: (1, 4), output: (1, 4), tolerance: 2e-5 },
-    Kind { name: "f64", types: Types::F64, input: (0, 8), output: (0, 8), tolerance: 1e-13 },
+    Kind { dtype: Dtype::Bf16, types: Types::BF16, input: (2, 2), output: (2, 2), tolerance: 0.04 },
+    Kind { dtype: Dtype::F16, types: Types::F16, input: (3, 2), output: (3, 2), tolerance: 0.006 },
+    Kind { dtype: Dtype::Fp8, types: Types::FP8, input: (4, 1), output: (2, 2), tolerance: 0.06 },
+    Kind { dtype: Dtype::Tf32, types: Types::TF32, input: (1, 4), output: (1, 4), tolerance: 0.006 },
+    Kind { dtype: Dtype::F32, types: Types::F32, input: (1, 4), output: (1, 4), tolerance: 2e-5 },
+    Kind { dtype: Dtype::F64, types: Types::F64, input: (0, 8), output: (0, 8), tolerance: 1e-13 },
 ];
 
 /// Algorithms that are tried.
@@ -57,24 +58,19 @@ const SEARCH: Duration = Duration::from_millis(250);
 /// The library itself, when it is first loaded.
 const LIBRARY_MS: u64 = 300;
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Length {
-    Burst,
-    Sustained,
-}
-
-/// `bf16 8192 burst`: a type, m (n and k are 8192 where m is larger), a length.
-fn tests(tier: Tier) -> Vec<String> {
-    let mut out = vec!["bf16 8192 burst".to_owned(), "fp8 8192 burst".to_owned()];
+/// A type, m (n and k are 8192 where m is larger), a length.
+fn tests(tier: Tier) -> Vec<Case> {
+    use Dtype::{Bf16, F16, F32, F64, Fp8, Tf32};
+    use Load::{Burst, Sustained};
+    let mut out = vec![(Bf16, 8192, Burst), (Fp8, 8192, Burst)];
     if tier != Tier::Quick {
-        out.extend(["bf16 16384 burst", "f16 8192 burst", "tf32 8192 burst", "f32 8192 burst"].map(str::to_owned));
+        out.extend([(Bf16, 16384, Burst), (F16, 8192, Burst), (Tf32, 8192, Burst), (F32, 8192, Burst)]);
     }
-    out.push("f64 4096 burst".to_owned());
-    out.push("bf16 8192 sustained".to_owned());
+    out.extend([(F64, 4096, Burst), (Bf16, 8192, Sustained)]);
     if tier != Tier::Quick {
-        out.push("fp8 8192 sustained".to_owned());
+        out.push((Fp8, 8192, Sustained));
     }
-    out
+    out.into_iter().map(|(dtype, m, load)| Case::Gemm(GemmCase::Gpu { dtype, m, load, gpu: 0 })).collect()
 }
 
 fn sustained_ms(tier: Tier) -> u64 {
@@ -86,9 +82,9 @@ pub(in crate::probe) fn step(probe: &dyn Probe, plan: &CheckPlan, machine: &Mach
     // bf16 and tf32 came with compute capability 8.0, fp8 with 8.9; the driver told which it is, or nobody knows.
     let least = machine.nvidia.iter().flat_map(|n| &n.gpus).filter_map(|g| g.capability).min();
     if let Some(least) = least {
-        tests.retain(|t| match t.split(' ').next() {
-            Some("fp8") => least >= (8, 9),
-            Some("bf16" | "tf32") => least >= (8, 0),
+        tests.retain(|t| match parse(t).map(|(kind, ..)| kind.dtype) {
+            Some(Dtype::Fp8) => least >= (8, 9),
+            Some(Dtype::Bf16 | Dtype::Tf32) => least >= (8, 0),
             _ => true,
         });
     }
@@ -97,22 +93,22 @@ pub(in crate::probe) fn step(probe: &dyn Probe, plan: &CheckPlan, machine: &Mach
     gpu_step(probe, plan, machine, "gemm", &tests, ms).map(|s| Step { start_ms: LIBRARY_MS, ..s })
 }
 
-fn is_sustained(test: &str) -> bool {
-    parse(test).is_some_and(|(_, _, length)| length == Length::Sustained)
+fn is_sustained(test: &Case) -> bool {
+    parse(test).is_some_and(|(_, _, load)| load == Load::Sustained)
 }
 
 /// What tests take however long the sustained ones last.
-fn fixed_ms(tests: &[String]) -> u64 {
+fn fixed_ms(tests: &[Case]) -> u64 {
     let bursts = tests.iter().filter(|t| !is_sustained(t)).count() as u64;
     AROUND_MS * tests.len() as u64 + (BURST_S * 1e3) as u64 * bursts
 }
 
 /// A sustained load again lasts as long as it did: a shorter one would end before the GPU is as warm.
-pub(in crate::probe) fn again_ms(step: &Step, cases: &[String]) -> Option<u64> {
+pub(in crate::probe) fn again_ms(step: &Step, cases: &[Case]) -> Option<u64> {
     let args: GpuArgs = serde_json::from_value(step.args.clone()).ok().filter(|a: &GpuArgs| a.gpu == "gemm")?;
-    let sustained = |tests: &[String]| tests.iter().filter(|t| is_sustained(t)).count() as u64;
-    let again = |t: &&String| args.places.iter().any(|p| cases.contains(&case(t, p.number)));
-    let wanted: Vec<String> = args.tests.iter().filter(again).cloned().collect();
+    let sustained = |tests: &[Case]| tests.iter().filter(|t| is_sustained(t)).count() as u64;
+    let again = |t: &&Case| args.places.iter().any(|p| cases.contains(&t.of_gpu(p.number)));
+    let wanted: Vec<Case> = args.tests.iter().filter(again).cloned().collect();
     let each = step.measuring_ms().saturating_sub(fixed_ms(&args.tests)) / sustained(&args.tests).max(1);
     Some(fixed_ms(&wanted) + each * sustained(&wanted))
 }
@@ -121,18 +117,16 @@ pub(in crate::probe) fn is_gemm(child: &Child) -> bool {
     child.args::<GpuArgs>().is_ok_and(|a| a.gpu == "gemm")
 }
 
-fn parse(test: &str) -> Option<(&'static Kind, u64, Length)> {
-    let words: Vec<&str> = test.split(' ').collect();
-    let [kind, m, length] = words[..] else { return None };
-    let length = if length == "burst" { Length::Burst } else { Length::Sustained };
-    Some((KINDS.iter().find(|k| k.name == kind)?, m.parse().ok()?, length))
+fn parse(test: &Case) -> Option<(&'static Kind, u64, Load)> {
+    let Case::Gemm(GemmCase::Gpu { dtype, m, load, .. }) = test else { return None };
+    Some((KINDS.iter().find(|k| k.dtype == *dtype)?, u64::from(*m), *load))
 }
 
 pub(in crate::probe) fn run(child: &mut Child, flops: &Metric) -> Result<(), ProbeError> {
     let args: GpuArgs = child.args()?;
     let tests = &args.tests;
     // When time is short the sustained load is what gives way; the rest takes what it takes.
-    let wanted: Vec<String> = tests.iter().filter(|t| args.wants(child, t)).cloned().collect();
+    let wanted: Vec<Case> = tests.iter().filter(|t| args.wants(child, t)).cloned().collect();
     let sustained = wanted.iter().filter(|t| is_sustained(t)).count().max(1) as f64;
     let sustained_s = child.step.measuring_ms().saturating_sub(fixed_ms(&wanted)) as f64 / 1e3 / sustained;
     let kept = GpuState::of(child);
@@ -160,7 +154,7 @@ fn measure(
     lt: &Lt,
     kind: &Kind,
     m: u64,
-    length: Length,
+    length: Load,
     sustained_s: f64,
     seed: u64,
     flops: &Metric,
@@ -187,15 +181,15 @@ fn measure(
     work()?;
     let first = session.digest(&c)?;
     let (mut seconds, block) = match length {
-        Length::Burst => {
+        Load::Burst => {
             session.stream.synchronize()?;
             std::thread::sleep(COOL);
             session.blocks(LEAST_BLOCKS, BLOCK_S, BURST_S, work)?
         }
         // The first half does not count.
-        Length::Sustained => session.blocks(2 * LEAST_BLOCKS, BLOCK_S * 5.0, sustained_s, work)?,
+        Load::Sustained => session.blocks(2 * LEAST_BLOCKS, BLOCK_S * 5.0, sustained_s, work)?,
     };
-    if length == Length::Sustained {
+    if length == Load::Sustained {
         // The half in which clocks have settled.
         seconds.drain(..seconds.len() / 2);
     }
@@ -203,8 +197,8 @@ fn measure(
     let worst = residual(session, kind, (m, n, k), (&a, &b, &c), seed)?;
     let operations = 2.0 * (m * n) as f64 * k as f64;
     let mut series = flops.series(seconds.iter().map(|s| operations / s).collect(), block);
-    if let Some((rate, spec)) = session.spec.as_ref().and_then(|s| Some((s.rate(kind.name)?, s))) {
-        let why = format!("{} {}, dense: {}", spec.name, kind.name, spec.source);
+    if let Some((rate, spec)) = session.spec.as_ref().and_then(|s| Some((s.rate(kind.dtype.name())?, s))) {
+        let why = format!("{} {}, dense: {}", spec.name, kind.dtype.name(), spec.source);
         series = series.nominally(rate, why.clone()).bounded(1.1 * rate, why);
     }
     let checks = vec![

@@ -8,6 +8,7 @@ use crate::probe::gpu::{GpuArgs, LEAST_BLOCKS, Session, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cuda::{Arg, Memory};
 use crate::topology::Machine;
+use crate::work::{Case, GpuKernel, GpuKernel::Device, Kernel};
 
 /// Bytes of an array: many times any last-level cache of a GPU.
 const ARRAY: usize = 1 << 30;
@@ -15,13 +16,9 @@ const BLOCK_S: f64 = 0.02;
 /// Of what is free, this much is filled by the pattern test.
 const PATTERN_SHARE: f64 = 0.95;
 
-fn tests(tier: Tier) -> Vec<String> {
-    let mut out =
-        ["device read", "device write", "device copy", "device triad", "driver copy"].map(str::to_owned).to_vec();
-    if tier == Tier::Soak {
-        out.push("pattern".to_owned());
-    }
-    out
+fn tests(tier: Tier) -> Vec<Case> {
+    let all = GpuKernel::ALL.iter().filter(|k| **k != GpuKernel::Pattern || tier == Tier::Soak);
+    all.map(|kernel| Case::GpuMemory { kernel: *kernel, gpu: 0 }).collect()
 }
 
 pub(in crate::probe) fn step(probe: &dyn Probe, plan: &CheckPlan, machine: &Machine) -> Option<Step> {
@@ -45,15 +42,22 @@ pub(in crate::probe) fn run(child: &mut Child, bandwidth: &Metric) -> Result<(),
         |_| false,
         |session, place, child| {
             let budget = child.share(wanted).as_secs_f64();
-            if tests[place] == "pattern" {
-                return pattern(session, child.step.seed, bandwidth);
+            match tests[place] {
+                Case::GpuMemory { kernel: GpuKernel::Pattern, .. } => pattern(session, child.step.seed, bandwidth),
+                Case::GpuMemory { kernel, .. } => measure(session, kernel, budget, child.step.seed, bandwidth),
+                _ => Err(ProbeError::Broken(format!("`{}` is no test of memory", tests[place]))),
             }
-            measure(session, &tests[place], budget, child.step.seed, bandwidth)
         },
     )
 }
 
-fn measure(session: &Session, test: &str, budget: f64, seed: u64, bandwidth: &Metric) -> Result<Measured, ProbeError> {
+fn measure(
+    session: &Session,
+    kernel: GpuKernel,
+    budget: f64,
+    seed: u64,
+    bandwidth: &Metric,
+) -> Result<Measured, ProbeError> {
     let (free, _) = session.gpu.memory_info()?;
     let bytes = ARRAY.min(free / 4) / 4096 * 4096;
     let arrays = [session.gpu.alloc(bytes)?, session.gpu.alloc(bytes)?, session.gpu.alloc(bytes)?];
@@ -62,8 +66,8 @@ fn measure(session: &Session, test: &str, budget: f64, seed: u64, bandwidth: &Me
     let launch = |name: &std::ffi::CStr, args: &[Arg<'_>]| session.kernels.launch(&session.stream, name, None, args);
     let (x, y, s) = (1.5f32, 2.25f32, 2.0f32);
     let constant = |memory: &Memory, v: f32| launch(c"stream_write", &[Arg::Memory(memory), Arg::F32(v), Arg::U64(n)]);
-    match test {
-        "device triad" => {
+    match kernel {
+        Device(Kernel::Triad) => {
             constant(a, x)?;
             constant(b, y)?;
         }
@@ -71,11 +75,13 @@ fn measure(session: &Session, test: &str, budget: f64, seed: u64, bandwidth: &Me
     }
     session.stream.fill(c, 0)?;
     let work = || {
-        match test {
-            "device read" => launch(c"stream_read", &[Arg::Memory(a), Arg::Memory(&session.counted), Arg::U64(n)])?,
-            "device write" => constant(c, x)?,
-            "device copy" => launch(c"stream_copy", &[Arg::Memory(a), Arg::Memory(c), Arg::U64(n)])?,
-            "device triad" => {
+        match kernel {
+            Device(Kernel::Read) => {
+                launch(c"stream_read", &[Arg::Memory(a), Arg::Memory(&session.counted), Arg::U64(n)])?
+            }
+            Device(Kernel::Write) => constant(c, x)?,
+            Device(Kernel::Copy) => launch(c"stream_copy", &[Arg::Memory(a), Arg::Memory(c), Arg::U64(n)])?,
+            Device(Kernel::Triad) => {
                 let args = [Arg::Memory(a), Arg::Memory(b), Arg::Memory(c), Arg::F32(s), Arg::U64(n)];
                 launch(c"stream_triad", &args)?
             }
@@ -84,16 +90,16 @@ fn measure(session: &Session, test: &str, budget: f64, seed: u64, bandwidth: &Me
         Ok(())
     };
     let (seconds, block) = session.blocks(LEAST_BLOCKS, BLOCK_S, budget * 0.7, work)?;
-    let wrong = match test {
-        "device read" => session.wrong(a, seed, 0)?,
-        "device write" => constants(session, c, x)?,
-        "device triad" => constants(session, c, x + s * y)?,
+    let wrong = match kernel {
+        Device(Kernel::Read) => session.wrong(a, seed, 0)?,
+        Device(Kernel::Write) => constants(session, c, x)?,
+        Device(Kernel::Triad) => constants(session, c, x + s * y)?,
         _ => session.wrong(c, seed, 0)?,
     };
     let moved = bytes as f64
-        * match test {
-            "device read" | "device write" => 1.0,
-            "device triad" => 3.0,
+        * match kernel {
+            Device(Kernel::Read | Kernel::Write) => 1.0,
+            Device(Kernel::Triad) => 3.0,
             _ => 2.0,
         };
     let mut series = bandwidth.series(seconds.iter().map(|s| moved / s).collect(), block);

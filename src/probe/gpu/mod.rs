@@ -22,6 +22,7 @@ use crate::probe::{Probe, ProbeError, step};
 use crate::sys::cublaslt::LtError;
 use crate::sys::cuda::{Arg, Cuda, CudaError, Event, Gpu, Kernels, Memory, Stream};
 use crate::topology::{GpuSpec, Machine, gpu_spec};
+use crate::work::Case;
 
 use monitor::{HostLink, Monitor, ask};
 use state::GpuState;
@@ -49,15 +50,16 @@ impl From<LtError> for ProbeError {
 #[derive(Serialize, Deserialize)]
 struct GpuArgs {
     gpu: String,
-    tests: Vec<String>,
+    /// Each of GPU 0, whichever GPU it is for.
+    tests: Vec<Case>,
     /// A rank each.
     places: Vec<Place>,
 }
 
 impl GpuArgs {
     /// Whether a test is to run. Again, it may be for one GPU alone; the others work along, as they did the first time.
-    fn wants(&self, child: &Child, test: &str) -> bool {
-        self.places.iter().any(|p| child.wants(&case(test, p.number)))
+    fn wants(&self, child: &Child, test: &Case) -> bool {
+        self.places.iter().any(|p| child.wants(&test.of_gpu(p.number)))
     }
 }
 
@@ -101,7 +103,7 @@ fn gpu_step(
     plan: &CheckPlan,
     machine: &Machine,
     what: &str,
-    tests: &[String],
+    tests: &[Case],
     ms: u64,
 ) -> Option<Step> {
     let places = gpus(machine);
@@ -109,15 +111,11 @@ fn gpu_step(
         return None;
     }
     let gpus = places.len();
-    let cases = tests.iter().flat_map(|t| places.iter().map(|p| case(t, p.number))).collect();
+    let cases = tests.iter().flat_map(|t| places.iter().map(|p| t.of_gpu(p.number))).collect();
     let args = GpuArgs { gpu: what.to_owned(), tests: tests.to_vec(), places };
     let step = step(probe, plan, cases, args, ms);
     let name = format!("{}-gpu", probe.name());
     Some(Step { name, ranks: gpus as u32, processes: Processes::Gpus, ..step })
-}
-
-fn case(test: &str, gpu: u32) -> String {
-    format!("{test} gpu{gpu}")
 }
 
 /// One GPU, open, with what works on it. Fields are dropped in this order.
@@ -255,17 +253,18 @@ fn open_own(child: &mut Child, args: &GpuArgs) -> Result<Rc<Session>, Outcome> {
 fn run_all(
     child: &mut Child,
     args: &GpuArgs,
-    tests: &[String],
-    in_turn: impl Fn(&str) -> bool,
+    tests: &[Case],
+    in_turn: impl Fn(&Case) -> bool,
     mut test: impl FnMut(&Session, usize, &Child) -> Result<Measured, ProbeError>,
 ) -> Result<(), ProbeError> {
     let rank = child.rank as usize;
     let mut session = open_own(child, args);
-    for (place, name) in tests.iter().enumerate() {
-        if !args.wants(child, name) {
+    for (place, case) in tests.iter().enumerate() {
+        if !args.wants(child, case) {
             continue;
         }
-        let turns = if in_turn(name) { child.ranks } else { 1 };
+        let name = case.test();
+        let turns = if in_turn(case) { child.ranks } else { 1 };
         let mut outcome = Outcome::error(FailKind::Error, "this GPU had no turn: a defect of gonogo, please report it");
         for turn in 0..turns {
             // Ranks begin together, or when it is their turn.
@@ -294,7 +293,7 @@ fn run_all(
         }
         let all = child.exchange(serde_json::to_string(&outcome).unwrap_or_default())?;
         if child.rank == 0 {
-            tell(child, args, name, &all)?;
+            tell(child, args, case, &all)?;
         }
     }
     Ok(())
@@ -348,7 +347,7 @@ fn failed(e: ProbeError) -> Outcome {
 }
 
 /// Reports the outcomes of all GPUs, after a look at whether like ones computed like bits.
-fn tell(child: &mut Child, args: &GpuArgs, test: &str, all: &[String]) -> Result<(), ProbeError> {
+fn tell(child: &mut Child, args: &GpuArgs, test: &Case, all: &[String]) -> Result<(), ProbeError> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for (rank, text) in all.iter().enumerate() {
         let bad = |_| ProbeError::Broken(format!("rank {rank} published no outcome"));
@@ -356,7 +355,7 @@ fn tell(child: &mut Child, args: &GpuArgs, test: &str, all: &[String]) -> Result
     }
     gemm::compare_bits(&mut outcomes);
     for (place, outcome) in args.places.iter().zip(outcomes) {
-        let case = case(test, place.number);
+        let case = test.of_gpu(place.number);
         if child.wants(&case) {
             child.outcome(&case, outcome)?;
         }

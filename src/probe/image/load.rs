@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::probe::image::{KINDS, NEWEST_PLUGIN};
 use crate::sys::signal;
 use crate::sys::software::load;
+use crate::work::Software;
 
 /// A library of 750 MB takes a tenth of it from a cold disk.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,10 +32,10 @@ pub(super) struct Answer {
 }
 
 /// Loads a library of a part, by name or by path, and asks it; else says why that cannot be done.
-pub(super) fn ask(part: &str, library: &Path) -> Result<Answer, String> {
+pub(super) fn ask(what: Software, library: &Path) -> Result<Answer, String> {
     let program = std::env::current_exe().map_err(|e| format!("gonogo's own binary: {e}"))?;
     let mut child = Command::new(program)
-        .args(["load", part])
+        .args(["load", what.name()])
         .arg(library)
         // NCCL would write over the user's file as soon as it has anything to say.
         .env_remove("NCCL_DEBUG_FILE")
@@ -79,13 +80,13 @@ pub(super) fn is_hang(error: &str) -> bool {
 
 /// The other side: loads, asks, and gives the line to print.
 pub fn load_library(part: &str, library: &Path) -> String {
-    let Some(kind) = KINDS.iter().find(|k| k.case == part) else { return String::new() };
+    let Some(kind) = KINDS.iter().find(|k| k.what.name() == part) else { return String::new() };
     let answer: Result<Answer, String> = load(library).map(|loaded| Answer {
         version: loaded.version(kind.version),
         cuda: loaded.version(kind.cuda),
-        stub: part == "driver" && loaded.is_stub(),
+        stub: kind.what == Software::Driver && loaded.is_stub(),
         offers: (2..=NEWEST_PLUGIN)
-            .filter(|v| part == "nccl-net" && loaded.has(&format!("ncclNetPlugin_v{v}")))
+            .filter(|v| kind.what == Software::NcclNet && loaded.has(&format!("ncclNetPlugin_v{v}")))
             .collect(),
         taken: loaded.file,
     });

@@ -6,8 +6,6 @@ mod search;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
 use crate::measure::{Facts, Measured, Metric, Outcome, WaiveKind};
@@ -15,6 +13,7 @@ use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
 use crate::sys::software::Ask;
 use crate::topology::{Component, Elf, LibraryFile, Machine, Reach, SysRoot, elf, start};
+use crate::work::{Case, Fact, Software};
 
 use search::{Folders, matches};
 
@@ -23,7 +22,7 @@ pub use load::load_library;
 pub struct Image;
 
 /// The case that tells how the container was started.
-const START: &str = "start";
+const START: Case = Case::Fact(Fact::ContainerStart);
 /// Files of one kind that are looked at: an image with more of them has other worries.
 const MAX_FILES: usize = 48;
 /// The newest version of the net plugin's interface that is looked for.
@@ -31,7 +30,7 @@ const NEWEST_PLUGIN: u32 = 32;
 
 /// One kind of software: how its files are called and what they are asked.
 struct Kind {
-    case: &'static str,
+    what: Software,
     /// Beginnings of file names, up to `.so`.
     stems: &'static [&'static str],
     /// Files lie in this folder beside the libraries.
@@ -45,7 +44,7 @@ struct Kind {
 }
 
 const PLAIN: Kind = Kind {
-    case: "",
+    what: Software::Driver,
     stems: &[],
     beside: None,
     by_soname: true,
@@ -55,10 +54,10 @@ const PLAIN: Kind = Kind {
 };
 
 const KINDS: &[Kind] = &[
-    Kind { case: "driver", stems: &["libcuda", "libnvidia-ml"], by_soname: false, ..PLAIN },
-    Kind { case: "cuda", stems: &["libcudart"], version: Ask::Cuda("cudaRuntimeGetVersion"), ..PLAIN },
+    Kind { what: Software::Driver, stems: &["libcuda", "libnvidia-ml"], by_soname: false, ..PLAIN },
+    Kind { what: Software::Cuda, stems: &["libcudart"], version: Ask::Cuda("cudaRuntimeGetVersion"), ..PLAIN },
     Kind {
-        case: "cublaslt",
+        what: Software::CublasLt,
         stems: &["libcublasLt"],
         version: Ask::Blas("cublasLtGetVersion"),
         // Of the runtime that is linked into it, which decides what driver it needs.
@@ -66,24 +65,24 @@ const KINDS: &[Kind] = &[
         code: true,
         ..PLAIN
     },
-    Kind { case: "nccl", stems: &["libnccl"], version: Ask::Nccl("ncclGetVersion"), code: true, ..PLAIN },
-    Kind { case: "nccl-net", stems: &["libnccl-net*"], by_soname: false, ..PLAIN },
-    Kind { case: "ibverbs", stems: &["libibverbs"], ..PLAIN },
-    Kind { case: "providers", stems: &["lib*-rdmav*"], beside: Some("libibverbs"), by_soname: false, ..PLAIN },
-    Kind { case: "ucx", stems: &["libucp"], version: Ask::Three("ucp_get_version"), ..PLAIN },
-    Kind { case: "ucx-modules", stems: &["libuct_*"], beside: Some("ucx"), by_soname: false, ..PLAIN },
-    Kind { case: "mpi", stems: &["libmpi", "libmpich"], version: Ask::Text("MPI_Get_library_version"), ..PLAIN },
-    Kind { case: "gdrcopy", stems: &["libgdrapi"], version: Ask::Two("gdr_runtime_get_version"), ..PLAIN },
+    Kind { what: Software::Nccl, stems: &["libnccl"], version: Ask::Nccl("ncclGetVersion"), code: true, ..PLAIN },
+    Kind { what: Software::NcclNet, stems: &["libnccl-net*"], by_soname: false, ..PLAIN },
+    Kind { what: Software::Ibverbs, stems: &["libibverbs"], ..PLAIN },
+    Kind { what: Software::Providers, stems: &["lib*-rdmav*"], beside: Some("libibverbs"), by_soname: false, ..PLAIN },
+    Kind { what: Software::Ucx, stems: &["libucp"], version: Ask::Three("ucp_get_version"), ..PLAIN },
+    Kind { what: Software::UcxModules, stems: &["libuct_*"], beside: Some("ucx"), by_soname: false, ..PLAIN },
+    Kind {
+        what: Software::Mpi,
+        stems: &["libmpi", "libmpich"],
+        version: Ask::Text("MPI_Get_library_version"),
+        ..PLAIN
+    },
+    Kind { what: Software::Gdrcopy, stems: &["libgdrapi"], version: Ask::Two("gdr_runtime_get_version"), ..PLAIN },
 ];
 
 /// The kinds of software that are looked for, by name.
 pub fn image_parts() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().map(|k| k.case)
-}
-
-#[derive(Serialize, Deserialize)]
-struct Args {
-    part: String,
+    KINDS.iter().map(|k| k.what.name())
 }
 
 impl Probe for Image {
@@ -105,12 +104,13 @@ impl Probe for Image {
 
     fn steps(&self, plan: &CheckPlan, _: &Machine) -> Vec<Step> {
         // A process each: a library may crash or hang in its constructor, and the others are to be known all the same.
-        [START]
-            .into_iter()
-            .chain(image_parts())
+        let parts = KINDS.iter().map(|k| Case::Software(k.what));
+        std::iter::once(START)
+            .chain(parts)
             .map(|part| {
-                let mut step = step(self, plan, vec![part.to_owned()], Args { part: part.to_owned() }, 150);
-                step.name = format!("image-{part}");
+                let name = format!("image-{part}");
+                let mut step = step(self, plan, vec![part], (), 150);
+                step.name = name;
                 step.exclusive = false;
                 step
             })
@@ -118,9 +118,9 @@ impl Probe for Image {
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
-        let Args { part } = child.args()?;
+        let Some(case) = child.step.cases.first().cloned() else { return Ok(()) };
         let told = |facts| Outcome::Measured(Measured { facts: Some(facts), ..Measured::default() });
-        let outcome = match KINDS.iter().find(|k| k.case == part) {
+        let outcome = match KINDS.iter().find(|k| case == Case::Software(k.what)) {
             Some(kind) => {
                 let files = inventory(kind, &Folders::find());
                 if files.is_empty() {
@@ -132,7 +132,7 @@ impl Probe for Image {
             }
             None => told(Facts::Start(Box::new(start(&SysRoot::live())))),
         };
-        Ok(child.outcome(&part, outcome)?)
+        Ok(child.outcome(&case, outcome)?)
     }
 }
 
@@ -179,7 +179,7 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
         if taken.contains_key(&name) {
             continue;
         }
-        let answer = load::ask(kind.case, Path::new(&name));
+        let answer = load::ask(kind.what, Path::new(&name));
         if let Err(error) = &answer
             && load::is_hang(error)
         {
@@ -196,7 +196,7 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
         let first = taken.contains_key(&c.name) && !out.iter().any(|f| f.name == c.name);
         let mut file = LibraryFile { name: c.name, path: c.path, error: c.error, ..LibraryFile::default() };
         let hang = hangs.get(&file.name).filter(|_| first);
-        let answer = hang.map_or_else(|| load::ask(kind.case, &file.path), |error| Err(error.clone()));
+        let answer = hang.map_or_else(|| load::ask(kind.what, &file.path), |error| Err(error.clone()));
         file.reach = match taken.get(&file.name) {
             _ if !c.known => Reach::Apart,
             // Plugins are asked for by their place.
@@ -209,7 +209,7 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
         match answer {
             Ok(a) => (file.version, file.cuda, file.stub, file.offers) = (a.version, a.cuda, a.stub, a.offers),
             Err(error) if file.error.is_none() => {
-                let lack = search::lacking(kind.case, &file.path, &c.head, folders);
+                let lack = search::lacking(kind.what, &file.path, &c.head, folders);
                 match lack.others.is_empty() && !lack.driver.is_empty() {
                     true => file.waits_for = lack.driver,
                     false if lack.others.is_empty() => file.error = Some(error),
@@ -219,16 +219,16 @@ fn inventory(kind: &Kind, folders: &Folders) -> Vec<LibraryFile> {
             Err(_) => {}
         }
         file.version = file.version.or_else(|| search::version_of(&file.path));
-        if kind.case == "nccl" {
+        if kind.what == Software::Nccl {
             file.cuda = c.head.number_after(&file.path, b"+cuda");
         }
         if kind.code {
             (file.code, file.ptx) = (c.head.code, c.head.ptx);
         }
-        file.stub |= kind.case == "driver" && file.path.components().any(|c| c.as_os_str() == "stubs");
+        file.stub |= kind.what == Software::Driver && file.path.components().any(|c| c.as_os_str() == "stubs");
         out.push(file);
     }
-    if kind.case == "providers" {
+    if kind.what == Software::Providers {
         providers(&mut out);
     }
     out.sort_by_key(|f| f.reach as u8);

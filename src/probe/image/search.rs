@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::probe::image::load::ask;
 use crate::sys::dl;
 use crate::topology::{Elf, elf};
+use crate::work::Software;
 
 /// Folders that are looked into, at most.
 const MAX_FOLDERS: usize = 2000;
@@ -157,14 +158,14 @@ pub(super) struct Lack {
 }
 
 /// The libraries that a file needs, itself or through others, and that cannot be had.
-pub(super) fn lacking(part: &str, path: &Path, head: &Elf, folders: &Folders) -> Lack {
+pub(super) fn lacking(part: Software, path: &Path, head: &Elf, folders: &Folders) -> Lack {
     let mut search = Search { part, folders, seen: HashSet::new(), out: Lack::default() };
     search.lack(path, head, 0);
     search.out
 }
 
 struct Search<'a> {
-    part: &'a str,
+    part: Software,
     folders: &'a Folders,
     seen: HashSet<String>,
     out: Lack,

@@ -13,15 +13,17 @@ use crate::measure::{Check, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::gpu::{self, Session};
 use crate::probe::rdma::{
-    BANDWIDTH, BLOCKS, Counters, DEPTH, End, KIB, RdmaProbe, SPARE, Way, bandwidth, choose, connect, endpoints, finish,
-    rates, seen, span, warm_count,
+    BANDWIDTH, BLOCKS, Counters, DEPTH, End, FLOW, RdmaProbe, SPARE, Test, bandwidth, case, choose, connect, endpoints,
+    finish, rates, seen, span, warm_count,
 };
 use crate::probe::{ProbeError, step};
 use crate::sys::cuda::{Arg, Memory};
 use crate::sys::verbs::{Handover, Op, Rdma, Source};
 use crate::topology::{Machine, PciGpu, Pcie, SysRoot};
+use crate::unit::Bytes;
+use crate::work::{self, Case, LinkTest, RdmaOp, Scope, Way};
 
-const BYTES: u32 = 64 * KIB;
+const BYTES: u32 = FLOW;
 /// What the driver aligns large allocations to, and a dma-buf needs.
 const PAGE: usize = 2 << 20;
 
@@ -32,7 +34,6 @@ pub(super) enum Args {
     Pair {
         device: String,
         gpu: usize,
-        tests: Vec<(String, Way)>,
     },
 }
 
@@ -44,8 +45,9 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn case(device: &str) -> String {
-        format!("loopback gpu write 64 KiB {device}")
+    fn case(device: &str) -> Case {
+        let (op, bytes) = (RdmaOp::Write, Bytes(u64::from(BYTES)));
+        case(Scope::Loopback, device, LinkTest::Verbs { op, bytes, queue_pairs: 1, memory: work::Memory::Gpu })
     }
 }
 
@@ -89,12 +91,12 @@ pub(super) fn loopback_step(plan: &CheckPlan, devices: &[&str], machine: &Machin
 /// nodes: all have GPUs at the same places.
 pub fn gpu_pair_step(plan: &CheckPlan, device: &str, machine: &Machine) -> Option<Step> {
     let gpu = nearest(machine, device)?;
-    let tests = vec![(format!("pair gpu out {device}"), Way::Out), (format!("pair gpu back {device}"), Way::Back)];
-    let cases: Vec<String> = tests.iter().map(|(name, _)| name.clone()).collect();
+    let of_way = |way| case(Scope::Pair, device, LinkTest::Flow { way, memory: work::Memory::Gpu });
+    let cases = [Way::Out, Way::Back].map(of_way).to_vec();
     // One more context in the first GPU's process.
     let start = 500;
     let estimate = start + plan.tier.pick(300, 700, 2500) * cases.len() as u64;
-    let step = step(&RdmaProbe, plan, cases, Args::Pair { device: device.to_owned(), gpu, tests }, estimate);
+    let step = step(&RdmaProbe, plan, cases, Args::Pair { device: device.to_owned(), gpu }, estimate);
     let (rail, name) = (Some(device.to_owned()), format!("rdma-gpu-pairs-{device}"));
     Some(Step { rail, name, processes: Processes::Gpus, start_ms: start, ..step })
 }
@@ -169,7 +171,7 @@ impl GpuMemory {
 pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     match args {
         Args::Loopback(places) => loopback(child, places),
-        Args::Pair { device, gpu, tests } => pair(child, device, *gpu, tests),
+        Args::Pair { device, gpu } => pair(child, device, *gpu),
     }
 }
 
@@ -188,7 +190,7 @@ fn loopback(child: &mut Child, places: &[Place]) -> Result<(), ProbeError> {
     let session = gpu::open(child, child.rank as usize, None);
     // All begin together.
     child.exchange(String::new())?;
-    let mut own: Vec<(String, Outcome)> = Vec::new();
+    let mut own: Vec<(Case, Outcome)> = Vec::new();
     for place in wanted.iter().filter(|p| p.gpu == child.rank as usize) {
         let outcome = match &session {
             Err(outcome) => outcome.clone(),
@@ -206,7 +208,7 @@ fn loopback(child: &mut Child, places: &[Place]) -> Result<(), ProbeError> {
     let speaks = child.rank == 0;
     for (rank, text) in all.iter().enumerate().filter(|_| speaks) {
         let bad = |_| ProbeError::Broken(format!("rank {rank} published no outcomes"));
-        for (case, outcome) in serde_json::from_str::<Vec<(String, Outcome)>>(text).map_err(bad)? {
+        for (case, outcome) in serde_json::from_str::<Vec<(Case, Outcome)>>(text).map_err(bad)? {
             child.outcome(&case, outcome)?;
         }
     }
@@ -250,7 +252,8 @@ fn over(child: &Child, session: &Rc<Session>, device: &str, budget: Duration) ->
     Ok(measured)
 }
 
-fn pair(child: &mut Child, device: &str, gpu: usize, tests: &[(String, Way)]) -> Result<(), ProbeError> {
+fn pair(child: &mut Child, device: &str, gpu: usize) -> Result<(), ProbeError> {
+    let cases = child.step.cases.clone();
     // All ranks find out alike whether there is anything to do, or who is left would wait.
     let session = gpu::open(child, gpu, None);
     let all = child.exchange(serde_json::to_string(&session.as_ref().err()).unwrap_or_default())?;
@@ -261,20 +264,21 @@ fn pair(child: &mut Child, device: &str, gpu: usize, tests: &[(String, Way)]) ->
             *why = format!("{}: {why}", child.name(rank));
         }
         let speaks = child.rank == 0;
-        for (case, _) in tests.iter().filter(|_| speaks) {
+        for case in cases.iter().filter(|_| speaks) {
             child.outcome(case, outcome.clone())?;
         }
         return Ok(());
     }
     let Ok(session) = session else { return Ok(()) };
     let address = choose(&SysRoot::live(), device).map_err(ProbeError::Broken)?;
-    let budget = child.share(tests.len());
+    let budget = child.share(cases.len());
     let memory = GpuMemory::new(&session)?;
     let mut end = connect(child, device, &address, BYTES as usize, 1, 1 - child.rank as usize, Some(memory))?;
-    for (case, way) in tests {
+    for case in &cases {
+        let Some(Test::Bandwidth { way, .. }) = Test::of(case) else { continue };
         end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
         let before = Counters::read(device, address.port);
-        let measured = bandwidth(child, &mut end, Op::Write, BYTES, 1, *way, budget)?;
+        let measured = bandwidth(child, &mut end, Op::Write, BYTES, 1, way, budget)?;
         let all = child.exchange(serde_json::to_string(&seen(&end, device, &address, &before)?).unwrap_or_default())?;
         if child.rank == 0 {
             let mut outcome = finish(child, device, &address, &all, measured);

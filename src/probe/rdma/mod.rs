@@ -30,6 +30,7 @@ use crate::probe::{Probe, ProbeError, affinity, step};
 use crate::sys::verbs::{self, Endpoint, Op, Port, Rdma, Source};
 use crate::topology::{Connectionless, Machine, SysRoot};
 use crate::unit::{Bytes, Unit};
+use crate::work::{Case, Fact, LinkCase, LinkTest, Memory, RdmaOp, Scope, Way};
 
 use engine::{DEPTH, End, MAX_QPS};
 use gpu::GpuMemory;
@@ -53,112 +54,88 @@ const LATENCY_P99: Metric =
 const LATENCY_P999: Metric =
     Metric { name: "latency_p999", unit: Unit::Second, better: Better::Lower, about: "99.9th percentile of the same" };
 
-/// What a case measures.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// How a case is measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Test {
-    Bandwidth {
-        #[serde(with = "op")]
-        op: Op,
-        bytes: u32,
-        qps: usize,
-        way: Way,
-    },
-    Latency {
-        #[serde(with = "op")]
-        op: Op,
-        bytes: u32,
-    },
+    Bandwidth { op: Op, bytes: u32, qps: usize, way: Way },
+    Latency { op: Op, bytes: u32 },
 }
 
 /// Which rank asks for the transfer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Way {
-    Out,
-    Back,
-    Both,
+fn starts(way: Way, rank: u32) -> bool {
+    matches!((way, rank), (Way::Both, _) | (Way::Out, 0) | (Way::Back, 1))
 }
 
-impl Way {
-    fn starts(self, rank: u32) -> bool {
-        matches!((self, rank), (Way::Both, _) | (Way::Out, 0) | (Way::Back, 1))
-    }
-}
-
-mod op {
-    use super::Op;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn name(op: Op) -> &'static str {
-        match op {
-            Op::Write => "write",
-            Op::Read => "read",
-            Op::Send => "send",
-        }
-    }
-
-    pub fn serialize<S: Serializer>(op: &Op, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(name(*op))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Op, D::Error> {
-        match &*String::deserialize(d)? {
-            "write" => Ok(Op::Write),
-            "read" => Ok(Op::Read),
-            "send" => Ok(Op::Send),
-            other => Err(D::Error::custom(format!("`{other}` is no operation"))),
-        }
+fn verbs_op(op: RdmaOp) -> Op {
+    match op {
+        RdmaOp::Write => Op::Write,
+        RdmaOp::Read => Op::Read,
+        RdmaOp::Send => Op::Send,
     }
 }
 
 #[derive(Serialize, Deserialize)]
 struct Args {
     device: String,
-    tests: Vec<(String, Test)>,
 }
 
 const KIB: u32 = 1 << 10;
 const MIB: u32 = 1 << 20;
-const OPS: [Op; 3] = [Op::Write, Op::Read, Op::Send];
+/// The message of a flow that says nothing else.
+const FLOW: u32 = 64 * KIB;
+
+fn case(scope: Scope, device: &str, test: LinkTest) -> Case {
+    Case::Link(LinkCase { scope, test, over: Some(device.into()) })
+}
+
+fn bandwidth_test(op: RdmaOp, bytes: u32, queue_pairs: u32) -> LinkTest {
+    LinkTest::Verbs { op, bytes: Bytes(u64::from(bytes)), queue_pairs, memory: Memory::Host }
+}
+
+fn latency_test(op: RdmaOp, bytes: u32) -> LinkTest {
+    LinkTest::VerbsLatency { op, bytes: Bytes(u64::from(bytes)) }
+}
 
 /// What is measured between two nodes. The first two, each way, are what the localiser reads.
-fn pair_tests(tier: Tier, device: &str) -> Vec<(String, Test)> {
-    let bandwidth = |op, bytes, qps, way| Test::Bandwidth { op, bytes, qps, way };
-    let mut out = vec![
-        (format!("pair out {device}"), bandwidth(Op::Write, 64 * KIB, 1, Way::Out)),
-        (format!("pair back {device}"), bandwidth(Op::Write, 64 * KIB, 1, Way::Back)),
-        (format!("pair both ways {device}"), bandwidth(Op::Write, 64 * KIB, 1, Way::Both)),
-    ];
-    let mut add = |name: String, test| out.push((format!("pair {name} {device}"), test));
-    for op in &OPS[1..] {
-        add(format!("{} 64 KiB", op::name(*op)), bandwidth(*op, 64 * KIB, 1, Way::Out));
-    }
-    for op in OPS {
-        add(format!("{} latency 2 B", op::name(op)), Test::Latency { op, bytes: 2 });
-    }
+fn pair_tests(tier: Tier, device: &str) -> Vec<Case> {
+    let mut tests: Vec<LinkTest> =
+        Way::ALL.iter().map(|way| LinkTest::Flow { way: *way, memory: Memory::Host }).collect();
+    tests.extend([RdmaOp::Read, RdmaOp::Send].map(|op| bandwidth_test(op, FLOW, 1)));
+    tests.extend(RdmaOp::ALL.iter().map(|op| latency_test(*op, 2)));
     if tier != Tier::Quick {
-        add("write 64 KiB 4 QPs".to_owned(), bandwidth(Op::Write, 64 * KIB, 4, Way::Out));
+        tests.push(bandwidth_test(RdmaOp::Write, FLOW, 4));
         let sizes: &[u32] =
             tier.pick(&[], &[2, 4 * KIB, MIB, 8 * MIB], &[2, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, MIB, 8 * MIB]);
-        for op in OPS {
-            for bytes in sizes {
-                add(format!("{} {}", op::name(op), Bytes(u64::from(*bytes))), bandwidth(op, *bytes, 1, Way::Out));
-            }
-            add(format!("{} latency 4 KiB", op::name(op)), Test::Latency { op, bytes: 4 * KIB });
+        for op in RdmaOp::ALL {
+            tests.extend(sizes.iter().map(|bytes| bandwidth_test(*op, *bytes, 1)));
+            tests.push(latency_test(*op, 4 * KIB));
         }
     }
-    out
+    tests.into_iter().map(|test| case(Scope::Pair, device, test)).collect()
 }
 
 /// What is measured over one device alone.
-fn loopback_tests(device: &str) -> Vec<(String, Test)> {
-    let one = |op| {
-        let bandwidth = Test::Bandwidth { op, bytes: 64 * KIB, qps: 1, way: Way::Out };
-        [
-            (format!("loopback {} 64 KiB {device}", op::name(op)), bandwidth),
-            (format!("loopback {} latency 2 B {device}", op::name(op)), Test::Latency { op, bytes: 2 }),
-        ]
-    };
-    OPS.into_iter().flat_map(one).collect()
+fn loopback_tests(device: &str) -> Vec<Case> {
+    let one = |op: &RdmaOp| [bandwidth_test(*op, FLOW, 1), latency_test(*op, 2)];
+    RdmaOp::ALL.iter().flat_map(one).map(|test| case(Scope::Loopback, device, test)).collect()
+}
+
+impl Test {
+    /// How a case of one device is measured; `None` for one that is measured elsewhere.
+    fn of(case: &Case) -> Option<Test> {
+        let Case::Link(link) = case else { return None };
+        Some(match link.test {
+            LinkTest::Flow { way, .. } => Test::Bandwidth { op: Op::Write, bytes: FLOW, qps: 1, way },
+            LinkTest::Verbs { op, bytes, queue_pairs, .. } => {
+                let (op, bytes) = (verbs_op(op), u32::try_from(bytes.0).ok()?);
+                Test::Bandwidth { op, bytes, qps: queue_pairs as usize, way: Way::Out }
+            }
+            LinkTest::VerbsLatency { op, bytes } => {
+                Test::Latency { op: verbs_op(op), bytes: u32::try_from(bytes.0).ok()? }
+            }
+            LinkTest::Ping => return None,
+        })
+    }
 }
 
 /// The step that one round of pairs runs over a device; the caller sets its name and groups.
@@ -168,10 +145,9 @@ pub fn pair_step(plan: &CheckPlan, device: &str) -> Step {
     of_tests(plan, device, tests, each)
 }
 
-fn of_tests(plan: &CheckPlan, device: &str, tests: Vec<(String, Test)>, each: u64) -> Step {
-    let cases: Vec<String> = tests.iter().map(|(name, _)| name.clone()).collect();
+fn of_tests(plan: &CheckPlan, device: &str, cases: Vec<Case>, each: u64) -> Step {
     let estimate = each * cases.len() as u64 + 200;
-    let step = step(&RdmaProbe, plan, cases, Args { device: device.to_owned(), tests }, estimate);
+    let step = step(&RdmaProbe, plan, cases, Args { device: device.to_owned() }, estimate);
     Step { rail: Some(device.to_owned()), name: format!("rdma-{device}"), ..step }
 }
 
@@ -179,7 +155,7 @@ fn of_tests(plan: &CheckPlan, device: &str, tests: Vec<(String, Test)>, each: u6
 const SPARE: Duration = Duration::from_secs(2);
 
 /// The case that says why nothing is measured.
-const DEVICE: &str = "device";
+const DEVICE: Case = Case::Fact(Fact::Device);
 
 /// Why adapters that are up are left out: these tests are made of reliable connections, which theirs do not have.
 fn without_connections(machine: &Machine) -> Option<String> {
@@ -218,7 +194,7 @@ impl Probe for RdmaProbe {
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
         let connected: Vec<&str> = machine.connected_rdma().collect();
-        let waived = |why: String| step(self, plan, vec![DEVICE.to_owned()], why, 50);
+        let waived = |why: String| step(self, plan, vec![DEVICE], why, 50);
         let mut out: Vec<Step> = without_connections(machine).map(waived).into_iter().collect();
         if connected.is_empty() && out.is_empty() {
             let why = match machine.infiniband.len() {
@@ -239,9 +215,9 @@ impl Probe for RdmaProbe {
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
-        if child.wants(DEVICE) {
+        if child.wants(&DEVICE) {
             let why: String = child.args()?;
-            return Ok(child.outcome(DEVICE, Outcome::waived(WaiveKind::Absent, why))?);
+            return Ok(child.outcome(&DEVICE, Outcome::waived(WaiveKind::Absent, why))?);
         }
         if let Ok(args) = child.args::<gpu::Args>() {
             return gpu::run(child, &args);
@@ -250,7 +226,8 @@ impl Probe for RdmaProbe {
             return rails::run(child, &args);
         }
         let args: Args = child.args()?;
-        let wanted: Vec<(String, Test)> = args.tests.into_iter().filter(|(name, _)| child.wants(name)).collect();
+        let wanted: Vec<(Case, Test)> =
+            child.step.cases.iter().filter_map(|case| Some((case.clone(), Test::of(case)?))).collect();
         let budget = child.share(wanted.len());
         let root = SysRoot::live();
         let address = choose(&root, &args.device).map_err(ProbeError::Broken)?;
@@ -432,7 +409,7 @@ fn bandwidth(
     budget: Duration,
 ) -> Result<Measured, ProbeError> {
     let (me, seed) = (child.rank, child.step.seed);
-    let (starts, serves) = (way.starts(me), way.starts(1 - me));
+    let (starts, serves) = (starts(way, me), starts(way, 1 - me));
     prepare(end, seed ^ u64::from(me), bytes)?;
     // A few messages tell how many fit the time; the slower side's word counts.
     let first = warm_count(bytes);

@@ -9,14 +9,15 @@ use crate::cluster::{Child, Step};
 use crate::measure::{Check, Measured, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::rdma::{
-    BANDWIDTH, BLOCKS, Counters, KIB, RdmaProbe, SPARE, Way, choose, connect, finish, phase, prepare, rates, seen,
-    span, warm_count, wrong,
+    BANDWIDTH, BLOCKS, Counters, FLOW, RdmaProbe, SPARE, case, choose, connect, finish, phase, prepare, rates, seen,
+    span, starts, warm_count, wrong,
 };
 use crate::probe::{ProbeError, affinity, step};
 use crate::sys::verbs::Op;
 use crate::topology::SysRoot;
+use crate::work::{Case, LinkTest, Memory, Scope, Way};
 
-const BYTES: u32 = 64 * KIB;
+const BYTES: u32 = FLOW;
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Args {
@@ -24,14 +25,13 @@ pub(super) struct Args {
     rails: Vec<String>,
 }
 
-fn case(way: Way, device: &str) -> String {
-    let way = if way == Way::Out { "out" } else { "back" };
-    format!("all rails {way} {device}")
+fn of_rail(way: Way, device: &str) -> Case {
+    case(Scope::AllRails, device, LinkTest::Flow { way, memory: Memory::Host })
 }
 
 /// The step of pairs of nodes over all of `devices` at once; the caller sets its groups.
 pub fn rails_step(plan: &CheckPlan, devices: &[String]) -> Step {
-    let cases = [Way::Out, Way::Back].into_iter().flat_map(|w| devices.iter().map(move |d| case(w, d))).collect();
+    let cases = [Way::Out, Way::Back].into_iter().flat_map(|w| devices.iter().map(move |d| of_rail(w, d))).collect();
     let args = Args { rails: devices.to_vec() };
     let step = step(&RdmaProbe, plan, cases, args, plan.tier.pick(1200, 3000, 15_000));
     Step { name: "rdma-all-rails".to_owned(), ranks: devices.len() as u32, ..step }
@@ -85,7 +85,7 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
             let address = choose(&root, device).map_err(ProbeError::Broken)?;
             let told: Vec<String> = ends.iter().map(|(_, ends)| ends.to_string()).collect();
             let outcome = finish(child, device, &address, &told, measured);
-            child.outcome(&case(way, device), Outcome::Measured(outcome))?;
+            child.outcome(&of_rail(way, device), Outcome::Measured(outcome))?;
         }
     }
     Ok(())
@@ -94,7 +94,7 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
 /// One way, all devices: as many messages each as fill the time.
 fn flow(child: &mut Child, end: &mut super::End, way: Way, side: u32, budget: Duration) -> Result<Told, ProbeError> {
     let seed = child.step.seed;
-    let (starts, serves) = (way.starts(side), way.starts(1 - side));
+    let (starts, serves) = (starts(way, side), starts(way, 1 - side));
     prepare(end, seed ^ u64::from(side), BYTES)?;
     let first = warm_count(BYTES);
     let warm = phase(child, end, Op::Write, BYTES, 1, (first, 1, budget), starts, serves)?;

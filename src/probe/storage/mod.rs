@@ -22,6 +22,7 @@ use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
 use crate::topology::{Filesystem, Machine, SysRoot, discover, mount_of};
 use crate::unit::{Bytes, Unit};
+use crate::work::{Case, Fact, StorageOp};
 
 pub use shared::shared_step;
 
@@ -53,8 +54,14 @@ const PUBLISH: Metric = Metric {
 };
 
 /// Cases in the order measured.
-const CAPACITY: &str = "capacity";
-const CASES: [&str; 5] = [CAPACITY, "write", "read", "metadata", "rename"];
+const CAPACITY: Case = Case::Fact(Fact::Capacity);
+const CASES: [Case; 5] = [
+    CAPACITY,
+    Case::Storage(StorageOp::Write),
+    Case::Storage(StorageOp::Read),
+    Case::Storage(StorageOp::Metadata),
+    Case::Storage(StorageOp::Rename),
+];
 
 #[derive(Serialize, Deserialize)]
 struct Args {
@@ -88,7 +95,7 @@ impl Probe for Storage {
             copy_ceiling: machine.copy_ceiling(machine.usable_cores()),
         };
         let estimate = if plan.storage_path.is_some() { plan.tier.pick(4000, 40_000, 240_000) } else { 50 };
-        let mut step = step(self, plan, CASES.map(str::to_owned).to_vec(), &args, estimate);
+        let mut step = step(self, plan, CASES.to_vec(), &args, estimate);
         step.scratch = plan.storage_path.clone();
         // Every node at once: that is what the run will do.
         step.exclusive = false;
@@ -96,7 +103,7 @@ impl Probe for Storage {
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
-        if child.wants(shared::CASE) {
+        if child.wants(&shared::CASE) {
             return shared::run(child);
         }
         let args: Args = child.args()?;
@@ -104,7 +111,7 @@ impl Probe for Storage {
         let (Some(scratch), Some(path)) = (&folder, folder.as_deref().and_then(Path::parent)) else {
             for case in CASES.into_iter().filter(|c| child.wants(c)).collect::<Vec<_>>() {
                 child.outcome(
-                    case,
+                    &case,
                     Outcome::waived(
                         WaiveKind::NotAsked,
                         "no directory named: give --path DIR, or [checkpoint] dir in the plan",
@@ -121,9 +128,9 @@ impl Probe for Storage {
             Ok(fs) => fs,
             Err(outcome) => return first_fails(child, outcome),
         };
-        if child.wants(CAPACITY) {
+        if child.wants(&CAPACITY) {
             let facts = Some(Facts::Filesystem(Box::new(fs.clone())));
-            child.outcome(CAPACITY, Outcome::Measured(Measured { facts, ..Measured::default() }))?;
+            child.outcome(&CAPACITY, Outcome::Measured(Measured { facts, ..Measured::default() }))?;
         }
         let result = measure(child, &args, scratch, &fs);
         let _ = fs::remove_dir_all(scratch);
@@ -132,20 +139,19 @@ impl Probe for Storage {
 }
 
 fn measure(child: &mut Child, args: &Args, scratch: &Path, fs: &Filesystem) -> Result<(), ProbeError> {
-    if child.wants("write") || child.wants("read") {
-        let (write, read) = data::measure(child, args, scratch, fs);
-        for (case, outcome) in [("write", write), ("read", read)] {
-            if child.wants(case) {
-                child.outcome(case, outcome)?;
-            }
-        }
+    let [write, read, metadata, rename] =
+        [StorageOp::Write, StorageOp::Read, StorageOp::Metadata, StorageOp::Rename].map(Case::Storage);
+    if child.wants(&write) || child.wants(&read) {
+        let (written, found) = data::measure(child, args, scratch, fs);
+        child.outcome(&write, written)?;
+        child.outcome(&read, found)?;
     }
     for (case, run) in
-        [("metadata", names::storm as fn(&Child, &Path) -> Result<Measured, Outcome>), ("rename", names::rename)]
+        [(metadata, names::storm as fn(&Child, &Path) -> Result<Measured, Outcome>), (rename, names::rename)]
     {
-        if child.wants(case) {
+        if child.wants(&case) {
             let outcome = run(child, scratch).map_or_else(|failed| failed, Outcome::Measured);
-            child.outcome(case, outcome)?;
+            child.outcome(&case, outcome)?;
         }
     }
     Ok(())
@@ -163,7 +169,7 @@ fn folder_at(scratch: &Path) -> Result<Scratch, Outcome> {
 
 /// The first case bears the failure, the others say that they were not reached.
 fn first_fails(child: &mut Child, outcome: Outcome) -> Result<(), ProbeError> {
-    let cases: Vec<String> = child.step.cases.clone();
+    let cases = child.step.cases.clone();
     let mut outcome = Some(outcome);
     for case in cases {
         let why = || Outcome::waived(WaiveKind::NotReached, "the directory cannot be used");

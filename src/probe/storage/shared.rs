@@ -18,8 +18,9 @@ use crate::measure::{Facts, Measured, Outcome, SharedView};
 use crate::plan::CheckPlan;
 use crate::probe::storage::{Storage, failure, filesystem, folder_at};
 use crate::probe::{ProbeError, step};
+use crate::work::{Case, Fact};
 
-pub(super) const CASE: &str = "shared";
+pub(super) const CASE: Case = Case::Fact(Fact::Shared);
 /// NFS keeps attributes for up to a minute and looks again after 3 s by default; a file that is not there after this is
 /// not there when a run restarts, either.
 const VISIBLE: Duration = Duration::from_secs(10);
@@ -30,7 +31,7 @@ const BYTES: usize = 256 << 10;
 /// The step over all nodes; the caller sets its groups. `None` when nobody named a directory.
 pub fn shared_step(plan: &CheckPlan) -> Option<Step> {
     let path = plan.storage_path.clone()?;
-    let mut step = step(&Storage, plan, vec![CASE.to_owned()], (), 3000);
+    let mut step = step(&Storage, plan, vec![CASE], (), 3000);
     step.scratch = Some(path);
     step.name = "storage-shared".to_owned();
     step.exclusive = false;
@@ -141,7 +142,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         }
     });
     let facts = Some(Facts::Shared(views.collect()));
-    Ok(child.outcome(CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
+    Ok(child.outcome(&CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
 }
 
 /// Looks for a file until it is there; opening it makes a network file system ask its server.

@@ -11,8 +11,9 @@ use crate::measure::{Facts, Latencies, Measured, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::tcp::Tcp;
 use crate::probe::{ProbeError, io, step};
+use crate::work::{Case, Fact};
 
-pub(super) const CASE: &str = "latencies";
+pub(super) const CASE: Case = Case::Fact(Fact::Latencies);
 /// Round trips with each other node.
 const PINGS: u32 = 24;
 /// A datagram that has not come back by then is lost.
@@ -25,8 +26,8 @@ type Mark = [u8; 8];
 
 /// The step over all nodes; the caller sets its groups.
 pub fn latency_step(plan: &CheckPlan) -> Step {
-    let mut step = step(&Tcp, plan, vec![CASE.to_owned()], (), 500);
-    step.name = format!("tcp-{CASE}");
+    let mut step = step(&Tcp, plan, vec![CASE], (), 500);
+    step.name = "tcp-latencies".to_owned();
     step.exclusive = false;
     step
 }
@@ -40,7 +41,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let peers: Vec<Option<SocketAddr>> = published.iter().map(|t| t.parse().ok()).collect();
     let (rank, limit) = (child.rank as usize, child.time_left() / 3);
     // Of the step's key, as it goes over the network in clear.
-    let proof = child.key.prove(&[CASE.as_bytes()]);
+    let proof = child.key.prove(&[b"latencies"]);
     let mark: Mark = std::array::from_fn(|i| proof[i]);
     let over = AtomicBool::new(false);
     let row = thread::scope(|scope| {
@@ -64,7 +65,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         .map(|t| parse(t).ok_or_else(|| ProbeError::Broken("a node published no latencies".to_owned())))
         .collect::<Result<_, _>>()?;
     let facts = Some(Facts::Latencies(Latencies { nodes: child.members.clone(), rtt_us }));
-    Ok(child.outcome(CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
+    Ok(child.outcome(&CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
 }
 
 /// Sends back what bears the step's mark, and nothing else.

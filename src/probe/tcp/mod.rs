@@ -20,7 +20,8 @@ use crate::measure::{Better, Check, Measured, Metric, Outcome, Sampler, stats};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, io, step};
 use crate::topology::Machine;
-use crate::unit::Unit;
+use crate::unit::{Bytes, Unit};
+use crate::work::Case;
 
 use connect::connect;
 
@@ -62,12 +63,12 @@ struct Args {
     copy_ceiling: f64,
 }
 
-fn bandwidth_case(streams: usize) -> String {
-    format!("loopback {streams} stream{}", if streams == 1 { "" } else { "s" })
+fn bandwidth_case(streams: usize) -> Case {
+    Case::Streams(streams as u32)
 }
 
-fn ping_case(bytes: usize) -> String {
-    format!("loopback ping {}", crate::unit::Bytes(bytes as u64))
+fn ping_case(bytes: usize) -> Case {
+    Case::Ping(Bytes(bytes as u64))
 }
 
 impl Probe for Tcp {
@@ -96,7 +97,7 @@ impl Probe for Tcp {
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
-        if child.wants(latency::CASE) {
+        if child.wants(&latency::CASE) {
             return latency::run(child);
         }
         if !child.members.is_empty() {

@@ -16,7 +16,8 @@ use crate::cluster::{Child, Step};
 use crate::measure::{Check, FailKind, Interfaces, Measured, Outcome, Transport, stats};
 use crate::plan::CheckPlan;
 use crate::probe::tcp::{BANDWIDTH, CHUNK, RTT_P50, RTT_P99, Tcp, connect, fill};
-use crate::probe::{ProbeError, io, on_rail, step};
+use crate::probe::{ProbeError, io, step};
+use crate::work::{Case, LinkCase, LinkTest, Name, Scope, Way};
 
 const STREAMS: usize = 4;
 /// Chunks of each stream that are compared.
@@ -26,14 +27,14 @@ const INTERVALS: u32 = 20;
 /// Round trips at most.
 const PINGS: usize = 2000;
 
-const OUT: &str = "pair out";
-const BACK: &str = "pair back";
-const BOTH: &str = "pair both ways";
-const PING: &str = "pair ping";
+fn ping_case(rail: Option<&str>) -> Case {
+    Case::Link(LinkCase { scope: Scope::Pair, test: LinkTest::Ping, over: rail.map(Name::from) })
+}
 
 /// The step that one round of pairs runs, over a rail or the usual interface; the caller sets its name and groups.
 pub fn pair_step(plan: &CheckPlan, rail: Option<&str>) -> Step {
-    let cases = [OUT, BACK, BOTH, PING].map(|c| on_rail(c, rail)).to_vec();
+    let flows = Way::ALL.iter().map(|way| Case::Link(LinkCase::pair(*way, rail)));
+    let cases = flows.chain([ping_case(rail)]).collect();
     let step = step(&Tcp, plan, cases, (), plan.tier.pick(900, 4000, 20_000));
     Step { rail: rail.map(str::to_owned), ..step }
 }
@@ -60,14 +61,14 @@ struct Told {
 pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     child.on_rail()?;
     let budget = Duration::from_millis(child.step.estimate_ms).mul_f64(0.22);
-    for (case, sends) in [(OUT, [true, false]), (BACK, [false, true]), (BOTH, [true, true])] {
-        let case = on_rail(case, child.step.rail.as_deref());
-        if child.wants(&case) && !flow(child, &case, sends, budget)? {
+    for (way, sends) in [(Way::Out, [true, false]), (Way::Back, [false, true]), (Way::Both, [true, true])] {
+        let case = Case::Link(LinkCase::pair(way, child.step.rail.as_deref()));
+        if child.wants(&case) && !flow(child, &case, (way, sends), budget)? {
             // Nothing else would come over it, either.
             return Ok(());
         }
     }
-    let case = on_rail(PING, child.step.rail.as_deref());
+    let case = ping_case(child.step.rail.as_deref());
     if child.wants(&case) {
         ping(child, &case, budget / 2)?;
     }
@@ -75,10 +76,10 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
 }
 
 /// `sends[rank]` says who sends. With both, each direction has connections of its own. False when nothing arrives at all.
-fn flow(child: &mut Child, case: &str, sends: [bool; 2], budget: Duration) -> Result<bool, ProbeError> {
+fn flow(child: &mut Child, case: &Case, (way, sends): (Way, [bool; 2]), budget: Duration) -> Result<bool, ProbeError> {
     let me = child.rank as usize;
     let flows = sends.iter().filter(|s| **s).count();
-    let mut streams = connect(child, STREAMS * flows, case.len() as u64)?;
+    let mut streams = connect(child, STREAMS * flows, way as u64)?;
     let seed = child.step.seed;
     let before = Interfaces::read();
     let local = streams[0].local_addr().map(|a| a.ip()).ok();
@@ -156,7 +157,7 @@ fn flow(child: &mut Child, case: &str, sends: [bool; 2], budget: Duration) -> Re
 }
 
 /// What is known of a direction in which nothing arrives.
-fn stalled(child: &Child, case: &str, told: &[Told], to: usize) -> String {
+fn stalled(child: &Child, case: &Case, told: &[Told], to: usize) -> String {
     let end = |r: usize| {
         let interface = told[r].interface.as_deref().unwrap_or("its interface");
         let mtu = told[r].mtu.map_or(String::new(), |mtu| format!(" (MTU {mtu})"));
@@ -305,7 +306,7 @@ fn receive(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> (Vec<f64>, u
     (rates, total, wrong.load(Ordering::Relaxed), error)
 }
 
-fn ping(child: &mut Child, case: &str, budget: Duration) -> Result<(), ProbeError> {
+fn ping(child: &mut Child, case: &Case, budget: Duration) -> Result<(), ProbeError> {
     let mut stream = connect(child, 1, 99)?.pop().ok_or_else(|| ProbeError::Broken("no connection".to_owned()))?;
     let mut byte = [0u8; 1];
     if child.rank == 1 {

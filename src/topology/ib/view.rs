@@ -29,17 +29,38 @@ pub enum Tool {
 }
 
 impl Tool {
-    /// By what is in it: file names are the user's own.
+    /// By how its lines are built: file names are the user's own, and a word of one tool may stand in the text of another.
     pub fn of(text: &str) -> Option<Self> {
-        let has = |marks: &[&str]| marks.iter().any(|m| text.contains(m));
-        // An error report with link information has arrows, too.
-        if has(&["Errors for ", "Data Counters for ", "# Port counters:", "# Port extended counters:", "## Summary:"]) {
+        let mut seen: Option<Self> = None;
+        for line in text.lines() {
+            let tool = Tool::of_line(line.trim_start());
+            // An error report with link information has arrows, too.
+            if tool == Some(Tool::Queryerrors) {
+                return tool;
+            }
+            seen = match (seen, tool) {
+                (Some(Tool::Linkinfo), _) | (_, Some(Tool::Linkinfo)) => Some(Tool::Linkinfo),
+                (seen, tool) => seen.or(tool),
+            };
+        }
+        seen
+    }
+
+    fn of_line(line: &str) -> Option<Self> {
+        const COUNTERS: [&str; 5] =
+            ["Errors for ", "Data Counters for ", "# Port counters:", "# Port extended counters:", "## Summary:"];
+        // `Switch  40 "S-b8cef6..."`, `Ca  1 "H-..."`
+        let node = |kind: &str| {
+            let rest = line.strip_prefix(kind).filter(|r| r.starts_with([' ', '\t'])).map(str::trim_start);
+            rest.is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        if COUNTERS.iter().any(|mark| line.starts_with(mark)) {
             Some(Tool::Queryerrors)
-        } else if has(&["==("]) {
+        } else if line.contains("==(") {
             Some(Tool::Linkinfo)
-        } else if has(&["sminfo: ", "SMInfoRecord dump:"]) {
+        } else if line.starts_with("sminfo: ") || line.starts_with("SMInfoRecord dump:") {
             Some(Tool::Sm)
-        } else if has(&["switchguid=", "caguid=", "\nSwitch", "\nCa\t", "\nCa "]) {
+        } else if line.starts_with("switchguid=") || line.starts_with("caguid=") || node("Switch") || node("Ca") {
             Some(Tool::Netdiscover)
         } else {
             None

@@ -15,6 +15,7 @@ use crate::judge::verdict::{Reason, Verdict};
 use crate::measure::{Better, Speed, slow};
 use crate::record::Record;
 use crate::topology::Machine;
+use crate::work::Case;
 
 /// Healthy GPUs of a node differ by 1 to 3 %.
 pub(super) const MARGIN: f64 = 0.04;
@@ -35,7 +36,7 @@ struct Member<'r> {
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Kind<'r> {
     probe: &'r str,
-    test: &'r str,
+    test: Case,
     metric: &'r str,
     model: String,
     place: Place,
@@ -63,11 +64,12 @@ fn kinds<'r>(machines: &FxHashMap<&NodeName, &Machine>, cells: &[Cell<'r>]) -> B
     for (cell, c) in cells.iter().enumerate() {
         // What cannot be true must not be what the others are held against.
         let valid = c.verdict != Verdict::Inconclusive(Reason::Invalid) && c.row.group.is_empty();
-        let (Some((test, slot)), Some(summary), true) = (c.row.gpu(), c.summary.as_ref(), valid) else { continue };
+        let (Some(slot), Some(summary), true) = (c.row.gpu(), c.summary.as_ref(), valid) else { continue };
         let machine = machines.get(c.row.node).copied();
         let speed = Speed::of(summary, c.series.better);
         let mut add = |place: Place| {
             let (probe, metric) = (c.row.probe, c.series.metric.as_str());
+            let test = c.row.case.any_part();
             let kind = Kind { probe, test, metric, model: machine.map_or_else(String::new, |m| model(m, slot)), place };
             out.entry(kind).or_default().push(Member { cell, node: c.row.node, slot, speed });
         };

@@ -1,0 +1,13 @@
+//! What can be measured, as types: no code that measures, and no meaning inside strings.
+//!
+//! A [`Case`] is the identity of one measurement from the plan to the report. [`Filter`] says which cases a limit is for.
+
+mod case;
+mod filter;
+mod read;
+
+pub use case::{
+    Carrier, Case, Collective, CollectiveCase, CopyKind, Dtype, Fact, GemmCase, GpuKernel, Kernel, LinkCase, LinkTest,
+    Load, Memory, NCCL, Name, Presence, RdmaOp, Scope, Software, StorageOp, Test, Topology, Way, When,
+};
+pub use filter::{Among, CarrierKind, Extent, Filter, Loopback, On, on_gpu, widest};
