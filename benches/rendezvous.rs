@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use gonogo::cluster::message::{Down, Join, PROTOCOL, Up};
 use gonogo::cluster::secure::MAX_MESSAGE;
+use gonogo::cluster::wire::Blob;
 use gonogo::cluster::{Coordinator, Expected, Hub, Meeting, Processes, Step, Token, join};
 use gonogo::id::ProbeName;
 use gonogo::measure::{Measured, Outcome};
@@ -25,6 +26,10 @@ fn main() {
         Some(port) => agents(port, size, &token),
         None => coordinate(size, token),
     }
+}
+
+fn blob(text: &str) -> Blob {
+    Blob::of(text).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn who(rank: u32, size: u32) -> Join {
@@ -132,14 +137,17 @@ async fn agent(meeting: &Meeting, token: &Token, who: Join) -> Option<String> {
         };
         let mut say = Vec::new();
         match serde_json::from_slice(&message) {
-            Ok(Down::Run { task, .. }) => say.push(Up::Publish { task, blobs: vec![format!("{:032}", who.rank)] }),
+            Ok(Down::Run { task, .. }) => {
+                say.push(Up::Publish { task, blobs: vec![blob(&format!("{:032}", who.rank))] })
+            }
             Ok(Down::All { task, blobs }) => {
                 answers += 1;
                 if answers == 1 {
-                    if blobs.len() != who.size as usize || blobs.last() != Some(&format!("{:032}", who.size - 1)) {
+                    if blobs.len() != who.size as usize || blobs.last() != Some(&blob(&format!("{:032}", who.size - 1)))
+                    {
                         return Some(format!("{node} got a wrong exchange"));
                     }
-                    say.push(Up::Publish { task, blobs: vec![String::new()] });
+                    say.push(Up::Publish { task, blobs: vec![blob("")] });
                 } else {
                     if who.rank == 0 {
                         let outcome = Box::new(Outcome::Measured(Measured::default()));

@@ -1,6 +1,8 @@
 //! The HTML report in a real browser: it opens without an error, nothing is wider than the window on a phone and on a screen, in the
 //! light and in the dark, and its tables sort.
 
+mod skip;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -71,7 +73,7 @@ fn open(browser: &str, dir: &Path, page: &str, width: u32, dark: bool) -> Result
 #[test]
 fn the_page_opens_fits_and_sorts() -> Result {
     let Some(browser) = browser() else {
-        eprintln!("skipped: no chromium");
+        skip::skip(false, "no chromium");
         return Ok(());
     };
     let dir = tempfile::tempdir()?;

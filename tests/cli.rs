@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 mod run;
+mod skip;
 
 use run::{Dir, Done, Result, done};
 
@@ -199,7 +200,7 @@ impl Mounted {
         match mounted {
             Ok(o) if o.status.success() => Ok(Some(Mounted(at.to_owned()))),
             other => {
-                eprintln!("skipped: cannot mount a tmpfs here ({other:?})");
+                skip::skip(false, format_args!("cannot mount a tmpfs here ({other:?})"));
                 Ok(None)
             }
         }
@@ -439,6 +440,82 @@ fn the_schema_that_is_committed_is_the_one_that_is_generated() -> Result {
     Ok(())
 }
 
+/// The page of every finding is made of the registry.
+#[test]
+fn the_page_of_findings_is_the_registry() -> Result {
+    use gonogo::judge::CODES;
+    let mut page = "# Every finding\n\nMade of the registry (`src/judge/codes.rs`); `gonogo explain CODE` says the same. A code is never reused.\n".to_owned();
+    let mut family = "";
+    for c in CODES {
+        if c.code[..3] != *family {
+            family = &c.code[..3];
+            page.push_str(&format!("\n## {family}\n"));
+        }
+        let remedy = c.remedy_on(None);
+        page.push_str(&format!(
+            "\n### {}: {}\n\n{} unless the evidence makes it lighter or heavier. {}\n\n- Suspect: {}\n- Do: {}\n",
+            c.code,
+            c.title,
+            c.severity.name().to_uppercase(),
+            c.cause,
+            c.suspect,
+            remedy
+        ));
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/findings.md");
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(path, &page)?;
+    }
+    let same = fs::read_to_string(path).unwrap_or_default() == page;
+    assert!(same, "the findings changed: run BLESS=1 cargo test --test cli and look at git diff");
+    Ok(())
+}
+
+/// Every plan that the documents show is one; the first of them is checked whole on this machine.
+#[test]
+fn the_plans_of_the_documents_are_plans() -> Result {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plan.md"))?;
+    let plans: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|p| p.split("```").next()).collect();
+    assert!(plans.len() >= 2, "{page}");
+    let dir = Dir::new()?;
+    fs::create_dir(dir.path("ckpt"))?;
+    let here = dir.path("ckpt").to_string_lossy().into_owned();
+    // Two nodes: what some demands are about.
+    for plan in &plans {
+        let plan = plan.replace("/mnt/checkpoints", &here);
+        let whole =
+            if plan.contains("[checkpoint]") { plan } else { format!("[checkpoint]\ndir = \"{here}\"\n{plan}") };
+        fs::write(dir.path("run.toml"), whole)?;
+        let tried = dir.run(&[
+            "judge",
+            &format!("{}/tests/fixtures/records/go.jsonl", env!("CARGO_MANIFEST_DIR")),
+            "--plan",
+            "run.toml",
+        ])?;
+        assert!(tried.code <= 2, "{}", tried.err);
+    }
+    fs::write(dir.path("run.toml"), plans[0].replace("/mnt/checkpoints", &here))?;
+    let checked =
+        dir.run(&["check", "--alone", "--plan", "run.toml", "--format", "json", "--out", "plan-of-readme"])?;
+    assert!(checked.code <= 2, "{}", checked.err);
+    let report: serde_json::Value = serde_json::from_str(&checked.out)?;
+    let findings = report["findings"].as_array().cloned().unwrap_or_default();
+    let unmeasured = findings
+        .iter()
+        .find(|f| f["code"] == "COV-002" && f["limit"].as_str().is_some_and(|l| l.contains("[require]")));
+    assert!(unmeasured.is_none(), "{unmeasured:?}");
+    let metrics = report["metrics"].as_array().cloned().unwrap_or_default();
+    let copies: Vec<String> = metrics
+        .iter()
+        .filter(|m| m["limit_source"] == "plan" && m["probe"] == "memory")
+        .map(|m| m["case"].as_str().unwrap_or("?").to_owned())
+        .collect();
+    let cores = std::thread::available_parallelism()?.get();
+    // Of all cores, and not of one.
+    assert!(copies.len() == 1 && (cores == 1 || copies[0] != "copy 1 core"), "{copies:?}");
+    Ok(())
+}
+
 #[test]
 fn it_starts_at_once_and_lists_what_there_is() -> Result {
     let dir = Dir::new()?;
@@ -562,7 +639,7 @@ fn a_library_that_hangs_crashes_or_is_junk_is_named() -> Result {
         let made =
             Command::new("cc").args(["-shared", "-fPIC", &soname, "-o"]).arg(path(name)).arg(path("x.c")).status();
         if !made.is_ok_and(|s| s.success()) {
-            eprintln!("skipped: no C compiler");
+            skip::skip(true, "no C compiler");
             return Ok(());
         }
     }

@@ -1,6 +1,8 @@
 //! The GPU probes without a GPU: a driver and libraries that stand in (tests/labs/fake-gpu) show that calls are as the headers have
 //! them, and what gonogo does when a GPU fails. Nothing is measured here: figures of a stand-in mean nothing.
 
+mod skip;
+
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -27,7 +29,7 @@ fn libraries() -> Result<Option<tempfile::TempDir>> {
 #[test]
 fn the_stand_in_does_what_its_guide_says() -> Result {
     let Some(dir) = libraries()? else {
-        eprintln!("skipped: no C compiler (cc) for the stand-in");
+        skip::skip(true, "no C compiler (cc) for the stand-in");
         return Ok(());
     };
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/labs/fake-gpu/selftest.c");
@@ -86,7 +88,7 @@ fn check(libraries: &std::path::Path, only: &str, environment: &[(&str, &str)]) 
 #[test]
 fn gpus_that_are_well_and_gpus_that_fail() -> Result {
     let Some(dir) = libraries()? else {
-        eprintln!("skipped: no C compiler (cc) for the stand-in");
+        skip::skip(true, "no C compiler (cc) for the stand-in");
         return Ok(());
     };
     let lib = dir.path();
@@ -149,7 +151,7 @@ const LOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/nccl/two-
 #[test]
 fn nccl_that_is_well_and_nccl_that_fails() -> Result {
     let Some(dir) = libraries()? else {
-        eprintln!("skipped: no C compiler (cc) for the stand-in");
+        skip::skip(true, "no C compiler (cc) for the stand-in");
         return Ok(());
     };
     let lib = dir.path();
@@ -220,7 +222,7 @@ fn left_behind(lib: &std::path::Path) -> Result<bool> {
 #[test]
 fn nccl_over_two_nodes() -> Result {
     let Some(dir) = libraries()? else {
-        eprintln!("skipped: no C compiler (cc) for the stand-in");
+        skip::skip(true, "no C compiler (cc) for the stand-in");
         return Ok(());
     };
     let run = |other: &[(&str, &str)], tier: &str| -> Result<Run> {

@@ -2,6 +2,7 @@
 //! GPU and with eight, in all tiers; and one fault after another, each on the right GPU. Nothing is measured here, and no outcome
 //! hangs on how fast this machine is: what its own cores do is for other tests.
 
+mod skip;
 mod stand;
 
 use std::process::Command;

@@ -1,6 +1,8 @@
 //! tests/labs/gpu-test and benches/peers/gpu.py against the stand-in: that they need no Rust, keep what they have when they are cut, and
 //! see what is measured and what is not. Nothing is measured here.
 
+mod skip;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -40,13 +42,13 @@ impl Stand {
             compiled.is_ok_and(|s| s.success())
         };
         if !compile(&format!("{HERE}/tests/labs/fake-gpu/cuda.c"), &library) {
-            eprintln!("skipped: no C compiler (cc) for the stand-in");
+            skip::skip(true, "no C compiler (cc) for the stand-in");
             return Ok(None);
         }
         symlink("libcuda.so.1", at("driver/libnvidia-ml.so.1"))?;
         let asked = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
         let Some(asked) = asked.ok().filter(|o| o.status.success()) else {
-            eprintln!("skipped: no python3");
+            skip::skip(true, "no python3");
             return Ok(None);
         };
         let real = PathBuf::from(String::from_utf8(asked.stdout)?.trim());

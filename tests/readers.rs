@@ -1,5 +1,7 @@
 //! What we write, read by the programs that others read it with: Prometheus' own parser, a reader of JUnit, dpkg.
 
+mod skip;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -15,7 +17,7 @@ fn python(code: &str, file: &Path) -> Result<Option<String>> {
     let out = Command::new(program).args(["-c", code]).arg(file).output()?;
     let err = String::from_utf8_lossy(&out.stderr).into_owned();
     if err.contains("No module named") {
-        eprintln!("skipped: {}", err.lines().last().unwrap_or_default());
+        skip::skip(true, format_args!("{}", err.lines().last().unwrap_or_default()));
         return Ok(None);
     }
     assert!(out.status.success(), "{}: {err}", file.display());
@@ -100,7 +102,7 @@ print(len(cases), len(failed), *sorted({r.type for r in failed if r.text}))
 #[test]
 fn the_debian_package_holds_binary_completions_and_manual() -> Result {
     if Command::new("dpkg-deb").arg("--version").output().is_err() {
-        eprintln!("skipped: no dpkg-deb");
+        skip::skip(true, "no dpkg-deb");
         return Ok(());
     }
     let dir = tempfile::tempdir()?;

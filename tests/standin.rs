@@ -1,6 +1,7 @@
 //! Machines that are not here (tests/labs/fake-gpu/enter): the binary as it is finds their GPUs and adapters in /sys, opens libibverbs,
 //! and measures what stands in. Rates mean nothing, and no test's outcome hangs on one.
 
+mod skip;
 mod stand;
 
 use std::process::{Command, Stdio};

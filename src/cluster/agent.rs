@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::cluster::hub::{BEAT, SILENCE};
 use crate::cluster::message::{Down, Failure, Join, Up, reachable};
 use crate::cluster::secure::{self, ChannelError, MAX_MESSAGE, Receiver, Sender, Token};
+use crate::cluster::wire::Blob;
 use crate::cluster::worker::{Channel, Interrupt, Remote, Supervisor};
 use crate::cluster::{Meeting, Permit};
 use crate::files::{self, Readers};
@@ -319,7 +320,7 @@ impl Agent {
                     running.insert(task, channel.remote());
                     let (outbox, supervisor, address) = (self.outbox.clone(), Arc::clone(supervisor), self.address);
                     threads.push(thread::spawn(move || {
-                        let publish = |blobs: Vec<String>| {
+                        let publish = |blobs: Vec<Blob>| {
                             let _ = outbox.send(Up::Publish { task, blobs });
                         };
                         let at_most = Duration::from_millis(at_most_ms);

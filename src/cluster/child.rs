@@ -2,14 +2,16 @@
 
 use std::any::Any;
 use std::io::{BufRead, Read, Write};
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cluster::wire::{MAX_LINE, ToChild, ToParent};
+use crate::cluster::wire::{Blob, MAX_LINE, ToChild, ToParent};
 use crate::cluster::{Processes, Step, StepKey};
 use crate::id::{NodeName, clean};
 use crate::measure::{Interfaces, Outcome};
@@ -26,6 +28,8 @@ pub enum ChildError {
     Write(std::io::Error),
     #[error("this node has no interface {0} with an address")]
     Rail(String),
+    #[error("{0} published what is not of this step")]
+    Unlike(String),
     #[error("step {step} was given parameters it does not understand: {message}")]
     Args { step: String, message: String },
 }
@@ -178,11 +182,12 @@ impl Child {
         self.send(&ToParent::Outcome { case: at, outcome })
     }
 
-    /// Publishes `blob` and receives the texts of all ranks in rank order.
-    pub fn exchange(&mut self, blob: String) -> Result<Vec<String>, ChildError> {
+    /// Publishes `own` and receives what all ranks published, in rank order. Nothing of it is read before it is asked for.
+    pub fn exchange<T: Serialize>(&mut self, own: &T) -> Result<Published<T>, ChildError> {
+        let blob = Blob::of(own).map_err(|e| ChildError::Write(e.into()))?;
         self.send(&ToParent::Publish { blob })?;
         match receive(&mut *self.input)? {
-            ToChild::All { blobs } if blobs.len() == self.ranks as usize => Ok(blobs),
+            ToChild::All { blobs } if blobs.len() == self.ranks as usize => Ok(Published { blobs, of: PhantomData }),
             ToChild::All { blobs } => {
                 Err(ChildError::Junk(format!("{} parts of an exchange among {} ranks", blobs.len(), self.ranks)))
             }
@@ -190,10 +195,40 @@ impl Child {
         }
     }
 
+    /// All ranks come here before any goes on.
+    pub fn barrier(&mut self) -> Result<(), ChildError> {
+        self.exchange(&()).map(drop)
+    }
+
     fn send(&mut self, frame: &ToParent) -> Result<(), ChildError> {
         let mut line = serde_json::to_vec(frame).map_err(|e| ChildError::Write(e.into()))?;
         line.push(b'\n');
         self.output.write_all(&line).and_then(|()| self.output.flush()).map_err(ChildError::Write)
+    }
+}
+
+/// What all ranks published.
+pub struct Published<T> {
+    blobs: Vec<Blob>,
+    of: PhantomData<T>,
+}
+
+impl<T: DeserializeOwned> Published<T> {
+    /// What a rank published.
+    ///
+    /// # Errors
+    /// [`ChildError::Unlike`] where it is of another kind, or there is no such rank.
+    pub fn of(&self, child: &Child, rank: usize) -> Result<T, ChildError> {
+        let read = self.blobs.get(rank).and_then(|b| b.read().ok());
+        read.ok_or_else(|| ChildError::Unlike(child.name(rank)))
+    }
+
+    /// What each rank published, in rank order.
+    ///
+    /// # Errors
+    /// As [`Published::of`].
+    pub fn all(&self, child: &Child) -> Result<Vec<T>, ChildError> {
+        (0..self.blobs.len()).map(|rank| self.of(child, rank)).collect()
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::hub::{Event, Hub, Lost, Peer};
 use crate::cluster::message::{Down, Failure, Seat, Up};
+use crate::cluster::wire::Blob;
 use crate::cluster::{Interrupt, Step, StepKey};
 use crate::id::NodeName;
 use crate::measure::{FailKind, Load, Outcome, WaiveKind};
@@ -89,7 +90,7 @@ struct Task {
     waiting: Vec<u32>,
     /// Bad outcomes of the first member, kept until it is known whose fault they are.
     kept: Vec<(u32, Outcome)>,
-    published: Vec<Option<Vec<String>>>,
+    published: Vec<Option<Vec<Blob>>>,
     ended: Vec<bool>,
     failure: Option<(usize, Failure)>,
     deadline: Instant,
@@ -357,7 +358,7 @@ impl Coordinator {
     fn said(&mut self, id: u64, place: usize, up: Up, step: &Step, t: &mut Task, each: &mut dyn FnMut(GroupOutcome)) {
         match up {
             Up::Publish { blobs, .. } => {
-                let size = |b: &Vec<String>| b.iter().map(String::len).sum::<usize>();
+                let size = |b: &Vec<Blob>| b.iter().map(Blob::bytes).sum::<usize>();
                 if blobs.len() != t.ranks
                     || t.published[place].is_some()
                     || size(&blobs) > MAX_EXCHANGE / t.members.len()
@@ -369,7 +370,7 @@ impl Coordinator {
                 }
                 t.published[place] = Some(blobs);
                 if t.published.iter().all(Option::is_some) {
-                    let blobs: Vec<String> = t.published.iter_mut().filter_map(Option::take).flatten().collect();
+                    let blobs: Vec<Blob> = t.published.iter_mut().filter_map(Option::take).flatten().collect();
                     self.hub.send(t.members.iter().map(|i| self.members[*i].peer), &Down::All { task: id, blobs });
                 }
             }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::wire::Blob;
 use crate::cluster::{Step, StepKey};
 use crate::id::NodeName;
 use crate::measure::{FailKind, Load, Outcome};
@@ -59,10 +60,10 @@ pub enum Up {
     /// It knows the verdict, and ends once rank 0 has.
     Leaving,
     Alive,
-    /// This node's part of an exchange: one text a process.
+    /// This node's part of an exchange: one a process.
     Publish {
         task: u64,
-        blobs: Vec<String>,
+        blobs: Vec<Blob>,
     },
     Outcome {
         task: u64,
@@ -112,7 +113,7 @@ pub enum Down {
     /// The answer to the `Publish` of every member, in rank order.
     All {
         task: u64,
-        blobs: Vec<String>,
+        blobs: Vec<Blob>,
     },
     Stop {
         task: u64,

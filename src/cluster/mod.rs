@@ -27,7 +27,7 @@ mod worker;
 mod world;
 
 pub use agent::{Agent, AgentError, join, remove_meeting, wait_for_verdict, write_meeting};
-pub use child::{Child, ChildError};
+pub use child::{Child, ChildError, Published};
 pub use coordinator::{Coordinator, Expected, GroupOutcome, Member, Trouble};
 pub use hub::{Event, Hub, Peer};
 pub use key::{PROOF, StepKey, random};

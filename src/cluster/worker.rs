@@ -11,7 +11,7 @@ use crate::cluster::message::{Failure, Seat};
 use crate::cluster::pool::Pool;
 use crate::cluster::process::{LEAVE, Process};
 use crate::cluster::scratch;
-use crate::cluster::wire::{ToChild, ToParent};
+use crate::cluster::wire::{Blob, ToChild, ToParent};
 use crate::cluster::{Processes, Step, StepKey};
 use crate::measure::{FailKind, Load, LoadMeter, Outcome, WaiveKind};
 
@@ -32,7 +32,7 @@ pub(super) enum Event {
     Junk(u32, String),
     Closed(u32),
     /// From the coordinator: what the whole group published.
-    All(Vec<String>),
+    All(Vec<Blob>),
     /// From the coordinator: end at once.
     Stop,
 }
@@ -66,7 +66,7 @@ impl Default for Channel {
 pub struct Remote(Sender<Event>);
 
 impl Remote {
-    pub fn all(&self, blobs: Vec<String>) {
+    pub fn all(&self, blobs: Vec<Blob>) {
         let _ = self.0.send(Event::All(blobs));
     }
 
@@ -76,11 +76,11 @@ impl Remote {
 }
 
 /// A group's exchange that goes through the coordinator.
-type Publish<'a> = &'a dyn Fn(Vec<String>);
+type Publish<'a> = &'a dyn Fn(Vec<Blob>);
 
 struct Rank {
     process: Process,
-    published: Option<String>,
+    published: Option<Blob>,
     done: bool,
     /// Done, and it waits for another step.
     ready: bool,
@@ -301,7 +301,7 @@ fn serve(
             Event::Frame(rank, ToParent::Publish { blob }) => {
                 ranks[rank as usize].published = Some(blob);
                 if ranks.iter().all(|r| r.published.is_some()) {
-                    let blobs: Vec<String> = ranks.iter_mut().filter_map(|r| r.published.take()).collect();
+                    let blobs: Vec<Blob> = ranks.iter_mut().filter_map(|r| r.published.take()).collect();
                     match publish {
                         Some(publish) => publish(blobs),
                         None => ranks.iter_mut().for_each(|r| r.process.tell(&ToChild::All { blobs: blobs.clone() })),

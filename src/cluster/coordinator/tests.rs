@@ -73,6 +73,10 @@ fn who(rank: u32, size: u32) -> Join {
     }
 }
 
+fn blob(text: &str) -> Blob {
+    Blob::of(text).unwrap_or_else(|e| panic!("{e}"))
+}
+
 fn step(groups: Vec<Vec<NodeName>>, exclusive: bool) -> Step {
     Step {
         name: "work".into(),
@@ -115,7 +119,7 @@ fn agent(peer: Peer, way: Way, outbox: &mpsc_of::Inbox, to: &std::sync::mpsc::Se
                         continue;
                     }
                     Way::PublishesTooMuch => {
-                        say(Up::Publish { task, blobs: vec![String::new(); 3] });
+                        say(Up::Publish { task, blobs: vec![blob(""), blob(""), blob("")] });
                         say(Up::Ended { task, failure: None });
                         continue;
                     }
@@ -123,7 +127,7 @@ fn agent(peer: Peer, way: Way, outbox: &mpsc_of::Inbox, to: &std::sync::mpsc::Se
                     Way::JoinsAgain => drop(to.send(Event::Joined(peer + 100, Box::new(who(0, 9))))),
                     Way::Babbles => {
                         let other = task + 1000;
-                        say(Up::Publish { task: other, blobs: vec!["x".into()] });
+                        say(Up::Publish { task: other, blobs: vec![blob("x")] });
                         say(Up::Outcome { task: other, case: 0, outcome: good(), load: None });
                         say(Up::Outcome { task, case: 99, outcome: good(), load: None });
                         say(Up::Ended { task: other, failure: None });
@@ -131,9 +135,9 @@ fn agent(peer: Peer, way: Way, outbox: &mpsc_of::Inbox, to: &std::sync::mpsc::Se
                     }
                     _ => {}
                 }
-                say(Up::Publish { task, blobs: vec![format!("{own}")] });
+                say(Up::Publish { task, blobs: vec![blob(&own.to_string())] });
                 if way == Way::PublishesTwice {
-                    say(Up::Publish { task, blobs: vec![format!("{own}")] });
+                    say(Up::Publish { task, blobs: vec![blob(&own.to_string())] });
                 }
                 if way == Way::DiesAfterPublishing {
                     return drop(to.send(Event::Gone(peer, Lost::Silent(Duration::from_secs(6)))));

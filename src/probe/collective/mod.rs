@@ -237,8 +237,7 @@ impl Probe for HostCollective {
             // All ranks decide alike: the shortest time left counts. Half of it is for the cases after this one.
             let share = if i + 1 == wanted.len() { 1 } else { 2 };
             let left = child.time_left().saturating_sub(SPARE) / share;
-            let left = child.exchange(left.as_secs_f64().to_string())?;
-            let left = left.iter().filter_map(|t| t.parse::<f64>().ok()).fold(f64::INFINITY, f64::min);
+            let left = child.exchange(&left.as_secs_f64())?.all(child)?.into_iter().fold(f64::INFINITY, f64::min);
             if expected * FEWEST as f64 > left {
                 let why = format!("one takes {}: not enough fit the time", Unit::Second.show(expected));
                 if rank == 0 {
@@ -270,10 +269,7 @@ fn tune(child: &mut Child, mesh: &mut Mesh) -> Result<Link, ProbeError> {
     let small = time(mesh, 64, 100)? / steps;
     let large = time(mesh, 1 << 20, 10)? / steps;
     let per_byte = (large - small).max(1e-12) * f64::from(child.ranks) / f64::from(1 << 20);
-    let all = child.exchange(serde_json::to_string(&(small, per_byte)).unwrap_or_default())?;
-    let first = all.first().map_or("", String::as_str);
-    let (latency, per_byte) =
-        serde_json::from_str(first).map_err(|_| ProbeError::Broken("rank 0 published no link cost".to_owned()))?;
+    let (latency, per_byte) = child.exchange(&(small, per_byte))?.of(child, 0)?;
     Ok(Link { latency, per_byte })
 }
 
@@ -316,8 +312,7 @@ fn measure(
     let start = Instant::now();
     buffers.run(mesh, algorithm)?;
     let once = start.elapsed().as_secs_f64();
-    let proposals = child.exchange(once.to_string())?;
-    let once = proposals.iter().filter_map(|p| p.parse::<f64>().ok()).fold(1e-7, f64::max);
+    let once = child.exchange(&once)?.all(child)?.into_iter().fold(1e-7, f64::max);
     let blocks = Sampler::new(budget).max_blocks / 2;
     let available = budget.as_secs_f64() * 0.6;
     let block = ((available / once / blocks as f64) as u64).clamp(1, 2000);
@@ -333,16 +328,12 @@ fn measure(
     }
     wrong += buffers.wrong();
     let moved = port.zip(before).map_or(Vec::new(), |(port, before)| port.counters().moved(&before));
-    let all = child.exchange(serde_json::to_string(&(wrong, seconds, moved)).unwrap_or_default())?;
+    let told: Told = (wrong, seconds, moved);
+    let all = child.exchange(&told)?;
     if child.rank != 0 {
         return Ok(());
     }
-    let bad = |rank: usize| ProbeError::Broken(format!("rank {rank} published no samples"));
-    let all: Vec<Told> = all
-        .iter()
-        .enumerate()
-        .map(|(r, text)| serde_json::from_str(text).map_err(|_| bad(r)))
-        .collect::<Result<_, _>>()?;
+    let all = all.all(child)?;
     let times: Vec<&[f64]> = all.iter().map(|(_, t, _)| t.as_slice()).collect();
     let (latency, slowest) = slowest(&times, blocks);
     let factor = bus_factor(op, ranks);

@@ -258,7 +258,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let patience = patience(child);
     let joined = Comm::join(&nccl, &session.gpu, (place, ranks), id, patience).map_err(Trouble::from);
     let took = begin.elapsed().as_secs_f64();
-    let all: Vec<Result<f64, Trouble>> = exchange(child, &joined.as_ref().map(|_| took).map_err(Trouble::clone))?;
+    let all = child.exchange(&joined.as_ref().map(|_| took).map_err(Trouble::clone))?.all(child)?;
     if let Some(outcome) = troubles(child, "making the communicator", &all) {
         give_up(child, outcome)?;
         // Its end would wait for those who did not come.
@@ -384,12 +384,6 @@ fn patience(child: &Child) -> Duration {
     PATIENCE.min(child.time_left().saturating_sub(SPARE))
 }
 
-fn exchange<T: Serialize + serde::de::DeserializeOwned>(child: &mut Child, own: &T) -> Result<Vec<T>, ProbeError> {
-    let all = child.exchange(serde_json::to_string(own).unwrap_or_default())?;
-    let bad = |rank| ProbeError::Broken(format!("rank {rank} published what is not of this step"));
-    all.iter().enumerate().map(|(r, text)| serde_json::from_str(text).map_err(|_| bad(r))).collect()
-}
-
 fn greet(
     child: &mut Child,
     session: &Result<Rc<Session>, Outcome>,
@@ -412,7 +406,7 @@ fn greet(
         None => None,
     };
     let version = nccl.map_or(String::new(), |n| show_version(n.version));
-    exchange(child, &Hello { version, free, id, error, absent })
+    Ok(child.exchange(&Hello { version, free, id, error, absent })?.all(child)?)
 }
 
 /// Why no communicator can be made of these ranks, if so: alike on all of them.
@@ -514,7 +508,7 @@ impl Worker<'_> {
     ) -> Result<Measurement, ProbeError> {
         let what = test.case(self.topology, child.ranks, None).to_string();
         let prepared = self.prepare(test, patience(child));
-        let all = exchange(child, &prepared.as_ref().map(|p| p.1).map_err(Trouble::clone))?;
+        let all = child.exchange(&prepared.as_ref().map(|p| p.1).map_err(Trouble::clone))?.all(child)?;
         if let Some(outcome) = troubles(child, &what, &all) {
             return Ok(Measurement::Lost(outcome));
         }
@@ -540,7 +534,7 @@ impl Worker<'_> {
             drop(ManuallyDrop::into_inner(buffers));
             told.seen = heard.news();
         }
-        let all = exchange(child, &told)?;
+        let all = child.exchange(&told)?.all(child)?;
         Ok(match troubles(child, &what, &all) {
             Some(outcome) => Measurement::Lost(outcome),
             None => Measurement::Told(all.into_iter().filter_map(Result::ok).collect()),

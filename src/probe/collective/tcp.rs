@@ -40,9 +40,8 @@ impl Tcp {
         let deadline = Instant::now() + limit;
         let door = Door::open(child)?;
         let boot = boot_id(&SysRoot::live()).unwrap_or_default();
-        let published = child.exchange(format!("{} {boot}", door.address))?;
-        let parts = |text: &String| text.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap_or_default();
-        let (addresses, boots): (Vec<String>, Vec<String>) = published.iter().map(parts).unzip();
+        let published = child.exchange(&(door.address, boot))?.all(child)?;
+        let (addresses, boots): (Vec<SocketAddr>, Vec<String>) = published.into_iter().unzip();
         let mut links: Vec<Option<TcpStream>> = (0..ranks).map(|_| None).collect();
         let from = |peer: usize, to: usize| Call { from: peer as u32, to: to as u32, number: 0 };
         // Those that will call here: while this rank calls those below it, who has no answer yet waits.
@@ -52,9 +51,7 @@ impl Tcp {
             let accepting = scope.spawn(|| door.accept(&expected, deadline));
             let called = (0..rank).filter(|peer| with(rank, *peer)).try_for_each(|peer| {
                 let who = child.name(peer);
-                let text = addresses.get(peer).map_or("", String::as_str);
-                let address: SocketAddr =
-                    text.parse().map_err(|_| ProbeError::Broken(format!("{who} published no address")))?;
+                let address = addresses[peer];
                 let stream = call(child, &address, from(rank, peer), limit);
                 links[peer] = Some(io(format!("cannot connect to {who} at {address}"), stream)?);
                 Ok::<(), ProbeError>(())

@@ -103,15 +103,7 @@ impl Verbs {
             shown: address.shown.clone(),
             boot: boot_id(&SysRoot::live()).unwrap_or_default(),
         };
-        let all = child.exchange(serde_json::to_string(&published).unwrap_or_default())?;
-        let all: Vec<Published> = all
-            .iter()
-            .enumerate()
-            .map(|(r, text)| {
-                let bad = |_| ProbeError::Broken(format!("{} published no queue pairs", child.name(r)));
-                serde_json::from_str(text).map_err(bad)
-            })
-            .collect::<Result<_, _>>()?;
+        let all = child.exchange(&published)?.all(child)?;
         let path = address.path(&port);
         let mut connections = Vec::with_capacity(peers.len());
         for (q, peer) in peers.iter().copied().enumerate() {
@@ -150,7 +142,7 @@ impl Verbs {
         let spin = all.iter().filter(|p| p.boot == published.boot).count() <= cores;
         let names = (0..ranks).map(|r| child.name(r)).collect();
         // Nobody sends before all can receive.
-        child.exchange(String::new())?;
+        child.barrier()?;
         Ok(Verbs { rdma, by_rank, connections, spin, rank, names, device: device.to_owned(), port: address.port })
     }
 

@@ -28,14 +28,13 @@ fn now_ms() -> f64 {
 }
 
 pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
-    child.exchange(String::new())?;
+    child.barrier()?;
     let mut bounds = vec![(f64::NEG_INFINITY, f64::INFINITY); child.ranks as usize];
     let mut before = now_ms();
     for _ in 0..ROUNDS {
-        let all = child.exchange(format!("{:.3}", now_ms()))?;
+        let all = child.exchange(&now_ms())?;
         let after = now_ms();
-        for (bound, text) in bounds.iter_mut().zip(&all) {
-            let clock: f64 = text.parse().map_err(|_| ProbeError::Broken("a node published no clock".to_owned()))?;
+        for (bound, clock) in bounds.iter_mut().zip(all.all(child)?) {
             *bound = (bound.0.max(clock - after), bound.1.min(clock - before));
         }
         before = after;

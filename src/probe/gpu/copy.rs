@@ -224,7 +224,7 @@ fn differing(a: &[u8], b: &[u8]) -> u64 {
 /// would make 64 of them. The others wait.
 fn matrix(child: &mut Child, places: &[Place], budget: f64) -> Result<(), ProbeError> {
     // Ranks come to it together: nobody else uses a link meanwhile.
-    child.exchange(String::new())?;
+    child.barrier()?;
     let mut broken = false;
     if child.rank == 0 {
         let kept = GpuState::of(child);
@@ -241,7 +241,7 @@ fn matrix(child: &mut Child, places: &[Place], budget: f64) -> Result<(), ProbeE
             child.retire();
         }
     }
-    child.exchange(String::new())?;
+    child.barrier()?;
     Ok(())
 }
 

@@ -268,7 +268,7 @@ fn run_all(
         let mut outcome = Outcome::error(FailKind::Error, "this GPU had no turn: a defect of gonogo, please report it");
         for turn in 0..turns {
             // Ranks begin together, or when it is their turn.
-            child.exchange(String::new())?;
+            child.barrier()?;
             if turns == 1 || turn == child.rank {
                 outcome = match &session {
                     Err(outcome) => outcome.clone(),
@@ -291,9 +291,10 @@ fn run_all(
                 session = Err(Outcome::waived(WaiveKind::NotReached, why));
             }
         }
-        let all = child.exchange(serde_json::to_string(&outcome).unwrap_or_default())?;
+        let all = child.exchange(&outcome)?;
         if child.rank == 0 {
-            tell(child, args, case, &all)?;
+            let all = all.all(child)?;
+            tell(child, args, case, all)?;
         }
     }
     Ok(())
@@ -347,12 +348,7 @@ fn failed(e: ProbeError) -> Outcome {
 }
 
 /// Reports the outcomes of all GPUs, after a look at whether like ones computed like bits.
-fn tell(child: &mut Child, args: &GpuArgs, test: &Case, all: &[String]) -> Result<(), ProbeError> {
-    let mut outcomes: Vec<Outcome> = Vec::new();
-    for (rank, text) in all.iter().enumerate() {
-        let bad = |_| ProbeError::Broken(format!("rank {rank} published no outcome"));
-        outcomes.push(serde_json::from_str(text).map_err(bad)?);
-    }
+fn tell(child: &mut Child, args: &GpuArgs, test: &Case, mut outcomes: Vec<Outcome>) -> Result<(), ProbeError> {
     gemm::compare_bits(&mut outcomes);
     for (place, outcome) in args.places.iter().zip(outcomes) {
         let case = test.of_gpu(place.number);

@@ -189,7 +189,7 @@ fn loopback(child: &mut Child, places: &[Place]) -> Result<(), ProbeError> {
     let budget = child.share(most);
     let session = gpu::open(child, child.rank as usize, None);
     // All begin together.
-    child.exchange(String::new())?;
+    child.barrier()?;
     let mut own: Vec<(Case, Outcome)> = Vec::new();
     for place in wanted.iter().filter(|p| p.gpu == child.rank as usize) {
         let outcome = match &session {
@@ -204,11 +204,9 @@ fn loopback(child: &mut Child, places: &[Place]) -> Result<(), ProbeError> {
     if own.iter().any(|(_, o)| matches!(o, Outcome::Failed { .. })) {
         child.retire();
     }
-    let all = child.exchange(serde_json::to_string(&own).unwrap_or_default())?;
-    let speaks = child.rank == 0;
-    for (rank, text) in all.iter().enumerate().filter(|_| speaks) {
-        let bad = |_| ProbeError::Broken(format!("rank {rank} published no outcomes"));
-        for (case, outcome) in serde_json::from_str::<Vec<(Case, Outcome)>>(text).map_err(bad)? {
+    let all = child.exchange(&own)?;
+    if child.rank == 0 {
+        for (case, outcome) in all.all(child)?.into_iter().flatten() {
             child.outcome(&case, outcome)?;
         }
     }
@@ -244,8 +242,8 @@ fn over(child: &Child, session: &Rc<Session>, device: &str, budget: Duration) ->
         checks: vec![Check::new("payload", wrong == 0, detail)],
         ..Measured::default()
     };
-    let told = serde_json::to_string(&seen(&end, device, &address, &before)?).unwrap_or_default();
-    let mut measured = finish(child, device, &address, &[told], measured);
+    let told = seen(&end, device, &address, &before)?;
+    let mut measured = finish(child, device, &address, vec![told], measured);
     measured.notes.extend(end.gpu.as_ref().map(|g| g.told.borrow().clone()));
     // The other end's memory is registered until here.
     drop(to);
@@ -256,10 +254,9 @@ fn pair(child: &mut Child, device: &str, gpu: usize) -> Result<(), ProbeError> {
     let cases = child.step.cases.clone();
     // All ranks find out alike whether there is anything to do, or who is left would wait.
     let session = gpu::open(child, gpu, None);
-    let all = child.exchange(serde_json::to_string(&session.as_ref().err()).unwrap_or_default())?;
-    for (rank, text) in all.iter().enumerate() {
-        let bad = |_| ProbeError::Broken(format!("rank {rank} published no outcome"));
-        let Some(mut outcome) = serde_json::from_str::<Option<Outcome>>(text).map_err(bad)? else { continue };
+    let all = child.exchange(&session.as_ref().err().cloned())?.all(child)?;
+    for (rank, outcome) in all.into_iter().enumerate() {
+        let Some(mut outcome) = outcome else { continue };
         if let Outcome::Waived { why, .. } | Outcome::Failed { error: why, .. } = &mut outcome {
             *why = format!("{}: {why}", child.name(rank));
         }
@@ -279,9 +276,10 @@ fn pair(child: &mut Child, device: &str, gpu: usize) -> Result<(), ProbeError> {
         end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
         let before = Counters::read(device, address.port);
         let measured = bandwidth(child, &mut end, Op::Write, BYTES, 1, way, budget)?;
-        let all = child.exchange(serde_json::to_string(&seen(&end, device, &address, &before)?).unwrap_or_default())?;
+        let all = child.exchange(&seen(&end, device, &address, &before)?)?;
         if child.rank == 0 {
-            let mut outcome = finish(child, device, &address, &all, measured);
+            let all = all.all(child)?;
+            let mut outcome = finish(child, device, &address, all, measured);
             outcome.notes.extend(end.gpu.as_ref().map(|g| g.told.borrow().clone()));
             child.outcome(case, Outcome::Measured(outcome))?;
         }

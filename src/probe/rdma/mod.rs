@@ -243,10 +243,10 @@ impl Probe for RdmaProbe {
                 Test::Bandwidth { op, bytes, qps, way } => bandwidth(child, &mut end, op, bytes, qps, way, budget)?,
                 Test::Latency { op, bytes } => latency(child, &mut end, op, bytes, budget)?,
             };
-            let all = child
-                .exchange(serde_json::to_string(&seen(&end, &args.device, &address, &before)?).unwrap_or_default())?;
+            let all = child.exchange(&seen(&end, &args.device, &address, &before)?)?;
             if child.rank == 0 {
-                let mut outcome = finish(child, &args.device, &address, &all, measured);
+                let all = all.all(child)?;
+                let mut outcome = finish(child, &args.device, &address, all, measured);
                 outcome.notes.extend(place.clone());
                 child.outcome(&case, Outcome::Measured(outcome))?;
             }
@@ -279,12 +279,11 @@ fn seen(end: &End, device: &str, address: &Address, before: &Counters) -> Result
     Ok((moved, address.shown.clone(), end.rdma.port(address.port)?.mtu_bytes()))
 }
 
-/// What both ends (the texts of `all`, by place of their nodes) saw of their ports goes with what was measured.
-fn finish(child: &Child, device: &str, address: &Address, all: &[String], measured: Measured) -> Measured {
+/// What both ends (by place of their nodes) saw of their ports goes with what was measured.
+fn finish(child: &Child, device: &str, address: &Address, all: Vec<Seen>, measured: Measured) -> Measured {
     let mut measured = measured;
     let mut ends: Vec<RdmaEnd> = Vec::new();
-    for (rank, text) in all.iter().enumerate() {
-        let Ok((moved, shown, mtu)) = serde_json::from_str::<Seen>(text) else { continue };
+    for (rank, (moved, shown, mtu)) in all.into_iter().enumerate() {
         let node = child.members.get(rank).cloned();
         if let Some(node) = node.clone() {
             ends.push(RdmaEnd { node, address: shown.clone(), mtu });
@@ -324,13 +323,11 @@ fn connect(
         Some(gpu) => gpu.open(device, qps)?,
     };
     let (port, own) = endpoints(&rdma, device, address, qps)?;
-    let all = child.exchange(serde_json::to_string(&(&own, &address.shown)).unwrap_or_default())?;
+    let (peers, there) = child.exchange(&(own.clone(), address.shown.clone()))?.of(child, partner)?;
     let peer = child.name(partner);
-    let text = all.get(partner).map_or("", String::as_str);
-    let (peers, there): (Vec<Endpoint>, String) = serde_json::from_str(text)
-        .ok()
-        .filter(|(p, _): &(Vec<Endpoint>, String)| p.len() == qps && p.iter().all(|e| e.qp != 0 && e.address != 0))
-        .ok_or_else(|| ProbeError::Broken(format!("{peer} published no endpoints of queue pairs")))?;
+    if peers.len() != qps || peers.iter().any(|e| e.qp == 0 || e.address == 0) {
+        return Err(ProbeError::Broken(format!("{peer} published no endpoints of queue pairs")));
+    }
     // In an error both addresses stand side by side: most often one of them is the error.
     let peer = format!("{peer} ({}; here {})", clean(&there), address.shown);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -343,7 +340,7 @@ fn connect(
         connected.map_err(|e| ProbeError::Broken(format!("to {}: {e}", end.peer)))?;
     }
     // Nobody sends before both can receive.
-    child.exchange(String::new())?;
+    child.barrier()?;
     Ok(end)
 }
 
@@ -415,8 +412,7 @@ fn bandwidth(
     let first = warm_count(bytes);
     let warm = phase(child, end, op, bytes, qps, (first, 1, budget), starts, serves)?;
     let each = warm.map_or(0.0, |m| span(&m) / m.last().map_or(1, |l| l.1.max(1)) as f64);
-    let told = child.exchange(format!("{each:e}"))?;
-    let slowest = told.iter().filter_map(|t| t.parse::<f64>().ok()).fold(1e-9, f64::max);
+    let slowest = child.exchange(&each)?.all(child)?.into_iter().fold(1e-9, f64::max);
     let count = (budget.as_secs_f64() * 0.7 / slowest) as u64;
     let count = count.clamp(BLOCKS, 50_000_000).next_multiple_of(qps as u64);
     let marks = phase(child, end, op, bytes, qps, (count, BLOCKS, 2 * budget), starts, serves)?;
@@ -424,11 +420,7 @@ fn bandwidth(
     let arrived = if op == Op::Read { starts } else { serves };
     let wrong = if arrived { wrong(end, seed ^ u64::from(1 - me), bytes, 0)? } else { 0 };
     let rates = marks.map_or(Vec::new(), |m| rates(&m, bytes));
-    let all = child.exchange(serde_json::to_string(&(rates, wrong)).unwrap_or_default())?;
-    let all: Vec<(Vec<f64>, usize)> = all
-        .iter()
-        .map(|t| serde_json::from_str(t).map_err(|_| ProbeError::Broken("an end published no result".to_owned())))
-        .collect::<Result<_, _>>()?;
+    let all = child.exchange(&(rates, wrong))?.all(child)?;
     // Both ways: block by block, as long as both flowed.
     let flows: Vec<&Vec<f64>> = all.iter().map(|(r, _)| r).filter(|r| !r.is_empty()).collect();
     let n = flows.iter().map(|r| r.len()).min().unwrap_or(0);
@@ -480,12 +472,12 @@ fn phase(
     if receives {
         end.make_room(qps, count)?;
     }
-    child.exchange(String::new())?;
+    child.barrier()?;
     let marks = if starts { Some(end.stream(op, bytes, qps, count, blocks, limit)?) } else { None };
     if receives {
         end.sink(qps, count)?;
     }
-    child.exchange(String::new())?;
+    child.barrier()?;
     Ok(marks)
 }
 
@@ -502,20 +494,19 @@ fn latency(child: &mut Child, end: &mut End, op: Op, bytes: u32, budget: Duratio
         }
         let at = end.half + bytes as usize - 1;
         end.rdma.memory()[at] = 0;
-        child.exchange(String::new())?;
+        child.barrier()?;
         if me == 0 {
             end.ask(op, bytes, count, times)?
         } else {
             end.answer(op, bytes, count)?
         }
-        child.exchange(String::new())?;
+        child.barrier()?;
         Ok(())
     };
     let warm = PINGS.1;
     round(child, end, warm, &mut times)?;
     let each = times.iter().sum::<Duration>().as_secs_f64() / warm as f64;
-    let told = child.exchange(format!("{each:e}"))?;
-    let each = told.first().and_then(|t| t.parse::<f64>().ok()).filter(|t| *t > 0.0).unwrap_or(1e-3);
+    let each = Some(child.exchange(&each)?.of(child, 0)?).filter(|t| *t > 0.0).unwrap_or(1e-3);
     let count = ((budget.as_secs_f64() * 0.7 / each) as u64).clamp(PINGS.1, PINGS.0);
     times.clear();
     // What was left posted by the warm-up serves now.
@@ -525,8 +516,7 @@ fn latency(child: &mut Child, end: &mut End, op: Op, bytes: u32, budget: Duratio
     round(child, end, count, &mut times)?;
     let checked = op != Op::Read || me == 0;
     let wrong = if checked { wrong(end, seed ^ u64::from(1 - me), bytes, 1)? } else { 0 };
-    let all = child.exchange(wrong.to_string())?;
-    let wrong: usize = all.iter().filter_map(|t| t.parse::<usize>().ok()).sum();
+    let wrong: usize = child.exchange(&wrong)?.all(child)?.into_iter().sum();
     let share = if op == Op::Read { 1.0 } else { 0.5 };
     let seconds: Vec<f64> = times.iter().map(|t| t.as_secs_f64() * share).collect();
     let mut series: Vec<Series> = Vec::new();

@@ -9,8 +9,8 @@ use crate::cluster::{Child, Step};
 use crate::measure::{Check, Measured, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::rdma::{
-    BANDWIDTH, BLOCKS, Counters, FLOW, RdmaProbe, SPARE, case, choose, connect, finish, phase, prepare, rates, seen,
-    span, starts, warm_count, wrong,
+    BANDWIDTH, BLOCKS, Counters, FLOW, RdmaProbe, SPARE, Seen, case, choose, connect, finish, phase, prepare, rates,
+    seen, span, starts, warm_count, wrong,
 };
 use crate::probe::{ProbeError, affinity, step};
 use crate::sys::verbs::Op;
@@ -58,19 +58,12 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
         end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
         let before = Counters::read(&device, address.port);
         let (rates, wrong) = flow(child, &mut end, way, side, budget)?;
-        let told: (Told, _) = ((rates, wrong), seen(&end, &device, &address, &before)?);
-        let all = child.exchange(serde_json::to_string(&told).unwrap_or_default())?;
+        let told: (Told, Seen) = ((rates, wrong), seen(&end, &device, &address, &before)?);
+        let all = child.exchange(&told)?;
         if child.rank != 0 {
             continue;
         }
-        let all: Vec<(Told, serde_json::Value)> = all
-            .iter()
-            .enumerate()
-            .map(|(r, text)| {
-                let bad = |_| ProbeError::Broken(format!("{} published no result", child.name(r)));
-                serde_json::from_str(text).map_err(bad)
-            })
-            .collect::<Result<_, _>>()?;
+        let all = all.all(child)?;
         for (i, device) in args.rails.iter().enumerate() {
             let ends = [&all[i], &all[i + rails as usize]];
             let wrong: usize = ends.iter().map(|((_, w), _)| w).sum();
@@ -83,8 +76,8 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
             };
             // This rank's own device is not that of the case: its rate is not, either.
             let address = choose(&root, device).map_err(ProbeError::Broken)?;
-            let told: Vec<String> = ends.iter().map(|(_, ends)| ends.to_string()).collect();
-            let outcome = finish(child, device, &address, &told, measured);
+            let told: Vec<Seen> = ends.iter().map(|(_, seen)| seen.clone()).collect();
+            let outcome = finish(child, device, &address, told, measured);
             child.outcome(&of_rail(way, device), Outcome::Measured(outcome))?;
         }
     }

@@ -95,8 +95,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let folder = scratch.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let told = Wrote { mount: said.mount.clone(), folder };
     // Nothing when it could not.
-    let text = if wrote { serde_json::to_string(&told).unwrap_or_default() } else { String::new() };
-    let all: Vec<Option<Wrote>> = child.exchange(text)?.iter().map(|t| serde_json::from_str(t).ok()).collect();
+    let all: Vec<Option<Wrote>> = child.exchange(&wrote.then_some(told))?.all(child)?;
     // A name is a place in this folder, whoever said it.
     let file = |r: usize| {
         let told = all.get(r)?.as_ref().filter(|w| is_scratch(&w.folder))?;
@@ -123,7 +122,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
             None => None,
         };
     }
-    let told = child.exchange(serde_json::to_string(&said).unwrap_or_default());
+    let told = child.exchange(&said);
     if wrote {
         let _ = fs::remove_dir_all(&scratch);
     }
@@ -131,15 +130,12 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     if child.rank != 0 {
         return Ok(());
     }
-    let views = child.members.iter().zip(&told).map(|(node, text)| {
-        let s: Said = serde_json::from_str(text).unwrap_or_default();
-        SharedView {
-            node: node.clone(),
-            mount: s.mount,
-            visible_ms: s.visible_ms,
-            read_back: s.read_back,
-            error: s.error,
-        }
+    let views = child.members.iter().zip(told.all(child)?).map(|(node, s)| SharedView {
+        node: node.clone(),
+        mount: s.mount,
+        visible_ms: s.visible_ms,
+        read_back: s.read_back,
+        error: s.error,
     });
     let facts = Some(Facts::Shared(views.collect()));
     Ok(child.outcome(&CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)

@@ -18,17 +18,14 @@ pub(super) fn connect(child: &mut Child, count: usize, salt: u64) -> Result<Vec<
     let call_of = |i: usize| Call { from: 0, to: 1, number: salt << 32 | i as u64 };
     let streams = if child.rank == 1 {
         let door = Door::open(child)?;
-        child.exchange(door.address.to_string())?;
+        child.exchange(&Some(door.address))?;
         let expected: Vec<Call> = (0..count).map(call_of).collect();
         let came = door.accept(&expected, Instant::now() + limit);
         let why = format!("no connection came from {peer} to {}", door.address);
         io(why, came.map_err(|(_, error)| error))?
     } else {
-        let addresses = child.exchange(String::new())?;
-        let text = addresses.get(1).map_or("", String::as_str);
-        let address: SocketAddr = text.parse().map_err(|_| {
-            ProbeError::Broken(format!("{peer} published `{}`, not an address", crate::id::clean(text)))
-        })?;
+        let address = child.exchange(&None::<SocketAddr>)?.of(child, 1)?;
+        let address = address.ok_or_else(|| ProbeError::Broken(format!("{peer} published no address")))?;
         let what = format!("cannot connect to {peer} at {address}");
         io(what, (0..count).map(|i| call(child, &address, call_of(i), limit)).collect())?
     };

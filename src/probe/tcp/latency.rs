@@ -37,8 +37,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let bind = || UdpSocket::bind((address, 0));
     let (echo, ask) = (io(format!("cannot open a socket at {address}"), bind())?, io("cannot open a socket", bind())?);
     let own = io("cannot read a socket's address", echo.local_addr())?;
-    let published = child.exchange(own.to_string())?;
-    let peers: Vec<Option<SocketAddr>> = published.iter().map(|t| t.parse().ok()).collect();
+    let peers = child.exchange(&own)?.all(child)?;
     let (rank, limit) = (child.rank as usize, child.time_left() / 3);
     // Of the step's key, as it goes over the network in clear.
     let proof = child.key.prove(&[b"latencies"]);
@@ -50,7 +49,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         // Others may still ask: the answers go on until all have what they wanted.
         let all = row
             .map_err(|source| ProbeError::Io { what: "cannot ping".to_owned(), source })
-            .and_then(|row| Ok(child.exchange(serde_json::to_string(&row).unwrap_or_default())?));
+            .and_then(|row| Ok(child.exchange(&row)?));
         over.store(true, Ordering::Relaxed);
         let _ = answering.join();
         all
@@ -59,11 +58,10 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         return Ok(());
     }
     let ranks = child.ranks as usize;
-    let parse = |text: &String| serde_json::from_str::<Vec<Option<f64>>>(text).ok().filter(|r| r.len() == ranks);
-    let rtt_us: Vec<Vec<Option<f64>>> = row
-        .iter()
-        .map(|t| parse(t).ok_or_else(|| ProbeError::Broken("a node published no latencies".to_owned())))
-        .collect::<Result<_, _>>()?;
+    let rtt_us: Vec<Vec<Option<f64>>> = row.all(child)?;
+    if rtt_us.iter().any(|r| r.len() != ranks) {
+        return Err(ProbeError::Broken("a node published latencies of other nodes".to_owned()));
+    }
     let facts = Some(Facts::Latencies(Latencies { nodes: child.members.clone(), rtt_us }));
     Ok(child.outcome(&CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
 }
@@ -84,7 +82,7 @@ fn answer(socket: &UdpSocket, mark: Mark, over: &AtomicBool) {
 /// Microseconds to each peer, the smallest of several, rounded to the nanosecond.
 fn round_trips(
     socket: &UdpSocket,
-    peers: &[Option<SocketAddr>],
+    peers: &[SocketAddr],
     rank: usize,
     mark: Mark,
     limit: Duration,
@@ -97,7 +95,7 @@ fn round_trips(
     let mut number = 0u64;
     // Everybody begins with the next: nobody is asked by all at once.
     for peer in (1..peers.len()).map(|k| (rank + k) % peers.len()) {
-        let Some(address) = peers[peer] else { continue };
+        let address = peers[peer];
         let mut lost = 0;
         for _ in 0..PINGS {
             if lost >= GIVE_UP || Instant::now() > end {

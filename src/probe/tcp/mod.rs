@@ -139,7 +139,7 @@ fn bandwidth(child: &mut Child, streams: usize, args: &Args) -> Result<(), Probe
             let handles: Vec<_> = connections.into_iter().enumerate().map(run).collect();
             handles.into_iter().map(|h| h.join().map_err(|_| panicked())?).sum::<Result<usize, ProbeError>>()
         })?;
-        child.exchange(wrong.to_string())?;
+        child.exchange(&Some(wrong))?;
         return Ok(());
     }
     let pace = Pace { gate: Barrier::new(streams), chunks: AtomicUsize::new(64), sampler: Sampler::new(budget) };
@@ -150,13 +150,14 @@ fn bandwidth(child: &mut Child, streams: usize, args: &Args) -> Result<(), Probe
         handles.into_iter().map(|h| h.join().map_err(|_| panicked())?).collect::<Result<Vec<_>, ProbeError>>()
     })?;
     let rates = blocks[0].iter().map(|(t, chunks)| (chunks * CHUNK * streams) as f64 / t).collect();
-    let wrong = child.exchange(String::new())?.pop().unwrap_or_default();
+    let wrong = child.exchange(&None::<usize>)?.of(child, 1)?;
+    let wrong = wrong.ok_or_else(|| ProbeError::Broken("the receiver published no comparison".to_owned()))?;
     let series = BANDWIDTH
         .series(rates, 1)
         .bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
     let checks = vec![Check::new(
         "payload",
-        wrong == "0",
+        wrong == 0,
         format!("{wrong} of {} compared bytes differ", compared_chunks(streams) * streams * CHUNK),
     )];
     let measured = Measured { series: vec![series], checks, ..Measured::default() };
@@ -282,7 +283,7 @@ fn ping(child: &mut Child, bytes: usize) -> Result<(), ProbeError> {
                 Err(e) => return io("cannot receive a ping over loopback", Err(e)),
             }
         }
-        child.exchange(String::new())?;
+        child.barrier()?;
         return Ok(());
     }
     let mut sent = vec![0u8; bytes];
@@ -311,7 +312,7 @@ fn ping(child: &mut Child, bytes: usize) -> Result<(), ProbeError> {
         p99.extend(stats::quantile(&times, 0.99));
     }
     drop(connection);
-    child.exchange(String::new())?;
+    child.barrier()?;
     let floor = 100e-9;
     let why = "two system calls and two transfers of a cache line between cores";
     let block = PINGS_PER_BLOCK as u64;

@@ -107,11 +107,7 @@ fn flow(child: &mut Child, case: &Case, (way, sends): (Way, [bool; 2]), budget: 
     told.counted = Interfaces::read().sent_since(&before);
     told.interface = local.and_then(Interfaces::of);
     told.mtu = told.interface.as_deref().and_then(Interfaces::mtu);
-    let all = child.exchange(serde_json::to_string(&told).unwrap_or_default())?;
-    let told: Vec<Told> = all
-        .iter()
-        .map(|t| serde_json::from_str(t).map_err(|_| ProbeError::Broken("an end published no result".to_owned())))
-        .collect::<Result<_, _>>()?;
+    let told = child.exchange(&told)?.all(child)?;
     if let Some(to) = told.iter().position(|t| t.stalled) {
         if child.rank == 0 {
             child.outcome(case, Outcome::error(FailKind::Stalled, stalled(child, case, &told, to)))?;
@@ -317,7 +313,7 @@ fn ping(child: &mut Child, case: &Case, budget: Duration) -> Result<(), ProbeErr
                 Err(e) => return io("cannot receive a ping", Err(e)),
             }
         }
-        child.exchange(String::new())?;
+        child.barrier()?;
         return Ok(());
     }
     let end = Instant::now() + budget;
@@ -331,7 +327,7 @@ fn ping(child: &mut Child, case: &Case, budget: Duration) -> Result<(), ProbeErr
         }
     }
     drop(stream);
-    child.exchange(String::new())?;
+    child.barrier()?;
     // The first round trips wake both ends.
     let times = &times[times.len() / 10..];
     let blocks: Vec<f64> = times.chunks(times.len().div_ceil(16)).map(stats::median).collect();
