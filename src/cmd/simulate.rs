@@ -13,6 +13,7 @@ use crate::exit::Exit;
 use crate::hostlist;
 use crate::id::NodeName;
 use crate::judge;
+use crate::judge::codes::Code;
 use crate::plan::{self, RunPlan, Selection, Time};
 use crate::probe;
 use crate::record::Writer;
@@ -125,7 +126,7 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
     let lines = judgement
         .findings
         .iter()
-        .filter(|f| f.severity >= judge::Severity::Warn && f.code.as_str() != "COV-006")
+        .filter(|f| f.severity >= judge::Severity::Warn && f.code != Code::COV_006)
         .take(12)
         .map(|f| format!("{}  {}  {}: {}", f.severity.name(), f.code, f.subject, f.evidence))
         .collect();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
 use crate::id::NodeName;
+use crate::judge::codes::Code;
 use crate::judge::{Finding, Severity, Subject};
 use crate::localise;
 use crate::plan::RunPlan;
@@ -101,7 +102,7 @@ pub(super) fn decide(findings: &[Finding], record: &Record, run: &RunPlan) -> (D
     }
     exclude.sort();
     exclude.dedup();
-    let known = findings.iter().filter(|f| f.weighs() && f.code.as_str() == "LEM-001");
+    let known = findings.iter().filter(|f| f.weighs() && f.code == Code::LEM_001);
     let lemons: HashSet<&NodeName> = known.filter_map(|f| f.subject.node()).collect();
     let placement = place(header, &leaves, run, exclude, &lemons);
     if against.is_empty() {

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Severity, Subject};
 use crate::topology::ib::{Cable, End, Fabric, Kind, LinkState, Node, PortErrors, Rate, Subnet};
 
 /// A kind of link is uniform when this share of it has one rate.
@@ -57,7 +58,7 @@ pub fn findings(fabric: &Fabric) -> Vec<Finding> {
     unread(fabric, &mut out);
     // What the rates of the topology and iblinkinfo both say is said once.
     let mut seen = BTreeSet::new();
-    out.retain(|f| seen.insert((f.code.clone(), f.subject.clone())));
+    out.retain(|f| seen.insert((f.code, f.subject.clone())));
     out.sort_by(|a, b| (b.severity, &a.code, &a.subject).cmp(&(a.severity, &b.code, &b.subject)));
     out
 }
@@ -156,13 +157,13 @@ fn rates(subnet: &Subnet, expected: Option<&Subnet>, out: &mut Vec<Finding>) {
         if c.rate.width > 0 && c.rate.width < reference.width {
             let evidence = format!("it runs at {}", c.rate);
             let limit = format!("{reference}: {source}");
-            out.push(Finding::new(doc("FAB-001"), cable(subnet, c.a, c.b), evidence).limit(limit));
+            out.push(Finding::new(Code::FAB_001, cable(subnet, c.a, c.b), evidence).limit(limit));
         } else if let (Some(ours), Some(theirs)) = (c.rate.speed.lane_gbps(), reference.speed.lane_gbps())
             && below(ours, theirs)
         {
             let evidence = format!("it runs at {}", c.rate);
             let limit = format!("{reference}: {source}");
-            out.push(Finding::new(doc("FAB-002"), cable(subnet, c.a, c.b), evidence).limit(limit));
+            out.push(Finding::new(Code::FAB_002, cable(subnet, c.a, c.b), evidence).limit(limit));
         }
     }
 }
@@ -207,7 +208,7 @@ fn uplinks(subnet: &Subnet, out: &mut Vec<Finding>) {
                 let evidence = format!("{} uplinks{only}", l.up.len());
                 let limit = format!("{usual} uplinks: {n} of {} leaves of this model", leaves.len());
                 out.push(
-                    Finding::new(doc("FAB-004"), Subject::Switch(switch_name(subnet, l.node)), evidence).limit(limit),
+                    Finding::new(Code::FAB_004, Subject::Switch(switch_name(subnet, l.node)), evidence).limit(limit),
                 );
                 continue;
             }
@@ -224,7 +225,7 @@ fn uplinks(subnet: &Subnet, out: &mut Vec<Finding>) {
                 );
                 let limit = format!("{median:.1} ports an uplink, the median of {} leaves", leaves.len());
                 out.push(
-                    Finding::new(doc("FAB-014"), Subject::Switch(switch_name(subnet, l.node)), evidence).limit(limit),
+                    Finding::new(Code::FAB_014, Subject::Switch(switch_name(subnet, l.node)), evidence).limit(limit),
                 );
             }
         }
@@ -280,7 +281,7 @@ fn rails(subnet: &Subnet, out: &mut Vec<Finding>) {
             let evidence =
                 format!("{device} hangs at a leaf where the others are {rail}, and {rail} where they are {device}");
             let subject = cable(subnet, *peer, *own);
-            out.push(Finding::new(doc("FAB-009"), subject, evidence).limit("the other ports of these leaves"));
+            out.push(Finding::new(Code::FAB_009, subject, evidence).limit("the other ports of these leaves"));
         }
     }
 }
@@ -291,7 +292,7 @@ fn doubles(subnet: &Subnet, out: &mut Vec<Finding>) {
         // A file that was put together from two captures says the same node twice.
         if a.trim() != b.trim() {
             let evidence = format!("0x{guid:016x} is {} and {}", a.trim(), b.trim());
-            out.push(Finding::new(doc("FAB-012"), Subject::Run, evidence));
+            out.push(Finding::new(Code::FAB_012, Subject::Run, evidence));
         }
     }
     let mut lids: BTreeMap<u16, BTreeSet<End>> = BTreeMap::new();
@@ -308,7 +309,7 @@ fn doubles(subnet: &Subnet, out: &mut Vec<Finding>) {
     // 0 and 65535 say that no manager has given one.
     for (lid, ends) in lids.into_iter().filter(|(lid, ends)| ends.len() > 1 && (1..0xc000).contains(lid)) {
         let names: Vec<String> = ends.iter().take(4).map(|e| subnet.show(*e)).collect();
-        out.push(Finding::new(doc("FAB-013"), Subject::Run, format!("LID {lid} is that of {}", names.join(", "))));
+        out.push(Finding::new(Code::FAB_013, Subject::Run, format!("LID {lid} is that of {}", names.join(", "))));
     }
 }
 
@@ -329,7 +330,7 @@ fn cabling(subnet: &Subnet, expected: &Subnet, out: &mut Vec<Finding>) {
         match elsewhere {
             Some((end, to)) => {
                 let evidence = format!("{} is now connected with {}", expected.show(end), subnet.show(to));
-                out.push(Finding::new(doc("FAB-008"), subject, evidence).limit("the expected topology"));
+                out.push(Finding::new(Code::FAB_008, subject, evidence).limit("the expected topology"));
             }
             None => {
                 let gone: Vec<String> = [c.a, c.b]
@@ -342,7 +343,7 @@ fn cabling(subnet: &Subnet, expected: &Subnet, out: &mut Vec<Finding>) {
                 } else {
                     format!("{} is not in the fabric", gone.join(" and "))
                 };
-                out.push(Finding::new(doc("FAB-007"), subject, why).limit("the expected topology"));
+                out.push(Finding::new(Code::FAB_007, subject, why).limit("the expected topology"));
             }
         }
     }
@@ -380,20 +381,20 @@ fn states(links: &[LinkState], names: &Names<'_>, out: &mut Vec<Finding>) {
         let unused = matches!(l.state.as_str(), "Initialize" | "Armed");
         if training || unused {
             let evidence = format!("{} / {}", l.state, l.physical);
-            out.push(Finding::new(doc("FAB-003"), subject(l), evidence));
+            out.push(Finding::new(Code::FAB_003, subject(l), evidence));
         }
     }
     for ((rate, could), links) in slow {
-        let code = if could.split(", ").any(|h| h.ends_with('X')) { "FAB-001" } else { "FAB-002" };
+        let code = if could.split(", ").any(|h| h.ends_with('X')) { Code::FAB_001 } else { Code::FAB_002 };
         let limit = format!("{could}: what both ends can do");
         // Dozens alike are how it was built, splitter cables most often: said once, and no cable is called bad.
         if links.len() > ALIKE {
             let evidence = format!("{} ports run at {rate}", links.len());
-            out.push(Finding::new(doc(code), Subject::Run, evidence).limit(limit).severity(Severity::Warn));
+            out.push(Finding::new(code, Subject::Run, evidence).limit(limit).severity(Severity::Warn));
             continue;
         }
         for l in links {
-            out.push(Finding::new(doc(code), subject(l), format!("it runs at {rate}")).limit(limit.clone()));
+            out.push(Finding::new(code, subject(l), format!("it runs at {rate}")).limit(limit.clone()));
         }
     }
 }
@@ -458,11 +459,11 @@ fn counters(errors: &[PortErrors], before: Option<&[PortErrors]>, names: &Names<
     for (wire, drops, subject) in cables.into_values() {
         if !wire.is_empty() {
             let severity = if before.is_some() { Severity::Fail } else { Severity::Warn };
-            let finding = Finding::new(doc("FAB-005"), subject.clone(), format!("{}, {since}", wire.join("; ")));
+            let finding = Finding::new(Code::FAB_005, subject.clone(), format!("{}, {since}", wire.join("; ")));
             out.push(finding.severity(severity));
         }
         if !drops.is_empty() {
-            out.push(Finding::new(doc("FAB-006"), subject, format!("{}, {since}", drops.join("; "))));
+            out.push(Finding::new(Code::FAB_006, subject, format!("{}, {since}", drops.join("; "))));
         }
     }
 }
@@ -487,10 +488,10 @@ fn managers(fabric: &Fabric, out: &mut Vec<Finding>) {
     };
     if masters.is_empty() {
         let evidence = format!("{} managers answer, none of them is master", sms.len());
-        out.push(Finding::new(doc("FAB-010"), Subject::Run, evidence));
+        out.push(Finding::new(Code::FAB_010, Subject::Run, evidence));
     } else if masters.len() > 1 {
         let names: Vec<String> = masters.iter().map(name).collect();
-        out.push(Finding::new(doc("FAB-011"), Subject::Run, format!("{} are both master", names.join(" and "))));
+        out.push(Finding::new(Code::FAB_011, Subject::Run, format!("{} are both master", names.join(" and "))));
     }
 }
 
@@ -503,7 +504,7 @@ fn unread(fabric: &Fabric, out: &mut Vec<Finding>) {
             first.line,
             first.text
         );
-        out.push(Finding::new(doc("FAB-015"), Subject::Run, evidence));
+        out.push(Finding::new(Code::FAB_015, Subject::Run, evidence));
     }
     let Some(subnet) = &fabric.subnet else { return };
     let peers: BTreeSet<u64> = subnet.nodes.values().flat_map(|n| n.ports.values().map(|p| p.peer)).collect();
@@ -515,6 +516,6 @@ fn unread(fabric: &Fabric, out: &mut Vec<Finding>) {
             missing.len(),
             missing[..missing.len().min(4)].join(", ")
         );
-        out.push(Finding::new(doc("FAB-015"), Subject::Run, evidence));
+        out.push(Finding::new(Code::FAB_015, Subject::Run, evidence));
     }
 }

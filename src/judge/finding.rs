@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::hostlist;
-use crate::id::{FindingCode, NodeName, clean};
-use crate::judge::codes::{self, CodeDoc};
+use crate::id::{NodeName, clean};
+use crate::judge::codes::Code;
 
 /// How a finding weighs on the decision. Ordered: worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -103,7 +103,7 @@ impl fmt::Display for Subject {
 /// A finding. Texts are clean: nothing in them drives a terminal.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
-    pub code: FindingCode,
+    pub code: Code,
     pub severity: Severity,
     pub subject: Subject,
     /// What was seen, with its numbers.
@@ -116,21 +116,18 @@ pub struct Finding {
     /// The network interface that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
-    #[serde(skip)]
-    doc: &'static CodeDoc,
 }
 
 impl Finding {
-    pub fn new(doc: &'static CodeDoc, subject: Subject, evidence: impl Into<String>) -> Self {
+    pub fn new(code: Code, subject: Subject, evidence: impl Into<String>) -> Self {
         Finding {
-            code: FindingCode::new(doc.code),
-            severity: doc.severity,
+            code,
+            severity: code.doc().severity,
             subject,
             evidence: clean(&evidence.into()).into_owned(),
             limit: String::new(),
             waived: None,
             interface: None,
-            doc,
         }
     }
 
@@ -145,11 +142,11 @@ impl Finding {
     }
 
     pub fn title(&self) -> &'static str {
-        self.doc.title
+        self.code.doc().title
     }
 
     pub fn suspect(&self) -> &'static str {
-        self.doc.suspect
+        self.code.doc().suspect
     }
 
     pub fn on_interface(mut self, name: Option<&str>) -> Self {
@@ -159,16 +156,11 @@ impl Finding {
 
     /// What to do, with the thing to do it to.
     pub fn remedy(&self) -> Cow<'static, str> {
-        self.doc.remedy_on(self.interface.as_deref())
+        self.code.doc().remedy_on(self.interface.as_deref())
     }
 
     /// Whether it still counts.
     pub fn weighs(&self) -> bool {
         self.waived.is_none()
     }
-}
-
-/// The doc of a code. Every code that a rule names is in the registry: `codes` tests it.
-pub(super) fn doc(code: &str) -> &'static CodeDoc {
-    codes::find(code).unwrap_or(&codes::CODES[0])
 }

@@ -2,18 +2,23 @@
 
 use crate::baseline::{Lemon, merge};
 use crate::id::{NodeName, clean};
+use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::{Facts, Judgement};
 use crate::topology::Machine;
 
 /// Families and codes that speak of hardware. What is configured wrongly is no lemon.
-const HARDWARE: &[&str] = &["GPU-", "GEM-", "MEM-", "CPY-", "NET-", "RDM-", "COL-", "PER-", "CLU-002", "CLU-003"];
+const HARDWARE: &[&str] = &["GPU", "GEM", "MEM", "CPY", "NET", "RDM", "COL", "PER"];
+
+fn is_of_hardware(code: Code) -> bool {
+    HARDWARE.contains(&code.family()) || matches!(code, Code::CLU_002 | Code::CLU_003)
+}
 
 /// Every part that failed here.
 pub fn lemons(j: &Judgement<'_>) -> Vec<Lemon> {
     let mut out = Vec::new();
     let machines: Vec<(&NodeName, &Machine)> = Facts::machines(j.record).collect();
-    let hard = |f: &&Finding| f.severity == Severity::Fail && HARDWARE.iter().any(|h| f.code.as_str().starts_with(h));
+    let hard = |f: &&Finding| f.severity == Severity::Fail && is_of_hardware(f.code);
     for f in j.findings.iter().filter(hard) {
         let Some(node) = f.subject.node() else { continue };
         let machine = machines.iter().find(|(n, _)| *n == node).map(|(_, m)| *m);

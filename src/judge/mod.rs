@@ -13,7 +13,7 @@ mod rules;
 mod verdict;
 
 pub use cell::{Cell, LimitShown, Straggler};
-pub use codes::{CODES, CodeDoc};
+pub use codes::{CODES, Code, CodeDoc};
 pub use coverage::Coverage;
 pub use decide::{Decision, Placement};
 pub use diff::{Change, Diff, Moved, diff};

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::hostlist;
 use crate::id::{NodeName, clean};
-use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::rules::{Facts, facts, majority};
 use crate::measure;
 use crate::record::Record;
@@ -28,12 +29,12 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
                 let total: u64 = list.iter().map(|(_, n)| n).sum();
                 let shown: Vec<String> = list.iter().take(4).map(|(a, n)| format!("{} ({n})", clean(a))).collect();
                 let evidence = format!("{total} connections without the token, from {}", shown.join(", "));
-                findings.push(Finding::new(doc("CLU-007"), Subject::Run, evidence));
+                findings.push(Finding::new(Code::CLU_007, Subject::Run, evidence));
             }
             measure::Facts::Outsiders(names) => {
                 let shown: Vec<_> = names.iter().take(4).map(|n| clean(n)).collect();
                 let evidence = format!("{} asked to join: {}", names.len(), shown.join(", "));
-                findings.push(Finding::new(doc("CLU-010"), Subject::Run, evidence));
+                findings.push(Finding::new(Code::CLU_010, Subject::Run, evidence));
             }
             measure::Facts::RdmaPath(ends) => mtus(ends, findings),
             // Leaves are inferred from latencies where pairs are judged; daemons are compared below.
@@ -86,7 +87,7 @@ fn addresses(machines: &[(&NodeName, &Machine)], findings: &mut Vec<Finding>) {
             }
             let subject = Subject::Link(one.clone(), other.clone());
             let evidence = format!("{} of both has {address}", clean(interface));
-            findings.push(Finding::new(doc("NET-032"), subject, evidence).on_interface(Some(interface)));
+            findings.push(Finding::new(Code::NET_032, subject, evidence).on_interface(Some(interface)));
         }
     }
 }
@@ -103,7 +104,7 @@ fn clocks(offsets: &[measure::ClockOffset], findings: &mut Vec<Finding>) {
             let side = if low > 0.0 { "ahead of" } else { "behind" };
             let evidence = format!("its clock is {:.1} s {side} that of the other nodes", sure / 1e3);
             let severity = if sure > SKEW_FAIL_MS { Severity::Fail } else { Severity::Warn };
-            findings.push(Finding::new(doc("CLK-001"), Subject::Node(o.node.clone()), evidence).severity(severity));
+            findings.push(Finding::new(Code::CLK_001, Subject::Node(o.node.clone()), evidence).severity(severity));
         }
     }
 }
@@ -112,7 +113,7 @@ fn mtus([a, b]: &[measure::RdmaEnd; 2], findings: &mut Vec<Finding>) {
     if a.mtu != b.mtu {
         let subject = Subject::Link(a.node.clone(), b.node.clone());
         let evidence = format!("{} has {} bytes, {} has {}", clean(&a.address), a.mtu, clean(&b.address), b.mtu);
-        let finding = Finding::new(doc("RDM-003"), subject, evidence);
+        let finding = Finding::new(Code::RDM_003, subject, evidence);
         // Every case of the pair says it.
         if !findings.contains(&finding) {
             findings.push(finding);
@@ -129,13 +130,13 @@ fn shared(views: &[measure::SharedView], findings: &mut Vec<Finding>) {
             "a file written by one node was not there on {blind} of {} nodes: this is no shared directory",
             views.len()
         );
-        findings.push(Finding::new(doc("STO-041"), Subject::Run, evidence));
+        findings.push(Finding::new(Code::STO_041, Subject::Run, evidence));
     }
     for v in views {
         let subject = || Subject::Node(v.node.clone());
         if let Some((usual, n)) = usual.filter(|(u, _)| v.error.is_none() && v.mount != **u) {
             let evidence = format!("the checkpoint directory is on {}, on {n} other nodes on {usual}", v.mount);
-            findings.push(Finding::new(doc("STO-040"), subject(), evidence));
+            findings.push(Finding::new(Code::STO_040, subject(), evidence));
         }
         match (v.visible_ms, &v.error) {
             // Its own storage step says what is wrong with it.
@@ -143,19 +144,19 @@ fn shared(views: &[measure::SharedView], findings: &mut Vec<Finding>) {
             (None, None) if all_blind => {}
             (None, None) => {
                 findings.push(Finding::new(
-                    doc("STO-041"),
+                    Code::STO_041,
                     subject(),
                     "a file written by another node was not there after 10 s",
                 ));
             }
             (Some(ms), None) if ms > LATE_MS => {
                 let evidence = format!("a file written by another node was there after {:.1} s", ms / 1e3);
-                findings.push(Finding::new(doc("STO-041"), subject(), evidence).severity(Severity::Warn));
+                findings.push(Finding::new(Code::STO_041, subject(), evidence).severity(Severity::Warn));
             }
             _ => {}
         }
         if v.read_back == Some(false) {
-            findings.push(Finding::new(doc("STO-042"), subject(), "its neighbour's file came back with other bytes"));
+            findings.push(Finding::new(Code::STO_042, subject(), "its neighbour's file came back with other bytes"));
         }
     }
 }
@@ -167,7 +168,7 @@ fn daemons(record: &Record, findings: &mut Vec<Finding>) {
         let measure::Facts::Slurmd(runs) = f else { continue };
         if before.insert(&line.node, *runs) == Some(true) && !runs {
             let evidence = "slurmd ran when the check began, and no longer when it ended";
-            findings.push(Finding::new(doc("CLU-009"), Subject::Node(line.node.clone()), evidence));
+            findings.push(Finding::new(Code::CLU_009, Subject::Node(line.node.clone()), evidence));
         }
     }
 }
@@ -184,6 +185,6 @@ fn sharing(machines: &[(&NodeName, &Machine)], findings: &mut Vec<Finding>) {
             "{} run under one kernel; they took turns where a step wants a machine whole",
             hostlist::compress(&names)
         );
-        findings.push(Finding::new(doc("CLU-008"), Subject::Run, evidence));
+        findings.push(Finding::new(Code::CLU_008, Subject::Run, evidence));
     }
 }

@@ -1,6 +1,7 @@
 //! What is set wrongly for RDMA and NCCL: mistakes that cost people weeks, for nothing breaks, it is only slow.
 
 use crate::id::clean;
+use crate::judge::codes::Code;
 use crate::topology::{Congestion, Machine, Nic};
 
 /// `^mlx5_0:1,mlx5_1`, `=eth0`: NCCL's lists of interfaces and devices.
@@ -27,7 +28,7 @@ impl<'a> Listed<'a> {
 }
 
 /// Each as `add(code, evidence)`.
-pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, String)) {
+pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(Code, String)) {
     let set = |name: &str| m.environment.get(name).map(String::as_str).filter(|v| !v.is_empty());
     let devices: Vec<&str> = m.infiniband.iter().map(|d| d.name.as_str()).collect();
     if let (Some(text), false) = (set("NCCL_IB_HCA"), devices.is_empty()) {
@@ -36,13 +37,13 @@ pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, String)) {
             let all: Vec<&str> = devices.iter().copied().filter(|d| listed.matches(name, d)).collect();
             if all.is_empty() {
                 add(
-                    "ENV-010",
+                    Code::ENV_010,
                     format!("NCCL_IB_HCA={} names {}, and there is {}", clean(text), clean(name), devices.join(", ")),
                 );
             } else if all.len() > 1 && all.contains(name) {
                 let more: Vec<&str> = all.into_iter().filter(|d| d != name).collect();
                 let what = if listed.excluded { "leaves out" } else { "takes" };
-                add("ENV-009", format!("NCCL_IB_HCA={} also {what} {}", clean(text), more.join(", ")));
+                add(Code::ENV_009, format!("NCCL_IB_HCA={} also {what} {}", clean(text), more.join(", ")));
             }
         }
     }
@@ -53,20 +54,20 @@ pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, String)) {
         let listed = Listed::of(text);
         let some = listed.names.iter().any(|n| interfaces.iter().any(|i| listed.matches(n, i)));
         if !listed.excluded && !some {
-            add("ENV-011", format!("{variable}={}; up are {}", clean(text), clean(&interfaces.join(", "))));
+            add(Code::ENV_011, format!("{variable}={}; up are {}", clean(text), clean(&interfaces.join(", "))));
         }
     }
     if let Some(text) = set("NCCL_IB_GID_INDEX") {
         let roce = m.infiniband.iter().flat_map(|d| &d.ports).any(|p| p.link_layer.as_deref() == Some("Ethernet"));
         if roce {
-            add("ENV-012", format!("NCCL_IB_GID_INDEX={}", clean(text)));
+            add(Code::ENV_012, format!("NCCL_IB_GID_INDEX={}", clean(text)));
         }
     }
     if let (Some("1"), Some(device)) = (set("NCCL_IB_DISABLE"), m.connected_rdma().next()) {
-        add("ENV-013", format!("NCCL_IB_DISABLE=1, and {device} has an active port"));
+        add(Code::ENV_013, format!("NCCL_IB_DISABLE=1, and {device} has an active port"));
     }
     if let (false, Some(false)) = (devices.is_empty(), m.uverbs) {
-        add("ENV-014", format!("{} in /sys/class/infiniband, no /dev/infiniband", devices.join(", ")));
+        add(Code::ENV_014, format!("{} in /sys/class/infiniband, no /dev/infiniband", devices.join(", ")));
     }
     for d in &m.infiniband {
         let there = d.numa.and_then(|n| m.cpu.numa.iter().find(|x| x.id == n));
@@ -74,10 +75,10 @@ pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, String)) {
             && !m.cpu.allowed.is_empty()
             && !node.cpus.iter().any(|c| m.cpu.allowed.contains(c))
         {
-            add("ENV-016", format!("{} is at NUMA node {}, and no CPU of it is allowed here", d.name, node.id));
+            add(Code::ENV_016, format!("{} is at NUMA node {}, and no CPU of it is allowed here", d.name, node.id));
         }
         if let (Some(false), Some(driver)) = (d.provider, d.driver.as_deref().or(Some("software"))) {
-            add("ENV-018", format!("{} ({}): none in /etc/libibverbs.d", d.name, clean(driver)));
+            add(Code::ENV_018, format!("{} ({}): none in /etc/libibverbs.d", d.name, clean(driver)));
         }
         let roce = d.ports.iter().any(|p| p.link_layer.as_deref() == Some("Ethernet"));
         if let (true, Some(Congestion { ecn, pfc })) = (roce, d.congestion)
@@ -89,7 +90,7 @@ pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, String)) {
                 (Some(_), None) => "ECN is off in all classes, and PFC cannot be seen",
                 _ => "PFC is off in all classes, and ECN cannot be seen",
             };
-            add("ENV-019", format!("{}: {what}", d.name));
+            add(Code::ENV_019, format!("{}: {what}", d.name));
         }
     }
     let places =
@@ -101,7 +102,7 @@ pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, String)) {
     if !redirecting.is_empty() && !devices.is_empty() && !m.gpus.is_empty() && !m.cpu.virtualised {
         let more = if redirecting.len() > 4 { format!(" and {} more", redirecting.len() - 4) } else { String::new() };
         let shown = redirecting.iter().take(4).copied().collect::<Vec<_>>().join(", ");
-        add("ENV-017", format!("ACS redirects requests at {}{more}", clean(&shown)));
+        add(Code::ENV_017, format!("ACS redirects requests at {}{more}", clean(&shown)));
     }
     let line = m.kernel.command_line.as_deref().unwrap_or("");
     let on = ["intel_iommu=on", "amd_iommu=on"].iter().find(|w| line.split_whitespace().any(|x| x == **w));
@@ -109,7 +110,7 @@ pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, String)) {
         && !devices.is_empty()
         && !m.cpu.virtualised
     {
-        add("ENV-015", format!("the kernel was booted with {on} and without iommu=pt"));
+        add(Code::ENV_015, format!("the kernel was booted with {on} and without iommu=pt"));
     }
 }
 

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::hostlist;
 use crate::id::{NodeName, clean};
-use crate::judge::finding::{Finding, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Subject};
 use crate::judge::rules::{Facts, majority};
 use crate::record::Record;
 use crate::topology::{Gpu, Machine, Nvidia};
@@ -207,7 +208,7 @@ fn of_gpus(node: &NodeName, machine: &Machine, findings: &mut Vec<Finding>) {
             };
             let all: Vec<String> = by_value.iter().map(list).collect();
             let evidence = format!("{what}: {}", all.join("; "));
-            findings.push(Finding::new(doc("HET-002"), Subject::Node(node.clone()), evidence));
+            findings.push(Finding::new(Code::HET_002, Subject::Node(node.clone()), evidence));
         }
     };
     tell("models", gpus(machine).map(|g| (g.index, g.name.clone())).collect());
@@ -228,13 +229,13 @@ fn compare(nodes: &[&NodeName], look: &Look, findings: &mut Vec<Finding>) {
         return;
     }
     let Some((usual, n)) = majority(known.iter().map(|(_, v)| *v)) else {
-        findings.push(Finding::new(doc("HET-001"), Subject::Run, split(&look.what, &known)));
+        findings.push(Finding::new(Code::HET_001, Subject::Run, split(&look.what, &known)));
         return;
     };
     for (node, own) in known.iter().filter(|(_, own)| *own != usual) {
         let (here, there) = (show(&without(own, usual)), show(&without(usual, own)));
         let evidence = format!("{}: {here}; on {n} of {} nodes {there}", look.what, known.len());
-        findings.push(Finding::new(doc("HET-001"), Subject::Node((*node).clone()), evidence));
+        findings.push(Finding::new(Code::HET_001, Subject::Node((*node).clone()), evidence));
     }
 }
 

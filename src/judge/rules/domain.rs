@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::hostlist;
 use crate::id::{NodeName, clean};
-use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::rules::Facts;
 use crate::measure;
 use crate::record::{OutcomeLine, Record};
@@ -52,7 +53,7 @@ fn torn(node: &NodeName, machine: &Machine, findings: &mut Vec<Finding>) {
             })
             .collect();
         let evidence = format!("the node's GPUs are in {} NVLink domains: {}", places.len(), shown.join(", "));
-        findings.push(Finding::new(doc("GPU-010"), Subject::Node(node.clone()), evidence));
+        findings.push(Finding::new(Code::GPU_010, Subject::Node(node.clone()), evidence));
     }
 }
 
@@ -60,7 +61,7 @@ fn torn(node: &NodeName, machine: &Machine, findings: &mut Vec<Finding>) {
 fn imex(domain: Domain<'_>, nodes: &[(&NodeName, &Imex)], findings: &mut Vec<Finding>) {
     let mut add = |node: &NodeName, evidence: String| {
         let evidence = format!("NVLink domain {domain}: {evidence}");
-        findings.push(Finding::new(doc("GPU-022"), Subject::Node(node.clone()), evidence));
+        findings.push(Finding::new(Code::GPU_022, Subject::Node(node.clone()), evidence));
     };
     let mut lists: BTreeMap<&[String], Vec<&NodeName>> = BTreeMap::new();
     for (node, imex) in nodes {
@@ -90,7 +91,7 @@ fn imex(domain: Domain<'_>, nodes: &[(&NodeName, &Imex)], findings: &mut Vec<Fin
         None => {
             let all: Vec<NodeName> = nodes.iter().map(|(n, _)| (*n).clone()).collect();
             let evidence = format!("NVLink domain {domain}: {} different nodes_config.cfg on its nodes", lists.len());
-            findings.push(Finding::new(doc("GPU-022"), Subject::Group(all), evidence));
+            findings.push(Finding::new(Code::GPU_022, Subject::Group(all), evidence));
         }
     }
 }
@@ -109,7 +110,7 @@ fn spread(domains: &BTreeMap<Domain<'_>, Vec<&NodeName>>, findings: &mut Vec<Fin
     let more = domains.len().saturating_sub(SHOWN);
     let tail = if more > 0 { format!(", and {more} more") } else { String::new() };
     let evidence = format!("{} NVLink domains: {}{tail}", domains.len(), shown.join(", "));
-    findings.push(Finding::new(doc("GPU-021"), Subject::Run, evidence));
+    findings.push(Finding::new(Code::GPU_021, Subject::Run, evidence));
 }
 
 /// A collective whose nodes share a domain and that did not use it.
@@ -141,6 +142,6 @@ fn by_network(
     let who = if whole { "all nodes are".to_owned() } else { format!("{inside} of {} nodes are", group.len()) };
     let evidence =
         format!("{}: {who} in NVLink domain {here}, and channels go {}{}", line.step, shown.join(", "), set.concat());
-    let finding = Finding::new(doc("NCL-014"), Subject::Group(group.to_vec()), evidence);
+    let finding = Finding::new(Code::NCL_014, Subject::Group(group.to_vec()), evidence);
     Some(if whole { finding } else { finding.severity(Severity::Warn) })
 }

@@ -2,7 +2,8 @@
 
 use crate::id::clean;
 use crate::judge::cell::is_busy;
-use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::rules::{Facts, configuration, on_gpu};
 use crate::plan::RunPlan;
 use crate::record::Record;
@@ -16,8 +17,8 @@ const SMALL_SHM: Bytes = Bytes(Bytes::GIB);
 
 pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
     for (node, machine) in Facts::machines(record) {
-        let mut add = |code: &str, severity: Option<Severity>, evidence: String| {
-            let f = Finding::new(doc(code), Subject::Node(node.clone()), evidence);
+        let mut add = |code: Code, severity: Option<Severity>, evidence: String| {
+            let f = Finding::new(code, Subject::Node(node.clone()), evidence);
             findings.push(match severity {
                 Some(s) => f.severity(s),
                 None => f,
@@ -35,15 +36,15 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
                 "over {} ms before measuring, others took {:.1} cores and the hypervisor {:.1}",
                 load.window_ms, load.others_cores, load.steal_cores
             );
-            findings.push(Finding::new(doc("VAL-004"), Subject::Node(line.node.clone()), evidence));
+            findings.push(Finding::new(Code::VAL_004, Subject::Node(line.node.clone()), evidence));
         }
     }
 }
 
-fn of_machine(m: &Machine, run: &RunPlan, measured: bool, add: &mut dyn FnMut(&str, Option<Severity>, String)) {
+fn of_machine(m: &Machine, run: &RunPlan, measured: bool, add: &mut dyn FnMut(Code, Option<Severity>, String)) {
     let wanted_gpus = run.nodes.as_ref().map_or(0, |n| n.gpus_per_node) as usize;
     if m.gpus.len() < wanted_gpus {
-        add("ENV-006", None, format!("{} GPU(s) on the PCI bus, {wanted_gpus} needed", m.gpus.len()));
+        add(Code::ENV_006, None, format!("{} GPU(s) on the PCI bus, {wanted_gpus} needed", m.gpus.len()));
     }
     // What the job's own variable hides is there, and nothing is said of it.
     let visible = m.environment.get("CUDA_VISIBLE_DEVICES");
@@ -51,9 +52,9 @@ fn of_machine(m: &Machine, run: &RunPlan, measured: bool, add: &mut dyn FnMut(&s
         let shown = n.shown(Some(visible)).len();
         let text = format!("CUDA_VISIBLE_DEVICES={} shows {shown} of {} GPUs", clean(visible), n.gpus.len());
         if shown < wanted_gpus && wanted_gpus <= n.gpus.len() {
-            add("ENV-006", Some(Severity::Hold), format!("{text}; {wanted_gpus} needed"));
+            add(Code::ENV_006, Some(Severity::Hold), format!("{text}; {wanted_gpus} needed"));
         } else if shown < n.gpus.len() {
-            add("COV-003", None, format!("{text}; nothing is said of the others"));
+            add(Code::COV_003, None, format!("{text}; nothing is said of the others"));
         }
     }
     // What a container or control group was not granted is there, and no use to the run.
@@ -64,38 +65,38 @@ fn of_machine(m: &Machine, run: &RunPlan, measured: bool, add: &mut dyn FnMut(&s
             m.gpus_present()
         );
         if granted < wanted_gpus && wanted_gpus <= m.gpus.len() {
-            add("ENV-006", Some(Severity::Hold), format!("{text}; {wanted_gpus} needed"));
+            add(Code::ENV_006, Some(Severity::Hold), format!("{text}; {wanted_gpus} needed"));
         } else {
-            add("COV-003", Some(Severity::Info), format!("{text}; nothing is said of the others"));
+            add(Code::COV_003, Some(Severity::Info), format!("{text}; nothing is said of the others"));
         }
     }
     if !m.gpus.is_empty() && !measured {
         let severity = (wanted_gpus > 0).then_some(Severity::Hold);
-        add("COV-003", severity, format!("{} GPU(s) seen, none measured", m.gpus.len()));
+        add(Code::COV_003, severity, format!("{} GPU(s) seen, none measured", m.gpus.len()));
     }
     if let (false, Some(limit)) = (m.infiniband.is_empty(), m.limits.memlock) {
-        add("ENV-001", None, format!("memlock is {limit}, {} InfiniBand device(s) are there", m.infiniband.len()));
+        add(Code::ENV_001, None, format!("memlock is {limit}, {} InfiniBand device(s) are there", m.infiniband.len()));
     }
     let nvidia = m.gpus.iter().any(|g| g.is_nvidia());
     if nvidia && !m.infiniband.is_empty() && !m.modules.iter().any(|x| x == "nvidia_peermem" || x == "nv_peer_mem") {
         add(
-            "ENV-007",
+            Code::ENV_007,
             None,
             format!("{} GPU(s), {} InfiniBand device(s), module not loaded", m.gpus.len(), m.infiniband.len()),
         );
     }
     if let Some(n) = m.limits.nofile.filter(|n| *n < FEW_FILES) {
-        add("ENV-002", None, format!("nofile is {n}, below {FEW_FILES}"));
+        add(Code::ENV_002, None, format!("nofile is {n}, below {FEW_FILES}"));
     }
     if let Some(quota) = m.cgroup.cpus.filter(|q| *q < f64::from(m.cpu.threads)) {
-        add("ENV-003", None, format!("quota of {quota:.2} CPUs on {} hardware threads", m.cpu.threads));
+        add(Code::ENV_003, None, format!("quota of {quota:.2} CPUs on {} hardware threads", m.cpu.threads));
     }
     if let Some(governor) = m.cpu.governor.as_deref().filter(|g| ["powersave", "ondemand", "conservative"].contains(g))
     {
-        add("ENV-004", None, format!("governor is {governor}"));
+        add(Code::ENV_004, None, format!("governor is {governor}"));
     }
     if let Some(shm) = m.memory.shm.filter(|s| *s < SMALL_SHM) {
-        add("ENV-008", None, format!("/dev/shm holds {shm}"));
+        add(Code::ENV_008, None, format!("/dev/shm holds {shm}"));
     }
     if !m.missing.is_empty() {
         let shown: Vec<String> = m
@@ -106,6 +107,6 @@ fn of_machine(m: &Machine, run: &RunPlan, measured: bool, add: &mut dyn FnMut(&s
             .collect();
         let more = m.missing.len().saturating_sub(4);
         let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
-        add("ENV-005", None, format!("{}{tail}", shown.join(", ")));
+        add(Code::ENV_005, None, format!("{}{tail}", shown.join(", ")));
     }
 }

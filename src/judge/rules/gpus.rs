@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::id::{NodeName, clean};
-use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::rules::{Facts, facts, xids};
 use crate::measure::{self, GpuLoad, Measured, stats};
 use crate::plan::RunPlan;
@@ -41,8 +42,8 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
         }
     }
     for (node, machine) in Facts::machines(record) {
-        let mut add = |code: &str, severity: Option<Severity>, evidence: String| {
-            let f = Finding::new(doc(code), Subject::Node(node.clone()), evidence);
+        let mut add = |code: Code, severity: Option<Severity>, evidence: String| {
+            let f = Finding::new(code, Subject::Node(node.clone()), evidence);
             findings.push(severity.map_or(f.clone(), |s| f.severity(s)));
         };
         of_machine(machine, run.nodes.as_ref().is_some_and(|n| n.mig), &mut add);
@@ -58,7 +59,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
 fn of_machine(m: &Machine, sliced: bool, add: Add<'_>) {
     let Some(n) = &m.nvidia else { return };
     if let Some(error) = &n.error {
-        add("GPU-001", None, format!("{} NVIDIA GPU(s) on the PCI bus; {}", m.gpus_present(), clean(error)));
+        add(Code::GPU_001, None, format!("{} NVIDIA GPU(s) on the PCI bus; {}", m.gpus_present(), clean(error)));
     } else {
         lost(m, n, add);
     }
@@ -71,7 +72,7 @@ fn of_machine(m: &Machine, sliced: bool, add: Add<'_>) {
     xids::before(n, &not_granted(m), add);
 }
 
-type Add<'a> = &'a mut dyn FnMut(&str, Option<Severity>, String);
+type Add<'a> = &'a mut dyn FnMut(Code, Option<Severity>, String);
 
 /// Addresses of GPUs that are not this run's.
 fn not_granted(m: &Machine) -> Vec<&str> {
@@ -85,12 +86,12 @@ fn not_granted(m: &Machine) -> Vec<&str> {
 /// GPUs that are there and do not work. One that was only not granted to this process is well.
 fn lost(m: &Machine, n: &Nvidia, add: Add<'_>) {
     for lost in &n.lost {
-        add("GPU-002", None, clean(lost).into_owned());
+        add(Code::GPU_002, None, clean(lost).into_owned());
     }
     let mut unknown: Vec<&str> = Vec::new();
     for (gpu, standing) in m.gpus_hidden() {
         match standing {
-            Standing::Lost(why) => add("GPU-002", None, format!("{}: {}", clean(&gpu.pci), clean(&why))),
+            Standing::Lost(why) => add(Code::GPU_002, None, format!("{}: {}", clean(&gpu.pci), clean(&why))),
             Standing::Unknown => unknown.push(&gpu.pci),
             Standing::Withheld | Standing::GivenAway(_) => {}
         }
@@ -98,7 +99,7 @@ fn lost(m: &Machine, n: &Nvidia, add: Add<'_>) {
     // Those that NVML counted and lost, or refused, are among them.
     if unknown.len() > n.lost.len() + n.denied.len() {
         let list = clean(&unknown.join(", ")).into_owned();
-        add("GPU-002", None, format!("{list} on the PCI bus, and the driver does not show it"));
+        add(Code::GPU_002, None, format!("{list} on the PCI bus, and the driver does not show it"));
     }
 }
 
@@ -106,11 +107,11 @@ fn lost(m: &Machine, n: &Nvidia, add: Add<'_>) {
 fn slow_driver(n: &Nvidia, add: Add<'_>) {
     let kept = n.gpus.iter().all(|g| g.persistence != Some(false));
     if let Some(ms) = n.nvml_ms.filter(|ms| kept && *ms > SLOW_START_MS) {
-        add("GPU-018", None, format!("NVML took {:.1} s to start", ms as f64 / 1e3));
+        add(Code::GPU_018, None, format!("NVML took {:.1} s to start", ms as f64 / 1e3));
     }
     for g in &n.gpus {
         if let Some(ms) = g.nvml_ms.filter(|ms| *ms > SLOW_MS) {
-            add("GPU-018", None, format!("{}: NVML took {:.1} s to answer", name(g), ms as f64 / 1e3));
+            add(Code::GPU_018, None, format!("{}: NVML took {:.1} s to answer", name(g), ms as f64 / 1e3));
         }
     }
 }
@@ -134,23 +135,23 @@ fn of_use(g: &Gpu, add: Add<'_>) {
     };
     let text =
         format!("{}: {unaccounted} of {all} ({:.0} %) in use before anything ran; {whose}", name(g), 100.0 * share);
-    add("GPU-017", (!heavy).then_some(Severity::Warn), text);
+    add(Code::GPU_017, (!heavy).then_some(Severity::Warn), text);
 }
 
 /// What MIG makes of a GPU, against what the plan says.
 fn slices(g: &Gpu, sliced: bool, add: Add<'_>) {
     let who = name(g);
     match (g.is_slice(), sliced) {
-        (true, false) => add("GPU-011", None, format!("{who}: MIG mode is on")),
+        (true, false) => add(Code::GPU_011, None, format!("{who}: MIG mode is on")),
         (true, true) if g.slices.is_empty() => {
-            add("GPU-011", None, format!("{who}: MIG mode is on, and there is no instance that may be used"));
+            add(Code::GPU_011, None, format!("{who}: MIG mode is on, and there is no instance that may be used"));
         }
         (true, true) => {
             let list: Vec<&str> = g.slices.iter().map(|s| s.profile.as_str()).collect();
             let text = format!("{who}: {} MIG instance(s) as planned: {}", list.len(), clean(&list.join(", ")));
-            add("GPU-011", Some(Severity::Info), text);
+            add(Code::GPU_011, Some(Severity::Info), text);
         }
-        (false, true) => add("GPU-011", None, format!("{who}: the plan is for MIG instances, and MIG mode is off")),
+        (false, true) => add(Code::GPU_011, None, format!("{who}: the plan is for MIG instances, and MIG mode is off")),
         (false, false) => {}
     }
 }
@@ -184,7 +185,7 @@ fn other_bits(record: &Record, findings: &mut Vec<Finding>) {
                     clean(of),
                     test.test()
                 );
-                findings.push(Finding::new(doc("GEM-003"), Subject::Node(line.node.clone()), evidence));
+                findings.push(Finding::new(Code::GEM_003, Subject::Node(line.node.clone()), evidence));
             }
         }
     }
@@ -205,7 +206,7 @@ fn without_datasheet(record: &Record, findings: &mut Vec<Finding>) {
             (Severity::Info, format!("{gpus} of it are held against each other only"))
         };
         let evidence = format!("`{}` has no row in the table of datasheets, {against}", clean(model));
-        findings.push(Finding::new(doc("GPU-016"), Subject::Run, evidence).severity(severity));
+        findings.push(Finding::new(Code::GPU_016, Subject::Run, evidence).severity(severity));
     }
 }
 
@@ -216,58 +217,66 @@ fn name(g: &Gpu) -> String {
 fn of_gpu(g: &Gpu, add: Add<'_>) {
     let who = name(g);
     if let Some(n) = g.ecc_uncorrected.filter(|n| *n > 0) {
-        add("GPU-003", None, format!("{who}: {n} uncorrected ECC errors since the driver was loaded"));
+        add(Code::GPU_003, None, format!("{who}: {n} uncorrected ECC errors since the driver was loaded"));
     }
     if let Some(n) = g.ecc_corrected.filter(|n| *n > MANY_CORRECTED) {
-        add("GPU-003", Some(Severity::Warn), format!("{who}: {n} corrected ECC errors since the driver was loaded"));
+        add(
+            Code::GPU_003,
+            Some(Severity::Warn),
+            format!("{who}: {n} corrected ECC errors since the driver was loaded"),
+        );
     }
     if g.ecc == Some(false) {
-        add("GPU-004", None, format!("{who}: ECC is off"));
+        add(Code::GPU_004, None, format!("{who}: ECC is off"));
     }
     if let Some(r) = g.remapped {
         if r.failed {
             add(
-                "GPU-005",
+                Code::GPU_005,
                 None,
                 format!("{who}: a remapping failed ({} rows remapped)", r.corrected.saturating_add(r.uncorrected)),
             );
         } else if r.pending {
-            add("GPU-005", Some(Severity::Hold), format!("{who}: rows wait to be remapped"));
+            add(Code::GPU_005, Some(Severity::Hold), format!("{who}: rows wait to be remapped"));
         }
     }
     if g.retirement_pending == Some(true) {
-        add("GPU-005", Some(Severity::Hold), format!("{who}: pages wait to be retired"));
+        add(Code::GPU_005, Some(Severity::Hold), format!("{who}: pages wait to be retired"));
     }
     let hard: Vec<&str> = g.throttled.iter().map(String::as_str).filter(|t| hardware(t)).collect();
     if !hard.is_empty() {
-        add("GPU-007", None, format!("{who}: {} before anything ran", clean(&hard.join(", "))));
+        add(Code::GPU_007, None, format!("{who}: {} before anything ran", clean(&hard.join(", "))));
     }
     if let (Some(now), Some(slow)) = (g.temperature_c, g.slowdown_c)
         && now.saturating_add(NEAR_C) >= slow
     {
-        add("GPU-007", Some(Severity::Warn), format!("{who}: {now} C, and it slows down at {slow} C"));
+        add(Code::GPU_007, Some(Severity::Warn), format!("{who}: {now} C, and it slows down at {slow} C"));
     }
     let p = &g.pcie;
     if let (Some(now), Some(most)) = (p.lanes, p.lanes_max)
         && now < most
     {
-        add("GPU-008", None, format!("{who}: PCIe x{now} of x{most}"));
+        add(Code::GPU_008, None, format!("{who}: PCIe x{now} of x{most}"));
     }
     let (up, down): (Vec<_>, Vec<_>) = g.nvlinks.iter().partition(|l| l.active);
     // A GPU on which no link is up may have no bridge; one on which some are has lost the others.
     if !up.is_empty() && !down.is_empty() {
         let list: Vec<String> = down.iter().map(|l| l.link.to_string()).collect();
         add(
-            "GPU-009",
+            Code::GPU_009,
             None,
             format!("{who}: {} of {} NVLinks are down: {}", down.len(), g.nvlinks.len(), list.join(", ")),
         );
     }
     if let Some(f) = &g.fabric {
         if !f.is_completed() {
-            add("GPU-010", None, format!("{who}: registration with the fabric manager: {}", clean(&f.state)));
+            add(Code::GPU_010, None, format!("{who}: registration with the fabric manager: {}", clean(&f.state)));
         } else if f.status != 0 {
-            add("GPU-010", None, format!("{who}: registration with the fabric manager ended with error {}", f.status));
+            add(
+                Code::GPU_010,
+                None,
+                format!("{who}: registration with the fabric manager ended with error {}", f.status),
+            );
         }
     }
     if let Some(health) = g.fabric.as_ref().and_then(|f| f.health.as_ref()) {
@@ -276,15 +285,15 @@ fn of_gpu(g: &Gpu, add: Add<'_>) {
     match g.recovery {
         None | Some(Recovery::Nothing) => {}
         // One that is new may ask for little.
-        Some(r @ Recovery::Other(_)) => add("GPU-020", Some(Severity::Hold), format!("{who}: {}", xids::wants(r))),
-        Some(r) => add("GPU-020", None, format!("{who}: {}", xids::wants(r))),
+        Some(r @ Recovery::Other(_)) => add(Code::GPU_020, Some(Severity::Hold), format!("{who}: {}", xids::wants(r))),
+        Some(r) => add(Code::GPU_020, None, format!("{who}: {}", xids::wants(r))),
     }
     if let Some(mode) = g.compute_mode.as_deref().filter(|m| *m != "default") {
         let severity = (mode == "prohibited").then_some(Severity::Fail);
-        add("GPU-012", severity, format!("{who}: compute mode is {}", clean(mode)));
+        add(Code::GPU_012, severity, format!("{who}: compute mode is {}", clean(mode)));
     }
     if g.persistence == Some(false) {
-        add("GPU-013", None, format!("{who}: persistence mode is off"));
+        add(Code::GPU_013, None, format!("{who}: persistence mode is off"));
     }
     if !g.processes.is_empty() {
         let of = |p: &crate::topology::GpuProcess| {
@@ -292,18 +301,18 @@ fn of_gpu(g: &Gpu, add: Add<'_>) {
             format!("{} (pid {}{memory})", clean(p.name.as_deref().unwrap_or("of another container")), p.pid)
         };
         let list: Vec<String> = g.processes.iter().take(4).map(of).collect();
-        add("GPU-014", None, format!("{who}: {}", list.join(", ")));
+        add(Code::GPU_014, None, format!("{who}: {}", list.join(", ")));
     }
     if let (Some(limit), Some(default)) = (g.power_limit_w, g.power_default_w)
         && limit < 0.99 * default
     {
-        add("GPU-015", None, format!("{who}: power limit {limit:.0} W, {default:.0} W from the factory"));
+        add(Code::GPU_015, None, format!("{who}: power limit {limit:.0} W, {default:.0} W from the factory"));
     }
     if let (Some(set), Some(most)) = (g.clocks.sm_set_mhz, g.clocks.sm_max_mhz)
         && f64::from(set) < 0.8 * f64::from(most)
         && g.throttled.iter().any(|t| t == "application clocks")
     {
-        add("GPU-015", None, format!("{who}: application clocks at {set} MHz of {most} MHz"));
+        add(Code::GPU_015, None, format!("{who}: application clocks at {set} MHz of {most} MHz"));
     }
 }
 
@@ -317,10 +326,10 @@ fn of_fabric(who: &str, h: &FabricHealth, add: Add<'_>) {
         (h.access_timeout_recovery, Some(Severity::Hold), "it recovers from an access that timed out"),
     ];
     for (_, severity, what) in told.into_iter().filter(|(is, ..)| *is == Some(true)) {
-        add("GPU-019", severity, format!("{who}: the NVLink fabric says: {what}"));
+        add(Code::GPU_019, severity, format!("{who}: the NVLink fabric says: {what}"));
     }
     if let Some(what) = &h.misconfigured {
-        add("GPU-019", None, format!("{who}: the NVLink fabric says: incorrect configuration, {}", clean(what)));
+        add(Code::GPU_019, None, format!("{who}: the NVLink fabric says: incorrect configuration, {}", clean(what)));
     }
 }
 
@@ -339,9 +348,9 @@ fn under_load(record: &Record, findings: &mut Vec<Finding>) {
         let Some(measure::Facts::GpuLoad(load)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) else {
             continue;
         };
-        let mut add = |code: &str, severity: Option<Severity>, what: &str, evidence: String| {
+        let mut add = |code: Code, severity: Option<Severity>, what: &str, evidence: String| {
             if told.insert((line.node.0.clone(), load.pci.clone(), what.to_owned())) {
-                let f = Finding::new(doc(code), Subject::Node(line.node.clone()), evidence);
+                let f = Finding::new(code, Subject::Node(line.node.clone()), evidence);
                 findings.push(severity.map_or(f.clone(), |s| f.severity(s)));
             }
         };
@@ -349,18 +358,18 @@ fn under_load(record: &Record, findings: &mut Vec<Finding>) {
         for (reason, share) in load.throttled.iter().filter(|(r, s)| hardware(r) && *s >= OFTEN) {
             let temperature = load.temperature_c.map_or(String::new(), |c| format!(", {c} C"));
             let text = format!("{who}: {} in {:.0} % of the looks{temperature}", clean(reason), 100.0 * share);
-            add("GPU-007", None, reason, text);
+            add(Code::GPU_007, None, reason, text);
         }
         if let (Some(now), Some(most)) = (load.pcie_lanes, load.pcie_lanes_max)
             && now < most
         {
-            add("GPU-008", None, "lanes", format!("{who}: PCIe x{now} of x{most} under load"));
+            add(Code::GPU_008, None, "lanes", format!("{who}: PCIe x{now} of x{most} under load"));
         }
         if let Some(measured) = line.outcome.measured().filter(|_| line.probe.as_str() == "copy")
             && let Some((now, most)) = held_back(load, measured)
         {
             let text = format!("{who}: PCIe generation {now} under load, and GPU and slot can do {most}");
-            add("GPU-008", None, "generation", text);
+            add(Code::GPU_008, None, "generation", text);
         }
     }
 }
@@ -378,7 +387,7 @@ fn held_back(load: &GpuLoad, measured: &Measured) -> Option<(u32, u32)> {
 fn moved(before: &Nvidia, after: &Nvidia, add: Add<'_>) {
     if let Some(error) = after.error.as_ref().filter(|_| before.error.is_none()) {
         let text = format!("it answered at the beginning of the check, and not at its end: {}", clean(error));
-        add("GPU-001", Some(Severity::Fail), text);
+        add(Code::GPU_001, Some(Severity::Fail), text);
     }
     for b in &before.gpus {
         let who = name(b);
@@ -387,31 +396,31 @@ fn moved(before: &Nvidia, after: &Nvidia, add: Add<'_>) {
             if after.error.is_some() {
                 continue;
             }
-            add("GPU-002", None, format!("{who}: there at the beginning of the check, gone at its end"));
+            add(Code::GPU_002, None, format!("{who}: there at the beginning of the check, gone at its end"));
             continue;
         };
         let grew =
             |was: Option<u64>, now: Option<u64>| now.zip(was).and_then(|(n, w)| n.checked_sub(w)).filter(|d| *d > 0);
         if let Some(d) = grew(b.ecc_uncorrected, a.ecc_uncorrected) {
-            add("GPU-003", None, format!("{who}: {d} uncorrected ECC errors during the check"));
+            add(Code::GPU_003, None, format!("{who}: {d} uncorrected ECC errors during the check"));
         }
         if let Some(d) = grew(b.ecc_corrected, a.ecc_corrected) {
-            add("GPU-003", Some(Severity::Warn), format!("{who}: {d} corrected ECC errors during the check"));
+            add(Code::GPU_003, Some(Severity::Warn), format!("{who}: {d} corrected ECC errors during the check"));
         }
         if let Some(d) = grew(b.pcie.replays.map(u64::from), a.pcie.replays.map(u64::from)) {
-            add("GPU-008", Some(Severity::Warn), format!("{who}: {d} PCIe replays during the check"));
+            add(Code::GPU_008, Some(Severity::Warn), format!("{who}: {d} PCIe replays during the check"));
         }
         for link in &a.nvlinks {
             let was = b.nvlinks.iter().find(|l| l.link == link.link);
             if was.is_some_and(|w| w.active) && !link.active {
-                add("GPU-009", None, format!("{who}: NVLink {} went down during the check", link.link));
+                add(Code::GPU_009, None, format!("{who}: NVLink {} went down during the check", link.link));
             }
             for (what, n) in &link.errors {
                 let was = was.and_then(|w| w.errors.iter().find(|(w, _)| w == what)).map_or(0, |(_, n)| *n);
                 if *n > was {
                     let text =
                         format!("{who}: NVLink {}: {} {} errors during the check", link.link, n - was, clean(what));
-                    add("GPU-009", Some(Severity::Warn), text);
+                    add(Code::GPU_009, Some(Severity::Warn), text);
                 }
             }
         }
@@ -420,12 +429,12 @@ fn moved(before: &Nvidia, after: &Nvidia, add: Add<'_>) {
             of_fabric(&format!("{who}, since the check began"), &now, add);
         }
         if let Some(r) = a.recovery.filter(|r| *r != Recovery::Nothing && b.recovery != Some(*r)) {
-            add("GPU-020", None, format!("{who}: since the check began, {}", xids::wants(r)));
+            add(Code::GPU_020, None, format!("{who}: since the check began, {}", xids::wants(r)));
         }
         if let (Some(was), Some(now)) = (b.remapped, a.remapped)
             && (now.corrected, now.uncorrected) != (was.corrected, was.uncorrected)
         {
-            add("GPU-005", None, format!("{who}: rows were remapped during the check"));
+            add(Code::GPU_005, None, format!("{who}: rows were remapped during the check"));
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What an image brings -> findings: what does not load, what does not go together, what it needs to be started with.
 
 use crate::id::clean;
-use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::rules::{Facts, facts};
 use crate::measure;
 use crate::plan::{ImagePlan, RunPlan};
@@ -54,7 +55,7 @@ impl<'r> Parts<'r> {
 }
 
 /// Adds a finding: code, another severity than the code's, evidence, limit.
-type Add<'a> = &'a mut dyn FnMut(&str, Option<Severity>, String, &str);
+type Add<'a> = &'a mut dyn FnMut(Code, Option<Severity>, String, &str);
 
 pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
     let parts = Parts(Facts::software(record).collect());
@@ -68,8 +69,8 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
     let nothing = ImagePlan::default();
     let plan = run.image.as_ref().unwrap_or(&nothing);
     let driver_here = start.is_some_and(|s| s.nvidia);
-    let mut add = |code: &str, severity: Option<Severity>, evidence: String, limit: &str| {
-        let f = Finding::new(doc(code), Subject::Image, evidence).limit(limit);
+    let mut add = |code: Code, severity: Option<Severity>, evidence: String, limit: &str| {
+        let f = Finding::new(code, Subject::Image, evidence).limit(limit);
         findings.push(match severity {
             Some(s) => f.severity(s),
             None => f,
@@ -92,7 +93,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
     if let (Some(kernel), true) = (plan.kernel.as_deref().and_then(Version::parse), parts.has(Software::Nccl))
         && Version::parse(DMA_BUF).is_some_and(|v| kernel < v)
     {
-        add("IMG-018", None, format!("kernel {kernel} is older than {DMA_BUF}"), "");
+        add(Code::IMG_018, None, format!("kernel {kernel} is older than {DMA_BUF}"), "");
     }
 }
 
@@ -112,7 +113,7 @@ fn loading(parts: &Parts<'_>, add: Add<'_>) {
         for f in component.files.iter().filter(|_| *part != Software::Providers) {
             if let Some(error) = &f.error {
                 let severity = (f.reach != Reach::Loaded || *part == Software::UcxModules).then_some(Severity::Warn);
-                add("IMG-001", severity, format!("{part}: {}: {}", f.path.display(), clean(error)), "");
+                add(Code::IMG_001, severity, format!("{part}: {}: {}", f.path.display(), clean(error)), "");
             }
         }
     }
@@ -123,7 +124,7 @@ fn lost(parts: &Parts<'_>, add: Add<'_>) {
     for part in SINGLE.iter().copied() {
         for f in parts.working(part).filter(|f| f.reach == Reach::Hidden) {
             if !parts.files(part).any(|o| o.name == f.name && o.reach == Reach::Loaded) {
-                add("IMG-019", None, show(f), "");
+                add(Code::IMG_019, None, show(f), "");
             }
         }
     }
@@ -147,7 +148,7 @@ fn needs(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
         } else {
             format!("does not load: {}", there.join(", "))
         };
-        add("IMG-002", None, format!("{} {what}", clean(need)), why);
+        add(Code::IMG_002, None, format!("{} {what}", clean(need)), why);
     }
 }
 
@@ -173,12 +174,12 @@ fn verbs(parts: &Parts<'_>, add: Add<'_>) {
                 ),
                 _ => format!("no provider loads: {}", broken.join(", ")),
             };
-            add("IMG-003", None, format!("{}, and {why}", show(verbs)), "");
+            add(Code::IMG_003, None, format!("{}, and {why}", show(verbs)), "");
         } else if !broken.is_empty() {
-            add("IMG-003", Some(Severity::Warn), format!("named and not to be loaded: {}", broken.join(", ")), "");
+            add(Code::IMG_003, Some(Severity::Warn), format!("named and not to be loaded: {}", broken.join(", ")), "");
         }
     } else if parts.has(Software::Nccl) && !parts.has(Software::NcclNet) {
-        add("IMG-004", None, "no libibverbs.so.1 that loads, and no net plugin of NCCL".to_owned(), "");
+        add(Code::IMG_004, None, "no libibverbs.so.1 that loads, and no net plugin of NCCL".to_owned(), "");
     }
 }
 
@@ -206,7 +207,7 @@ fn doubles(parts: &Parts<'_>, add: Add<'_>) {
         let wins = if first.reach == Reach::Loaded { "programs get " } else { "" };
         let evidence = format!("{wins}{}; also there: {}", show(first), list.join("; "));
         add(
-            "IMG-005",
+            Code::IMG_005,
             older_wins.then_some(Severity::Fail),
             evidence,
             if older_wins { "an older one hides a newer one" } else { "" },
@@ -223,12 +224,12 @@ fn driver(parts: &Parts<'_>, plan: &ImagePlan, driver_here: bool, add: Add<'_>) 
         if f.stub && f.reach == Reach::Loaded {
             // Programs ask for libcuda.so.1; only few take the name for linking.
             let severity = (f.name != "libcuda.so.1" && f.name != "libnvidia-ml.so.1").then_some(Severity::Warn);
-            add("IMG-006", severity, format!("who asks for {} gets the stub {}", f.name, f.path.display()), "");
+            add(Code::IMG_006, severity, format!("who asks for {} gets the stub {}", f.name, f.path.display()), "");
         } else if !f.stub && !driver_here && !compat {
             let stated = plan.driver.as_deref().and_then(Version::parse);
             let differs = number(f).zip(stated.clone()).is_some_and(|(f, s)| f != s);
             let limit = stated.map_or(String::new(), |s| format!("driver {s}"));
-            add("IMG-007", differs.then_some(Severity::Fail), show(f), &limit);
+            add(Code::IMG_007, differs.then_some(Severity::Fail), show(f), &limit);
         }
     }
 }
@@ -263,10 +264,10 @@ fn cuda(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
         };
         let refused = list(&|v| oldest_driver(v));
         let limited = list(&|v| driver_of(v).filter(|_| oldest_driver(v).is_some_and(|o| driver >= o)));
-        for (all, code) in [(refused, "IMG-008"), (limited, "IMG-009")] {
+        for (all, code) in [(refused, Code::IMG_008), (limited, Code::IMG_009)] {
             let Some((_, newest, least)) = all.iter().max_by_key(|(_, v, _)| (*v).clone()) else { continue };
             let what: Vec<&str> = all.iter().map(|(t, ..)| t.as_str()).collect();
-            let saved = code == "IMG-008" && compat(newest);
+            let saved = code == Code::IMG_008 && compat(newest);
             let how = if saved { "; the image brings CUDA's forward compatibility libraries" } else { "" };
             let evidence = format!("driver {driver} and {}{how}", what.join(", "));
             let limit = format!("CUDA {newest}: driver {least} or newer");
@@ -279,14 +280,14 @@ fn cuda(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
     if majors.len() > 1 {
         let list: Vec<String> =
             toolkits.iter().map(|(part, f, v)| format!("{part} {v} at {}", f.path.display())).collect();
-        add("IMG-011", None, list.join(", "), "");
+        add(Code::IMG_011, None, list.join(", "), "");
     }
 }
 
 fn code(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
     let Some(gpu) = &plan.gpu else { return };
     let Some(capability) = architecture(gpu) else {
-        add("IMG-010", Some(Severity::Hold), format!("`{}` is no GPU that is known here", clean(gpu)), "");
+        add(Code::IMG_010, Some(Severity::Hold), format!("`{}` is no GPU that is known here", clean(gpu)), "");
         return;
     };
     // What code is there is seen; only where it is not, the toolkit's age tells.
@@ -294,10 +295,10 @@ fn code(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
         let oldest = oldest_cuda(capability);
         if let Some(oldest) = oldest.filter(|o| v < *o) {
             let limit = format!("CUDA {oldest} is the first for sm_{capability}");
-            add("IMG-010", None, format!("{part} of CUDA {v} at {}", f.path.display()), &limit);
+            add(Code::IMG_010, None, format!("{part} of CUDA {v} at {}", f.path.display()), &limit);
         } else if let Some(newest) = newest_cuda(capability).filter(|n| v.major() > *n) {
             let limit = format!("CUDA {newest} is the last for sm_{capability}");
-            add("IMG-010", None, format!("{part} of CUDA {v} at {}", f.path.display()), &limit);
+            add(Code::IMG_010, None, format!("{part} of CUDA {v} at {}", f.path.display()), &limit);
         }
     }
     for part in [Software::CublasLt, Software::Nccl] {
@@ -311,7 +312,7 @@ fn code(parts: &Parts<'_>, plan: &ImagePlan, add: Add<'_>) {
                 let evidence = format!("{} has code for {}{how}", show(f), has(&f.code));
                 // The file that no program gets by itself may be for others.
                 let severity = (ptx || f.reach == Reach::Hidden).then_some(Severity::Warn);
-                add("IMG-010", severity, evidence, &format!("{} is sm_{capability}", clean(gpu)));
+                add(Code::IMG_010, severity, evidence, &format!("{} is sm_{capability}", clean(gpu)));
             }
         }
     }
@@ -330,7 +331,7 @@ fn plugins(parts: &Parts<'_>, start: Option<&Start>, add: Add<'_>) {
                 let list = plugin.offers.iter().map(|v| format!("v{v}")).collect::<Vec<_>>().join(" ");
                 let list = if list.is_empty() { "no version that is known".to_owned() } else { list };
                 let evidence = format!("{} offers {list} to {}", plugin.path.display(), show(nccl));
-                add("IMG-012", None, evidence, &format!("this NCCL takes v{oldest} to v{newest}"));
+                add(Code::IMG_012, None, evidence, &format!("this NCCL takes v{oldest} to v{newest}"));
             }
         }
     }
@@ -345,7 +346,7 @@ fn ucx(parts: &Parts<'_>, add: Add<'_>) {
         .map(|(name, _)| name)
         .collect();
     if !lacks.is_empty() {
-        add("IMG-015", None, format!("{} without {}", show(ucx), lacks.join(", ")), "");
+        add(Code::IMG_015, None, format!("{} without {}", show(ucx), lacks.join(", ")), "");
     }
 }
 
@@ -407,17 +408,17 @@ fn environment(start: &Start, plan: &ImagePlan, add: Add<'_>) {
         }
     }
     if !off.is_empty() {
-        add("IMG-013", None, off.join(", "), "");
+        add(Code::IMG_013, None, off.join(", "), "");
     }
     if !pinned.is_empty() {
-        add("IMG-014", None, pinned.join(", "), "");
+        add(Code::IMG_014, None, pinned.join(", "), "");
     }
     if let (Some(require), Some(driver)) = (start.environment.get("NVIDIA_REQUIRE_CUDA"), &plan.driver)
         && !start.environment.get("NVIDIA_DISABLE_REQUIRE").is_some_and(|v| ["1", "true"].contains(&v.as_str()))
         && let Some(driver) = Version::parse(driver)
         && !requirement(require, &driver)
     {
-        add("IMG-016", None, format!("NVIDIA_REQUIRE_CUDA={}", clean(require)), &format!("driver {driver}"));
+        add(Code::IMG_016, None, format!("NVIDIA_REQUIRE_CUDA={}", clean(require)), &format!("driver {driver}"));
     }
 }
 
@@ -472,7 +473,7 @@ fn starting(parts: &Parts<'_>, start: &Start, add: Add<'_>) {
         how.push("--gpus all (no driver here)".to_owned());
     }
     if !how.is_empty() {
-        add("IMG-017", None, how.join(", "), "");
+        add(Code::IMG_017, None, how.join(", "), "");
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::baseline::Lemon;
 use crate::id::clean;
-use crate::judge::finding::{Finding, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Subject};
 use crate::judge::rules::Facts;
 use crate::record::Record;
 
@@ -25,7 +26,7 @@ pub(super) fn findings(record: &Record, lemons: &[Lemon], findings: &mut Vec<Fin
                 clean(lemon.last()),
                 clean(&codes.join(", "))
             );
-            findings.push(Finding::new(doc("LEM-001"), Subject::Node(node.clone()), evidence));
+            findings.push(Finding::new(Code::LEM_001, Subject::Node(node.clone()), evidence));
         }
     }
 }

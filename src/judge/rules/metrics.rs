@@ -6,7 +6,8 @@ use crate::baseline::{Expectation, Limit, Source};
 use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::cell::{Places, is_busy};
-use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::rules::Row;
 use crate::judge::{Cell, Reason, Straggler, Verdict};
 
@@ -20,10 +21,10 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
             Verdict::Fail => Severity::Fail,
         };
         let code = match (cell.verdict, cell.straggler, cell.row.gpu()) {
-            (Verdict::Inconclusive(Reason::Invalid), ..) => "VAL-001",
-            (Verdict::Inconclusive(Reason::Busy), ..) => "VAL-002",
-            (Verdict::Inconclusive(Reason::NearYardstick), ..) => "VAL-005",
-            (Verdict::Inconclusive(_), ..) => "VAL-003",
+            (Verdict::Inconclusive(Reason::Invalid), ..) => Code::VAL_001,
+            (Verdict::Inconclusive(Reason::Busy), ..) => Code::VAL_002,
+            (Verdict::Inconclusive(Reason::NearYardstick), ..) => Code::VAL_005,
+            (Verdict::Inconclusive(_), ..) => Code::VAL_003,
             (_, Some(straggler), Some(gpu)) => {
                 let who = match straggler {
                     Straggler::Node => Who::Node(cell.row.node),
@@ -33,11 +34,10 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
                 stragglers.entry(who).or_default().push(cell);
                 continue;
             }
-            (_, Some(_), None) => "PER-001",
+            (_, Some(_), None) => Code::PER_001,
             (_, None, _) => code_of(&cell.row, &cell.series.metric),
         };
-        findings
-            .push(Finding::new(doc(code), cell.row.subject(), evidence(cell)).severity(severity).limit(limit(cell)));
+        findings.push(Finding::new(code, cell.row.subject(), evidence(cell)).severity(severity).limit(limit(cell)));
     }
     findings.extend(stragglers.iter().filter_map(|(who, cells)| straggler(who, cells)));
 }
@@ -68,9 +68,9 @@ fn straggler(who: &Who<'_>, cells: &[&Cell<'_>]) -> Option<Finding> {
             gpus.sort_unstable();
             gpus.dedup();
             let text = format!("{} of its GPUs are slow; the slowest: {}", gpus.len(), evidence(worst));
-            ("PER-001", Subject::Node((*node).clone()), text)
+            (Code::PER_001, Subject::Node((*node).clone()), text)
         }
-        Who::Gpu(node, gpu) => ("PER-002", Subject::Gpu((*node).clone(), *gpu), evidence(worst)),
+        Who::Gpu(node, gpu) => (Code::PER_002, Subject::Gpu((*node).clone(), *gpu), evidence(worst)),
         Who::Slot(slot) => {
             nodes.sort();
             nodes.dedup();
@@ -81,32 +81,32 @@ fn straggler(who: &Who<'_>, cells: &[&Cell<'_>]) -> Option<Finding> {
                 evidence(worst),
                 worst.row.node
             );
-            ("PER-003", Subject::Run, text)
+            (Code::PER_003, Subject::Run, text)
         }
     };
     if tests.len() > 1 {
         text.push_str(&format!("; slow in {} tests: {}", tests.len(), tests.join(", ")));
     }
-    Some(Finding::new(doc(code), subject, text).severity(severity).limit(limit(worst)))
+    Some(Finding::new(code, subject, text).severity(severity).limit(limit(worst)))
 }
 
 /// The code of a metric that missed its limit.
-fn code_of(row: &Row<'_>, metric: &str) -> &'static str {
+fn code_of(row: &Row<'_>, metric: &str) -> Code {
     match (row.probe, metric) {
-        ("gemm", _) if row.on_gpu() => "GEM-011",
-        ("memory", _) if row.on_gpu() => "MEM-011",
-        ("copy", _) => "CPY-010",
-        ("rdma", _) => "RDM-012",
-        ("gemm", _) => "GEM-010",
-        ("memory", _) => "MEM-010",
-        ("tcp", "bandwidth") => "NET-010",
-        ("tcp", _) => "NET-011",
-        ("collective", "latency") => "COL-011",
-        ("collective", _) => "COL-010",
-        ("storage", "write") => "STO-010",
-        ("storage", "read") => "STO-011",
-        ("storage", _) => "STO-012",
-        _ => "VAL-003",
+        ("gemm", _) if row.on_gpu() => Code::GEM_011,
+        ("memory", _) if row.on_gpu() => Code::MEM_011,
+        ("copy", _) => Code::CPY_010,
+        ("rdma", _) => Code::RDM_012,
+        ("gemm", _) => Code::GEM_010,
+        ("memory", _) => Code::MEM_010,
+        ("tcp", "bandwidth") => Code::NET_010,
+        ("tcp", _) => Code::NET_011,
+        ("collective", "latency") => Code::COL_011,
+        ("collective", _) => Code::COL_010,
+        ("storage", "write") => Code::STO_010,
+        ("storage", "read") => Code::STO_011,
+        ("storage", _) => Code::STO_012,
+        _ => Code::VAL_003,
     }
 }
 
@@ -175,7 +175,7 @@ pub(super) fn unmeasured_requirements(
         if !cells.iter().any(|c| of_key.iter().any(|e| answers(c, e))) {
             let (key, probe) = (&of_key[0].provenance, &of_key[0].probe);
             let evidence = format!("{key}: no measurement of {probe} could be held against it");
-            findings.push(Finding::new(doc("COV-002"), Subject::Run, evidence).limit(key.clone()));
+            findings.push(Finding::new(Code::COV_002, Subject::Run, evidence).limit(key.clone()));
         }
     }
 }

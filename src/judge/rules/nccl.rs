@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::hostlist;
 use crate::id::{NodeName, clean};
-use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::rules::Facts;
 use crate::measure::{self, stats};
 use crate::record::{OutcomeLine, Record};
@@ -43,7 +44,7 @@ const NVLS_SINCE: (i32, i32) = (9, 0);
 
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     let machines: HashMap<&NodeName, &Machine> = Facts::machines(record).collect();
-    let mut told: HashSet<(String, String)> = HashSet::new();
+    let mut told: HashSet<(Code, String)> = HashSet::new();
     let mut versions: BTreeMap<&str, Vec<&NodeName>> = BTreeMap::new();
     for line in &record.outcomes {
         let Some(measured) = line.outcome.measured() else { continue };
@@ -57,8 +58,8 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
             let subject = subject(record, line);
             of_communicator(nccl, machines.get(&line.node).copied(), &mut |code, severity, evidence| {
                 // The same of a node in every step is told once.
-                if told.insert((code.to_owned(), format!("{} {evidence}", line.node))) {
-                    let f = Finding::new(doc(code), subject.clone(), format!("{}: {evidence}", line.step));
+                if told.insert((code, format!("{} {evidence}", line.node))) {
+                    let f = Finding::new(code, subject.clone(), format!("{}: {evidence}", line.step));
                     findings.push(match severity {
                         Some(s) => f.severity(s),
                         None => f,
@@ -84,7 +85,7 @@ fn differing(versions: &BTreeMap<&str, Vec<&NodeName>>, findings: &mut Vec<Findi
             for (version, nodes) in versions.iter().filter(|(v, _)| *v != usual) {
                 let evidence =
                     format!("NCCL {} here, {} on {} other node(s)", clean(version), clean(usual), most.len());
-                let of = |n: &&NodeName| Finding::new(doc("NCL-008"), Subject::Node((*n).clone()), evidence.clone());
+                let of = |n: &&NodeName| Finding::new(Code::NCL_008, Subject::Node((*n).clone()), evidence.clone());
                 findings.extend(nodes.iter().map(of));
             }
         }
@@ -96,7 +97,7 @@ fn differing(versions: &BTreeMap<&str, Vec<&NodeName>>, findings: &mut Vec<Findi
                     format!("{} on {}", clean(v), clean(&hostlist::compress(&names)))
                 })
                 .collect();
-            findings.push(Finding::new(doc("NCL-008"), Subject::Run, format!("NCCL {}", shown.join(", "))));
+            findings.push(Finding::new(Code::NCL_008, Subject::Run, format!("NCCL {}", shown.join(", "))));
         }
     }
 }
@@ -119,7 +120,7 @@ fn are_joined(n: &Nccl, machine: Option<&Machine>) -> bool {
     }
 }
 
-type Add<'a> = &'a mut dyn FnMut(&'static str, Option<Severity>, String);
+type Add<'a> = &'a mut dyn FnMut(Code, Option<Severity>, String);
 
 fn of_communicator(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
     // On one node the network carries nothing yet: what is wrong with it is a warning.
@@ -130,7 +131,7 @@ fn of_communicator(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
     if channels > 0 {
         let joined = are_joined(n, machine);
         let beside = if joined { ", though NVLinks join the GPUs" } else { "" };
-        add("NCL-005", joined.then_some(Severity::Fail), format!("{channels} channels by SHM{beside}"));
+        add(Code::NCL_005, joined.then_some(Severity::Fail), format!("{channels} channels by SHM{beside}"));
     }
     if n.nodes == 1 {
         ring(n, machine, add);
@@ -143,11 +144,11 @@ fn of_communicator(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
         n.gpus.len() > 1 && n.gpus.iter().all(fit)
     });
     if n.nvls == Some(false) && switched && n.nodes == 1 && n.ranks > 1 {
-        add("NCL-010", None, "the GPUs are joined by NVSwitches, and NVLS multicast is not available".to_owned());
+        add(Code::NCL_010, None, "the GPUs are joined by NVSwitches, and NVLS multicast is not available".to_owned());
     }
     if !n.warnings.is_empty() {
         let shown: Vec<String> = n.warnings.iter().take(3).map(|w| format!("`{}`", clean(w))).collect();
-        add("NCL-011", None, shown.join(", "));
+        add(Code::NCL_011, None, shown.join(", "));
     }
 }
 
@@ -169,7 +170,7 @@ fn ring(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
     if crossings > least {
         let shown: Vec<String> = n.ring.iter().map(u32::to_string).collect();
         add(
-            "NCL-006",
+            Code::NCL_006,
             None,
             format!("ring {} changes its NUMA node {crossings} times, {least} would do", shown.join(" ")),
         );
@@ -184,7 +185,7 @@ fn placed(n: &Nccl, add: Add<'_>) {
     for cpu in topology.cpus.iter().filter(|c| !c.gpus.is_empty() && nets(c) == 0 && most > 0) {
         let gpus: Vec<String> = cpu.gpus.iter().filter_map(|g| g.dev).map(|d| format!("gpu{d}")).collect();
         let at = cpu.numa.map_or("a NUMA node that is not known".to_owned(), |n| format!("NUMA node {n}"));
-        add("NCL-012", None, format!("{} on {at}: no adapter there, up to {most} on another", gpus.join(", ")));
+        add(Code::NCL_012, None, format!("{} on {at}: no adapter there, up to {most} on another", gpus.join(", ")));
     }
 }
 
@@ -205,7 +206,7 @@ fn overrides(node: &NodeName, machine: &Machine, record: &Record, findings: &mut
     }
     if gpus && !set.is_empty() {
         let shown: Vec<String> = set.iter().map(|(k, v)| format!("{k}={}", clean(v))).collect();
-        findings.push(Finding::new(doc("NCL-009"), Subject::Node(node.clone()), shown.join(", ")));
+        findings.push(Finding::new(Code::NCL_009, Subject::Node(node.clone()), shown.join(", ")));
     }
 }
 
@@ -219,7 +220,7 @@ fn far_from_expected(record: &Record, line: &OutcomeLine, findings: &mut Vec<Fin
             let show = |s| Unit::Second.show(s);
             let evidence = format!("{}, `{}`: {}, {:.1} times", line.step, line.case, show(took), took / claimed.value);
             let limit = format!("{} by {}", show(claimed.value), claimed.why);
-            findings.push(Finding::new(doc("NCL-013"), subject(record, line), evidence).limit(limit));
+            findings.push(Finding::new(Code::NCL_013, subject(record, line), evidence).limit(limit));
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::id::NodeName;
-use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Severity, Subject};
 use crate::localise::{self, Part, Plane, Reading};
 use crate::measure::{FailKind, Outcome, stats};
 use crate::record::Record;
@@ -52,21 +53,21 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
     };
     for i in 0..network.pairs.nodes {
         let (code, best, way) = match both(i) {
-            (Some(s), Some(r)) => ("NET-020", s.max(r), "in both directions"),
-            (Some(s), None) => ("NET-021", s, "sending"),
-            (None, Some(r)) => ("NET-022", r, "receiving"),
+            (Some(s), Some(r)) => (Code::NET_020, s.max(r), "in both directions"),
+            (Some(s), None) => (Code::NET_021, s, "sending"),
+            (None, Some(r)) => (Code::NET_022, r, "receiving"),
             (None, None) => continue,
         };
         let (code, evidence) = if let Some(said) = stalled(record, plane, &name(i)).filter(|_| best == 0.0) {
-            ("NET-031", format!("{on}with each of {} partners; {said}", tests(i)))
+            (Code::NET_031, format!("{on}with each of {} partners; {said}", tests(i)))
         } else if best == 0.0 {
-            ("NET-027", format!("{on}no connection with any of {} partners", tests(i)))
+            (Code::NET_027, format!("{on}no connection with any of {} partners", tests(i)))
         } else {
             (code, format!("{on}{way}, its best of {} tests reached {}", tests(i), share(best)))
         };
         let interface =
             plane.rail.as_deref().filter(|_| plane.carrier().is_none()).or_else(|| interface(record, &name(i)));
-        let finding = Finding::new(doc(code), Subject::Node(name(i)), evidence).limit(source);
+        let finding = Finding::new(code, Subject::Node(name(i)), evidence).limit(source);
         findings.push(finding.on_interface(interface));
     }
     for (part, best) in &verdict.bad {
@@ -76,16 +77,16 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
             Part::Sends(_) | Part::Receives(_) => continue,
         };
         let evidence = format!("{on}traffic {way} the leaf reached {}, within it all is well", share(*best));
-        findings.push(Finding::new(doc("NET-024"), Subject::Leaf(leaf_name(leaf)), evidence).limit(source));
+        findings.push(Finding::new(Code::NET_024, Subject::Leaf(leaf_name(leaf)), evidence).limit(source));
     }
     for (from, to, best) in &verdict.pairs {
         let evidence =
             format!("{on}three tests of this pair, at best {}; both nodes do well with others", share(*best));
-        findings.push(Finding::new(doc("NET-023"), Subject::Link(name(*from), name(*to)), evidence).limit(source));
+        findings.push(Finding::new(Code::NET_023, Subject::Link(name(*from), name(*to)), evidence).limit(source));
     }
     for i in &verdict.open {
         let evidence = format!("{on}{} tests do not tell whether the node or its partners are slow", tests(*i));
-        findings.push(Finding::new(doc("NET-028"), Subject::Node(name(*i)), evidence));
+        findings.push(Finding::new(Code::NET_028, Subject::Node(name(*i)), evidence));
     }
     unanswered(record, plane, &network, findings);
     if network.pairs.nodes == 2 {
@@ -104,7 +105,7 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
             show(quiet.median),
             100.0 * busy.median / quiet.median
         );
-        findings.push(Finding::new(doc("NET-025"), Subject::Run, evidence));
+        findings.push(Finding::new(Code::NET_025, Subject::Run, evidence));
     }
 }
 
@@ -165,7 +166,7 @@ fn unanswered(record: &Record, plane: &Plane, network: &localise::Network<'_>, f
             })
         });
         let evidence = error.unwrap_or_else(|| "the test broke off".to_owned());
-        found.push(Finding::new(doc("NET-029"), Subject::Link(a.clone(), b.clone()), evidence));
+        found.push(Finding::new(Code::NET_029, Subject::Link(a.clone(), b.clone()), evidence));
     }
     findings.extend(found);
 }
@@ -191,7 +192,7 @@ fn one_way(network: &localise::Network<'_>, on: &str, findings: &mut Vec<Finding
         let evidence =
             format!("{on}{}, against {} the other way: {:.0} %", show(slow), show(fast), 100.0 * slow / fast);
         let subject = Subject::Link(network.nodes[from].clone(), network.nodes[to].clone());
-        findings.push(Finding::new(doc("NET-030"), subject, evidence).limit("the other direction of the same pair"));
+        findings.push(Finding::new(Code::NET_030, subject, evidence).limit("the other direction of the same pair"));
     }
 }
 
@@ -212,15 +213,15 @@ fn ladder(record: &Record, rail: Option<&str>, culprits: &HashSet<NodeName>, fin
         let finding = match (&nodes[..], s.vanished) {
             ([node], _) => {
                 let evidence = format!("{slow} in {} rounds of halving; no pair of it is slow", s.halvings);
-                Finding::new(doc("COL-022"), Subject::Node(node.clone()), evidence)
+                Finding::new(Code::COL_022, Subject::Node(node.clone()), evidence)
             }
             (_, true) => {
                 let evidence = format!("{slow}, once; neither half of it was slow among other nodes");
-                Finding::new(doc("COL-020"), Subject::Group(nodes), evidence)
+                Finding::new(Code::COL_020, Subject::Group(nodes), evidence)
             }
             (_, false) => {
                 let evidence = format!("{slow}, and no pair of its nodes is slow; halved {} times", s.halvings);
-                Finding::new(doc("COL-020"), Subject::Group(nodes), evidence)
+                Finding::new(Code::COL_020, Subject::Group(nodes), evidence)
             }
         };
         findings.push(finding.severity(severity));
@@ -247,7 +248,7 @@ fn transport(record: &Record, findings: &mut Vec<Finding>) {
                     crate::unit::Bytes(by(claimed)),
                     crate::unit::Bytes(*bytes)
                 );
-                findings.push(Finding::new(doc("NET-026"), Subject::Node(t.node.clone()), evidence));
+                findings.push(Finding::new(Code::NET_026, Subject::Node(t.node.clone()), evidence));
             }
         }
     }

@@ -7,7 +7,8 @@ use rustc_hash::FxHashMap;
 use crate::cluster::{PRESENCE, Step};
 use crate::id::NodeName;
 use crate::judge::Coverage;
-use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::rules::{Cases, Row, standing};
 use crate::localise::is_pairs;
 use crate::measure::{Facts, FailKind, Load, Measured, Outcome, WaiveKind};
@@ -72,7 +73,7 @@ pub(super) fn coverage(
                         if row.probe == "storage" && *case == step.cases[0] =>
                     {
                         findings.push(Finding::new(
-                            doc("COV-006"),
+                            Code::COV_006,
                             row.subject(),
                             "the storage probe was given no directory",
                         ));
@@ -80,11 +81,11 @@ pub(super) fn coverage(
                     // Who loads such a library dies or hangs with it.
                     Some(Outcome::Failed { kind: FailKind::Crashed, error }) if row.probe == "image" => {
                         let evidence = format!("{case}: {error}");
-                        findings.push(Finding::new(doc("IMG-001"), Subject::Image, evidence));
+                        findings.push(Finding::new(Code::IMG_001, Subject::Image, evidence));
                     }
                     Some(Outcome::TimedOut { after_ms, missing }) if row.probe == "image" => {
                         let evidence = format!("{case}: loading it did not end, {}", killed(*after_ms, missing));
-                        findings.push(Finding::new(doc("IMG-001"), Subject::Image, evidence));
+                        findings.push(Finding::new(Code::IMG_001, Subject::Image, evidence));
                     }
                     Some(Outcome::Failed { kind, error }) => {
                         let key = (row.node, row.step, row.gpu(), error.as_str());
@@ -96,7 +97,7 @@ pub(super) fn coverage(
                     }
                     Some(Outcome::TimedOut { after_ms, missing }) => {
                         let evidence = format!("{}, case `{case}`: {}", step.name, killed(*after_ms, missing));
-                        findings.push(Finding::new(doc("RUN-002"), row.subject(), evidence));
+                        findings.push(Finding::new(Code::RUN_002, row.subject(), evidence));
                     }
                     Some(Outcome::Measured(_) | Outcome::Waived { .. }) => {}
                 }
@@ -106,36 +107,36 @@ pub(super) fn coverage(
     findings.extend(broken.into_iter().map(|(row, kind, error, cases)| failure(&row, kind, error, cases)));
     for ((subject, step, why), cases) in lost {
         let what = if cases.len() == 1 { format!("case `{}`", cases[0]) } else { format!("{} cases", cases.len()) };
-        findings.push(Finding::new(doc("COV-002"), subject, format!("{step}, {what}: {why}")));
+        findings.push(Finding::new(Code::COV_002, subject, format!("{step}, {what}: {why}")));
     }
     // The header says which probes were chosen: a record without their steps is not whole, whoever shortened it.
     for probe in record.header.plan.probes.iter().filter(|p| !record.steps.iter().any(|s| s.probe == **p)) {
         let evidence = format!("{probe} was chosen and has no step in the record");
-        findings.push(Finding::new(doc("COV-002"), Subject::Run, evidence));
+        findings.push(Finding::new(Code::COV_002, Subject::Run, evidence));
     }
     for probe in &run.require.probes {
         if !record.steps.iter().any(|s| s.probe.as_str() == probe) {
             findings.push(
-                Finding::new(doc("COV-002"), Subject::Run, format!("{probe} was not planned"))
+                Finding::new(Code::COV_002, Subject::Run, format!("{probe} was not planned"))
                     .limit("[require] probes of the plan"),
             );
         }
     }
     if coverage.measured == 0 || !record.outcomes.iter().any(|l| l.outcome.measured().is_some_and(proves)) {
         findings.push(Finding::new(
-            doc("COV-001"),
+            Code::COV_001,
             Subject::Run,
             format!("no series of samples in the record; {}", coverage.sentence()),
         ));
     }
     if let Some(damage) = &record.damage {
-        findings.push(Finding::new(doc("COV-005"), Subject::Run, damage.to_string()));
+        findings.push(Finding::new(Code::COV_005, Subject::Run, damage.to_string()));
     }
     match &record.end {
-        Some(end) if end.interrupted => findings.push(Finding::new(doc("COV-004"), Subject::Run, "a signal ended it")),
+        Some(end) if end.interrupted => findings.push(Finding::new(Code::COV_004, Subject::Run, "a signal ended it")),
         Some(_) => {}
         None => {
-            findings.push(Finding::new(doc("COV-004"), Subject::Run, "the record has no end: gonogo died before it"))
+            findings.push(Finding::new(Code::COV_004, Subject::Run, "the record has no end: gonogo died before it"))
         }
     }
 }
@@ -152,11 +153,28 @@ fn of_group(
     let (Some(group), Some(line)) = (group, line) else { return };
     let evidence = format!("{}, {error}", step.name);
     if let Some(node) = &line.blame {
-        let code = if kind == FailKind::Junk { "RUN-003" } else { "RUN-001" };
-        findings.push(Finding::new(doc(code), Subject::Node(node.clone()), evidence));
+        let code = if kind == FailKind::Junk { Code::RUN_003 } else { Code::RUN_001 };
+        findings.push(Finding::new(code, Subject::Node(node.clone()), evidence));
     } else if !is_pairs(step) {
-        findings.push(Finding::new(doc("COL-021"), Subject::Group(group.clone()), evidence));
+        findings.push(Finding::new(Code::COL_021, Subject::Group(group.clone()), evidence));
     }
+}
+
+/// What pairs and ladders found of a node.
+fn of_network(code: Code) -> bool {
+    matches!(
+        code,
+        Code::NET_020
+            | Code::NET_021
+            | Code::NET_022
+            | Code::NET_023
+            | Code::NET_024
+            | Code::NET_025
+            | Code::NET_026
+            | Code::NET_027
+            | Code::NET_028
+            | Code::NET_029
+    )
 }
 
 /// What a group suffered from a node that is found guilty otherwise is that node's, not the group's.
@@ -166,11 +184,11 @@ pub(super) fn excuse(findings: &mut [Finding]) {
     // A node that computes slowly moves bytes slowly: the network is not the place to look first.
     let slow: HashSet<NodeName> = findings
         .iter()
-        .filter(|f| f.code.as_str() == "PER-001" && f.severity == Severity::Fail)
+        .filter(|f| f.code == Code::PER_001 && f.severity == Severity::Fail)
         .filter_map(|f| f.subject.node().cloned())
         .collect();
     for f in findings {
-        if f.code.as_str().starts_with("NET-02") && f.subject.node().is_some_and(|n| slow.contains(n)) {
+        if of_network(f.code) && f.subject.node().is_some_and(|n| slow.contains(n)) {
             f.evidence.push_str("; the node itself is slow (PER-001): look there first");
         }
         let by = match &f.subject {
@@ -187,22 +205,22 @@ pub(super) fn excuse(findings: &mut [Finding]) {
 
 fn failure(row: &Row<'_>, kind: FailKind, error: &str, cases: usize) -> Finding {
     let code = match kind {
-        FailKind::Error => "RUN-004",
-        FailKind::Gpu => "GPU-023",
-        FailKind::Stalled => "NET-031",
-        FailKind::Crashed => "RUN-001",
-        FailKind::Junk => "RUN-003",
-        FailKind::PathMissing => "STO-022",
-        FailKind::NotADirectory => "STO-023",
-        FailKind::ReadOnly | FailKind::NoPermission => "STO-024",
-        FailKind::DiskFull => "STO-026",
-        FailKind::NeverJoined => "CLU-001",
-        FailKind::KeptOut => "CLU-011",
-        FailKind::NodeLost => "CLU-002",
-        FailKind::NodeSilent => "CLU-003",
-        FailKind::OtherBuild => "CLU-004",
-        FailKind::OtherPlan => "CLU-005",
-        FailKind::OtherWorld => "CLU-006",
+        FailKind::Error => Code::RUN_004,
+        FailKind::Gpu => Code::GPU_023,
+        FailKind::Stalled => Code::NET_031,
+        FailKind::Crashed => Code::RUN_001,
+        FailKind::Junk => Code::RUN_003,
+        FailKind::PathMissing => Code::STO_022,
+        FailKind::NotADirectory => Code::STO_023,
+        FailKind::ReadOnly | FailKind::NoPermission => Code::STO_024,
+        FailKind::DiskFull => Code::STO_026,
+        FailKind::NeverJoined => Code::CLU_001,
+        FailKind::KeptOut => Code::CLU_011,
+        FailKind::NodeLost => Code::CLU_002,
+        FailKind::NodeSilent => Code::CLU_003,
+        FailKind::OtherBuild => Code::CLU_004,
+        FailKind::OtherPlan => Code::CLU_005,
+        FailKind::OtherWorld => Code::CLU_006,
     };
     // What a GPU did is the GPU's.
     let subject = match row.gpu().filter(|_| row.on_gpu()) {
@@ -210,7 +228,7 @@ fn failure(row: &Row<'_>, kind: FailKind, error: &str, cases: usize) -> Finding 
         None => row.subject(),
     };
     let others = if cases > 1 { format!(" and {} more", cases - 1) } else { String::new() };
-    Finding::new(doc(code), subject, format!("{}, case `{}`{others}: {error}", row.step, row.case))
+    Finding::new(code, subject, format!("{}, case `{}`{others}: {error}", row.step, row.case))
 }
 
 /// Samples say something of a machine, a library that was loaded something of an image.
@@ -222,23 +240,23 @@ fn proves(m: &Measured) -> bool {
 pub(super) fn checks(row: &Row<'_>, attempts: &[(&Measured, Option<Load>)], findings: &mut Vec<Finding>) {
     for check in attempts.iter().flat_map(|(m, _)| &m.checks).filter(|c| !c.ok) {
         let code = match (row.probe, check.name.as_str()) {
-            ("gemm", "same bits") => "GEM-003",
-            ("gemm", _) if row.on_gpu() => "GEM-004",
-            ("memory", _) if row.on_gpu() => "MEM-002",
-            ("copy", _) => "CPY-001",
-            ("rdma", _) => "RDM-011",
-            ("gemm", "repeat") => "GEM-002",
-            ("gemm", _) => "GEM-001",
-            ("memory", _) => "MEM-001",
-            ("tcp", _) => "NET-001",
-            ("collective", _) => "COL-001",
-            ("storage", "atomic") => "STO-027",
-            ("storage", _) => "STO-001",
+            ("gemm", "same bits") => Code::GEM_003,
+            ("gemm", _) if row.on_gpu() => Code::GEM_004,
+            ("memory", _) if row.on_gpu() => Code::MEM_002,
+            ("copy", _) => Code::CPY_001,
+            ("rdma", _) => Code::RDM_011,
+            ("gemm", "repeat") => Code::GEM_002,
+            ("gemm", _) => Code::GEM_001,
+            ("memory", _) => Code::MEM_001,
+            ("tcp", _) => Code::NET_001,
+            ("collective", _) => Code::COL_001,
+            ("storage", "atomic") => Code::STO_027,
+            ("storage", _) => Code::STO_001,
             // A probe of another version: wrong is wrong, whatever it is called.
-            _ => "RUN-004",
+            _ => Code::RUN_004,
         };
         let evidence = format!("{}, case `{}`, {}: {}", row.step, row.case, check.name, check.detail);
-        findings.push(Finding::new(doc(code), row.subject(), evidence).severity(Severity::Fail));
+        findings.push(Finding::new(code, row.subject(), evidence).severity(Severity::Fail));
     }
 }
 /// How a step that ran out of time is told, and who held it up.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::id::{NodeName, clean};
-use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::rules::Facts;
 use crate::measure::stats;
 use crate::record::Record;
@@ -32,7 +33,7 @@ const TOGETHER: f64 = 0.85;
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     for (node, machine) in Facts::machines(record) {
         of_machine(machine, &mut |code, severity, evidence| {
-            let f = Finding::new(doc(code), Subject::Node(node.clone()), evidence);
+            let f = Finding::new(code, Subject::Node(node.clone()), evidence);
             findings.push(severity.map_or(f.clone(), |s| f.severity(s)));
         });
     }
@@ -51,27 +52,29 @@ fn rate(d: &IbDevice, p: &IbPort) -> Option<f64> {
     text.split_once(" Gb/sec")?.0.parse().ok().filter(|g: &f64| g.is_finite() && *g > 0.0)
 }
 
-fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, Option<Severity>, String)) {
+fn of_machine(m: &Machine, add: &mut dyn FnMut(Code, Option<Severity>, String)) {
     for (d, p) in m.infiniband.iter().flat_map(|d| d.ports.iter().map(move |p| (d, p))) {
         let name = format!("{} port {}", d.name, p.port);
         if !active(p) {
             let (state, physical) =
                 (p.state.as_deref().unwrap_or("unknown"), p.phys_state.as_deref().unwrap_or("unknown"));
-            add("RDM-002", None, format!("{name}: {}, physically {}", clean(state), clean(physical)));
+            add(Code::RDM_002, None, format!("{name}: {}, physically {}", clean(state), clean(physical)));
             continue;
         }
         let shown = clean(p.rate.as_deref().unwrap_or(""));
         if p.link_layer.as_deref() == Some("InfiniBand") {
             if shown.contains("(1X") {
-                add("RDM-006", None, format!("{name}: {shown}"));
+                add(Code::RDM_006, None, format!("{name}: {shown}"));
             }
             match (p.lid, p.sm_lid) {
-                (Some(0 | 0xffff), _) => add("RDM-009", None, format!("{name}: ACTIVE, and its LID is not set")),
-                (_, Some(0)) => add("RDM-009", None, format!("{name}: ACTIVE, and no subnet manager is known to it")),
+                (Some(0 | 0xffff), _) => add(Code::RDM_009, None, format!("{name}: ACTIVE, and its LID is not set")),
+                (_, Some(0)) => {
+                    add(Code::RDM_009, None, format!("{name}: ACTIVE, and no subnet manager is known to it"))
+                }
                 _ => {}
             }
             if let Some(key) = p.pkeys.first().filter(|k| **k & 0x8000 == 0) {
-                add("RDM-010", None, format!("{name}: {key:#06x}"));
+                add(Code::RDM_010, None, format!("{name}: {key:#06x}"));
             }
         }
         let model = MODELS.iter().find(|(id, ..)| Some(*id) == d.model.as_deref());
@@ -79,7 +82,7 @@ fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, Option<Severity>, String)) 
             && rate < 0.95 * most
         {
             let board = d.board.as_deref().map_or(String::new(), |b| format!(", board {}", clean(b)));
-            add("RDM-007", None, format!("{name}: {shown}; {model} ({id}{board}) can reach {most} Gb/s"));
+            add(Code::RDM_007, None, format!("{name}: {shown}; {model} ({id}{board}) can reach {most} Gb/s"));
         }
     }
     for d in &m.infiniband {
@@ -99,7 +102,7 @@ fn of_machine(m: &Machine, add: &mut dyn FnMut(&str, Option<Severity>, String)) 
             if below { format!("; {} of PCIe, {} of ports", show(link.rate()), show(wanted)) } else { String::new() };
         // Narrow and yet enough is a flaw; less than the port carries, where more was possible, is a fault.
         let severity = (below && narrow.is_some()).then_some(Severity::Fail);
-        add("RDM-008", severity, format!("{}: {why}{ports}", d.name));
+        add(Code::RDM_008, severity, format!("{}: {why}{ports}", d.name));
     }
 }
 
@@ -131,7 +134,7 @@ fn slower_than_like(record: &Record, findings: &mut Vec<Finding>) {
                 rates.len(),
                 clean(model)
             );
-            findings.push(Finding::new(doc("RDM-005"), Subject::Node((*node).clone()), evidence));
+            findings.push(Finding::new(Code::RDM_005, Subject::Node((*node).clone()), evidence));
         }
     }
 }
@@ -153,7 +156,7 @@ fn counters(record: &Record, findings: &mut Vec<Finding>) {
     for ((node, device, port), moved) in ports {
         let shown: Vec<String> = moved.iter().map(|(name, by)| format!("{name} +{by}")).collect();
         let evidence = format!("{device} port {port}: {}", shown.join(", "));
-        findings.push(Finding::new(doc("RDM-001"), Subject::Node(node), evidence));
+        findings.push(Finding::new(Code::RDM_001, Subject::Node(node), evidence));
     }
 }
 
@@ -202,8 +205,8 @@ fn together(record: &Record, findings: &mut Vec<Finding>) {
     if slow.len() * 2 > pairs.len() && slow.len() > 1 {
         let (_, first) = &slow[0];
         let evidence = format!("{} of {} pairs alike, such as {first}", slow.len(), pairs.len());
-        findings.push(Finding::new(doc("RDM-004"), Subject::Run, evidence));
+        findings.push(Finding::new(Code::RDM_004, Subject::Run, evidence));
         return;
     }
-    findings.extend(slow.into_iter().map(|(subject, evidence)| Finding::new(doc("RDM-004"), subject, evidence)));
+    findings.extend(slow.into_iter().map(|(subject, evidence)| Finding::new(Code::RDM_004, subject, evidence)));
 }

@@ -2,7 +2,8 @@
 
 use crate::forecast::{Runway, checkpoint_size, runway};
 use crate::judge::Cell;
-use crate::judge::finding::{Finding, Severity, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::rules::Facts;
 use crate::plan::RunPlan;
 use crate::record::Record;
@@ -16,14 +17,14 @@ pub(super) fn findings(record: &Record, run: &RunPlan, cells: &[Cell<'_>], findi
     let planned = run.checkpoint.as_ref();
     if let Some(c) = planned {
         if c.keep.is_none() && c.interval().is_some() {
-            findings.push(Finding::new(doc("STO-028"), Subject::Run, "[checkpoint] has an interval and no keep"));
+            findings.push(Finding::new(Code::STO_028, Subject::Run, "[checkpoint] has an interval and no keep"));
         }
         let measured = record.header.plan.storage_path.as_ref();
         if let (Some(dir), Some(measured)) = (&c.dir, measured)
             && dir != measured
         {
             let evidence = format!("measured {}, the plan saves to {}", measured.display(), dir.display());
-            findings.push(Finding::new(doc("STO-030"), Subject::Run, evidence));
+            findings.push(Finding::new(Code::STO_030, Subject::Run, evidence));
         }
     }
     let mut seen = false;
@@ -33,7 +34,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, cells: &[Cell<'_>], findi
         if PASSING.contains(&fs.mount.fstype.as_str()) {
             let severity = if planned.is_some() { Severity::Fail } else { Severity::Warn };
             let evidence = format!("file system {}, mounted at {}", fs.mount.fstype, fs.mount.point.display());
-            findings.push(Finding::new(doc("STO-025"), subject(), evidence).severity(severity));
+            findings.push(Finding::new(Code::STO_025, subject(), evidence).severity(severity));
         }
         if let Some(r) = runway(run, fs.available) {
             capacity(&r, fs, subject(), findings);
@@ -42,7 +43,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, cells: &[Cell<'_>], findi
     // The plan states a need and no capacity is known: the check that was forgotten must not be forgotten here.
     if !seen && checkpoint_size(run).is_some() {
         findings.push(Finding::new(
-            doc("COV-002"),
+            Code::COV_002,
             Subject::Run,
             "the plan states checkpoints, and no capacity of their directory was measured",
         ));
@@ -63,14 +64,14 @@ fn capacity(r: &Runway, fs: &Filesystem, subject: Subject, findings: &mut Vec<Fi
             None => format!("{} saves fit", r.saves_that_fit),
         };
         findings.push(
-            Finding::new(doc("STO-020"), subject.clone(), format!("{} free of {}; {end}", r.available, fs.total))
+            Finding::new(Code::STO_020, subject.clone(), format!("{} free of {}; {end}", r.available, fs.total))
                 .limit(arithmetic),
         );
     }
     // File systems that allot inodes as they go report none.
     if let Some(files) = r.inodes.filter(|files| fs.inodes_total > 0 && *files > fs.inodes_free) {
         findings.push(
-            Finding::new(doc("STO-021"), subject, format!("{} inodes free", fs.inodes_free))
+            Finding::new(Code::STO_021, subject, format!("{} inodes free", fs.inodes_free))
                 .limit(format!("{files} files stay")),
         );
     }
@@ -105,6 +106,6 @@ fn stall(run: &RunPlan, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
         let all = run.nodes.as_ref().is_none_or(|n| rates.len() >= n.needed as usize);
         let severity = if all { Severity::Fail } else { Severity::Warn };
         let limit = format!("{:.1} % of the interval: {} or more", budget * 100.0, Unit::BytePerSecond.show(need));
-        findings.push(Finding::new(doc("STO-029"), Subject::Run, evidence).severity(severity).limit(limit));
+        findings.push(Finding::new(Code::STO_029, Subject::Run, evidence).severity(severity).limit(limit));
     }
 }

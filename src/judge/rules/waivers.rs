@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::judge::codes;
-use crate::judge::finding::{Finding, Subject, doc};
+use crate::judge::codes::Code;
+use crate::judge::finding::{Finding, Subject};
 use crate::plan::RunPlan;
 
 /// Marks waived findings. A waiver counts through its last day in UTC, by the day on which the record was made.
@@ -12,7 +13,7 @@ pub(super) fn apply(run: &RunPlan, measured: Timestamp, findings: &mut Vec<Findi
     let today = TimeZone::UTC.to_datetime(measured).date();
     for waiver in &run.waive {
         let useless =
-            |why: &str| Finding::new(doc("PLN-001"), Subject::Run, format!("waiver of {}: {why}", waiver.code));
+            |why: &str| Finding::new(Code::PLN_001, Subject::Run, format!("waiver of {}: {why}", waiver.code));
         if codes::find(&waiver.code).is_none() {
             findings.push(useless("no such code"));
         } else if waiver.until < today {

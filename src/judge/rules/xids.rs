@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::id::clean;
+use crate::judge::codes::Code;
 use crate::judge::finding::Severity;
 use crate::topology::{Nvidia, Recovery, Xid, XidDetail};
 
@@ -66,7 +67,7 @@ const KINDS: &[(u32, Lasts, &str)] = &[
 /// checks) looks back as long.
 const SHORTLY: Duration = Duration::from_secs(2 * 60 * 60);
 
-type Add<'a> = &'a mut dyn FnMut(&str, Option<Severity>, String);
+type Add<'a> = &'a mut dyn FnMut(Code, Option<Severity>, String);
 
 /// What the number and the driver's own words make of it: `None` for a program's fault, or a word that all is well.
 fn kind(x: &Xid) -> Option<(Lasts, &'static str)> {
@@ -215,7 +216,7 @@ fn tell(told: BTreeMap<(&str, u32, &str), Told<'_>>, add: Add<'_>) {
         };
         let many = if t.times > 1 { format!(", {} times, last", t.times) } else { String::new() };
         let evidence = format!("GPU {}: Xid {code}{many} {}{since}: {text}{action}", clean(pci), t.when);
-        add("GPU-006", t.severity, evidence);
+        add(Code::GPU_006, t.severity, evidence);
     }
 }
 

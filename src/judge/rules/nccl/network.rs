@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::id::clean;
+use crate::judge::codes::Code;
 use crate::judge::finding::Severity;
 use crate::judge::rules::nccl::Add;
 use crate::topology::{Far, Machine, Nccl, Refusal, SOCKETS, VERBS, Way};
@@ -16,7 +17,7 @@ const READ_SINCE: (i32, i32) = (8, 0);
 pub(super) fn findings(n: &Nccl, machine: Option<&Machine>, alone: Option<Severity>, add: Add<'_>) {
     let there = machine.and_then(rdma_adapter);
     if let (Some(SOCKETS), Some(adapter)) = (n.network.as_deref(), &there) {
-        add("NCL-001", alone, format!("it uses sockets, and {adapter}"));
+        add(Code::NCL_001, alone, format!("it uses sockets, and {adapter}"));
     }
     without_gpudirect(n, machine, alone, add);
     if let (Some(VERBS), Some(m)) = (n.network.as_deref(), machine) {
@@ -69,7 +70,7 @@ fn without_gpudirect(n: &Nccl, machine: Option<&Machine>, alone: Option<Severity
         evidence.push(format!("{}{}", shown.join(", "), more(n.far.len())));
     }
     if !evidence.is_empty() {
-        add("NCL-002", alone, evidence.join("; "));
+        add(Code::NCL_002, alone, evidence.join("; "));
     }
 }
 
@@ -110,7 +111,7 @@ fn plugins(n: &Nccl, machine: Option<&Machine>, adapter: bool, add: Add<'_>) {
         wrong.push(format!("{} was loaded and is not used", clean(name)));
     }
     if !wrong.is_empty() {
-        add("NCL-007", None, format!("{}; it uses {used}", wrong.join("; ")));
+        add(Code::NCL_007, None, format!("{}; it uses {used}", wrong.join("; ")));
     }
 }
 
@@ -126,7 +127,7 @@ fn unused(n: &Nccl, m: &Machine, add: Add<'_>) {
     if !idle.is_empty() {
         let known: Vec<&str> = used.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
         let (idle, known) = (clean(&idle.join(", ")).into_owned(), clean(&known.join(", ")).into_owned());
-        add("NCL-003", None, format!("{idle} not used; used are {known}"));
+        add(Code::NCL_003, None, format!("{idle} not used; used are {known}"));
     }
 }
 
@@ -148,7 +149,7 @@ fn shared(n: &Nccl, add: Add<'_>) {
         if used.len() < could {
             let evidence =
                 format!("node {node} of {} sends by {} of {there} adapters, with {each} GPUs", n.nodes, used.len());
-            add("NCL-004", None, evidence);
+            add(Code::NCL_004, None, evidence);
             return;
         }
     }
