@@ -51,6 +51,7 @@ fn big() -> Record {
         start_ms: 0,
         processes: Processes::Own,
         scratch: None,
+        round: None,
         rail: None,
         attempt: 1,
     }];

@@ -88,6 +88,7 @@ fn coordinate(size: u32, token: Token) {
         start_ms: 0,
         processes: Processes::Own,
         scratch: None,
+        round: None,
         rail: None,
         attempt: 1,
     };

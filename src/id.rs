@@ -38,33 +38,13 @@ impl fmt::Display for ProbeName {
     }
 }
 
-/// A stable finding code such as `STO-020`. Never reused.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub struct FindingCode(pub Cow<'static, str>);
-
-impl FindingCode {
-    pub const fn new(code: &'static str) -> Self {
-        FindingCode(Cow::Borrowed(code))
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Three capitals, a dash, three digits.
-    pub fn is_well_formed(code: &str) -> bool {
-        let bytes = code.as_bytes();
-        bytes.len() == 7
-            && bytes[..3].iter().all(u8::is_ascii_uppercase)
-            && bytes[3] == b'-'
-            && bytes[4..].iter().all(u8::is_ascii_digit)
-    }
-}
-
-impl fmt::Display for FindingCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&clean(&self.0))
-    }
+/// Whether a text looks like a finding's code, `STO-020`: three capitals, a dash, three digits.
+pub fn is_code(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() == 7
+        && bytes[..3].iter().all(u8::is_ascii_uppercase)
+        && bytes[3] == b'-'
+        && bytes[4..].iter().all(u8::is_ascii_digit)
 }
 
 /// Longest piece of foreign text that a report shows before it cuts.
@@ -120,9 +100,9 @@ mod tests {
 
     #[test]
     fn codes_have_one_shape() {
-        assert!(FindingCode::is_well_formed("STO-020"));
+        assert!(is_code("STO-020"));
         for bad in ["sto-020", "STO020", "STO-02", "STORE-020", "STO-0200", "ÄÄ-020"] {
-            assert!(!FindingCode::is_well_formed(bad), "{bad}");
+            assert!(!is_code(bad), "{bad}");
         }
     }
 

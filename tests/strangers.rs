@@ -385,6 +385,7 @@ fn step(name: &str, change: impl FnOnce(&mut Step)) -> Step {
         start_ms: 0,
         processes: Processes::Own,
         scratch: None,
+        round: None,
         rail: None,
         attempt: 1,
     };

@@ -91,6 +91,7 @@ mod tests {
             start_ms: 0,
             processes: Processes::Own,
             scratch: None,
+            round: None,
             rail: None,
             attempt: 1,
         }

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 
-use crate::cluster::Step;
+use crate::cluster::{PairRound, Step};
 use crate::id::{NodeName, ProbeName};
-use crate::localise::{self, Kind, NARROW_STEP, Part, Plane, Reading, Round};
+use crate::localise::{self, Part, Plane, Reading, Round};
 use crate::measure::{Outcome, stats};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe;
 use crate::record::Record;
 use crate::topology::{Machine, Nic};
-use crate::work::{Carrier, NCCL, Topology};
+use crate::work::{Carrier, NCCL, RoundKind, Topology};
 
 /// A plane, and how many GPUs of each node take part in it: none where processes of the host do.
 pub(super) struct Net {
@@ -66,8 +66,8 @@ pub(super) fn next_pairs(
     plan: &CheckPlan,
     net: &Net,
     alive: &[NodeName],
-    done: &[Kind],
-) -> Option<(Step, Kind)> {
+    done: &[RoundKind],
+) -> Option<(Step, RoundKind)> {
     let plane = &net.plane;
     let mut network = localise::network(record, plane);
     if done.is_empty() || network.nodes.is_empty() {
@@ -91,11 +91,7 @@ pub(super) fn next_pairs(
     let controls: Vec<NodeName> = pairs.iter().filter(|(_, _, c)| *c).map(|(a, _, _)| name(*a)).collect();
     let mut step = net.pair_step(plan);
     step.name = plane.step_name(done.len() + 1);
-    let mut args = localise::round_args(kind.name(), &controls);
-    if let (Some(all), Some(own)) = (args.as_object_mut(), step.args.as_object()) {
-        all.extend(own.clone());
-    }
-    step.args = args;
+    step.round = Some(PairRound { kind, controls });
     step.groups = pairs.iter().map(|(a, b, _)| vec![name(*a), name(*b)]).collect();
     Some((step, kind))
 }
@@ -182,7 +178,7 @@ pub(super) fn next_halving(record: &Record, plan: &CheckPlan, alive: &[NodeName]
     step.estimate_ms = step.start_ms + step.measuring_ms() / step.cases.len() as u64;
     step.cases = vec![step.cases.swap_remove(largest)];
     let done = groups.scale.levels.iter().filter(|l| l.narrowing).count();
-    step.name = format!("{NARROW_STEP}{}{}", carrier.map_or(String::new(), |c| format!("{c}-")), done + 1);
+    step.name = format!("collective-narrow-{}{}", carrier.map_or(String::new(), |c| format!("{c}-")), done + 1);
     step.groups = halves.iter().map(|g| g.iter().map(|i| groups.nodes[*i as usize].clone()).collect()).collect();
     Some(step)
 }

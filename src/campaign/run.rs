@@ -12,13 +12,13 @@ use crate::campaign::{fit, network};
 use crate::cluster::{GroupOutcome, Launcher, PRESENCE, Processes, Step};
 use crate::id::{NodeName, ProbeName};
 use crate::judge;
-use crate::localise::{self, Kind, Plane};
+use crate::localise::{self, Plane};
 use crate::measure::{Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::{CheckPlan, Tier, Time};
 use crate::probe;
 use crate::record::{End, Header, OutcomeLine, Record, Writer};
 use crate::topology::Machine;
-use crate::work::{Case, Fact, Presence, When};
+use crate::work::{Case, Fact, Presence, RoundKind, When};
 
 /// Kept of the budget for judging and printing.
 pub const RESERVE: Duration = Duration::from_millis(400);
@@ -222,8 +222,9 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             Some(Step { groups, ..step })
         };
         // Counters that nobody read before cannot be differenced after.
-        let counted =
-            || self.record.outcomes.iter().any(|l| l.step == "fabric-before" && l.outcome.measured().is_some());
+        let counted = || {
+            self.record.outcomes.iter().any(|l| matches!(l.case, Case::Fabric { .. }) && l.outcome.measured().is_some())
+        };
         if plan.wants("fabric")
             && (when == When::Before || counted())
             && let Some(step) = machines.iter().find_map(one)
@@ -397,7 +398,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         if !plan.wants(net.plane.probe.as_str()) {
             return;
         }
-        let mut done: Vec<Kind> = Vec::new();
+        let mut done: Vec<RoundKind> = Vec::new();
         while let Some((step, kind)) = network::next_pairs(&self.record, &plan, net, &self.alive(only), &done) {
             self.between(step);
             done.push(kind);
@@ -636,6 +637,7 @@ fn said_step(name: &str, probe: ProbeName, case: Case, groups: Vec<Vec<NodeName>
         start_ms: 0,
         processes: Processes::Own,
         scratch: None,
+        round: None,
         rail: None,
         attempt: 1,
     }

@@ -147,7 +147,7 @@ impl Simulated {
     }
 
     fn pair(&mut self, step: &Step, a: u32, b: u32) -> (f64, f64) {
-        let quiet = step.args.get("round").and_then(|r| r.as_str()).is_some_and(|r| r == "confirm" || r == "again");
+        let quiet = step.pair_round().is_some_and(|r| r.kind.is_quiet());
         let across = self.leaf(a) != self.leaf(b);
         let fabric = if across && !quiet { self.shape.uplinks.min(1.0) } else { 1.0 };
         // Interference and misses are of the test: both directions share the moment.

@@ -1,5 +1,6 @@
 //! A step: one probe, its cases, its ranks, its deadline.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeName, ProbeName};
-use crate::work::Case;
+use crate::work::{Case, RoundKind};
 
 /// Whose steps say what became of the nodes themselves: no probe, the coordinator.
 pub const PRESENCE: ProbeName = ProbeName::new("cluster");
@@ -62,6 +63,9 @@ pub struct Step {
     /// ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<PathBuf>,
+    /// Of a step of pairs, what its round is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<PairRound>,
     /// The network interface that carries it, where that is not the one of the control channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rail: Option<String>,
@@ -69,7 +73,26 @@ pub struct Step {
     pub attempt: u32,
 }
 
+/// A round of pairs, all at one time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PairRound {
+    pub kind: RoundKind,
+    /// The first nodes of the pairs that are there for reference.
+    #[serde(default)]
+    pub controls: Vec<NodeName>,
+}
+
 impl Step {
+    /// The round of pairs that it is; `None` for any other step. Records of schema 1 have it among the probe's parameters.
+    pub fn pair_round(&self) -> Option<Cow<'_, PairRound>> {
+        if let Some(round) = &self.round {
+            return Some(Cow::Borrowed(round));
+        }
+        let kind = self.args.get("round")?.as_str().and_then(RoundKind::named).unwrap_or(RoundKind::Inter);
+        let controls = self.args.get("controls").and_then(|c| Vec::deserialize(c).ok()).unwrap_or_default();
+        Some(Cow::Owned(PairRound { kind, controls }))
+    }
+
     /// The group of several nodes that a node speaks for; `None` for a node alone.
     pub fn group_of(&self, first: &NodeName) -> Option<&[NodeName]> {
         self.groups.iter().find(|g| g.len() > 1 && g[0] == *first).map(Vec::as_slice)

@@ -18,7 +18,7 @@ pub use decode::{Belief, Model};
 pub use ladder::{GroupTest, Level, Scale, Suspects};
 pub use pairs::{Fabric, Hop, Pairs, Part, Reading, Test, Verdict};
 pub use record::{
-    Groups, MAX_INFERRED, NARROW_STEP, Network, Plane, carriers, groups, is_all_reduce, is_pairs, leaf_numbers, leaves,
-    network, planes, round_args,
+    Groups, MAX_INFERRED, Network, Plane, carriers, groups, is_all_reduce, is_pairs, leaf_numbers, leaves, network,
+    planes,
 };
-pub use rounds::{Kind, Round, circle, next};
+pub use rounds::{Round, circle, next};

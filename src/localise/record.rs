@@ -8,13 +8,10 @@ use crate::localise::{GroupTest, Level, Pairs, Reading, Scale, Test, infer};
 use crate::measure::{Facts, Outcome, stats};
 use crate::record::Record;
 use crate::topology::Leaf;
-use crate::work::{Case, Collective, Way};
+use crate::work::{Case, Collective, Topology, Way};
 
 /// Largest cluster whose round trips are measured all to all to infer its leaves.
 pub const MAX_INFERRED: usize = 256;
-
-/// What the steps that halve a slow group are called, before their number.
-pub const NARROW_STEP: &str = "collective-narrow-";
 
 /// A network of its own: what carries it, and the interface or device where it is not the usual one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +43,7 @@ impl Plane {
 
 /// Whether a step is a round of pairs.
 pub fn is_pairs(step: &Step) -> bool {
-    step.args.get("round").is_some()
+    step.pair_round().is_some()
 }
 
 /// Which nodes the numbers in [`Pairs`] stand for: those that took part in any pair.
@@ -108,11 +105,6 @@ pub fn leaf_numbers(nodes: &[&NodeName], leaves: &[Leaf]) -> Vec<u32> {
         .collect()
 }
 
-/// How a pair step's arguments say what its round is for.
-pub fn round_args(kind: &str, controls: &[NodeName]) -> serde_json::Value {
-    serde_json::json!({ "round": kind, "controls": controls })
-}
-
 /// Every plane that pairs were measured on, in the order of the record.
 pub fn planes(record: &Record) -> Vec<Plane> {
     let mut out: Vec<Plane> = Vec::new();
@@ -154,16 +146,8 @@ pub fn network<'r>(record: &'r Record, plane: &Plane) -> Network<'r> {
         Outcome::Waived { .. } => None,
     };
     for (i, step) in steps.iter().enumerate() {
-        let kind = step.args.get("round").and_then(|r| r.as_str()).unwrap_or("");
-        let quiet = matches!(kind, "confirm" | "again");
-        let controls: Vec<&str> = step
-            .args
-            .get("controls")
-            .and_then(|c| c.as_array())
-            .into_iter()
-            .flatten()
-            .filter_map(|c| c.as_str())
-            .collect();
+        let Some(round) = step.pair_round() else { continue };
+        let quiet = round.kind.is_quiet();
         for group in step.groups.iter().filter(|g| g.len() == 2) {
             let Some((out, back, blamed)) = got.get(&(step.name.as_str(), &group[0])) else { continue };
             if *blamed {
@@ -176,7 +160,7 @@ pub fn network<'r>(record: &'r Record, plane: &Plane) -> Network<'r> {
                 _ => continue,
             };
             let (a, b) = (number[&group[0]], number[&group[1]]);
-            let control = controls.contains(&group[0].0.as_str());
+            let control = round.controls.contains(&group[0]);
             pairs.tests.push(Test { round: i as u32, quiet, control, a, b, out, back });
         }
     }
@@ -233,7 +217,7 @@ pub fn groups<'r>(record: &'r Record, rail: Option<&str>) -> Groups<'r> {
     }
     let level = |(step, _): &(&Step, &Case)| Level {
         size: step.groups.iter().map(Vec::len).max().unwrap_or(0) as u32,
-        narrowing: step.name.starts_with(NARROW_STEP),
+        narrowing: step.cases.iter().any(|c| c.collective().is_some_and(|c| c.topology == Topology::Narrow)),
         groups: step
             .groups
             .iter()

@@ -3,35 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::localise::{Hop, Pairs};
-
-/// What a round is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Random pairs within leaves.
-    Intra,
-    /// Random pairs across leaves, or across all nodes where there is one leaf.
-    Inter,
-    /// Suspects against cleared nodes, with control pairs.
-    Confirm,
-    /// Suspicious pairs of good nodes once more, with control pairs.
-    Again,
-}
-
-impl Kind {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Kind::Intra => "intra-leaf",
-            Kind::Inter => "inter-leaf",
-            Kind::Confirm => "confirm",
-            Kind::Again => "again",
-        }
-    }
-}
+use crate::work::RoundKind;
 
 /// Disjoint pairs, measured at once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Round {
-    pub kind: Kind,
+    pub kind: RoundKind,
     /// Each pair, and whether it is a control.
     pub pairs: Vec<(u32, u32, bool)>,
 }
@@ -47,19 +24,19 @@ const CONTROLS: usize = 3;
 
 /// The next round, or `None` when nothing is left to find out. `done` are the kinds measured so far; `seed` makes the
 /// choice repeatable.
-pub fn next(pairs: &Pairs, done: &[Kind], seed: u64) -> Option<Round> {
+pub fn next(pairs: &Pairs, done: &[RoundKind], seed: u64) -> Option<Round> {
     let n = pairs.nodes as usize;
     if n < 2 {
         return None;
     }
     let mut rng = fastrand::Rng::with_seed(seed ^ (done.len() as u64) << 32);
     let met: HashSet<(u32, u32)> = pairs.tests.iter().map(|t| key(t.a, t.b)).collect();
-    let count = |kinds: &[Kind]| done.iter().filter(|k| kinds.contains(k)).count() as u32;
-    let full = count(&[Kind::Intra, Kind::Inter]);
+    let count = |kinds: &[RoundKind]| done.iter().filter(|k| kinds.contains(k)).count() as u32;
+    let full = count(&[RoundKind::Intra, RoundKind::Inter]);
     if full < pairs.full {
         // One round within leaves where leaves are known, then across.
         let leaves = pairs.leaves() > 1 && (pairs.leaves() as usize) < n;
-        let kind = if full == 0 && leaves { Kind::Intra } else { Kind::Inter };
+        let kind = if full == 0 && leaves { RoundKind::Intra } else { RoundKind::Inter };
         let chosen = matching(pairs, kind, &met, &mut rng);
         if !chosen.is_empty() {
             return Some(Round { kind, pairs: chosen });
@@ -67,7 +44,7 @@ pub fn next(pairs: &Pairs, done: &[Kind], seed: u64) -> Option<Round> {
     }
     let beliefs = pairs.beliefs();
     let node = |i: u32| beliefs[i as usize].log_odds.max(beliefs[(pairs.nodes + i) as usize].log_odds);
-    if count(&[Kind::Confirm, Kind::Again]) < QUIET && n >= 3 {
+    if count(&[RoundKind::Confirm, RoundKind::Again]) < QUIET && n >= 3 {
         let looked_at: HashSet<u32> =
             pairs.tests.iter().filter(|t| t.quiet && !t.control).flat_map(|t| [t.a, t.b]).collect();
         let mut suspects: Vec<u32> = (0..pairs.nodes)
@@ -87,7 +64,7 @@ pub fn next(pairs: &Pairs, done: &[Kind], seed: u64) -> Option<Round> {
             (chosen, cleared) = confirm(pairs, &suspects, &node, &met, &mut used, &mut rng);
         }
         // Pairs whose ends are cleared by now take part in the same rounds: rounds cost time, tests do not.
-        let kind = if suspects.is_empty() { Kind::Again } else { Kind::Confirm };
+        let kind = if suspects.is_empty() { RoundKind::Again } else { RoundKind::Confirm };
         again(pairs, &node, &mut used, &mut chosen);
         if !chosen.is_empty() {
             if cleared.is_empty() {
@@ -107,7 +84,12 @@ fn key(a: u32, b: u32) -> (u32, u32) {
 
 /// A random perfect matching (or one short of it) of pairs that have not met, of the round's hop class as far as
 /// possible.
-fn matching(pairs: &Pairs, kind: Kind, met: &HashSet<(u32, u32)>, rng: &mut fastrand::Rng) -> Vec<(u32, u32, bool)> {
+fn matching(
+    pairs: &Pairs,
+    kind: RoundKind,
+    met: &HashSet<(u32, u32)>,
+    rng: &mut fastrand::Rng,
+) -> Vec<(u32, u32, bool)> {
     let n = pairs.nodes;
     let mut out = Vec::with_capacity(n as usize / 2);
     let mut take = |left: &mut Vec<u32>, fits: &dyn Fn(u32, u32) -> bool| {
@@ -125,7 +107,7 @@ fn matching(pairs: &Pairs, kind: Kind, met: &HashSet<(u32, u32)>, rng: &mut fast
         }
     };
     let mut rest: Vec<u32> = Vec::new();
-    if kind == Kind::Intra {
+    if kind == RoundKind::Intra {
         let mut leaves: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for i in 0..n {
             leaves.entry(pairs.leaf[i as usize]).or_default().push(i);
@@ -285,7 +267,7 @@ mod tests {
                 let nodes: HashSet<u32> = round.pairs.iter().flat_map(|(a, b, _)| [*a, *b]).collect();
                 proptest::prop_assert_eq!(nodes.len(), 2 * round.pairs.len());
                 proptest::prop_assert!(done.len() < 3, "a healthy cluster needs three rounds");
-                if n > 8 && round.kind == Kind::Inter {
+                if n > 8 && round.kind == RoundKind::Inter {
                     proptest::prop_assert!(round.pairs.len() as u32 >= n / 2 - 1, "{} of {} nodes", round.pairs.len() * 2, n);
                 }
                 for (a, b, control) in round.pairs {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::files;
-use crate::id::{FindingCode, clean, nearest};
+use crate::id::{clean, is_code, nearest};
 use crate::plan::RunPlan;
 
 /// Largest plan file that is read: a plan is a page, not a data set.
@@ -84,7 +84,7 @@ fn check_meaning(plan: &RunPlan) -> Result<(), (String, String)> {
     }
     for waiver in &plan.waive {
         let place = waiver.code.clone();
-        if !FindingCode::is_well_formed(&waiver.code) {
+        if !is_code(&waiver.code) {
             return Err((place, format!("`{}` is not a finding code; they look like STO-020", clean(&waiver.code))));
         }
         if waiver.reason.trim().is_empty() {

@@ -166,6 +166,7 @@ fn step(probe: &dyn Probe, plan: &CheckPlan, cases: Vec<Case>, args: impl serde:
         start_ms: 0,
         processes: Processes::Own,
         scratch: None,
+        round: None,
         rail: None,
         attempt: 1,
     }

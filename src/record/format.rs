@@ -17,7 +17,7 @@ use crate::topology::Leaf;
 use crate::work::Case;
 
 /// Version of the format. It grows when an old reader would misread a new record.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// First line: provenance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -299,6 +299,26 @@ pub enum Topology {
     World,
 }
 
+/// What a round of pairs is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RoundKind {
+    /// Random pairs within leaves.
+    Intra,
+    /// Random pairs across leaves, or across all nodes where there is one leaf.
+    Inter,
+    /// Suspects against cleared nodes, with control pairs.
+    Confirm,
+    /// Suspicious pairs of good nodes once more, with control pairs.
+    Again,
+}
+
+impl RoundKind {
+    /// Few pairs at a time: nobody disturbs anybody.
+    pub const fn is_quiet(self) -> bool {
+        matches!(self, RoundKind::Confirm | RoundKind::Again)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StorageOp {
     Write,
@@ -415,6 +435,9 @@ named!(Collective {
     Collective::AllReduce, Collective::AllGather, Collective::ReduceScatter, Collective::Broadcast, Collective::AllToAll,
     Collective::SendReceive,
 ]);
+named!(RoundKind {
+    RoundKind::Intra => "intra-leaf", RoundKind::Inter => "inter-leaf", RoundKind::Confirm => "confirm", RoundKind::Again => "again",
+} [RoundKind::Intra, RoundKind::Inter, RoundKind::Confirm, RoundKind::Again]);
 named!(Topology {
     Topology::Node => "node", Topology::Pair => "pair", Topology::Leaf => "leaf", Topology::Ring => "ring",
     Topology::Ladder => "ladder", Topology::Narrow => "narrow", Topology::Rail => "rail", Topology::World => "world",

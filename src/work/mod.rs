@@ -8,6 +8,6 @@ mod read;
 
 pub use case::{
     Carrier, Case, Collective, CollectiveCase, CopyKind, Dtype, Fact, GemmCase, GpuKernel, Kernel, LinkCase, LinkTest,
-    Load, Memory, NCCL, Name, Presence, RdmaOp, Scope, Software, StorageOp, Test, Topology, Way, When,
+    Load, Memory, NCCL, Name, Presence, RdmaOp, RoundKind, Scope, Software, StorageOp, Test, Topology, Way, When,
 };
 pub use filter::{Among, CarrierKind, Extent, Filter, Loopback, On, on_gpu, widest};

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::common::*;
-use gonogo::id::FindingCode;
 use gonogo::id::NodeName;
+use gonogo::id::is_code;
 use gonogo::judge::{CODES, Severity};
 use gonogo::measure::{
     Check, ClockOffset, CountersMoved, Facts, FailKind, Load, Measured, Outcome, RdmaEnd, SharedView, Transport,
@@ -517,7 +517,7 @@ fn every_code_has_its_texts_and_a_record_that_provokes_it() {
     let mut seen = BTreeSet::new();
     for doc in CODES {
         assert!(seen.insert(doc.code), "{} is there twice", doc.code);
-        assert!(FindingCode::is_well_formed(doc.code), "{}", doc.code);
+        assert!(is_code(doc.code), "{}", doc.code);
         for (name, text) in
             [("title", doc.title), ("cause", doc.cause), ("suspect", doc.suspect), ("remedy", doc.remedy)]
         {

@@ -66,6 +66,7 @@ pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome:
         start_ms: 0,
         processes: Processes::Own,
         scratch: None,
+        round: None,
         rail: None,
         attempt: 1,
     });
@@ -194,6 +195,7 @@ pub fn add_groups(
         start_ms: 0,
         processes: Processes::Own,
         scratch: None,
+        round: None,
         rail: None,
         attempt: 1,
     });
@@ -240,7 +242,7 @@ pub fn add_round(record: &mut Record, round: usize, kind: &str, pairs: &[(u32, u
     // In a quiet round all but the first are there for reference.
     let controls: Vec<NodeName> =
         if kind == "confirm" { pairs.iter().skip(1).map(|(a, _)| name(*a)).collect() } else { vec![] };
-    let args = gonogo::localise::round_args(kind, &controls);
+    let args = serde_json::json!({ "round": kind, "controls": controls });
     add_groups(record, &step, "tcp", &["pair out", "pair back"], args, &groups);
     for (a, b) in pairs {
         for (case, from, to) in [("pair out", *a, *b), ("pair back", *b, *a)] {
@@ -275,7 +277,7 @@ pub fn large() -> Record {
     }
     for rail in 0..8 {
         let device = format!("mlx5_{rail}");
-        let args = serde_json::json!({ "round": "first", "controls": [] });
+        let args = serde_json::json!({ "round": "inter-leaf", "controls": [] });
         let step = format!("rdma-pairs-{device}-1");
         let pairs: Vec<Vec<NodeName>> = nodes.chunks(2).map(<[NodeName]>::to_vec).collect();
         let cases = [format!("pair out {device}"), format!("pair back {device}")];

@@ -36,7 +36,7 @@ fn hostile() -> Record {
     }
     record.outcomes.clear();
     record.steps.clear();
-    let args = serde_json::json!({ "round": "first", "controls": [] });
+    let args = serde_json::json!({ "round": "inter-leaf", "controls": [] });
     let pairs: Vec<Vec<NodeName>> = names.chunks(2).map(<[NodeName]>::to_vec).collect();
     add_groups(&mut record, &evil(40), "tcp", &["pair out", "pair back"], args, &pairs);
     for (i, pair) in pairs.iter().enumerate() {

@@ -23,6 +23,7 @@ fn step(estimate_ms: u64) -> Step {
         start_ms: 0,
         processes: Processes::Own,
         scratch: None,
+        round: None,
         rail: None,
         attempt: 1,
     }

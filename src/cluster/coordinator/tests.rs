@@ -91,6 +91,7 @@ fn step(groups: Vec<Vec<NodeName>>, exclusive: bool) -> Step {
         start_ms: 0,
         processes: Processes::Own,
         scratch: None,
+        round: None,
         rail: None,
         attempt: 1,
     }

@@ -7,6 +7,7 @@ use crate::judge::finding::{Finding, Severity, Subject};
 use crate::measure;
 use crate::record::Record;
 use crate::topology::ib::{Fabric, parse_queryerrors};
+use crate::work::{Case, When};
 
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     let mut fabric = Fabric::default();
@@ -16,7 +17,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
             continue;
         };
         captures += 1;
-        if line.step == "fabric-after" {
+        if matches!(line.case, Case::Fabric { when: When::After, .. }) {
             fabric.before = fabric.errors.take();
             fabric.errors = Some(parse_queryerrors(&capture.text).value);
         } else {

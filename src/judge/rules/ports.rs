@@ -185,7 +185,8 @@ fn together(record: &Record, findings: &mut Vec<Finding>) {
             Scope::Loopback => {}
         }
     }
-    let step = record.steps.iter().find(|s| s.name == "rdma-all-rails");
+    let all_rails = |c: &Case| matches!(c, Case::Link(LinkCase { scope: Scope::AllRails, .. }));
+    let step = record.steps.iter().find(|s| s.cases.iter().any(all_rails));
     let mut slow: Vec<(Subject, String)> = Vec::new();
     for (node, rails) in &pairs {
         let shares: Vec<(&str, f64, f64)> =

@@ -13,8 +13,8 @@ use crate::measure::{Check, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::gpu::{self, Session};
 use crate::probe::rdma::{
-    BANDWIDTH, BLOCKS, Counters, DEPTH, End, FLOW, RdmaProbe, SPARE, Test, bandwidth, case, choose, connect, endpoints,
-    finish, rates, seen, span, warm_count,
+    BANDWIDTH, BLOCKS, Counters, DEPTH, End, FLOW, MOST, RdmaProbe, SPARE, TRIES, Test, bandwidth, case, choose,
+    connect, endpoints, finish, more, rates, seen, span, warm_count,
 };
 use crate::probe::{ProbeError, step};
 use crate::sys::cuda::{Arg, Memory};
@@ -233,8 +233,15 @@ fn over(child: &Child, session: &Rc<Session>, device: &str, budget: Duration) ->
     let mut end = End { rdma: from, gpu: Some(here), peers, half, deadline, shares: false, peer };
     let warm = end.stream(Op::Write, BYTES, 1, warm_count(BYTES), 1, budget)?;
     let each = (span(&warm) / warm.last().map_or(1, |l| l.1.max(1)) as f64).max(1e-9);
-    let count = ((budget.as_secs_f64() * 0.7 / each) as u64).clamp(BLOCKS, 50_000_000);
-    let marks = end.stream(Op::Write, BYTES, 1, count, BLOCKS, 2 * budget)?;
+    let mut count = ((budget.as_secs_f64() * 0.7 / each) as u64).clamp(BLOCKS, MOST);
+    let mut tries = 1;
+    let marks = loop {
+        let marks = end.stream(Op::Write, BYTES, 1, count, BLOCKS, 2 * budget)?;
+        match more(count, span(&marks), budget).filter(|_| tries < TRIES) {
+            Some(larger) => (count, tries) = (larger, tries + 1),
+            None => break marks,
+        }
+    };
     let wrong = there.wrong(seed, BYTES as usize)?;
     let detail = format!("{wrong} of {BYTES} compared bytes differ after {count} messages");
     let measured = Measured {

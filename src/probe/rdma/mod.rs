@@ -414,8 +414,18 @@ fn bandwidth(
     let each = warm.map_or(0.0, |m| span(&m) / m.last().map_or(1, |l| l.1.max(1)) as f64);
     let slowest = child.exchange(&each)?.all(child)?.into_iter().fold(1e-9, f64::max);
     let count = (budget.as_secs_f64() * 0.7 / slowest) as u64;
-    let count = count.clamp(BLOCKS, 50_000_000).next_multiple_of(qps as u64);
-    let marks = phase(child, end, op, bytes, qps, (count, BLOCKS, 2 * budget), starts, serves)?;
+    let mut count = count.clamp(BLOCKS, MOST).next_multiple_of(qps as u64);
+    let mut tries = 1;
+    let marks = loop {
+        let marks = phase(child, end, op, bytes, qps, (count, BLOCKS, 2 * budget), starts, serves)?;
+        // All ends decide alike.
+        let took = child.exchange(&marks.as_ref().map(|m| span(m)))?.all(child)?;
+        let took = took.into_iter().flatten().fold(0.0, f64::max);
+        match more(count, took, budget).filter(|_| tries < TRIES) {
+            Some(larger) => (count, tries) = (larger.next_multiple_of(qps as u64), tries + 1),
+            None => break marks,
+        }
+    };
     // Of a read the own memory holds what came; of a write or send the peer's.
     let arrived = if op == Op::Read { starts } else { serves };
     let wrong = if arrived { wrong(end, seed ^ u64::from(1 - me), bytes, 0)? } else { 0 };
@@ -445,6 +455,21 @@ fn rates(marks: &[(Instant, u64)], bytes: u32) -> Vec<f64> {
         (Some(first), Some(last)) if marks.len() > 4 && longest > span(marks) / 3.0 => vec![rate(first, last)],
         _ => marks.windows(2).map(|w| rate(&w[0], &w[1])).collect(),
     }
+}
+
+/// Messages of a flow at most.
+const MOST: u64 = 50_000_000;
+/// A flow that ended before this share of its time was sized by a warm-up that something disturbed, and says little.
+const EARLY: f64 = 0.2;
+/// How often a flow is sized.
+const TRIES: u32 = 4;
+
+/// How many messages fill the time, where `count` of them took `took` seconds and ended early; `None` where they are enough.
+fn more(count: u64, took: f64, budget: Duration) -> Option<u64> {
+    let whole = budget.as_secs_f64();
+    let fills = (0.7 * whole / took.max(1e-6) * count as f64) as u64;
+    // Not at once: what took next to no time tells little of what more would take.
+    (took < EARLY * whole && count < MOST).then(|| fills.clamp(2 * count, 32 * count).min(MOST))
 }
 
 /// Large messages are few.
@@ -547,6 +572,15 @@ fn drain(end: &mut End) -> Result<(), ProbeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flow_that_ended_early_is_made_longer() {
+        let budget = Duration::from_millis(100);
+        assert_eq!(more(1000, 0.07, budget), None);
+        assert!(more(1000, 0.01, budget).is_some_and(|n| (6990..=7010).contains(&n)));
+        assert_eq!(more(20, 4e-6, budget), Some(640));
+        assert_eq!(more(MOST, 1e-3, budget), None);
+    }
 
     #[test]
     fn a_flow_that_stood_still_is_told_as_a_whole() {

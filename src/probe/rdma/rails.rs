@@ -9,8 +9,8 @@ use crate::cluster::{Child, Step};
 use crate::measure::{Check, Measured, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::rdma::{
-    BANDWIDTH, BLOCKS, Counters, FLOW, RdmaProbe, SPARE, Seen, case, choose, connect, finish, phase, prepare, rates,
-    seen, span, starts, warm_count, wrong,
+    BANDWIDTH, BLOCKS, Counters, FLOW, MOST, RdmaProbe, SPARE, Seen, TRIES, case, choose, connect, finish, more, phase,
+    prepare, rates, seen, span, starts, warm_count, wrong,
 };
 use crate::probe::{ProbeError, affinity, step};
 use crate::sys::verbs::Op;
@@ -92,8 +92,17 @@ fn flow(child: &mut Child, end: &mut super::End, way: Way, side: u32, budget: Du
     let first = warm_count(BYTES);
     let warm = phase(child, end, Op::Write, BYTES, 1, (first, 1, budget), starts, serves)?;
     let each = warm.map_or(1.0, |m| span(&m) / m.last().map_or(1, |l| l.1.max(1)) as f64);
-    let count = ((budget.as_secs_f64() * 0.7 / each.max(1e-9)) as u64).clamp(BLOCKS, 50_000_000);
-    let marks = phase(child, end, Op::Write, BYTES, 1, (count, BLOCKS, budget), starts, serves)?;
+    let mut count = ((budget.as_secs_f64() * 0.7 / each.max(1e-9)) as u64).clamp(BLOCKS, MOST);
+    let mut tries = 1;
+    let marks = loop {
+        let marks = phase(child, end, Op::Write, BYTES, 1, (count, BLOCKS, budget), starts, serves)?;
+        let larger = marks.as_ref().and_then(|m| more(count, span(m), budget)).filter(|_| tries < TRIES);
+        // All flow at once: one that ended early has all of them done again.
+        if child.exchange(&larger.is_some())?.all(child)?.iter().all(|again| !again) {
+            break marks;
+        }
+        (count, tries) = (larger.unwrap_or(count), tries + 1);
+    };
     let wrong = if serves { wrong(end, seed ^ u64::from(1 - side), BYTES, 0)? } else { 0 };
     Ok((marks.map_or(Vec::new(), |m| rates(&m, BYTES)), wrong))
 }
