@@ -135,7 +135,11 @@ fn bad_records_are_refused_or_used_as_far_as_they_go() -> Result {
             "{\"end\":{\"ended\":\"2026-01-01T00:00:00Z\",\"interrupted\":false}}\n".to_owned(),
             "is not a gonogo record",
         ),
-        ("newer", header.replace("\"schema\":1", "\"schema\":99") + "\n", "is a record of schema 99"),
+        (
+            "newer",
+            header.replace(&format!("\"schema\":{}", gonogo::record::SCHEMA), "\"schema\":99") + "\n",
+            "is a record of schema 99",
+        ),
         ("newer2", "{\"header\":{\"schema\":7,\"unheard\":1}}\n".to_owned(), "is a record of schema 7"),
         ("middle", format!("{header}\n{{\"outcome\":\n{header}\n"), "middle:2:"),
         ("twice", format!("{header}\n{header}\n"), "twice:2: a second header"),
