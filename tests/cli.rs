@@ -430,18 +430,23 @@ fn no_secret_of_the_environment_reaches_a_record() -> Result {
     Ok(())
 }
 
+/// That the committed file `path` (from the repository's root) holds `text`; with BLESS set, makes it so first.
+fn assert_committed(path: &str, text: &str) -> Result {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&file, text)?;
+    }
+    // Not assert_eq: nobody wants to read forty kilobytes twice.
+    let same = fs::read_to_string(&file).unwrap_or_default() == text;
+    assert!(same, "{path} changed: run BLESS=1 cargo test --test cli and look at git diff");
+    Ok(())
+}
+
 #[test]
 fn the_schema_that_is_committed_is_the_one_that_is_generated() -> Result {
     let dir = Dir::new()?;
     let generated = dir.run(&["list", "schema"])?.out;
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/record.schema.json");
-    if std::env::var_os("BLESS").is_some() {
-        fs::write(path, &generated)?;
-    }
-    // Not assert_eq: nobody wants to read forty kilobytes twice.
-    let same = fs::read_to_string(path).unwrap_or_default() == generated;
-    assert!(same, "the schema changed: run BLESS=1 cargo test and look at git diff");
-    Ok(())
+    assert_committed("tests/golden/record.schema.json", &generated)
 }
 
 /// The page of every finding is made of the registry.
@@ -466,13 +471,7 @@ fn the_page_of_findings_is_the_registry() -> Result {
             remedy
         ));
     }
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/findings.md");
-    if std::env::var_os("BLESS").is_some() {
-        fs::write(path, &page)?;
-    }
-    let same = fs::read_to_string(path).unwrap_or_default() == page;
-    assert!(same, "the findings changed: run BLESS=1 cargo test --test cli and look at git diff");
-    Ok(())
+    assert_committed("docs/findings.md", &page)
 }
 
 /// Every plan that the documents show is one; the first of them is checked whole on this machine.

@@ -35,14 +35,6 @@ pub enum CarrierKind {
 }
 
 impl CarrierKind {
-    pub const fn name(self) -> &'static str {
-        match self {
-            CarrierKind::Tcp => "tcp",
-            CarrierKind::Rdma => "rdma",
-            CarrierKind::Nccl => "nccl",
-        }
-    }
-
     pub fn of(carrier: &Carrier) -> Self {
         match carrier {
             Carrier::Tcp | Carrier::Interface(_) => CarrierKind::Tcp,
