@@ -31,7 +31,7 @@ ROUNDS = 5
 # The least without which it is no comparison.
 CORE = ("bf16 8192 burst", "driver copy", "h2d", "d2h")
 # What the GPU cools before a product, as in gonogo's burst.
-COOL_S = 0.3
+COOL_S = 0.2
 
 
 def rate(work, amount: float, block_s: float = 0.02, budget_s: float = 0.3) -> float:

@@ -195,6 +195,21 @@ mod tests {
         }
     }
 
+    /// Two would say of one figure that it comes from two places.
+    #[test]
+    fn products_on_hosts_and_on_gpus_have_one_floor_each() {
+        use crate::work::{Among, Case, Dtype, GemmCase, Load};
+        let gpu = Case::Gemm(GemmCase::Gpu { dtype: Dtype::Fp8, m: 8192, load: Load::Burst, gpu: 0 });
+        let host = Case::Gemm(GemmCase::Host { dtype: Dtype::F32, cores: 1 });
+        for (case, file) in [(gpu, "gpu.toml"), (host, "host.toml")] {
+            let all = builtin();
+            let floors: Vec<&Expectation> =
+                all.iter().filter(|e| e.probe == "gemm" && e.of.fits(&case, &Among::default())).collect();
+            assert_eq!(floors.len(), 2, "{case}: a warning and a failure");
+            assert!(floors.iter().all(|e| e.provenance.starts_with(file)), "{case}");
+        }
+    }
+
     #[test]
     fn every_probe_that_measures_has_an_absolute_floor() {
         let floors = builtin();

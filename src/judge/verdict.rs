@@ -78,30 +78,29 @@ pub fn slowdown(summary: &Summary, limit: f64, better: Better) -> Option<(f64, f
     }
 }
 
-/// Fail if the interval of the slowdown lies beyond the margin, pass if within, open if it straddles. A limit that only
-/// warns is not worth holding a launch for: there, straddling warns.
+/// Fail if the interval of the slowdown lies beyond the margin, pass if within, open if it straddles. A limit that only warns is not
+/// worth holding a launch for: there the median decides, and what is said to be below a limit is.
 pub fn verdict(summary: &Summary, limit: f64, margin: f64, better: Better, weight: Weight) -> Verdict {
-    let (missed, open) = match weight {
-        Weight::Fail => (Verdict::Fail, None),
-        Weight::Warn => (Verdict::Warn, Some(Verdict::Warn)),
-    };
+    if weight == Weight::Warn {
+        let slowdown = match better {
+            Better::Higher => 1.0 - summary.median / limit,
+            Better::Lower => summary.median / limit - 1.0,
+        };
+        return if slowdown > margin { Verdict::Warn } else { Verdict::Pass };
+    }
     let Some((low, high)) = slowdown(summary, limit, better) else {
         // Without an interval only what is far from the limit on every sample is clear enough to pass.
         let worst = if better == Better::Higher { summary.min } else { summary.max };
         let clear = if better == Better::Higher { worst > 2.0 * limit } else { worst < limit / 2.0 };
-        return if clear { Verdict::Pass } else { open.unwrap_or(Verdict::Inconclusive(Reason::TooFewSamples)) };
+        return if clear { Verdict::Pass } else { Verdict::Inconclusive(Reason::TooFewSamples) };
     };
     if low > margin {
-        missed
+        Verdict::Fail
     } else if high < margin || (margin == 0.0 && high <= 0.0) {
         Verdict::Pass
     } else {
         let spread = stats::MAD_SCALE * summary.mad / summary.median.abs();
-        open.unwrap_or(Verdict::Inconclusive(if spread > WILD {
-            Reason::VarianceTooHigh
-        } else {
-            Reason::TooFewSamples
-        }))
+        Verdict::Inconclusive(if spread > WILD { Reason::VarianceTooHigh } else { Reason::TooFewSamples })
     }
 }
 
@@ -143,6 +142,18 @@ mod tests {
         let wild = stats::summary(&[50.0, 60.0, 70.0, 130.0, 140.0, 150.0, 160.0, 40.0])
             .map(|s| verdict(&s, 100.0, 0.03, Better::Higher, Weight::Fail));
         assert_eq!(wild, Some(Verdict::Inconclusive(Reason::VarianceTooHigh)));
+    }
+
+    /// What a machine with an H100 measured: 26.1 of at least 16.8, between 13.2 and 30.0, is not below its limit.
+    #[test]
+    fn a_limit_that_only_warns_goes_by_the_median() {
+        let warned =
+            |samples: &[f64]| stats::summary(samples).map(|s| verdict(&s, 16.8, 0.03, Better::Higher, Weight::Warn));
+        assert_eq!(warned(&[13.2, 14.0, 26.0, 26.1, 26.2, 28.0, 29.0, 30.0]), Some(Verdict::Pass));
+        assert_eq!(warned(&[18.0, 19.0]), Some(Verdict::Pass));
+        assert_eq!(warned(&[16.5, 16.6]), Some(Verdict::Pass));
+        assert_eq!(warned(&[13.0, 14.0, 15.0, 16.0, 16.2, 18.0, 29.0, 30.0]), Some(Verdict::Warn));
+        assert_eq!(warned(&[11.0, 12.0]), Some(Verdict::Warn));
     }
 
     #[test]

@@ -55,6 +55,9 @@ const AROUND_MS: u64 = 550;
 /// The search for the fastest algorithm ends after this long: one product of doubles takes a second where a part has few units for
 /// them.
 const SEARCH: Duration = Duration::from_millis(250);
+/// By so much another algorithm must be faster than the library's first. They are tried while the GPU is cold, and those that are alike
+/// there need not be so at its power cap: of fp8 products on an H100 one as fast as the first was 4 % slower (2026-11-26).
+const CLEARLY: f64 = 0.02;
 /// The library itself, when it is first loaded.
 const LIBRARY_MS: u64 = 300;
 
@@ -224,34 +227,36 @@ fn measure(
     Ok(Measured { series: vec![series], checks, notes, bits: Some(Box::new(bits)), ..Measured::default() })
 }
 
-/// The place of the fastest algorithm: the shortest of three runs each, after one that does not count; of as many as time allows.
+/// The place of the fastest algorithm: the shortest of three runs each, after one that does not count; of as many as time allows. The
+/// library's first choice stands unless another is faster by [`CLEARLY`].
 fn fastest(session: &Session, product: &Product<'_>, a: &Memory, b: &Memory, c: &Memory) -> Result<usize, ProbeError> {
     let events = [session.gpu.event()?, session.gpu.event()?];
-    let mut best = (f64::INFINITY, 0);
+    let (mut best, mut shortest) = (0, f64::INFINITY);
     let begin = Instant::now();
     for place in 0..product.algorithms() {
-        if best.0.is_finite() && begin.elapsed() > SEARCH {
+        if shortest.is_finite() && begin.elapsed() > SEARCH {
             break;
         }
         // One that fails here is not the best; another may do.
         if product.run(&session.stream, place, a, b, c).is_err() {
             continue;
         }
+        let mut own = f64::INFINITY;
         for _ in 0..3 {
             session.stream.record(&events[0])?;
             product.run(&session.stream, place, a, b, c)?;
             session.stream.record(&events[1])?;
             events[1].synchronize()?;
-            let seconds = events[1].seconds_since(&events[0])?;
-            if seconds < best.0 {
-                best = (seconds, place);
-            }
+            own = own.min(events[1].seconds_since(&events[0])?);
             if begin.elapsed() > SEARCH {
                 break;
             }
         }
+        if own < shortest * (1.0 - CLEARLY) {
+            (best, shortest) = (place, own);
+        }
     }
-    Ok(best.1)
+    Ok(best)
 }
 
 fn residual(
