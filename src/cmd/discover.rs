@@ -78,10 +78,20 @@ fn describe(m: &Machine) -> String {
         line("infiniband", format!("{}: firmware {}, {} port(s)", d.name, or(&d.firmware), d.ports.len()));
     }
     for g in &m.gpus {
-        line("gpu", format!("{}: {}:{}, driver {}", g.pci, g.vendor, g.device, or(&g.driver)));
+        let told = m.driver().and_then(|n| Some((n, n.gpus.iter().find(|of| of.pci == g.pci)?)));
+        line(
+            "gpu",
+            match told {
+                Some((n, of)) => {
+                    format!("{}: {}: {}, {}, driver {}", of.index, g.pci, of.name, size(of.memory), or(&n.driver))
+                }
+                None => format!("{}: {}:{}, driver {}", g.pci, g.vendor, g.device, or(&g.driver)),
+            },
+        );
     }
     for d in &m.disks {
-        line("disk", format!("{}: {} {}", d.name, size(d.size), d.model.clone().unwrap_or_default()));
+        let model = d.model.as_ref().map_or(String::new(), |m| format!(" {m}"));
+        line("disk", format!("{}: {}{model}", d.name, size(d.size)));
     }
     line("kernel", format!("{} on {}", or(&m.kernel.release), or(&m.kernel.os)));
     if let Some(c) = &m.container {
