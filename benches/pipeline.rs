@@ -62,7 +62,7 @@ fn big() -> Record {
             let scales = [("bandwidth", 4e9), ("rtt_p50", 2e-5)];
             let mut series = |name: &str, scale: f64| {
                 let samples = (0..BLOCKS).map(|_| scale * (1.0 + 0.01 * rng.f64())).collect();
-                tcp.iter().find(|m| m.name == name).map(|m| m.series(samples, 16))
+                tcp.iter().map(|m| m.metric).find(|m| m.name() == name).map(|m| m.series(samples, 16))
             };
             let series = scales.iter().filter_map(|(name, scale)| series(name, *scale)).collect();
             let outcome = Outcome::Measured(Measured { series, ..Measured::default() });

@@ -143,6 +143,9 @@ fn bad_records_are_refused_or_used_as_far_as_they_go() -> Result {
         ("newer2", "{\"header\":{\"schema\":7,\"unheard\":1}}\n".to_owned(), "is a record of schema 7"),
         ("middle", format!("{header}\n{{\"outcome\":\n{header}\n"), "middle:2:"),
         ("twice", format!("{header}\n{header}\n"), "twice:2: a second header"),
+        // A number that nobody can judge is no number to pass over.
+        ("metric", text.replace("\"metric\":\"write\"", "\"metric\":\"wrote\""), "`wrote` is none of flops, "),
+        ("check", text.replace("\"name\":\"checksum\"", "\"name\":\"vibes\""), "`vibes` is none of residual, "),
     ] {
         fs::write(dir.path(name), content)?;
         let d = dir.run(&["judge", name])?;

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::baseline::{Expectation, Lemon, Limit, Source, Weight};
 use crate::id::clean;
-use crate::measure::{Better, Facts, stats};
+use crate::measure::{Facts, stats};
 use crate::plan::toml_error;
 use crate::record::Record;
 use crate::topology::Machine;
 use crate::unit::Unit;
-use crate::work::{Case, Filter};
+use crate::work::{Better, Case, Filter, Metric};
 
 const FORMAT: u32 = 1;
 /// Fewer values than this are no baseline.
@@ -118,7 +118,7 @@ pub struct Baseline {
 pub struct Entry {
     pub probe: String,
     pub case: Case,
-    pub metric: String,
+    pub metric: Metric,
     pub unit: Unit,
     pub better: Better,
     /// In the metric's base unit.
@@ -138,14 +138,14 @@ impl Baseline {
     /// # Errors
     /// When no case has enough values.
     pub fn learn(records: &[Record], when: &str) -> Result<Self, BaselineError> {
-        type Values = BTreeMap<(String, Case, String), (Unit, Better, Vec<f64>)>;
+        type Values = BTreeMap<(String, Case, Metric), (Unit, Better, Vec<f64>)>;
         let mut values: Values = BTreeMap::new();
         for line in records.iter().flat_map(|r| &r.outcomes) {
             for s in line.outcome.measured().into_iter().flat_map(|m| &m.series) {
                 if s.samples.is_empty() || s.samples.iter().any(|v| !v.is_finite() || *v <= 0.0) {
                     continue;
                 }
-                let key = (line.probe.as_str().to_owned(), line.case.clone(), s.metric.clone());
+                let key = (line.probe.as_str().to_owned(), line.case.clone(), s.metric);
                 values.entry(key).or_insert((s.unit, s.better, Vec::new())).2.push(stats::median(&s.samples));
             }
         }
@@ -191,7 +191,7 @@ impl Baseline {
         }
         for (i, e) in b.expect.iter().enumerate() {
             let wrong = |what: &str| {
-                let what = format!("{} `{}` {}: {what}", clean(&e.probe), e.case, clean(&e.metric));
+                let what = format!("{} `{}` {}: {what}", clean(&e.probe), e.case, e.metric);
                 Err(BaselineError::Value { at: i + 1, what })
             };
             if !(e.median.is_finite() && e.median > 0.0) {
@@ -244,7 +244,7 @@ impl Baseline {
                 Expectation {
                     probe: e.probe.clone(),
                     of: Filter::exactly(e.case.clone()),
-                    metric: e.metric.clone(),
+                    metric: e.metric,
                     limit: Limit::Value(limit),
                     margin: 0.0,
                     weight,
@@ -296,7 +296,7 @@ mod tests {
             expect: vec![Entry {
                 probe: "gemm".into(),
                 case: Case::read("f32 1 core"),
-                metric: "flops".into(),
+                metric: Metric::Flops,
                 unit: Unit::FlopPerSecond,
                 better: Better::Higher,
                 median: 9e10,

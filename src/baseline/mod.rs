@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{RunPlan, Time};
 use crate::unit::ByteRate;
-use crate::work::{Collective, Extent, Filter, Kernel, Loopback, Scope, StorageOp, Way};
+use crate::work::{Among, Case, Collective, Extent, Filter, Kernel, Loopback, Metric, Scope, StorageOp, Way};
 
 pub use learned::{Baseline, BaselineError, Entry as Learned, Hardware};
 pub use lemon::{Lemon, merge};
@@ -56,7 +56,7 @@ pub struct Expectation {
     pub probe: String,
     /// Which cases it is for.
     pub of: Filter,
-    pub metric: String,
+    pub metric: Metric,
     pub limit: Limit,
     /// Slowdown beyond the limit that is still tolerated.
     pub margin: f64,
@@ -64,6 +64,19 @@ pub struct Expectation {
     pub source: Source,
     /// File, date, who measured, how many.
     pub provenance: String,
+}
+
+impl Expectation {
+    /// Whether it is for a case of a probe.
+    pub fn is_for(&self, probe: &str, case: &Case, among: &Among<'_>) -> bool {
+        self.probe == probe && self.of.fits(case, among)
+    }
+}
+
+/// The plan's demands among expectations, key by key: what is measured of any of a key's answers it. A cluster is asked about its
+/// links, one node about its loopback.
+pub fn demands(all: &[Expectation]) -> impl Iterator<Item = &[Expectation]> {
+    all.chunk_by(|a, b| a.source == b.source && a.provenance == b.provenance).filter(|of| of[0].source == Source::Plan)
 }
 
 #[derive(Deserialize)]
@@ -78,7 +91,7 @@ struct Entry {
     probe: String,
     #[serde(default)]
     of: Filter,
-    metric: String,
+    metric: Metric,
     warn: Option<f64>,
     fail: Option<f64>,
     /// True when `warn` and `fail` are shares of the nominal value.
@@ -103,7 +116,7 @@ fn of_file(name: &str, text: &str) -> Vec<Expectation> {
             value.map(|v| Expectation {
                 probe: e.probe.clone(),
                 of: e.of.clone(),
-                metric: e.metric.clone(),
+                metric: e.metric,
                 limit: if e.share { Limit::ShareOfNominal(v) } else { Limit::Value(v) },
                 margin: e.margin,
                 weight,
@@ -129,26 +142,26 @@ pub fn required(run: &RunPlan) -> Vec<Expectation> {
     let storage = |op| Filter { storage: Some(op), ..Filter::default() };
     let share = r.min_gemm_fraction.map(Limit::ShareOfNominal);
     let mut out: Vec<Option<Expectation>> = vec![
-        demand("min_busbw", "collective", large, "busbw", rate(r.min_busbw)),
-        demand("min_gemm_fraction", "gemm", Filter::default(), "flops", share),
-        demand("min_memory_copy", "memory", copy, "bandwidth", rate(r.min_memory_copy)),
-        demand("max_allreduce_latency", "collective", small, "latency", time(r.max_allreduce_latency)),
-        demand("min_storage_write", "storage", storage(StorageOp::Write), "write", rate(r.min_storage_write)),
-        demand("min_storage_read", "storage", storage(StorageOp::Read), "read", rate(r.min_storage_read)),
+        demand("min_busbw", "collective", large, Metric::BusBw, rate(r.min_busbw)),
+        demand("min_gemm_fraction", "gemm", Filter::default(), Metric::Flops, share),
+        demand("min_memory_copy", "memory", copy, Metric::Bandwidth, rate(r.min_memory_copy)),
+        demand("max_allreduce_latency", "collective", small, Metric::Latency, time(r.max_allreduce_latency)),
+        demand("min_storage_write", "storage", storage(StorageOp::Write), Metric::Write, rate(r.min_storage_write)),
+        demand("min_storage_read", "storage", storage(StorageOp::Read), Metric::Read, rate(r.min_storage_read)),
     ];
     // Between nodes the network is what is asked about.
-    out.push(demand("min_tcp", "tcp", streams, "bandwidth", rate(r.min_tcp)));
-    out.extend(ways(None).map(|of| demand("min_tcp", "tcp", of, "bandwidth", rate(r.min_tcp))));
+    out.push(demand("min_tcp", "tcp", streams, Metric::Bandwidth, rate(r.min_tcp)));
+    out.extend(ways(None).map(|of| demand("min_tcp", "tcp", of, Metric::Bandwidth, rate(r.min_tcp))));
     for (i, c) in r.collective.iter().enumerate() {
         let key = |what: &str| format!("collective number {}: {what}", i + 1);
         let (large, small) = (c.filter(Extent::Largest), c.filter(Extent::Smallest));
-        out.push(demand(&key("min_busbw"), "collective", large, "busbw", rate(c.min_busbw)));
-        out.push(demand(&key("max_latency"), "collective", small, "latency", time(c.max_latency)));
+        out.push(demand(&key("min_busbw"), "collective", large, Metric::BusBw, rate(c.min_busbw)));
+        out.push(demand(&key("max_latency"), "collective", small, Metric::Latency, time(c.max_latency)));
     }
     for (i, link) in r.link.iter().enumerate() {
         let key = format!("link number {}: min_bandwidth", i + 1);
         out.extend(
-            ways(link.way).map(|of| demand(&key, link.probe(), of, "bandwidth", rate(Some(link.min_bandwidth)))),
+            ways(link.way).map(|of| demand(&key, link.probe(), of, Metric::Bandwidth, rate(Some(link.min_bandwidth)))),
         );
     }
     out.into_iter().flatten().collect()
@@ -160,11 +173,11 @@ fn ways(way: Option<Way>) -> impl Iterator<Item = Filter> {
     all.map(|way| Filter { scope: Some(Scope::Pair), way: Some(way), ..Filter::default() })
 }
 
-fn demand(key: &str, probe: &str, of: Filter, metric: &str, limit: Option<Limit>) -> Option<Expectation> {
+fn demand(key: &str, probe: &str, of: Filter, metric: Metric, limit: Option<Limit>) -> Option<Expectation> {
     limit.map(|limit| Expectation {
         probe: probe.to_owned(),
         of,
-        metric: metric.to_owned(),
+        metric,
         limit,
         margin: 0.0,
         weight: Weight::Fail,
@@ -198,7 +211,7 @@ mod tests {
     /// Two would say of one figure that it comes from two places.
     #[test]
     fn products_on_hosts_and_on_gpus_have_one_floor_each() {
-        use crate::work::{Among, Case, Dtype, GemmCase, Load};
+        use crate::work::{Dtype, GemmCase, Load};
         let gpu = Case::Gemm(GemmCase::Gpu { dtype: Dtype::Fp8, m: 8192, load: Load::Burst, gpu: 0 });
         let host = Case::Gemm(GemmCase::Host { dtype: Dtype::F32, cores: 1 });
         for (case, file) in [(gpu, "gpu.toml"), (host, "host.toml")] {
@@ -220,7 +233,7 @@ mod tests {
         for floor in floors {
             let probe = crate::probe::find(&floor.probe);
             assert!(
-                probe.is_some_and(|p| p.metrics().iter().any(|m| m.name == floor.metric)),
+                probe.is_some_and(|p| p.metrics().iter().any(|m| m.metric == floor.metric)),
                 "{} {}",
                 floor.probe,
                 floor.metric

@@ -17,10 +17,9 @@ pub fn unmet(plan: &CheckPlan, nodes: u32) -> Option<String> {
     if plan.tier == Tier::Image {
         return None;
     }
-    let demands = baseline::required(&plan.run);
+    let required = baseline::required(&plan.run);
     let steps = possible(plan, nodes);
-    let mut keys = demands.chunk_by(|a, b| a.provenance == b.provenance);
-    keys.find_map(|of_key| {
+    baseline::demands(&required).find_map(|of_key| {
         let key = &of_key[0].provenance;
         let probe = &of_key[0].probe;
         if !plan.wants(probe) {
@@ -63,7 +62,7 @@ fn met(demands: &[Expectation], steps: &[Step]) -> bool {
     let run = widest(steps.iter().flat_map(|s| &s.cases));
     let fits = |s: &Step, case: &Case| {
         let among = Among { step: &s.cases, run };
-        demands.iter().any(|e| e.probe == s.probe.as_str() && e.of.fits(case, &among))
+        demands.iter().any(|e| e.is_for(s.probe.as_str(), case, &among))
     };
     steps.iter().any(|s| s.cases.iter().any(|c| fits(s, c)))
 }

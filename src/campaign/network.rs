@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use crate::cluster::{PairRound, Step};
 use crate::id::{NodeName, ProbeName};
 use crate::localise::{self, Part, Plane, Reading, Round};
-use crate::measure::{Outcome, stats};
+use crate::measure::{Outcome, WaiveKind, stats};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe;
-use crate::record::Record;
+use crate::record::{OutcomeLine, Record};
 use crate::topology::{Machine, Nic};
-use crate::work::{Carrier, NCCL, RoundKind, Topology};
+use crate::work::{Carrier, Metric, NCCL, RoundKind, Topology};
 
 /// A plane, and how many GPUs of each node take part in it: none where processes of the host do.
 pub(super) struct Net {
@@ -25,7 +25,7 @@ impl Net {
 
     /// The GPUs by NCCL.
     pub fn nccl(gpus: u32) -> Self {
-        Net { plane: Plane { probe: ProbeName::new("collective"), rail: Some(NCCL.to_owned()) }, gpus }
+        Net { plane: Plane { probe: ProbeName::new("collective"), rail: Some(NCCL.to_owned()), late: false }, gpus }
     }
 
     fn pair_step(&self, plan: &CheckPlan) -> Step {
@@ -76,7 +76,7 @@ pub(super) fn next_pairs(
         network.nodes = nodes;
     }
     let further = localise::planes(record).iter().any(|p| p.probe == plane.probe && p != plane);
-    if further && plan.tier == Tier::Quick {
+    if plane.late || (further && plan.tier == Tier::Quick) {
         // The nodes are known by now: one round shows a bad rail, and only suspects are looked at again.
         network.pairs.full = 1;
     }
@@ -91,7 +91,7 @@ pub(super) fn next_pairs(
     let controls: Vec<NodeName> = pairs.iter().filter(|(_, _, c)| *c).map(|(a, _, _)| name(*a)).collect();
     let mut step = net.pair_step(plan);
     step.name = plane.step_name(done.len() + 1);
-    step.round = Some(PairRound { kind, controls });
+    step.round = Some(PairRound { kind, controls, late: plane.late });
     step.groups = pairs.iter().map(|(a, b, _)| vec![name(*a), name(*b)]).collect();
     Some((step, kind))
 }
@@ -115,12 +115,14 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName],
     let names: Vec<NodeName> = ordered.iter().map(|(_, n)| n.clone()).collect();
     let total = names.len();
     let mut out = Vec::new();
+    let mut alike: HashMap<(Topology, usize), u32> = HashMap::new();
     let mut add = |topology: Topology, size: usize, groups: Vec<Vec<NodeName>>| {
         if !groups.is_empty() {
             let mut step = net.group_step(plan, topology, size as u32, rate);
-            let same = out.iter().filter(|s: &&Step| s.name.starts_with(&step.name)).count();
-            if same > 0 {
-                step.name = format!("{}-{}", step.name, same + 1);
+            let number = alike.entry((topology, size)).or_default();
+            *number += 1;
+            if *number > 1 {
+                step.name = format!("{}-{number}", step.name);
             }
             step.groups = groups;
             out.push(step);
@@ -191,6 +193,34 @@ pub(super) fn bad_nodes(record: &Record, plane: &Plane) -> Vec<NodeName> {
         Part::Up(_) | Part::Down(_) => None,
     };
     network.pairs.verdict().bad.iter().filter_map(|(part, _)| of(part)).collect()
+}
+
+/// An all-reduce that reaches less than this share of what pairs did has another reason than its algorithm.
+const BEHIND: f64 = 0.25;
+
+/// Whether collectives over nodes, of the outcomes after the first `from`, broke off, were too slow for their time, or reached far less
+/// than the pairs before them.
+pub(super) fn fell_behind(record: &Record, from: usize, net: &Net) -> bool {
+    let carrier = net.plane.carrier();
+    let of_groups = |s: &&Step| s.groups.iter().any(|g| g.len() > 1) && s.rail.as_deref() == carrier;
+    let steps: HashMap<&str, &Step> = record.steps.iter().filter(of_groups).map(|s| (s.name.as_str(), s)).collect();
+    let pairs = pair_rate(record, &net.plane);
+    record.outcomes[from..].iter().any(|line| {
+        let Some(step) = steps.get(line.step.as_str()).filter(|_| line.blame.is_none()) else { return false };
+        match &line.outcome {
+            Outcome::Failed { .. } | Outcome::TimedOut { .. } => true,
+            // A step that was cut whole was never tried.
+            Outcome::Waived { kind, .. } => {
+                let tried = |l: &&OutcomeLine| l.step == line.step && l.outcome.measured().is_some();
+                *kind == WaiveKind::NoTime && record.outcomes[from..].iter().any(|l| tried(&l))
+            }
+            Outcome::Measured(m) => {
+                let largest = step.cases.iter().rfind(|c| localise::is_all_reduce(c)) == Some(&line.case);
+                let busbw = m.series.iter().find(|s| s.metric == Metric::BusBw).map(|s| stats::median(&s.samples));
+                largest && busbw.zip(pairs).is_some_and(|(busbw, pairs)| busbw < BEHIND * pairs)
+            }
+        }
+    })
 }
 
 /// What pairs reach on a plane, in the middle; `None` before any was measured.

@@ -54,6 +54,9 @@ struct Planned {
     args: HashMap<NodeName, serde_json::Value>,
 }
 
+/// What one kind of step has become on machines unlike each other: the name that all share, and where its variants stand.
+type Variants = HashMap<String, Vec<usize>>;
+
 impl<'a, F: Fleet> Campaign<'a, F> {
     /// `writer` keeps the record on disk; without one it lives in memory only.
     pub fn new(
@@ -265,6 +268,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         let plan = &self.record.header.plan;
         let cluster = self.is_cluster() && machines.len() > 1;
         let mut out: Vec<Planned> = Vec::new();
+        let mut variants = Variants::new();
         let mut left_out: Vec<Step> = Vec::new();
         for (node, machine) in machines {
             for step in probe::steps(plan, machine) {
@@ -280,21 +284,19 @@ impl<'a, F: Fleet> Campaign<'a, F> {
                     }
                     continue;
                 }
-                // The step, and its variants on machines unlike the first.
-                let of_name = |p: &Planned| {
-                    p.step.name.strip_prefix(&step.name).is_some_and(|rest| rest.is_empty() || rest.starts_with("-v"))
-                };
-                let variants = out.iter().filter(|p| of_name(p)).count();
-                let same = out.iter_mut().find(|p| of_name(p) && p.step.cases == step.cases);
-                match same {
-                    Some(p) => {
-                        p.step.groups.push(vec![node.clone()]);
-                        p.args.insert(node.clone(), step.args);
+                let of_name = variants.entry(step.name.clone()).or_default();
+                match of_name.iter().find(|i| out[**i].step.cases == step.cases) {
+                    Some(same) => {
+                        out[*same].step.groups.push(vec![node.clone()]);
+                        out[*same].args.insert(node.clone(), step.args);
                     }
                     None => {
                         let args = HashMap::from([(node.clone(), step.args.clone())]);
-                        let name =
-                            if variants == 0 { step.name.clone() } else { format!("{}-v{}", step.name, variants + 1) };
+                        let name = match of_name.len() {
+                            0 => step.name.clone(),
+                            others => format!("{}-v{}", step.name, others + 1),
+                        };
+                        of_name.push(out.len());
                         // A machine that is checked alone has no groups.
                         let groups = if self.is_cluster() { vec![vec![node.clone()]] } else { Vec::new() };
                         out.push(Planned { step: Step { name, groups, ..step }, args });
@@ -405,6 +407,26 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         }
     }
 
+    /// The pairs of a network once more, after collectives that were slower than the pairs before them explain: a link that went bad
+    /// meanwhile shows. Nothing was promised: without time for it the collectives stay open by themselves.
+    fn pairs_late(&mut self, net: &Net, nodes: &[NodeName]) {
+        let plan = self.record.header.plan.clone();
+        if !plan.wants(net.plane.probe.as_str()) {
+            return;
+        }
+        let late = Net { plane: Plane { late: true, ..net.plane.clone() }, gpus: net.gpus };
+        let mut done: Vec<RoundKind> = Vec::new();
+        while let Some((step, kind)) = network::next_pairs(&self.record, &plan, &late, &self.alive(Some(nodes)), &done)
+        {
+            let time = Duration::from_millis(step.estimate_ms) * self.fleet.turns(&step);
+            if self.fleet.interrupted() || time > self.left() {
+                break;
+            }
+            self.between(step);
+            done.push(kind);
+        }
+    }
+
     fn alive(&self, only: Option<&[NodeName]>) -> Vec<NodeName> {
         self.fleet.nodes().into_iter().filter(|n| only.is_none_or(|only| only.contains(n))).collect()
     }
@@ -453,7 +475,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         let devices = network::devices(machines);
         let plan = self.record.header.plan.clone();
         for (i, device) in devices.iter().enumerate() {
-            let plane = Plane { probe: ProbeName::new("rdma"), rail: Some(device.clone()) };
+            let plane = Plane { probe: ProbeName::new("rdma"), rail: Some(device.clone()), late: false };
             let net = Net::host(plane);
             self.pairs(&net, None);
             if plan.wants("rdma")
@@ -504,8 +526,12 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         if net.gpus > 0 && plan.tier == Tier::Quick {
             steps.drain(..steps.len().saturating_sub(1));
         }
+        let from = self.record.outcomes.len();
         for step in steps {
             self.between(step);
+        }
+        if network::fell_behind(&self.record, from, net) {
+            self.pairs_late(net, &nodes);
         }
         while let Some(step) = network::next_halving(&self.record, &plan, &self.alive(only), net) {
             // Nothing was promised: without time for it, the group stays named whole.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::campaign::fleet::{ArgsOf, Fleet};
 use crate::cluster::{GroupOutcome, Step};
 use crate::id::NodeName;
-use crate::measure::{Better, Facts, Latencies, Measured, Metric, Outcome, Series};
+use crate::measure::{Facts, Latencies, Measured, Outcome};
 use crate::probe;
 use crate::topology::{Gpu, Leaf, Machine, Nvidia, PciGpu, Pcie, PcieState};
 use crate::unit::Unit;
-use crate::work::{Case, Fact, Way};
+use crate::work::{Better, Case, Fact, Metric, Way};
 
 /// The launcher of a record that is simulated: it says nothing about any machine.
 pub const SIMULATION: &str = "simulation";
@@ -165,20 +165,20 @@ impl Simulated {
     fn alone(&mut self, step: &Step, node: u32) -> Outcome {
         let metrics = probe::find(step.probe.as_str()).map_or(&[][..], |p| p.metrics());
         let slow = self.faults.contains(&Fault::Computes(node)) && matches!(step.probe.as_str(), "gemm" | "memory");
-        let mut one = |m: &Metric| {
+        let mut one = |m: Metric| {
             // Of the order that servers reach, so that the floors for servers are far.
-            let base = match m.unit {
+            let base = match m.unit() {
                 Unit::FlopPerSecond => 2e12,
                 Unit::Second => 5e-6,
                 _ => RATE,
             };
             let left = if slow { self.shape.severity } else { 1.0 };
             let of_case = (1.0 + self.shape.noise * self.gauss()).max(0.1);
-            let value = if m.better == Better::Higher { base * of_case * left } else { base * of_case / left };
+            let value = if m.better() == Better::Higher { base * of_case * left } else { base * of_case / left };
             let samples = (0..8).map(|_| value * (1.0 + 0.25 * self.shape.noise * self.gauss()).max(0.1)).collect();
             m.series(samples, 1)
         };
-        Outcome::Measured(Measured { series: metrics.iter().map(&mut one).collect(), ..Measured::default() })
+        Outcome::Measured(Measured { series: metrics.iter().map(|d| one(d.metric)).collect(), ..Measured::default() })
     }
 
     /// What discovery finds of a node: its GPUs, all of one model that no datasheet knows.
@@ -218,12 +218,12 @@ impl Simulated {
         let own = if step.probe.as_str() == "copy" { 1.0 } else { own };
         let hit = computes && (self.faults.contains(&Fault::Gpu(node, gpu)) || self.faults.contains(&Fault::Slot(gpu)));
         let left = own * if hit { self.shape.severity } else { 1.0 };
-        let mut one = |m: &Metric| {
-            let base = if m.unit == Unit::FlopPerSecond { 700e12 } else { 3e12 };
+        let mut one = |m: Metric| {
+            let base = if m.unit() == Unit::FlopPerSecond { 700e12 } else { 3e12 };
             let samples = (0..8).map(|_| base * left * (1.0 + self.shape.noise * self.gauss()).max(0.1)).collect();
             m.series(samples, 1)
         };
-        Outcome::Measured(Measured { series: metrics.iter().map(&mut one).collect(), ..Measured::default() })
+        Outcome::Measured(Measured { series: metrics.iter().map(|d| one(d.metric)).collect(), ..Measured::default() })
     }
 
     /// Microseconds: a kernel's round trip, more across leaves, and what is left of noise after the best of many.
@@ -254,10 +254,8 @@ fn gauss(rng: &mut fastrand::Rng) -> f64 {
     (0..12).map(|_| rng.f64()).sum::<f64>() - 6.0
 }
 
-fn series(metric: &str, value: f64) -> Outcome {
-    let about = Metric { name: "", unit: Unit::BytePerSecond, better: Better::Higher, about: "" };
-    let series = Series { metric: metric.to_owned(), ..about.series(vec![value; 8], 1) };
-    Outcome::Measured(Measured { series: vec![series], ..Measured::default() })
+fn series(metric: Metric, value: f64) -> Outcome {
+    Outcome::Measured(Measured { series: vec![metric.series(vec![value; 8], 1)], ..Measured::default() })
 }
 
 impl Fleet for Simulated {
@@ -282,9 +280,9 @@ impl Fleet for Simulated {
                         Some(gpu) => self.gpu(step, members[0], gpu),
                         None => self.alone(step, members[0]),
                     },
-                    (_, Some(Way::Out)) => series("bandwidth", rates.0),
-                    (_, Some(Way::Back)) => series("bandwidth", rates.1),
-                    (c, _) if crate::localise::is_all_reduce(c) => series("busbw", self.group(&members)),
+                    (_, Some(Way::Out)) => series(Metric::Bandwidth, rates.0),
+                    (_, Some(Way::Back)) => series(Metric::Bandwidth, rates.1),
+                    (c, _) if crate::localise::is_all_reduce(c) => series(Metric::BusBw, self.group(&members)),
                     // What is not simulated is not told.
                     _ => Outcome::Measured(Measured::default()),
                 };

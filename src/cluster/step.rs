@@ -80,6 +80,9 @@ pub struct PairRound {
     /// The first nodes of the pairs that are there for reference.
     #[serde(default)]
     pub controls: Vec<NodeName>,
+    /// Whether it came after collectives that were slow or did not end, to see what changed since the pairs before them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
 }
 
 impl Step {
@@ -90,7 +93,7 @@ impl Step {
         }
         let kind = self.args.get("round")?.as_str().and_then(RoundKind::named).unwrap_or(RoundKind::Inter);
         let controls = self.args.get("controls").and_then(|c| Vec::deserialize(c).ok()).unwrap_or_default();
-        Some(Cow::Owned(PairRound { kind, controls }))
+        Some(Cow::Owned(PairRound { kind, controls, late: false }))
     }
 
     /// The group of several nodes that a node speaks for; `None` for a node alone.

@@ -46,7 +46,7 @@ fn probes() -> String {
     for p in PROBES {
         out.push_str(&format!("{:<12} {}\n{:12} needs {}\n", p.name().as_str(), p.about(), "", p.needs()));
         for m in p.metrics() {
-            out.push_str(&format!("{:12}   {:<12} {}\n", "", m.name, m.about));
+            out.push_str(&format!("{:12}   {:<12} {}\n", "", m.metric.name(), m.about));
         }
     }
     out

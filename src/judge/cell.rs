@@ -9,9 +9,9 @@ use crate::cluster::Step;
 use crate::judge::rules::Row;
 use crate::judge::verdict::{Reason, Verdict, verdict};
 use crate::measure::stats::{self, Summary};
-use crate::measure::{Better, Load, Series};
+use crate::measure::{Load, Series};
 use crate::record::Record;
-use crate::work::{Among, widest};
+use crate::work::{Among, Better, Metric, widest};
 
 /// A limit as a report shows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,18 +88,18 @@ impl<'r> Places<'r> {
 }
 
 /// Expectations by probe and metric: each metric is held against few of many.
-pub(super) struct Limits<'r>(FxHashMap<(&'r str, &'r str), Vec<&'r Expectation>>);
+pub(super) struct Limits<'r>(FxHashMap<(&'r str, Metric), Vec<&'r Expectation>>);
 
 impl<'r> Limits<'r> {
     pub(super) fn new(all: &'r [Expectation]) -> Self {
-        let mut out: FxHashMap<(&str, &str), Vec<&Expectation>> = FxHashMap::default();
+        let mut out: FxHashMap<(&str, Metric), Vec<&Expectation>> = FxHashMap::default();
         for e in all {
-            out.entry((e.probe.as_str(), e.metric.as_str())).or_default().push(e);
+            out.entry((e.probe.as_str(), e.metric)).or_default().push(e);
         }
         Limits(out)
     }
 
-    fn of(&self, probe: &'r str, metric: &'r str) -> &[&'r Expectation] {
+    fn of(&self, probe: &'r str, metric: Metric) -> &[&'r Expectation] {
         self.0.get(&(probe, metric)).map_or(&[], Vec::as_slice)
     }
 }
@@ -141,7 +141,7 @@ pub(super) fn judge<'r>(
     };
     cell.attempts =
         used.iter().filter(|(s, _)| !s.samples.is_empty()).map(|(s, _)| stats::median(&s.samples)).collect();
-    for e in limits.of(row.probe, &series.metric).iter().filter(|e| e.of.fits(row.case, &place.among)) {
+    for e in limits.of(row.probe, series.metric).iter().filter(|e| e.of.fits(row.case, &place.among)) {
         let value = match (e.limit, &series.nominal) {
             (Limit::Value(v), _) => v,
             (Limit::ShareOfNominal(share), Some(nominal)) if nominal.value > 0.0 && !nominal.claimed => {

@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use crate::id::{NodeName, clean};
 use crate::judge::{Facts, Judgement, Severity};
-use crate::measure::{self, Better, stats};
+use crate::measure::{self, stats};
 use crate::unit::Unit;
-use crate::work::{Case, Software};
+use crate::work::{Better, Case, Metric, Software};
 
 /// Fewer nodes than this say nothing by their spread; blocks then do.
 const FEW_NODES: usize = 5;
@@ -50,7 +50,7 @@ impl Change {
 pub struct Moved {
     pub probe: String,
     pub case: String,
-    pub metric: String,
+    pub metric: Metric,
     pub unit: Unit,
     /// Medians over nodes.
     pub before: Option<f64>,
@@ -88,7 +88,7 @@ impl Diff {
     }
 }
 
-type Key<'r> = (&'r str, &'r Case, &'r str);
+type Key<'r> = (&'r str, &'r Case, Metric);
 
 /// Of one metric in one record: medians by node, all blocks.
 struct Side {
@@ -103,9 +103,9 @@ type Called<'c> = &'c dyn Fn(&NodeName) -> NodeName;
 
 fn sides<'r>(j: &'r Judgement<'_>, called: Called<'_>) -> BTreeMap<Key<'r>, Side> {
     let mut out: BTreeMap<Key<'r>, Side> = BTreeMap::new();
-    for c in j.cells.iter().filter(|c| c.series.metric != "algbw") {
+    for c in j.cells.iter().filter(|c| c.series.metric != Metric::AlgBw) {
         let Some(summary) = c.summary else { continue };
-        let side = out.entry((c.row.probe, c.row.case, &c.series.metric)).or_insert_with(|| Side {
+        let side = out.entry((c.row.probe, c.row.case, c.series.metric)).or_insert_with(|| Side {
             unit: c.series.unit,
             better: c.series.better,
             nodes: Vec::new(),
@@ -159,7 +159,7 @@ fn moved(key: Key<'_>, before: Option<&Side>, after: Option<&Side>, margin: f64)
     let mut out = Moved {
         probe: clean(key.0).into_owned(),
         case: key.1.to_string(),
-        metric: clean(key.2).into_owned(),
+        metric: key.2,
         unit,
         before: before.map(middle),
         after: after.map(middle),

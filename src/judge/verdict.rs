@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::baseline::Weight;
-use crate::measure::Better;
 use crate::measure::stats::{self, Summary};
+use crate::work::Better;
 
 /// Why a verdict is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

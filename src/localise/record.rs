@@ -8,21 +8,24 @@ use crate::localise::{GroupTest, Level, Pairs, Reading, Scale, Test, infer};
 use crate::measure::{Facts, Outcome, stats};
 use crate::record::Record;
 use crate::topology::Leaf;
-use crate::work::{Case, Collective, Topology, Way};
+use crate::work::{Case, Collective, Metric, Topology, Way};
 
 /// Largest cluster whose round trips are measured all to all to infer its leaves.
 pub const MAX_INFERRED: usize = 256;
 
-/// A network of its own: what carries it, and the interface or device where it is not the usual one.
+/// A network of its own: what carries it, and the interface or device where it is not the usual one. What was looked at again after the
+/// collectives is another: it says how things stand now, the one before how they stood.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Plane {
     pub probe: ProbeName,
     pub rail: Option<String>,
+    /// Whether it was looked at after collectives that were slow or did not end.
+    pub late: bool,
 }
 
 impl Plane {
     /// The network of the control channel.
-    pub const TCP: Plane = Plane { probe: ProbeName::new("tcp"), rail: None };
+    pub const TCP: Plane = Plane { probe: ProbeName::new("tcp"), rail: None, late: false };
 
     /// What carries collectives here, as their steps have it: an RDMA device, or NCCL; `None` over TCP.
     pub fn carrier(&self) -> Option<&str> {
@@ -31,13 +34,21 @@ impl Plane {
 
     /// The plane of a round of pairs; `None` for any other step.
     pub fn of(step: &Step) -> Option<Self> {
-        is_pairs(step).then(|| Plane { probe: step.probe.clone(), rail: step.rail.clone() })
+        let late = step.pair_round()?.late;
+        Some(Plane { probe: step.probe.clone(), rail: step.rail.clone(), late })
     }
 
     /// What a round of pairs is called.
     pub fn step_name(&self, round: usize) -> String {
         let rail = self.rail.as_ref().map_or(String::new(), |r| format!("-{r}"));
-        format!("{}-pairs{rail}-{round}", self.probe)
+        let late = if self.late { "-late" } else { "" };
+        format!("{}-pairs{rail}{late}-{round}", self.probe)
+    }
+
+    /// What evidence begins with: nothing on the control channel's own network.
+    pub fn label(&self) -> String {
+        let rail = self.rail.as_ref().map_or(String::new(), |r| format!("{r}: "));
+        if self.late { format!("{rail}after the collectives, ") } else { rail }
     }
 }
 
@@ -139,7 +150,7 @@ pub fn network<'r>(record: &'r Record, plane: &Plane) -> Network<'r> {
     }
     let reading = |o: Option<&Outcome>| match o? {
         Outcome::Measured(m) => {
-            let s = m.series.iter().find(|s| s.metric == "bandwidth").filter(|s| !s.samples.is_empty())?;
+            let s = m.series.iter().find(|s| s.metric == Metric::Bandwidth).filter(|s| !s.samples.is_empty())?;
             Some(Reading::Rate(stats::median(&s.samples)))
         }
         Outcome::Failed { .. } | Outcome::TimedOut { .. } => Some(Reading::Failed),
@@ -211,7 +222,7 @@ pub fn groups<'r>(record: &'r Record, rail: Option<&str>) -> Groups<'r> {
     let mut busbw: HashMap<(&str, &NodeName), f64> = HashMap::new();
     for line in record.outcomes.iter().filter(|l| case.get(l.step.as_str()).is_some_and(|c| **c == l.case)) {
         let Some(m) = line.outcome.measured() else { continue };
-        if let Some(series) = m.series.iter().find(|s| s.metric == "busbw") {
+        if let Some(series) = m.series.iter().find(|s| s.metric == Metric::BusBw) {
             busbw.insert((&line.step, &line.node), stats::median(&series.samples));
         }
     }

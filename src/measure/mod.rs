@@ -14,8 +14,8 @@ pub use clock::resolution;
 pub use interfaces::{Interfaces, Transport};
 pub use load::{Load, LoadMeter};
 pub use outcome::{
-    Better, Bits, Bound, Capture, Check, ClockOffset, CountersMoved, Facts, FailKind, GpuLoad, Latencies, Measured,
-    Metric, Outcome, PeerCopy, RdmaEnd, Series, SharedView, WaiveKind,
+    Bits, Bound, Capture, Check, ClockOffset, CountersMoved, Facts, FailKind, GpuLoad, Latencies, Measured, Outcome,
+    PeerCopy, RdmaEnd, Series, SharedView, WaiveKind,
 };
 pub use sampler::{Sampler, Samples};
 pub use slow::{Slow, Speed, slow};

@@ -7,35 +7,19 @@ use crate::id::NodeName;
 use crate::measure::Transport;
 use crate::topology::{Component, Filesystem, Leaf, Machine, Nccl, Nvidia, Start};
 use crate::unit::Unit;
-
-/// Which direction is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Better {
-    Higher,
-    Lower,
-}
-
-/// A quantity that a probe measures, as its registry entry declares it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Metric {
-    pub name: &'static str,
-    pub unit: Unit,
-    pub better: Better,
-    pub about: &'static str,
-}
+use crate::work::{Better, CheckName, Metric};
 
 impl Metric {
     /// A series of this metric with `samples` blocks of `block` iterations each. Samples are kept to seven digits: no
     /// clock tells more, and records stay half as large.
-    pub fn series(&self, mut samples: Vec<f64>, block: u64) -> Series {
+    pub fn series(self, mut samples: Vec<f64>, block: u64) -> Series {
         for s in &mut samples {
             *s = seven_digits(*s);
         }
         Series {
-            metric: self.name.to_owned(),
-            unit: self.unit,
-            better: self.better,
+            metric: self,
+            unit: self.unit(),
+            better: self.better(),
             block,
             samples,
             bound: None,
@@ -70,7 +54,7 @@ impl Bound {
 /// Samples of one metric. A sample is a block: the median or mean of `block` iterations; blocks are what n counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Series {
-    pub metric: String,
+    pub metric: Metric,
     pub unit: Unit,
     pub better: Better,
     /// Iterations inside one sample.
@@ -103,15 +87,15 @@ impl Series {
 /// An answer checked: residual, repeat, payload, sum, checksum.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
-    pub name: String,
+    pub name: CheckName,
     pub ok: bool,
     /// What was compared with what, with numbers; where it went wrong.
     pub detail: String,
 }
 
 impl Check {
-    pub fn new(name: &str, ok: bool, detail: impl Into<String>) -> Self {
-        Check { name: name.to_owned(), ok, detail: detail.into() }
+    pub fn new(name: CheckName, ok: bool, detail: impl Into<String>) -> Self {
+        Check { name, ok, detail: detail.into() }
     }
 }
 

@@ -7,8 +7,8 @@
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use crate::measure::Better;
 use crate::measure::stats::{self, MAD_SCALE, Summary};
+use crate::work::Better;
 
 /// Standard deviation between healthy parts of one model: eight of a node lie within 1 to 3 %, the expected range of eight normal
 /// values is 2.85 standard deviations (Tippett 1925), and readings repeat to some tenths of a percent.

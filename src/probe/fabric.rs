@@ -3,12 +3,12 @@
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Capture, Facts, FailKind, Measured, Metric, Outcome, WaiveKind};
+use crate::measure::{Capture, Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
 use crate::topology::Machine;
 use crate::topology::ib::{TOOLS, ask, parse_netdiscover};
-use crate::work::{Case, When};
+use crate::work::{Case, Declared, When};
 use std::time::Duration;
 
 pub struct Fabric;
@@ -53,7 +53,7 @@ impl Probe for Fabric {
         "infiniband-diags, an InfiniBand port, and root (or /dev/infiniband/umad*)"
     }
 
-    fn metrics(&self) -> &'static [Metric] {
+    fn metrics(&self) -> &'static [Declared] {
         &[]
     }
 

@@ -8,23 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Better, Check, Measured, Metric, Outcome, Sampler};
+use crate::measure::{Check, Measured, Outcome, Sampler};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, gpu, step};
 use crate::sys::gemm::{Element, multiply};
 use crate::sys::pages::huge_vec;
 use crate::topology::Machine;
-use crate::unit::Unit;
-use crate::work::{Case, Dtype, GemmCase};
+use crate::work::{Case, CheckName, Declared, Dtype, GemmCase, Metric};
 
 pub struct Gemm;
-
-const FLOPS: Metric = Metric {
-    name: "flops",
-    unit: Unit::FlopPerSecond,
-    better: Better::Higher,
-    about: "floating-point operations per second of C = A x B, 2 n^3 a product",
-};
 
 /// Rows that are recomputed in higher precision.
 const CHECKED_ROWS: usize = 8;
@@ -52,8 +44,10 @@ impl Probe for Gemm {
         "a CPU"
     }
 
-    fn metrics(&self) -> &'static [Metric] {
-        &[FLOPS]
+    fn metrics(&self) -> &'static [Declared] {
+        const METRICS: &[Declared] =
+            &[Metric::Flops.of("floating-point operations per second of C = A x B, 2 n^3 a product")];
+        METRICS
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
@@ -87,7 +81,7 @@ impl Probe for Gemm {
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
         if gpu::is_gemm(child) {
-            return gpu::run_gemm(child, &FLOPS);
+            return gpu::run_gemm(child, &Metric::Flops);
         }
         let args: Args = child.args()?;
         for threads in thread_counts(args.threads) {
@@ -135,7 +129,7 @@ fn measure<T: Element>(child: &mut Child, args: &Args, threads: usize) -> Result
     })?;
     let flops = 2.0 * (n as f64).powi(3);
     let share = if size_of::<T>() == 4 { 1.0 } else { 0.5 } * threads as f64;
-    let mut series = FLOPS.series(samples.rates(flops), samples.block).bounded(
+    let mut series = Metric::Flops.series(samples.rates(flops), samples.block).bounded(
         args.ceiling * share,
         format!("{threads} core(s) with the widest vector units built, at the highest clock possible"),
     );
@@ -153,7 +147,7 @@ fn measure<T: Element>(child: &mut Child, args: &Args, threads: usize) -> Result
 fn repeats<T: Element>(first: &[T], last: &[T]) -> Check {
     let differing = first.iter().zip(last).filter(|(x, y)| x.bits() != y.bits()).count();
     Check::new(
-        "repeat",
+        CheckName::Repeat,
         differing == 0,
         format!("{differing} of {} elements differ between the first and the last product", first.len()),
     )
@@ -176,7 +170,7 @@ fn residual<T: Element>(n: usize, a: &[T], b: &[T], c: &[T], rng: &mut fastrand:
     }
     let (ratio, row, column) = worst;
     Check::new(
-        "residual",
+        CheckName::Residual,
         ratio <= 1.0,
         format!("largest error is {ratio:.2e} of its bound, at row {row}, column {column}"),
     )

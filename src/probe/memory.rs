@@ -13,23 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Better, Check, Measured, Metric, Outcome, Sampler};
+use crate::measure::{Check, Measured, Outcome, Sampler};
 use crate::plan::CheckPlan;
 use crate::probe::affinity::pin;
 use crate::probe::{Probe, ProbeError, gpu, step};
 use crate::sys::pages::huge_vec;
 use crate::topology::Machine;
-use crate::unit::{Bytes, Unit};
-use crate::work::{Case, Kernel};
+use crate::unit::Bytes;
+use crate::work::{Case, CheckName, Declared, Kernel, Metric};
 
 pub struct Memory;
-
-const BANDWIDTH: Metric = Metric {
-    name: "bandwidth",
-    unit: Unit::BytePerSecond,
-    better: Better::Higher,
-    about: "bytes read and written per second, as STREAM counts them",
-};
 
 /// Bytes an element of 8.
 fn bytes(kernel: Kernel) -> f64 {
@@ -64,8 +57,10 @@ impl Probe for Memory {
         "memory for three arrays of four times the last-level caches"
     }
 
-    fn metrics(&self) -> &'static [Metric] {
-        &[BANDWIDTH]
+    fn metrics(&self) -> &'static [Declared] {
+        const METRICS: &[Declared] =
+            &[Metric::Bandwidth.of("bytes read and written per second, as STREAM counts them")];
+        METRICS
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
@@ -103,7 +98,7 @@ impl Probe for Memory {
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
         if gpu::is_memory(child) {
-            return gpu::run_memory(child, &BANDWIDTH);
+            return gpu::run_memory(child, &Metric::Bandwidth);
         }
         let args: Args = child.args()?;
         for cores in core_counts(args.cores) {
@@ -186,12 +181,15 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
         let bytes = bytes(*kernel) * (elements * cores) as f64;
         let rates: Vec<f64> = results[0][i].0.iter().map(|s| bytes / s).collect();
         let wrong = results.iter().filter(|r| !r[i].1).count();
-        let series = BANDWIDTH.series(rates, 1).bounded(
+        let series = Metric::Bandwidth.series(rates, 1).bounded(
             args.ceiling_per_core * cores as f64 * 2.0,
             "a cache line read and one written per cycle and core",
         );
-        let checks =
-            vec![Check::new("pattern", wrong == 0, format!("{wrong} of {cores} threads found a wrong element or sum"))];
+        let checks = vec![Check::new(
+            CheckName::Pattern,
+            wrong == 0,
+            format!("{wrong} of {cores} threads found a wrong element or sum"),
+        )];
         let measured = Measured { series: vec![series], checks, notes: args.notes.clone(), ..Measured::default() };
         child.outcome(&case(*kernel, cores), Outcome::Measured(measured))?;
     }

@@ -17,10 +17,9 @@ mod tcp;
 
 use crate::cluster::{Child, ChildError, Processes, Step};
 use crate::id::ProbeName;
-use crate::measure::Metric;
 use crate::plan::{CheckPlan, Tier};
 use crate::topology::Machine;
-use crate::work::Case;
+use crate::work::{Case, Declared};
 
 pub use collective::{group_step, nccl_step};
 pub use environment::{clock_step, gpus_step, launcher_step};
@@ -60,7 +59,7 @@ pub trait Probe: Sync {
     fn about(&self) -> &'static str;
     /// What must be there, in words.
     fn needs(&self) -> &'static str;
-    fn metrics(&self) -> &'static [Metric];
+    fn metrics(&self) -> &'static [Declared];
     /// What will be measured on this machine under this plan. Looks at nothing else.
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step>;
     /// How long `cases` of a step of this probe take to measure, where cases take unlike times; `None` where they share alike.
@@ -185,7 +184,7 @@ mod tests {
             assert!(names.insert(name.clone()), "{name} is there twice");
             assert!(name.as_str().bytes().all(|b| b.is_ascii_lowercase()), "{name}");
             assert!(!probe.about().is_empty() && !probe.needs().is_empty(), "{name}");
-            let metrics: BTreeSet<_> = probe.metrics().iter().map(|m| m.name).collect();
+            let metrics: BTreeSet<_> = probe.metrics().iter().map(|m| m.metric).collect();
             assert_eq!(metrics.len(), probe.metrics().len(), "{name} declares a metric twice");
         }
     }

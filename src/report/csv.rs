@@ -5,7 +5,7 @@ use std::io::Write;
 use rustc_hash::FxHashMap;
 
 use crate::judge::Judgement;
-use crate::measure::Better;
+use crate::work::Better;
 
 const HEAD: [&str; 11] =
     ["node", "group", "probe", "step", "case", "attempt", "metric", "unit", "better", "sample", "value"];
@@ -30,10 +30,10 @@ pub fn render(j: &Judgement<'_>, out: &mut dyn Write) -> Result<(), csv::Error> 
             let unit = serde_json::to_value(series.unit).ok();
             let unit = unit.as_ref().and_then(|u| u.as_str()).unwrap_or("");
             let better = if series.better == Better::Higher { "higher" } else { "lower" };
-            let metric = plain(&series.metric);
+            let metric = series.metric.name();
             for (i, value) in series.samples.iter().enumerate() {
                 let (i, value) = (i.to_string(), value.to_string());
-                out.write_record([&node, &group, &probe, &step, &case, &attempt, &metric, unit, better, &i, &value])?;
+                out.write_record([&node, &group, &probe, &step, &case, &attempt, metric, unit, better, &i, &value])?;
             }
         }
     }

@@ -53,7 +53,7 @@ pub fn render(d: &Diff, names: (&str, &str), style: Style) -> String {
             let worst = m.worst.as_ref().filter(|_| m.change == Change::Worse);
             let change = worst.map_or(m.change.name().to_owned(), |(n, r)| format!("{} {n} {r:.2}", m.change.name()));
             let case = format!("{}: {}", m.probe, m.case);
-            grid.add_row([case, m.metric.clone(), show(m.before), show(m.after), ratio, interval, change]);
+            grid.add_row([case, m.metric.to_string(), show(m.before), show(m.after), ratio, interval, change]);
         }
         for i in 0..7 {
             if let Some(column) = grid.column_mut(i) {

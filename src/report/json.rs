@@ -10,7 +10,7 @@ use crate::judge::{Cell, Coverage, Decision, Finding, Judgement, Placement, Verd
 use crate::plan::PlanHash;
 use crate::report::software::{Software, software};
 use crate::unit::Unit;
-use crate::work::Case;
+use crate::work::{Case, Metric};
 
 /// Version of this document's form.
 const FORMAT: u32 = 1;
@@ -49,7 +49,7 @@ struct MetricOut<'j> {
     node: &'j NodeName,
     probe: &'j str,
     case: &'j Case,
-    metric: &'j str,
+    metric: Metric,
     unit: Unit,
     median: Option<f64>,
     interval: Option<(f64, f64)>,
@@ -65,7 +65,7 @@ impl<'j> MetricOut<'j> {
             node: c.row.node,
             probe: c.row.probe,
             case: c.row.case,
-            metric: &c.series.metric,
+            metric: c.series.metric,
             unit: c.series.unit,
             median: c.summary.map(|s| s.median),
             interval: c.summary.and_then(|s| s.interval),

@@ -129,7 +129,7 @@ fn who(c: &Cell<'_>) -> String {
 }
 
 fn name(c: &Cell<'_>) -> String {
-    format!("{}: {} [{}]", c.row.case, clean(&c.series.metric), who(c))
+    format!("{}: {} [{}]", c.row.case, c.series.metric, who(c))
 }
 
 fn measured(c: &Cell<'_>) -> String {

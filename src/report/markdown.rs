@@ -34,7 +34,7 @@ pub fn render(view: &View<'_>) -> String {
         let mut part = format!("\n<details><summary>{}: {} rows</summary>\n\n", text(&table.probe), table.rows.len());
         part.push_str("| case | metric | measured | worst | expected | verdict |\n|---|---|---:|---|---:|---|\n");
         for r in &table.rows {
-            let cells = [&r.case, &r.metric, &r.measured, &r.worst, &r.limit, &r.verdict_text];
+            let cells = [&r.case, r.metric.name(), &r.measured, &r.worst, &r.limit, &r.verdict_text];
             let line: Vec<String> = cells.iter().map(|c| text(c)).collect();
             part.push_str(&format!("| {} |\n", line.join(" | ")));
         }

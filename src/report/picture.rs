@@ -7,9 +7,9 @@ use crate::forecast::{Runway, runway};
 use crate::id::{NodeName, clean};
 use crate::judge::{Facts, Judgement, Severity, Subject};
 use crate::localise::{self, Reading};
-use crate::measure::{self, Better, stats};
+use crate::measure::{self, stats};
 use crate::unit::Unit;
-use crate::work::{Carrier, Collective, CollectiveCase, NCCL};
+use crate::work::{Better, Carrier, Collective, CollectiveCase, Metric, NCCL};
 
 /// How a node does, worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -334,20 +334,20 @@ fn curve_name(c: &CollectiveCase) -> String {
 fn curves(j: &Judgement<'_>) -> Vec<Curve> {
     type Values<'a> = BTreeMap<u64, Vec<f64>>;
     let mut order: Vec<String> = Vec::new();
-    let mut got: HashMap<(String, &str), Values<'_>> = HashMap::new();
+    let mut got: HashMap<(String, Metric), Values<'_>> = HashMap::new();
     let mut expected: HashMap<String, BTreeMap<u64, f64>> = HashMap::new();
     for c in j.cells.iter().filter(|c| c.row.probe == "collective") {
         let Some(case) = c.row.case.collective().filter(|c| c.op == Collective::AllReduce) else { continue };
         let (name, bytes) = (curve_name(case), case.bytes.as_f64());
         let Some(summary) = c.summary else { continue };
-        let metric = c.series.metric.as_str();
-        if metric != "latency" && metric != "busbw" {
+        let metric = c.series.metric;
+        if !matches!(metric, Metric::Latency | Metric::BusBw) {
             continue;
         }
         if !order.contains(&name) {
             order.push(name.clone());
         }
-        if metric == "busbw"
+        if metric == Metric::BusBw
             && let Some(limit) = c.limit.as_ref().map(|l| l.value).or(c.series.nominal.as_ref().map(|n| n.value))
         {
             expected.entry(name.clone()).or_default().insert(bytes as u64, limit);
@@ -360,8 +360,8 @@ fn curves(j: &Judgement<'_>) -> Vec<Curve> {
     order
         .into_iter()
         .map(|name| Curve {
-            latency: points(got.get(&(name.clone(), "latency"))),
-            busbw: points(got.get(&(name.clone(), "busbw"))),
+            latency: points(got.get(&(name.clone(), Metric::Latency))),
+            busbw: points(got.get(&(name.clone(), Metric::BusBw))),
             expected: expected.get(&name).into_iter().flatten().map(|(b, v)| (*b as f64, *v)).collect(),
             name: clean(&name).into_owned(),
         })
@@ -371,17 +371,17 @@ fn curves(j: &Judgement<'_>) -> Vec<Curve> {
 
 /// Metrics that many nodes or GPUs have; those with the most to look at first.
 fn spreads(j: &Judgement<'_>) -> Vec<Spread> {
-    let mut order: Vec<(&str, String, &str)> = Vec::new();
-    let mut got: HashMap<(&str, String, &str), (Spread, bool)> = HashMap::new();
-    for c in j.cells.iter().filter(|c| c.row.group.is_empty() && c.series.metric != "algbw") {
+    let mut order: Vec<(&str, String, Metric)> = Vec::new();
+    let mut got: HashMap<(&str, String, Metric), (Spread, bool)> = HashMap::new();
+    for c in j.cells.iter().filter(|c| c.row.group.is_empty() && c.series.metric != Metric::AlgBw) {
         let Some(summary) = c.summary else { continue };
         // Of GPUs, `bf16 8192 burst gpu3`: all are one distribution.
         let gpu = c.row.gpu().map_or(String::new(), |gpu| format!(" gpu{gpu}"));
         let test = if gpu.is_empty() { c.row.case.to_string() } else { c.row.case.test().to_string() };
-        let key = (c.row.probe, test.clone(), c.series.metric.as_str());
+        let key = (c.row.probe, test.clone(), c.series.metric);
         let (spread, bad) = got.entry(key.clone()).or_insert_with(|| {
             order.push(key.clone());
-            let title = format!("{} {}, {}", clean(c.row.probe), clean(&test), clean(&c.series.metric));
+            let title = format!("{} {}, {}", clean(c.row.probe), clean(&test), c.series.metric);
             let (unit, better) = (c.series.unit, c.series.better);
             (Spread { title, unit, better, values: Vec::new(), limit: None }, false)
         });

@@ -85,7 +85,7 @@ fn metrics(j: &Judgement<'_>, registry: &mut Registry) {
             ("gpu", &cell.row.gpu().map_or(String::new(), |gpu| gpu.to_string())),
             ("probe", cell.row.probe),
             ("case", &cell.row.case.to_string()),
-            ("metric", &cell.series.metric),
+            ("metric", cell.series.metric.name()),
         ]);
         if let Some(l) = cell.limit.as_ref().filter(|l| l.value.is_finite()) {
             limit.get_or_create(&labels).set(l.value);

@@ -193,7 +193,7 @@ impl Column {
 /// Rows of one case, when every case has the same several metrics: they share a line then, a column a metric.
 fn pivot(table: &Table) -> Option<Vec<&[Row]>> {
     let cases: Vec<&[Row]> = table.rows.chunk_by(|a, b| a.case == b.case).collect();
-    let metrics = |rows: &[Row]| rows.iter().map(|r| r.metric.clone()).collect::<Vec<_>>();
+    let metrics = |rows: &[Row]| rows.iter().map(|r| r.metric).collect::<Vec<_>>();
     let first = metrics(cases.first()?);
     (first.len() > 1 && cases.len() > 1 && cases.iter().all(|c| metrics(c) == first)).then_some(cases)
 }
@@ -210,7 +210,7 @@ fn draw(table: &Table, style: Style, out: &mut String) {
     let (lines, measured): (Vec<Row>, Vec<Column>) = match pivot(table) {
         Some(cases) => {
             let metric = |m: usize| Column {
-                title: cases[0][m].metric.clone(),
+                title: cases[0][m].metric.to_string(),
                 cells: cases.iter().map(|c| c[m].measured.clone()).collect(),
                 align: CellAlignment::Right,
             };
@@ -220,7 +220,7 @@ fn draw(table: &Table, style: Style, out: &mut String) {
             let rows: Vec<&Row> = table.rows.iter().collect();
             let mut columns = vec![column("measured", CellAlignment::Right, &rows, |r| &r.measured)];
             if table.rows.iter().any(|r| r.metric != table.rows[0].metric) {
-                columns.insert(0, column("metric", CellAlignment::Left, &rows, |r| &r.metric));
+                columns.insert(0, column("metric", CellAlignment::Left, &rows, |r| r.metric.name()));
             }
             columns.push(column("95 % interval", CellAlignment::Left, &rows, |r| &r.spread));
             (table.rows.clone(), columns)

@@ -11,10 +11,10 @@ use serde::Serialize;
 use crate::hostlist;
 use crate::id::{NodeName, clean, drives};
 use crate::judge::{Cell, Decision, Finding, Judgement, Severity, Subject, Verdict};
-use crate::measure::{Better, Outcome, WaiveKind};
+use crate::measure::{Outcome, WaiveKind};
 use crate::plan::{ImagePlan, Tier};
 use crate::report::software::{Software, software};
-use crate::work::Case;
+use crate::work::{Better, Case, Metric};
 
 /// Findings of one code and weight.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl<'j> FindingGroup<'j> {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
     pub case: String,
-    pub metric: String,
+    pub metric: Metric,
     pub nodes: usize,
     /// Median over nodes of the nodes' medians, and the interval when it is one node's.
     pub measured: String,
@@ -263,11 +263,11 @@ fn tables(j: &Judgement<'_>) -> Vec<Table> {
         None => of_group(c.row.node, c.row.group),
     };
     // Over nodes, GPUs and adapters: the same test and metric of the same probe, in the order of first appearance.
-    let mut order: Vec<(&str, Case, &str)> = Vec::new();
-    let mut by_key: FxHashMap<(&str, Case, &str), Vec<&Cell<'_>>> = FxHashMap::default();
+    let mut order: Vec<(&str, Case, Metric)> = Vec::new();
+    let mut by_key: FxHashMap<(&str, Case, Metric), Vec<&Cell<'_>>> = FxHashMap::default();
     for c in cells {
         let test = if part(c).is_some() { c.row.case.any_part() } else { c.row.case.clone() };
-        let key = (c.row.probe, test, c.series.metric.as_str());
+        let key = (c.row.probe, test, c.series.metric);
         by_key
             .entry(key)
             .or_insert_with_key(|key| {
@@ -279,7 +279,7 @@ fn tables(j: &Judgement<'_>) -> Vec<Table> {
     let mut out: Vec<Table> = Vec::new();
     for key in order {
         // The bus bandwidth says the same and is what limits are about.
-        if key.2 == "algbw" {
+        if key.2 == Metric::AlgBw {
             continue;
         }
         let row = row(&by_key[&key], &who);
@@ -319,7 +319,7 @@ fn row(cells: &[&Cell<'_>], who: &dyn Fn(&Cell<'_>) -> String) -> Row {
     let slowest = worst.series.slowest_rank.map_or(String::new(), |r| format!("slowest rank {r}"));
     Row {
         case: case(cells),
-        metric: clean(&first.series.metric).into_owned(),
+        metric: first.series.metric,
         nodes: cells.len(),
         measured: middle.map_or("not a number".to_owned(), show),
         spread,

@@ -4,6 +4,8 @@
 
 mod case;
 mod filter;
+mod metric;
+mod named;
 mod read;
 
 pub use case::{
@@ -11,3 +13,4 @@ pub use case::{
     Load, Memory, NCCL, Name, Presence, RdmaOp, RoundKind, Scope, Software, StorageOp, Test, Topology, Way, When,
 };
 pub use filter::{Among, CarrierKind, Extent, Filter, Loopback, On, on_gpu, widest};
+pub use metric::{Better, CheckName, Declared, Metric};

@@ -7,8 +7,7 @@ use gonogo::id::NodeName;
 use gonogo::id::is_code;
 use gonogo::judge::{CODES, Severity};
 use gonogo::measure::{
-    Check, ClockOffset, CountersMoved, Facts, FailKind, Load, Measured, Outcome, RdmaEnd, SharedView, Transport,
-    WaiveKind,
+    ClockOffset, CountersMoved, Facts, FailKind, Load, Measured, Outcome, RdmaEnd, SharedView, Transport, WaiveKind,
 };
 use gonogo::plan::RunPlan;
 use gonogo::record::{Damage, Record};
@@ -275,7 +274,7 @@ fn provoke(code: &str) -> Option<Record> {
             let outcome = if code.ends_with("10") || code == "GEM-011" || code == "MEM-011" || code == "RDM-012" {
                 measured(series(probe, metric, 1e9).nominally(100e9, "the test's device"))
             } else {
-                let checks = vec![Check::new(check, false, "as the test has it")];
+                let checks = vec![check_named(check, false)];
                 Outcome::Measured(Measured { checks, ..Measured::default() })
             };
             let at = add(&mut record, probe, name, outcome);

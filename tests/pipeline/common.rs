@@ -7,7 +7,7 @@ use gonogo::plan::{self, CheckPlan, RunPlan};
 use gonogo::record::{End, Header, OutcomeLine, Record, SCHEMA};
 use gonogo::topology::{Filesystem, Leaf, Machine, Mount};
 use gonogo::unit::Bytes;
-use gonogo::work::Case;
+use gonogo::work::{Case, CheckName};
 use gonogo::{baseline, judge, probe};
 use jiff::Timestamp;
 
@@ -89,7 +89,7 @@ pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome:
 
 /// Samples close to `value` of a probe's metric.
 pub fn series(probe: &str, metric: &str, value: f64) -> Series {
-    let found = probe::find(probe).and_then(|p| p.metrics().iter().find(|m| m.name == metric));
+    let found = probe::find(probe).and_then(|p| p.metrics().iter().map(|m| m.metric).find(|m| m.name() == metric));
     let metric = found.unwrap_or_else(|| panic!("{probe} has no metric {metric}"));
     metric.series((0..12).map(|i| value * (1.0 + 0.001 * f64::from(i % 5 - 2))).collect(), 10)
 }
@@ -98,12 +98,12 @@ pub fn measured(series: Series) -> Outcome {
     Outcome::Measured(Measured { series: vec![series], ..Measured::default() })
 }
 
+pub fn check_named(name: &str, ok: bool) -> Check {
+    Check::new(CheckName::named(name).unwrap_or_else(|| panic!("no check {name}")), ok, "as the test has it")
+}
+
 pub fn checked(series: Series, check: &str, ok: bool) -> Outcome {
-    Outcome::Measured(Measured {
-        series: vec![series],
-        checks: vec![Check::new(check, ok, "as the test has it")],
-        ..Measured::default()
-    })
+    Outcome::Measured(Measured { series: vec![series], checks: vec![check_named(check, ok)], ..Measured::default() })
 }
 
 /// A good GEMM on any machine: 90 % of nominal.

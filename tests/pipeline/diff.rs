@@ -105,7 +105,7 @@ fn software_and_findings_that_changed_are_told() {
 fn a_failure_that_is_new_is_worse() {
     let wrong = |node: &str| {
         let mut r = record(&|_| 90e9);
-        add_on(&mut r, node, "memory", "x", checked(series("memory", "bandwidth", 1e12), "payload", false));
+        add_on(&mut r, node, "memory", "x", checked(series("memory", "bandwidth", 1e12), "pattern", false));
         r
     };
     let healthy = record(&|_| 90e9);

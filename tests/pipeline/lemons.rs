@@ -4,7 +4,7 @@ use crate::common::*;
 use gonogo::baseline::{Lemon, merge};
 use gonogo::id::NodeName;
 use gonogo::judge::{Judgement, judge, judge_knowing, lemons};
-use gonogo::measure::{Check, Measured, Outcome};
+use gonogo::measure::{Measured, Outcome};
 use gonogo::record::Record;
 use gonogo::topology::{Gpu, Machine, Nvidia, PciGpu};
 
@@ -47,7 +47,7 @@ const NAMES: [&str; 4] = ["n1", "n2", "n3", "n4"];
 
 /// A wrong product of GPU 1 of n3.
 fn wrong_gpu(r: &mut Record) {
-    let checks = vec![Check::new("residual", false, "as the test has it")];
+    let checks = vec![check_named("residual", false)];
     let outcome = Outcome::Measured(Measured { checks, ..Measured::default() });
     add_on(r, "n3", "gemm", "bf16 8192 burst gpu1", outcome);
     for s in r.steps.iter_mut().filter(|s| s.cases.iter().any(|c| c.gpu() == Some(1))) {

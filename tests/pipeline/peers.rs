@@ -55,7 +55,7 @@ impl Fleet<'_> {
                         let metric = probe::find(probe)
                             .and_then(|p| p.metrics().first())
                             .unwrap_or_else(|| panic!("{probe} has no metric"));
-                        let outcome = measured(metric.series(samples, 1));
+                        let outcome = measured(metric.metric.series(samples, 1));
                         let line = add_line(&mut record, node, &step, probe, &format!("{test} gpu{slot}"), outcome);
                         record.outcomes[line].attempt = attempt;
                     }

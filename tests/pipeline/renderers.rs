@@ -9,6 +9,7 @@ use gonogo::measure::{Check, Facts, Measured, Outcome, PeerCopy, WaiveKind};
 use gonogo::plan::RunPlan;
 use gonogo::record::Record;
 use gonogo::topology::{Component, Leaf, LibraryFile, Start};
+use gonogo::work::CheckName;
 use gonogo::{baseline, judge, report};
 
 /// Markup, quotes, control characters, a right-to-left mark, an escape of a terminal, a formula; then ten thousand letters.
@@ -50,8 +51,7 @@ fn hostile() -> Record {
         add_groups(&mut record, "x", "gemm", &[&evil(50)], serde_json::Value::Null, &alone);
         let mut m =
             Measured { series: vec![series("gemm", "flops", 1e9)], notes: vec![evil(51)], ..Measured::default() };
-        m.series[0].metric = evil(52);
-        m.checks = vec![Check::new(&evil(53), i != 0, evil(54))];
+        m.checks = vec![Check::new(CheckName::Residual, i != 0, evil(54))];
         add_line(&mut record, node, "x", "gemm", &evil(50), Outcome::Measured(m));
         let row = vec![PeerCopy { to: 1, rate: 1e9, direct: true, atomics: false }];
         let peers = Measured { facts: Some(Facts::Peers(row)), ..Measured::default() };

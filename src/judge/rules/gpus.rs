@@ -11,7 +11,7 @@ use crate::plan::RunPlan;
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{FabricHealth, Gpu, Machine, Nvidia, PcieLink, Recovery, Standing, gpu_spec};
 use crate::unit::Bytes;
-use crate::work::Case;
+use crate::work::{Case, CheckName, Metric};
 
 /// Corrected errors of the memory since the driver was loaded: more than this is a part that fails.
 const MANY_CORRECTED: u64 = 10_000;
@@ -175,7 +175,7 @@ fn other_bits(record: &Record, findings: &mut Vec<Finding>) {
             continue;
         };
         for (line, m, digest) in all.iter().filter(|(_, _, d)| count(d) < usual) {
-            if m.checks.iter().all(|c| c.name != "same bits" || c.ok) {
+            if m.checks.iter().all(|c| c.name != CheckName::SameBits || c.ok) {
                 let evidence = format!(
                     "{}, case `{}`: digest {}, and {usual} of {} GPUs ({}) have another for {}",
                     line.step,
@@ -379,7 +379,7 @@ fn under_load(record: &Record, findings: &mut Vec<Finding>) {
 fn held_back(load: &GpuLoad, measured: &Measured) -> Option<(u32, u32)> {
     let (now, most) = load.pcie_generation.zip(load.pcie_generation_max).filter(|(now, most)| now < most)?;
     let can = PcieLink::of(now, load.pcie_lanes.or(load.pcie_lanes_max)?).rate();
-    let series = measured.series.iter().find(|s| s.metric == "bandwidth").filter(|s| !s.samples.is_empty())?;
+    let series = measured.series.iter().find(|s| s.metric == Metric::Bandwidth).filter(|s| !s.samples.is_empty())?;
     (stats::median(&series.samples) <= can).then_some((now, most))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::baseline::{Expectation, Limit, Source};
+use crate::baseline::{self, Expectation, Limit};
 use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::cell::{Places, is_busy};
@@ -10,6 +10,7 @@ use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::rules::Row;
 use crate::judge::{Cell, Reason, Straggler, Verdict};
+use crate::work::{Case, Metric};
 
 pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     let mut stragglers: BTreeMap<Who<'_>, Vec<&Cell<'_>>> = BTreeMap::new();
@@ -35,7 +36,7 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
                 continue;
             }
             (_, Some(_), None) => Code::PER_001,
-            (_, None, _) => code_of(&cell.row, &cell.series.metric),
+            (_, None, _) => code_of(&cell.row, cell.series.metric),
         };
         findings.push(Finding::new(code, cell.row.subject(), evidence(cell)).severity(severity).limit(limit(cell)));
     }
@@ -53,7 +54,7 @@ enum Who<'r> {
 fn straggler(who: &Who<'_>, cells: &[&Cell<'_>]) -> Option<Finding> {
     let behind = |c: &Cell<'_>| {
         let (value, usual) = (c.summary.map_or(1.0, |s| s.median), c.limit.as_ref().map_or(1.0, |l| l.value));
-        if c.series.better == crate::measure::Better::Higher { value / usual } else { usual / value }
+        if c.series.better == crate::work::Better::Higher { value / usual } else { usual / value }
     };
     let worst = cells.iter().max_by(|a, b| a.verdict.cmp(&b.verdict).then(behind(b).total_cmp(&behind(a))))?;
     let severity = if worst.verdict == Verdict::Fail { Severity::Fail } else { Severity::Warn };
@@ -91,22 +92,27 @@ fn straggler(who: &Who<'_>, cells: &[&Cell<'_>]) -> Option<Finding> {
 }
 
 /// The code of a metric that missed its limit.
-fn code_of(row: &Row<'_>, metric: &str) -> Code {
-    match (row.probe, metric) {
-        ("gemm", _) if row.on_gpu() => Code::GEM_011,
-        ("memory", _) if row.on_gpu() => Code::MEM_011,
-        ("copy", _) => Code::CPY_010,
-        ("rdma", _) => Code::RDM_012,
-        ("gemm", _) => Code::GEM_010,
-        ("memory", _) => Code::MEM_010,
-        ("tcp", "bandwidth") => Code::NET_010,
-        ("tcp", _) => Code::NET_011,
-        ("collective", "latency") => Code::COL_011,
-        ("collective", _) => Code::COL_010,
-        ("storage", "write") => Code::STO_010,
-        ("storage", "read") => Code::STO_011,
-        ("storage", _) => Code::STO_012,
-        _ => Code::VAL_003,
+fn code_of(row: &Row<'_>, metric: Metric) -> Code {
+    match metric {
+        Metric::Flops if row.on_gpu() => Code::GEM_011,
+        Metric::Flops => Code::GEM_010,
+        Metric::Bandwidth => match row.case {
+            Case::Memory { .. } => Code::MEM_010,
+            Case::GpuMemory { .. } => Code::MEM_011,
+            Case::Copy { .. } => Code::CPY_010,
+            Case::Link(_) if row.probe == "rdma" => Code::RDM_012,
+            Case::Link(_) if row.probe == "collective" => Code::COL_010,
+            _ => Code::NET_010,
+        },
+        Metric::BandwidthMedian => Code::CPY_010,
+        Metric::Latency if row.probe == "rdma" => Code::RDM_012,
+        Metric::LatencyP99 | Metric::LatencyP999 => Code::RDM_012,
+        Metric::Latency | Metric::Start => Code::COL_011,
+        Metric::BusBw | Metric::AlgBw => Code::COL_010,
+        Metric::RttP50 | Metric::RttP99 => Code::NET_011,
+        Metric::Write => Code::STO_010,
+        Metric::Read => Code::STO_011,
+        Metric::Metadata | Metric::Publish => Code::STO_012,
     }
 }
 
@@ -118,7 +124,7 @@ fn evidence(cell: &Cell<'_>) -> String {
         (Some(s), Verdict::Inconclusive(Reason::Invalid)) => {
             out.push_str(&format!(
                 "up to {} measured",
-                unit.show(if cell.series.better == crate::measure::Better::Higher { s.max } else { s.min })
+                unit.show(if cell.series.better == crate::work::Better::Higher { s.max } else { s.min })
             ));
         }
         (Some(s), _) => {
@@ -152,7 +158,7 @@ fn limit(cell: &Cell<'_>) -> String {
             .as_ref()
             .map_or(String::new(), |b| format!("bound {}: {}", unit.show(b.value), b.why));
     }
-    let side = if cell.series.better == crate::measure::Better::Higher { "at least" } else { "at most" };
+    let side = if cell.series.better == crate::work::Better::Higher { "at least" } else { "at most" };
     cell.limit.as_ref().map_or(String::new(), |l| format!("{side} {}, from {}", unit.show(l.value), l.provenance))
 }
 
@@ -163,14 +169,13 @@ pub(super) fn unmeasured_requirements(
     places: &Places<'_>,
     findings: &mut Vec<Finding>,
 ) {
-    let demands: Vec<&Expectation> = limits.iter().filter(|e| e.source == Source::Plan).collect();
-    // One of a key's limits is enough: a cluster is asked about its links, one node about its loopback.
-    for of_key in demands.chunk_by(|a, b| a.provenance == b.provenance) {
+    for of_key in baseline::demands(limits) {
         let answers = |c: &Cell<'_>, e: &Expectation| {
             let nominal_known =
                 !matches!(e.limit, Limit::ShareOfNominal(_)) || c.series.nominal.as_ref().is_some_and(|n| !n.claimed);
-            let metric = c.row.probe == e.probe && c.series.metric == e.metric && nominal_known;
-            metric && e.of.fits(c.row.case, &places.of(c.row.step).among)
+            c.series.metric == e.metric
+                && nominal_known
+                && e.is_for(c.row.probe, c.row.case, &places.of(c.row.step).among)
         };
         if !cells.iter().any(|c| of_key.iter().any(|e| answers(c, e))) {
             let (key, probe) = (&of_key[0].provenance, &of_key[0].probe);

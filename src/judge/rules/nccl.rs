@@ -13,6 +13,7 @@ use crate::measure::{self, stats};
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{FabricState, Machine, Nccl, NcclTopology, NvLinks, Way, Wires};
 use crate::unit::Unit;
+use crate::work::Metric;
 
 /// Variables that take a decision from NCCL which it makes better, or switch off what it needs.
 const OVERRIDES: &[&str] = &[
@@ -213,7 +214,7 @@ fn overrides(node: &NodeName, machine: &Machine, record: &Record, findings: &mut
 /// Large operations that take far longer than NCCL itself expects.
 fn far_from_expected(record: &Record, line: &OutcomeLine, findings: &mut Vec<Finding>) {
     let Some(measured) = line.outcome.measured().filter(|_| line.probe.as_str() == "collective") else { return };
-    for series in measured.series.iter().filter(|s| s.metric == "latency" && !s.samples.is_empty()) {
+    for series in measured.series.iter().filter(|s| s.metric == Metric::Latency && !s.samples.is_empty()) {
         let Some(claimed) = series.nominal.as_ref().filter(|n| n.claimed && n.value > 0.0) else { continue };
         let took = stats::median(&series.samples);
         if took > FAR * claimed.value {

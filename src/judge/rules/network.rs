@@ -32,8 +32,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
 fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
     let network = localise::network(record, plane);
     let leaves = localise::leaves(record);
-    // What is said of a rail says which.
-    let on = plane.rail.as_ref().map_or(String::new(), |r| format!("{r}: "));
+    let on = plane.label();
     if network.pairs.tests.is_empty() {
         return;
     }

@@ -14,7 +14,7 @@ use crate::localise::is_pairs;
 use crate::measure::{Facts, FailKind, Load, Measured, Outcome, WaiveKind};
 use crate::plan::RunPlan;
 use crate::record::{OutcomeLine, Record};
-use crate::work::Case;
+use crate::work::{Case, CheckName};
 
 /// Holds every planned case of every node against the record.
 pub(super) fn coverage(
@@ -239,26 +239,25 @@ fn proves(m: &Measured) -> bool {
 /// Wrong answers fail at any speed.
 pub(super) fn checks(row: &Row<'_>, attempts: &[(&Measured, Option<Load>)], findings: &mut Vec<Finding>) {
     for check in attempts.iter().flat_map(|(m, _)| &m.checks).filter(|c| !c.ok) {
-        let code = match (row.probe, check.name.as_str()) {
-            ("gemm", "same bits") => Code::GEM_003,
-            ("gemm", _) if row.on_gpu() => Code::GEM_004,
-            ("memory", _) if row.on_gpu() => Code::MEM_002,
-            ("copy", _) => Code::CPY_001,
-            ("rdma", _) => Code::RDM_011,
-            ("gemm", "repeat") => Code::GEM_002,
-            ("gemm", _) => Code::GEM_001,
-            ("memory", _) => Code::MEM_001,
-            ("tcp", _) => Code::NET_001,
-            ("collective", _) => Code::COL_001,
-            ("storage", "atomic") => Code::STO_027,
-            ("storage", _) => Code::STO_001,
-            // A probe of another version: wrong is wrong, whatever it is called.
-            _ => Code::RUN_004,
+        let code = match check.name {
+            CheckName::Residual | CheckName::Repeat if row.on_gpu() => Code::GEM_004,
+            CheckName::Residual => Code::GEM_001,
+            CheckName::Repeat => Code::GEM_002,
+            CheckName::SameBits => Code::GEM_003,
+            CheckName::Pattern if row.on_gpu() => Code::MEM_002,
+            CheckName::Pattern => Code::MEM_001,
+            CheckName::Payload if matches!(row.case, Case::Copy { .. }) => Code::CPY_001,
+            CheckName::Payload if row.probe == "rdma" => Code::RDM_011,
+            CheckName::Payload => Code::NET_001,
+            CheckName::Sum => Code::COL_001,
+            CheckName::Checksum => Code::STO_001,
+            CheckName::Atomic => Code::STO_027,
         };
         let evidence = format!("{}, case `{}`, {}: {}", row.step, row.case, check.name, check.detail);
         findings.push(Finding::new(code, row.subject(), evidence).severity(Severity::Fail));
     }
 }
+
 /// How a step that ran out of time is told, and who held it up.
 fn killed(after_ms: u64, missing: &[u32]) -> String {
     let seconds = after_ms as f64 / 1e3;

@@ -13,10 +13,10 @@ use crate::forecast::worth_excluding;
 use crate::judge::cell::{Cell, LimitShown, Straggler};
 use crate::judge::rules::Facts;
 use crate::judge::verdict::{Reason, Verdict};
-use crate::measure::{Better, stats};
+use crate::measure::stats;
 use crate::plan::RunPlan;
 use crate::record::Record;
-use crate::work::Case;
+use crate::work::{Better, Case, Metric};
 
 /// A node slower than this is told; below, silicon and cooling differ (1 to 5 % is normal).
 const MARGIN: f64 = 0.06;
@@ -94,9 +94,9 @@ fn nodes(margin: f64, cells: &mut [Cell<'_>]) {
     // A file system is shared: there the slowest rank is the directory's affair, not the node's.
     let alone = |c: &Cell<'_>| c.row.group.is_empty() && c.summary.is_some() && c.row.probe != "storage";
     let tests = cells.iter().filter(|c| alone(c)).count();
-    let mut by_metric: BTreeMap<(&str, &Case, &str), Vec<usize>> = BTreeMap::new();
+    let mut by_metric: BTreeMap<(&str, &Case, Metric), Vec<usize>> = BTreeMap::new();
     for (i, c) in cells.iter().enumerate().filter(|(_, c)| alone(c) && c.row.gpu().is_none()) {
-        by_metric.entry((c.row.probe, c.row.case, c.series.metric.as_str())).or_default().push(i);
+        by_metric.entry((c.row.probe, c.row.case, c.series.metric)).or_default().push(i);
     }
     let Ok(normal) = Normal::new(0.0, 1.0) else { return };
     let critical = normal.inverse_cdf(1.0 - ALPHA / tests.max(1) as f64);

@@ -10,7 +10,7 @@ use crate::measure::stats;
 use crate::record::Record;
 use crate::topology::{IbDevice, IbPort, Machine};
 use crate::unit::Unit;
-use crate::work::{Case, LinkCase, LinkTest, Memory, Scope, Way};
+use crate::work::{Case, LinkCase, LinkTest, Memory, Metric, Scope, Way};
 
 /// What models can do at most per port, in Gb/s; from the vendor's datasheets.
 const MODELS: &[(&str, &str, f64)] = &[
@@ -163,7 +163,8 @@ fn counters(record: &Record, findings: &mut Vec<Finding>) {
 /// Devices of two nodes all at once against each alone.
 fn together(record: &Record, findings: &mut Vec<Finding>) {
     let median = |line: &crate::record::OutcomeLine| {
-        let s = line.outcome.measured()?.series.iter().find(|s| s.metric == "bandwidth" && !s.samples.is_empty())?;
+        let s =
+            line.outcome.measured()?.series.iter().find(|s| s.metric == Metric::Bandwidth && !s.samples.is_empty())?;
         Some(stats::median(&s.samples))
     };
     // What a device reached alone, by the best of its pairs.

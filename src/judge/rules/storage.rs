@@ -9,6 +9,7 @@ use crate::plan::RunPlan;
 use crate::record::Record;
 use crate::topology::Filesystem;
 use crate::unit::Unit;
+use crate::work::Metric;
 
 /// File systems that are gone with the node or the container.
 const PASSING: &[&str] = &["tmpfs", "ramfs", "overlay", "overlayfs", "aufs", "rootfs"];
@@ -83,7 +84,7 @@ fn stall(run: &RunPlan, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     let (Some(size), Some(interval), Some(budget)) = (checkpoint_size(run), c.interval(), c.stall_budget) else {
         return;
     };
-    let nodes = cells.iter().filter(|c| c.row.probe == "storage" && c.series.metric == "write");
+    let nodes = cells.iter().filter(|c| c.row.probe == "storage" && c.series.metric == Metric::Write);
     let rates: Vec<f64> = nodes.filter_map(|c| Some(c.summary?.median)).collect();
     if rates.is_empty() {
         return;

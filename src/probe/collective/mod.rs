@@ -17,13 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Better, Check, CountersMoved, Measured, Metric, Outcome, Sampler, WaiveKind, bus_factor};
+use crate::measure::{Check, CountersMoved, Measured, Outcome, Sampler, WaiveKind, bus_factor};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::rdma::{self, Address, Counters};
 use crate::probe::{Probe, ProbeError, affinity, step};
 use crate::topology::{Machine, SysRoot};
 use crate::unit::{Bytes, Unit};
-use crate::work::{Carrier, Case, Collective, CollectiveCase, Topology};
+use crate::work::{Carrier, Case, CheckName, Collective, CollectiveCase, Declared, Metric, Topology};
 
 use algorithm::{Algorithm, Link};
 use mesh::Mesh;
@@ -34,33 +34,6 @@ pub(super) use nccl::listen;
 pub use nccl::nccl_step;
 
 pub struct HostCollective;
-
-const LATENCY: Metric = Metric {
-    name: "latency",
-    unit: Unit::Second,
-    better: Better::Lower,
-    about: "time of one operation, the slowest rank's",
-};
-const ALGBW: Metric = Metric { name: "algbw", unit: Unit::BytePerSecond, better: Better::Higher, about: "size / time" };
-const BUSBW: Metric = Metric {
-    name: "busbw",
-    unit: Unit::BytePerSecond,
-    better: Better::Higher,
-    about: "algbw times the operation's bus factor",
-};
-
-const BANDWIDTH: Metric = Metric {
-    name: "bandwidth",
-    unit: Unit::BytePerSecond,
-    better: Better::Higher,
-    about: "from all GPUs of a node to their likes on another, together",
-};
-const START: Metric = Metric {
-    name: "start",
-    unit: Unit::Second,
-    better: Better::Lower,
-    about: "from the start of a rank's process until the communicator stands: context, libraries, NCCL; the slowest rank's",
-};
 
 /// Ranks on one node.
 const RANKS: [u32; 2] = [2, 4];
@@ -186,8 +159,15 @@ impl Probe for HostCollective {
         "a loopback interface; for GPUs their driver and libnccl.so.2"
     }
 
-    fn metrics(&self) -> &'static [Metric] {
-        &[LATENCY, ALGBW, BUSBW, BANDWIDTH, START]
+    fn metrics(&self) -> &'static [Declared] {
+        const METRICS: &[Declared] = &[
+            Metric::Latency.of("time of one operation, the slowest rank's"),
+            Metric::AlgBw.of("size / time"),
+            Metric::BusBw.of("algbw times the operation's bus factor"),
+            Metric::Bandwidth.of("from all GPUs of a node to their likes on another, together"),
+            Metric::Start.of("from the start of a rank's process until the communicator stands: context, libraries, NCCL; the slowest rank's"),
+        ];
+        METRICS
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
@@ -340,9 +320,9 @@ fn measure(
     let rate = |f: f64| latency.iter().map(|t| size as f64 * f / t).collect::<Vec<f64>>();
     let why = "each rank's bus bytes are copied by a core at a cache line per cycle";
     let mut time =
-        LATENCY.series(latency.clone(), block).bounded(100e-9, "two transfers of a cache line between cores");
+        Metric::Latency.series(latency.clone(), block).bounded(100e-9, "two transfers of a cache line between cores");
     time.slowest_rank = slowest;
-    let mut busbw = BUSBW.series(rate(factor), block);
+    let mut busbw = Metric::BusBw.series(rate(factor), block);
     if args.topology == Topology::Node {
         busbw = busbw.bounded(args.copy_ceiling, why);
     }
@@ -350,7 +330,7 @@ fn measure(
     if let Some(port) = port.filter(|_| size >= LARGE) {
         busbw.nominal = port.address.rate.clone();
     }
-    let series = vec![time, ALGBW.series(rate(1.0), block), busbw];
+    let series = vec![time, Metric::AlgBw.series(rate(1.0), block), busbw];
     let wrong: Vec<String> = all
         .iter()
         .enumerate()
@@ -362,7 +342,7 @@ fn measure(
     } else {
         format!("wrong elements on {}", wrong.join(", "))
     };
-    let checks = vec![Check::new("sum", wrong.is_empty(), detail)];
+    let checks = vec![Check::new(CheckName::Sum, wrong.is_empty(), detail)];
     let mut notes = vec![algorithm.name().to_owned()];
     notes.extend(port.map(|p| p.address.shown.clone()));
     let counters = port.map_or(Vec::new(), |port| {

@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{Child, Processes, Step};
 use crate::measure::{Bound, Check, Facts, FailKind, Measured, Outcome, WaiveKind, bus_factor};
 use crate::plan::{CheckPlan, Tier};
-use crate::probe::collective::{ALGBW, BANDWIDTH, BUSBW, HostCollective, LATENCY, START, slowest};
+use crate::probe::collective::{HostCollective, slowest};
 use crate::probe::gpu::{LEAST_BLOCKS, Session, count, open};
 use crate::probe::{ProbeError, step};
 use crate::sys::cuda::Arg;
 use crate::sys::nccl::{Comm, ID_BYTES, Nccl, NcclError, Span, show_version};
 use crate::topology::{Class, Log, Machine, NcclTopology, Wires, busbw_of};
 use crate::unit::Bytes;
-use crate::work::{Carrier, Case, Collective, CollectiveCase, LinkCase, NCCL, Topology, Way};
+use crate::work::{Carrier, Case, CheckName, Collective, CollectiveCase, LinkCase, Metric, NCCL, Topology, Way};
 
 use said::{Heard, NcclState, Seen, adapters, facts};
 
@@ -274,7 +274,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         let mut notes = session.notes.clone();
         notes.push(format!("NCCL {} is {}: {}", show_version(nccl.version), nccl.found.path, nccl.found.why));
         notes.extend(kept.note());
-        let measured = Measured { series: vec![START.series(vec![slowest], 1)], notes, ..Measured::default() };
+        let measured = Measured { series: vec![Metric::Start.series(vec![slowest], 1)], notes, ..Measured::default() };
         child.outcome(&Case::Start { topology: args.topology, ranks: ranks as u32 }, Outcome::Measured(measured))?;
     }
     let free = hellos.iter().map(|h| h.free).min().unwrap_or(0);
@@ -736,19 +736,19 @@ fn conclude(
         0 => "no element differs on any rank".to_owned(),
         _ => format!("wrong elements on {}", wrong.join(", ")),
     };
-    let checks = vec![Check::new("sum", wrong.is_empty(), detail)];
+    let checks = vec![Check::new(CheckName::Sum, wrong.is_empty(), detail)];
     let mut notes = Vec::new();
     let What::All(op) = test.what else {
         // From all of a node's GPUs at once.
-        let series = vec![BANDWIDTH.series(rate(each as f64), block)];
+        let series = vec![Metric::Bandwidth.series(rate(each as f64), block)];
         return Measured { series, checks, notes, ..Measured::default() };
     };
-    let mut time = LATENCY.series(latency.clone(), block);
+    let mut time = Metric::Latency.series(latency.clone(), block);
     time.slowest_rank = slow;
-    let mut series = vec![time, ALGBW.series(rate(1.0), block)];
+    let mut series = vec![time, Metric::AlgBw.series(rate(1.0), block)];
     let factor = bus_factor(op, ranks);
     if factor > 0.0 {
-        let mut busbw = BUSBW.series(rate(factor), block);
+        let mut busbw = Metric::BusBw.series(rate(factor), block);
         if test.bytes >= LARGE && op == Collective::AllReduce {
             let spec = session.spec.as_ref();
             let expected = spec.and_then(|s| busbw_of(&s.name, ranks, class, wires, test.bytes));

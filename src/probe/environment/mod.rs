@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Facts, Measured, Metric, Outcome};
+use crate::measure::{Facts, Measured, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
 use crate::topology::{Machine, SysRoot, discover};
-use crate::work::{Case, Fact};
+use crate::work::{Case, Declared, Fact};
 
 pub use clock::clock_step;
 pub use gpus::gpus_step;
@@ -42,7 +42,7 @@ impl Probe for Environment {
         "/proc and /sys"
     }
 
-    fn metrics(&self) -> &'static [Metric] {
+    fn metrics(&self) -> &'static [Declared] {
         &[]
     }
 

@@ -5,31 +5,16 @@ use std::rc::Rc;
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Better, Check, Facts, Measured, Metric, Outcome, PeerCopy, stats};
+use crate::measure::{Check, Facts, Measured, Outcome, PeerCopy, stats};
 use crate::plan::CheckPlan;
 use crate::probe::gpu::monitor::HostLink;
 use crate::probe::gpu::{GpuArgs, GpuState, LEAST_BLOCKS, Place, Session, count, failed, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cuda::{CudaError, Pinned};
 use crate::topology::{GpuSpec, Machine, PcieLink, SysRoot, host_path};
-use crate::unit::Unit;
-use crate::work::{Case, CopyKind};
+use crate::work::{Case, CheckName, CopyKind, Declared, Metric};
 
 pub struct Copy;
-
-const BANDWIDTH: Metric = Metric {
-    name: "bandwidth",
-    unit: Unit::BytePerSecond,
-    better: Better::Higher,
-    about: "bytes copied per second; of both ways together where both go",
-};
-
-const USUAL: Metric = Metric {
-    name: "bandwidth_median",
-    unit: Unit::BytePerSecond,
-    better: Better::Higher,
-    about: "of a GPU's ways to the others the middle one: low where the GPU itself is slow, not where one other is",
-};
 
 /// Bytes of a copy: a millisecond of the fastest link, beside which the microsecond of starting one in a queue is nothing.
 const SIZE: usize = 64 << 20;
@@ -60,8 +45,12 @@ impl Probe for Copy {
         "an NVIDIA GPU and its driver"
     }
 
-    fn metrics(&self) -> &'static [Metric] {
-        &[BANDWIDTH, USUAL]
+    fn metrics(&self) -> &'static [Declared] {
+        const METRICS: &[Declared] = &[
+            Metric::Bandwidth.of("bytes copied per second; of both ways together where both go"),
+            Metric::BandwidthMedian.of("of a GPU's ways to the others the middle one: low where the GPU itself is slow, not where one other is"),
+        ];
+        METRICS
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
@@ -168,13 +157,13 @@ fn with_host(
     }
     let both = kind == CopyKind::BothWays;
     let ways = if both { 2.0 } else { 1.0 };
-    let mut series = BANDWIDTH.series(seconds.iter().map(|s| ways * SIZE as f64 / s).collect(), block);
+    let mut series = Metric::Bandwidth.series(seconds.iter().map(|s| ways * SIZE as f64 / s).collect(), block);
     let path = host_path(&SysRoot::live(), &session.gpu.pci);
     let reached = crate::measure::stats::median(&series.samples) / ways;
     if let Some((rate, why)) = expected(session.spec.as_ref(), session.link, path, reached, both) {
         series = series.nominally(rate, why);
     }
-    let checks = vec![Check::new("payload", wrong == 0, format!("{wrong} of {} words differ", SIZE / 4))];
+    let checks = vec![Check::new(CheckName::Payload, wrong == 0, format!("{wrong} of {} words differ", SIZE / 4))];
     Ok(Measured { series: vec![series], checks, ..Measured::default() })
 }
 
@@ -276,11 +265,11 @@ fn row(gpus: &[Opened], from: usize, budget: f64, seed: u64) -> Result<Measured,
         session.stream.copy_peer((&returned, &session.gpu), (&to, there))?;
         let wrong = session.wrong(&returned, seed, 0)?;
         checks.push(Check::new(
-            "payload",
+            CheckName::Payload,
             wrong == 0,
             format!("to gpu{}: {wrong} of {} words differ", gpus[other].0, SIZE / 4),
         ));
-        let one = BANDWIDTH.series(seconds.iter().map(|s| SIZE as f64 / s).collect(), block);
+        let one = Metric::Bandwidth.series(seconds.iter().map(|s| SIZE as f64 / s).collect(), block);
         row.push(PeerCopy { to: gpus[other].0, rate: stats::median(&one.samples), direct: access, atomics });
         series.push(one);
     }
@@ -288,7 +277,7 @@ fn row(gpus: &[Opened], from: usize, budget: f64, seed: u64) -> Result<Measured,
     // by the middle of its own. The row has all.
     series.sort_by(|a, b| stats::median(&a.samples).total_cmp(&stats::median(&b.samples)));
     let middle = (series.len() > 2).then(|| &series[series.len() / 2]);
-    let usual = middle.map(|s| USUAL.series(s.samples.clone(), s.block));
+    let usual = middle.map(|s| Metric::BandwidthMedian.series(s.samples.clone(), s.block));
     series.truncate(1);
     series.extend(usual);
     let notes = session.notes.clone();

@@ -8,14 +8,14 @@
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Child, Step};
-use crate::measure::{Bits, Check, Measured, Metric, Outcome};
+use crate::measure::{Bits, Check, Measured, Outcome};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::gpu::{GpuArgs, GpuState, LEAST_BLOCKS, Session, gpu_step, open_own, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cublaslt::{Lt, Product, Types};
 use crate::sys::cuda::{Arg, Memory};
 use crate::topology::Machine;
-use crate::work::{Case, Dtype, GemmCase, Load};
+use crate::work::{Case, CheckName, Dtype, GemmCase, Load, Metric};
 
 /// A type of product.
 struct Kind {
@@ -206,12 +206,12 @@ fn measure(
     }
     let checks = vec![
         Check::new(
-            "repeat",
+            CheckName::Repeat,
             first == last,
             format!("digests {first:016x} and {last:016x} of the first and the last product"),
         ),
         Check::new(
-            "residual",
+            CheckName::Residual,
             worst <= kind.tolerance,
             format!(
                 "{worst:.2e} of the products' norm at the most, {:.0e} allowed, {SAMPLES} elements",
@@ -292,7 +292,7 @@ pub(super) fn compare_bits(outcomes: &mut [Outcome]) {
         if like.len() > 1 {
             let same = like.iter().filter(|b| b.digest == own.digest).count();
             let detail = format!("{same} of {} GPUs of this model computed these bits", like.len());
-            m.checks.push(Check::new("same bits", same * 2 > like.len(), detail));
+            m.checks.push(Check::new(CheckName::SameBits, same * 2 > like.len(), detail));
         }
     }
 }

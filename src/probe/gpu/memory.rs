@@ -2,13 +2,13 @@
 //! twice its size); in the soak tier a pattern over nearly all of the memory.
 
 use crate::cluster::{Child, Step};
-use crate::measure::{Check, Measured, Metric};
+use crate::measure::{Check, Measured};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::gpu::{GpuArgs, LEAST_BLOCKS, Session, gpu_step, run_all};
 use crate::probe::{Probe, ProbeError};
 use crate::sys::cuda::{Arg, Memory};
 use crate::topology::Machine;
-use crate::work::{Case, GpuKernel, GpuKernel::Device, Kernel};
+use crate::work::{Case, CheckName, GpuKernel, GpuKernel::Device, Kernel, Metric};
 
 /// Bytes of an array: many times any last-level cache of a GPU.
 const ARRAY: usize = 1 << 30;
@@ -108,7 +108,7 @@ fn measure(
         series = series.nominally(spec.memory, why.clone()).bounded(1.1 * spec.memory, why);
     }
     let detail = format!("{wrong} of {} words differ", bytes / 4);
-    let checks = vec![Check::new("pattern", wrong == 0, detail)];
+    let checks = vec![Check::new(CheckName::Pattern, wrong == 0, detail)];
     let notes = vec![format!("{} an array", crate::unit::Bytes(bytes as u64))];
     Ok(Measured { series: vec![series], checks, notes, ..Measured::default() })
 }
@@ -153,7 +153,7 @@ fn pattern(session: &Session, seed: u64, bandwidth: &Metric) -> Result<Measured,
     end.synchronize()?;
     let rate = 4.0 * held as f64 / end.seconds_since(&begin)?.max(1e-9);
     let detail = format!("{wrong} of {} words differ, each tried with its bits and their opposites", held / 4);
-    let checks = vec![Check::new("pattern", wrong == 0 && held > 0, detail)];
+    let checks = vec![Check::new(CheckName::Pattern, wrong == 0 && held > 0, detail)];
     let share = format!("{:.0} % of the memory", 100.0 * held as f64 / total.max(1) as f64);
     Ok(Measured { series: vec![bandwidth.series(vec![rate], 1)], checks, notes: vec![share], ..Measured::default() })
 }

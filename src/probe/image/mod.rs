@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Facts, Measured, Metric, Outcome, WaiveKind};
+use crate::measure::{Facts, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
 use crate::sys::software::Ask;
 use crate::topology::{Component, Elf, LibraryFile, Machine, Reach, SysRoot, elf, start};
-use crate::work::{Case, Fact, Software};
+use crate::work::{Case, Declared, Fact, Software};
 
 use search::{Folders, matches};
 
@@ -98,7 +98,7 @@ impl Probe for Image {
         "--tier image"
     }
 
-    fn metrics(&self) -> &'static [Metric] {
+    fn metrics(&self) -> &'static [Declared] {
         &[]
     }
 

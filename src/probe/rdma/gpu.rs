@@ -13,15 +13,15 @@ use crate::measure::{Check, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::gpu::{self, Session};
 use crate::probe::rdma::{
-    BANDWIDTH, BLOCKS, Counters, DEPTH, End, FLOW, MOST, RdmaProbe, SPARE, TRIES, Test, bandwidth, case, choose,
-    connect, endpoints, finish, more, rates, seen, span, warm_count,
+    BLOCKS, Counters, DEPTH, End, FLOW, MOST, RdmaProbe, SPARE, TRIES, Test, bandwidth, case, choose, connect,
+    endpoints, finish, more, rates, seen, span, warm_count,
 };
 use crate::probe::{ProbeError, step};
 use crate::sys::cuda::{Arg, Memory};
 use crate::sys::verbs::{Handover, Op, Rdma, Source};
 use crate::topology::{Machine, PciGpu, Pcie, SysRoot};
 use crate::unit::Bytes;
-use crate::work::{self, Case, LinkTest, RdmaOp, Scope, Way};
+use crate::work::{self, Case, CheckName, LinkTest, Metric, RdmaOp, Scope, Way};
 
 const BYTES: u32 = FLOW;
 /// What the driver aligns large allocations to, and a dma-buf needs.
@@ -245,8 +245,8 @@ fn over(child: &Child, session: &Rc<Session>, device: &str, budget: Duration) ->
     let wrong = there.wrong(seed, BYTES as usize)?;
     let detail = format!("{wrong} of {BYTES} compared bytes differ after {count} messages");
     let measured = Measured {
-        series: vec![BANDWIDTH.series(rates(&marks, BYTES), count / BLOCKS)],
-        checks: vec![Check::new("payload", wrong == 0, detail)],
+        series: vec![Metric::Bandwidth.series(rates(&marks, BYTES), count / BLOCKS)],
+        checks: vec![Check::new(CheckName::Payload, wrong == 0, detail)],
         ..Measured::default()
     };
     let told = seen(&end, device, &address, &before)?;

@@ -22,37 +22,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::{ProbeName, clean};
-use crate::measure::{
-    Better, Bound, Check, CountersMoved, Facts, Measured, Metric, Outcome, RdmaEnd, Series, WaiveKind, stats,
-};
+use crate::measure::{Bound, Check, CountersMoved, Facts, Measured, Outcome, RdmaEnd, Series, WaiveKind, stats};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::{Probe, ProbeError, affinity, step};
 use crate::sys::verbs::{self, Endpoint, Op, Port, Rdma, Source};
 use crate::topology::{Connectionless, Machine, SysRoot};
-use crate::unit::{Bytes, Unit};
-use crate::work::{Case, Fact, LinkCase, LinkTest, Memory, RdmaOp, Scope, Way};
+use crate::unit::Bytes;
+use crate::work::{Case, CheckName, Declared, Fact, LinkCase, LinkTest, Memory, Metric, RdmaOp, Scope, Way};
 
 use engine::{DEPTH, End, MAX_QPS};
 use gpu::GpuMemory;
 
 pub struct RdmaProbe;
-
-const BANDWIDTH: Metric = Metric {
-    name: "bandwidth",
-    unit: Unit::BytePerSecond,
-    better: Better::Higher,
-    about: "payload bytes per second; of both ways together where both send",
-};
-const LATENCY: Metric = Metric {
-    name: "latency",
-    unit: Unit::Second,
-    better: Better::Lower,
-    about: "median; half a round trip of write and send, a whole one of read",
-};
-const LATENCY_P99: Metric =
-    Metric { name: "latency_p99", unit: Unit::Second, better: Better::Lower, about: "99th percentile of the same" };
-const LATENCY_P999: Metric =
-    Metric { name: "latency_p999", unit: Unit::Second, better: Better::Lower, about: "99.9th percentile of the same" };
 
 /// How a case is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -188,8 +169,14 @@ impl Probe for RdmaProbe {
         "an RDMA device with an active port, and libibverbs"
     }
 
-    fn metrics(&self) -> &'static [Metric] {
-        &[BANDWIDTH, LATENCY, LATENCY_P99, LATENCY_P999]
+    fn metrics(&self) -> &'static [Declared] {
+        const METRICS: &[Declared] = &[
+            Metric::Bandwidth.of("payload bytes per second; of both ways together where both send"),
+            Metric::Latency.of("median; half a round trip of write and send, a whole one of read"),
+            Metric::LatencyP99.of("99th percentile of the same"),
+            Metric::LatencyP999.of("99.9th percentile of the same"),
+        ];
+        METRICS
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
@@ -295,7 +282,7 @@ fn finish(child: &Child, device: &str, address: &Address, all: Vec<Seen>, measur
     }
     measured.notes.dedup();
     measured.facts = <[RdmaEnd; 2]>::try_from(ends).ok().map(|ends| Facts::RdmaPath(Box::new(ends)));
-    for s in measured.series.iter_mut().filter(|s| s.metric == BANDWIDTH.name) {
+    for s in measured.series.iter_mut().filter(|s| s.metric == Metric::Bandwidth) {
         let Some(rate) = &address.rate else { continue };
         s.nominal = Some(rate.clone());
         if !rate.claimed {
@@ -438,8 +425,8 @@ fn bandwidth(
     let wrong: usize = all.iter().map(|(_, w)| w).sum();
     let detail = format!("{wrong} of {bytes} compared bytes differ after {count} messages");
     Ok(Measured {
-        series: vec![BANDWIDTH.series(rates, count / BLOCKS)],
-        checks: vec![Check::new("payload", wrong == 0, detail)],
+        series: vec![Metric::Bandwidth.series(rates, count / BLOCKS)],
+        checks: vec![Check::new(CheckName::Payload, wrong == 0, detail)],
         ..Measured::default()
     })
 }
@@ -547,9 +534,9 @@ fn latency(child: &mut Child, end: &mut End, op: Op, bytes: u32, budget: Duratio
     let mut series: Vec<Series> = Vec::new();
     if !seconds.is_empty() {
         let block = seconds.len().div_ceil(16);
-        series.push(LATENCY.series(seconds.chunks(block).map(stats::median).collect(), block as u64));
+        series.push(Metric::Latency.series(seconds.chunks(block).map(stats::median).collect(), block as u64));
         // With fewer than these (log 0.05 / log q) a quantile cannot be told at 95 % confidence.
-        for (metric, quantile, least) in [(LATENCY_P99, 0.99, 299), (LATENCY_P999, 0.999, 2995)] {
+        for (metric, quantile, least) in [(Metric::LatencyP99, 0.99, 299), (Metric::LatencyP999, 0.999, 2995)] {
             if seconds.len() >= least {
                 series.push(
                     metric.series(stats::quantile(&seconds, quantile).into_iter().collect(), seconds.len() as u64),
@@ -559,7 +546,12 @@ fn latency(child: &mut Child, end: &mut End, op: Op, bytes: u32, budget: Duratio
     }
     let detail = format!("{wrong} of {} compared bytes differ", bytes - 1);
     let notes = vec![if op == Op::Read { "a whole round trip" } else { "half a round trip" }.to_owned()];
-    Ok(Measured { series, checks: vec![Check::new("payload", wrong == 0, detail)], notes, ..Measured::default() })
+    Ok(Measured {
+        series,
+        checks: vec![Check::new(CheckName::Payload, wrong == 0, detail)],
+        notes,
+        ..Measured::default()
+    })
 }
 
 /// Takes what the queue still holds.

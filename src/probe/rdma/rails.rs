@@ -9,13 +9,13 @@ use crate::cluster::{Child, Step};
 use crate::measure::{Check, Measured, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::rdma::{
-    BANDWIDTH, BLOCKS, Counters, FLOW, MOST, RdmaProbe, SPARE, Seen, TRIES, case, choose, connect, finish, more, phase,
-    prepare, rates, seen, span, starts, warm_count, wrong,
+    BLOCKS, Counters, FLOW, MOST, RdmaProbe, SPARE, Seen, TRIES, case, choose, connect, finish, more, phase, prepare,
+    rates, seen, span, starts, warm_count, wrong,
 };
 use crate::probe::{ProbeError, affinity, step};
 use crate::sys::verbs::Op;
 use crate::topology::SysRoot;
-use crate::work::{Case, LinkTest, Memory, Scope, Way};
+use crate::work::{Case, CheckName, LinkTest, Memory, Metric, Scope, Way};
 
 const BYTES: u32 = FLOW;
 
@@ -70,8 +70,8 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
             let rates = ends.iter().map(|((r, _), _)| r).find(|r| !r.is_empty()).cloned().unwrap_or_default();
             let detail = format!("{wrong} of {BYTES} compared bytes differ");
             let measured = Measured {
-                series: vec![BANDWIDTH.series(rates, 1)],
-                checks: vec![Check::new("payload", wrong == 0, detail)],
+                series: vec![Metric::Bandwidth.series(rates, 1)],
+                checks: vec![Check::new(CheckName::Payload, wrong == 0, detail)],
                 ..Measured::default()
             };
             // This rank's own device is not that of the case: its rate is not, either.

@@ -10,9 +10,10 @@ use rustix::fs::{Advice, OFlags, fadvise};
 
 use crate::cluster::Child;
 use crate::measure::{Check, FailKind, Measured, Outcome, Sampler, WaiveKind};
-use crate::probe::storage::{Args, READ, WRITE, failure};
+use crate::probe::storage::{Args, failure};
 use crate::topology::Filesystem;
 use crate::unit::Bytes;
+use crate::work::{CheckName, Metric};
 
 /// Bytes in a write or read.
 const PIECE: usize = 1 << 20;
@@ -40,7 +41,7 @@ pub(super) fn measure(child: &Child, args: &Args, scratch: &Path, fs: &Filesyste
         Err(outcome) => (outcome, not_reached()),
         Ok(seconds) => {
             let rates: Vec<f64> = seconds.iter().map(|s| block as f64 / s).collect();
-            let series = WRITE
+            let series = Metric::Write
                 .series(rates, block / PIECE as u64)
                 .bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
             let notes = vec![format!(
@@ -147,11 +148,11 @@ fn read(file: &Scratch, base: &mut Base, pieces: usize, blocks: usize, args: &Ar
         (false, true) => "page cache dropped (no O_DIRECT here)",
         (false, false) => "the page cache could not be bypassed: this may be the speed of memory",
     };
-    let series = READ
+    let series = Metric::Read
         .series(rates, pieces as u64)
         .bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
     let checks = vec![Check::new(
-        "checksum",
+        CheckName::Checksum,
         wrong == 0,
         format!("{wrong} of {} pages came back different", blocks * pieces * (PIECE / PAGE)),
     )];

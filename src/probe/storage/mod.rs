@@ -17,41 +17,16 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::scratch::{self, Scratch};
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Better, Facts, FailKind, Measured, Metric, Outcome, WaiveKind};
+use crate::measure::{Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, step};
 use crate::topology::{Filesystem, Machine, SysRoot, discover, mount_of};
-use crate::unit::{Bytes, Unit};
-use crate::work::{Case, Fact, StorageOp};
+use crate::unit::Bytes;
+use crate::work::{Case, Declared, Fact, Metric, StorageOp};
 
 pub use shared::shared_step;
 
 pub struct Storage;
-
-const WRITE: Metric = Metric {
-    name: "write",
-    unit: Unit::BytePerSecond,
-    better: Better::Higher,
-    about: "sequential write in 1 MiB pieces, fdatasync after every block",
-};
-const READ: Metric = Metric {
-    name: "read",
-    unit: Unit::BytePerSecond,
-    better: Better::Higher,
-    about: "sequential read of what was written, the page cache bypassed or dropped",
-};
-const METADATA: Metric = Metric {
-    name: "metadata",
-    unit: Unit::OperationPerSecond,
-    better: Better::Higher,
-    about: "create, rename and unlink of small files, one after the other",
-};
-const PUBLISH: Metric = Metric {
-    name: "publish",
-    unit: Unit::Second,
-    better: Better::Lower,
-    about: "write 64 KiB to a temporary name, fsync, rename over the old one, fsync the directory",
-};
 
 /// Cases in the order measured.
 const CAPACITY: Case = Case::Fact(Fact::Capacity);
@@ -84,8 +59,14 @@ impl Probe for Storage {
         "--path DIR or the plan's [checkpoint] dir, writable"
     }
 
-    fn metrics(&self) -> &'static [Metric] {
-        &[WRITE, READ, METADATA, PUBLISH]
+    fn metrics(&self) -> &'static [Declared] {
+        const METRICS: &[Declared] = &[
+            Metric::Write.of("sequential write in 1 MiB pieces, fdatasync after every block"),
+            Metric::Read.of("sequential read of what was written, the page cache bypassed or dropped"),
+            Metric::Metadata.of("create, rename and unlink of small files, one after the other"),
+            Metric::Publish.of("write 64 KiB to a temporary name, fsync, rename over the old one, fsync the directory"),
+        ];
+        METRICS
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::Child;
 use crate::measure::{Check, Measured, Outcome, Sampler};
-use crate::probe::storage::{METADATA, PUBLISH, failure};
+use crate::probe::storage::failure;
+use crate::work::{CheckName, Metric};
 
 /// Files in a block of the storm; each is created, renamed and unlinked.
 const FILES: usize = 64;
@@ -36,7 +37,7 @@ pub(super) fn storm(child: &Child, scratch: &Path) -> Result<Measured, Outcome> 
         }
         Ok(())
     })?;
-    let series = METADATA.series(samples.rates(3.0 * FILES as f64), samples.block);
+    let series = Metric::Metadata.series(samples.rates(3.0 * FILES as f64), samples.block);
     Ok(Measured { series: vec![series], ..Measured::default() })
 }
 
@@ -68,11 +69,11 @@ pub(super) fn rename(child: &Child, scratch: &Path) -> Result<Measured, Outcome>
         (samples, watcher.join().unwrap_or((0, usize::MAX)))
     });
     let samples = samples?;
-    let series = PUBLISH.series(samples.seconds, samples.block);
+    let series = Metric::Publish.series(samples.seconds, samples.block);
     let detail = format!("{torn} of {looks} looks found the file missing, short or mixed while it was replaced");
     Ok(Measured {
         series: vec![series],
-        checks: vec![Check::new("atomic", torn == 0 && looks > 0, detail)],
+        checks: vec![Check::new(CheckName::Atomic, torn == 0 && looks > 0, detail)],
         ..Measured::default()
     })
 }

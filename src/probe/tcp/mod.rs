@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Better, Check, Measured, Metric, Outcome, Sampler, stats};
+use crate::measure::{Check, Measured, Outcome, Sampler, stats};
 use crate::plan::CheckPlan;
 use crate::probe::{Probe, ProbeError, io, step};
 use crate::topology::Machine;
-use crate::unit::{Bytes, Unit};
-use crate::work::Case;
+use crate::unit::Bytes;
+use crate::work::{Case, CheckName, Declared, Metric};
 
 use connect::connect;
 
@@ -29,25 +29,6 @@ pub use latency::latency_step;
 pub use pair::pair_step;
 
 pub struct Tcp;
-
-const BANDWIDTH: Metric = Metric {
-    name: "bandwidth",
-    unit: Unit::BytePerSecond,
-    better: Better::Higher,
-    about: "payload bytes per second, one direction",
-};
-const RTT_P50: Metric = Metric {
-    name: "rtt_p50",
-    unit: Unit::Second,
-    better: Better::Lower,
-    about: "median full round trip of a blocking ping-pong",
-};
-const RTT_P99: Metric = Metric {
-    name: "rtt_p99",
-    unit: Unit::Second,
-    better: Better::Lower,
-    about: "99th percentile of the full round trip",
-};
 
 const STREAMS: [usize; 2] = [1, 4];
 const PINGS: [usize; 2] = [1, 4096];
@@ -84,8 +65,13 @@ impl Probe for Tcp {
         "a loopback interface"
     }
 
-    fn metrics(&self) -> &'static [Metric] {
-        &[BANDWIDTH, RTT_P50, RTT_P99]
+    fn metrics(&self) -> &'static [Declared] {
+        const METRICS: &[Declared] = &[
+            Metric::Bandwidth.of("payload bytes per second, one direction"),
+            Metric::RttP50.of("median full round trip of a blocking ping-pong"),
+            Metric::RttP99.of("99th percentile of the full round trip"),
+        ];
+        METRICS
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
@@ -152,11 +138,11 @@ fn bandwidth(child: &mut Child, streams: usize, args: &Args) -> Result<(), Probe
     let rates = blocks[0].iter().map(|(t, chunks)| (chunks * CHUNK * streams) as f64 / t).collect();
     let wrong = child.exchange(&None::<usize>)?.of(child, 1)?;
     let wrong = wrong.ok_or_else(|| ProbeError::Broken("the receiver published no comparison".to_owned()))?;
-    let series = BANDWIDTH
+    let series = Metric::Bandwidth
         .series(rates, 1)
         .bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
     let checks = vec![Check::new(
-        "payload",
+        CheckName::Payload,
         wrong == 0,
         format!("{wrong} of {} compared bytes differ", compared_chunks(streams) * streams * CHUNK),
     )];
@@ -316,7 +302,10 @@ fn ping(child: &mut Child, bytes: usize) -> Result<(), ProbeError> {
     let floor = 100e-9;
     let why = "two system calls and two transfers of a cache line between cores";
     let block = PINGS_PER_BLOCK as u64;
-    let series = vec![RTT_P50.series(p50, block).bounded(floor, why), RTT_P99.series(p99, block).bounded(floor, why)];
-    let checks = vec![Check::new("payload", wrong == 0, format!("{wrong} echoes differ from what was sent"))];
+    let series = vec![
+        Metric::RttP50.series(p50, block).bounded(floor, why),
+        Metric::RttP99.series(p99, block).bounded(floor, why),
+    ];
+    let checks = vec![Check::new(CheckName::Payload, wrong == 0, format!("{wrong} echoes differ from what was sent"))];
     Ok(child.outcome(&ping_case(bytes), Outcome::Measured(Measured { series, checks, ..Measured::default() }))?)
 }

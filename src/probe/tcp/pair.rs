@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{Child, Step};
 use crate::measure::{Check, FailKind, Interfaces, Measured, Outcome, Transport, stats};
 use crate::plan::CheckPlan;
-use crate::probe::tcp::{BANDWIDTH, CHUNK, RTT_P50, RTT_P99, Tcp, connect, fill};
+use crate::probe::tcp::{CHUNK, Tcp, connect, fill};
 use crate::probe::{ProbeError, io, step};
-use crate::work::{Case, LinkCase, LinkTest, Name, Scope, Way};
+use crate::work::{Case, CheckName, LinkCase, LinkTest, Metric, Name, Scope, Way};
 
 const STREAMS: usize = 4;
 /// Chunks of each stream that are compared.
@@ -138,7 +138,7 @@ fn flow(child: &mut Child, case: &Case, (way, sends): (Way, [bool; 2]), budget: 
             receiver.wrong,
             STREAMS * COMPARED * CHUNK
         );
-        checks.push(Check::new("payload", whole, detail));
+        checks.push(Check::new(CheckName::Payload, whole, detail));
         transport.push(Transport {
             node: child.members[from].clone(),
             interface: sender.interface.clone(),
@@ -146,7 +146,7 @@ fn flow(child: &mut Child, case: &Case, (way, sends): (Way, [bool; 2]), budget: 
             counted: sender.counted.clone(),
         });
     }
-    let series = vec![BANDWIDTH.series(rates, 1)];
+    let series = vec![Metric::Bandwidth.series(rates, 1)];
     let measured = Measured { series, checks, transport, ..Measured::default() };
     child.outcome(case, Outcome::Measured(measured))?;
     Ok(true)
@@ -331,9 +331,9 @@ fn ping(child: &mut Child, case: &Case, budget: Duration) -> Result<(), ProbeErr
     // The first round trips wake both ends.
     let times = &times[times.len() / 10..];
     let blocks: Vec<f64> = times.chunks(times.len().div_ceil(16)).map(stats::median).collect();
-    let mut series = vec![RTT_P50.series(blocks, times.len().div_ceil(16) as u64)];
+    let mut series = vec![Metric::RttP50.series(blocks, times.len().div_ceil(16) as u64)];
     if times.len() >= 299 {
-        series.push(RTT_P99.series(stats::quantile(times, 0.99).into_iter().collect(), times.len() as u64));
+        series.push(Metric::RttP99.series(stats::quantile(times, 0.99).into_iter().collect(), times.len() as u64));
     }
     Ok(child.outcome(case, Outcome::Measured(Measured { series, ..Measured::default() }))?)
 }

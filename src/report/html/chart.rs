@@ -7,11 +7,12 @@ use plotters::coord::ranged1d::{KeyPointHint, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
 use crate::forecast::Runway;
-use crate::measure::{Better, stats};
+use crate::measure::stats;
 use crate::report::html::Drawing;
 use crate::report::html::matrix::escaped;
 use crate::report::picture::{Curve, Spread};
 use crate::unit::{Bytes, Unit};
+use crate::work::Better;
 
 /// Pixels of the drawing's own coordinates; the page scales it.
 const SIZE: (u32, u32) = (480, 300);

@@ -12,10 +12,10 @@ use crate::judge::cell::{Cell, Straggler};
 use crate::judge::rules::Facts;
 use crate::judge::rules::peers::{Behind, FEW, mark};
 use crate::judge::verdict::{Reason, Verdict};
-use crate::measure::{Better, Speed, slow};
+use crate::measure::{Speed, slow};
 use crate::record::Record;
 use crate::topology::Machine;
-use crate::work::Case;
+use crate::work::{Better, Case, Metric};
 
 /// Healthy GPUs of a node differ by 1 to 3 %.
 pub(super) const MARGIN: f64 = 0.04;
@@ -37,7 +37,7 @@ struct Member<'r> {
 struct Kind<'r> {
     probe: &'r str,
     test: Case,
-    metric: &'r str,
+    metric: Metric,
     model: String,
     place: Place,
 }
@@ -68,7 +68,7 @@ fn kinds<'r>(machines: &FxHashMap<&NodeName, &Machine>, cells: &[Cell<'r>]) -> B
         let machine = machines.get(c.row.node).copied();
         let speed = Speed::of(summary, c.series.better);
         let mut add = |place: Place| {
-            let (probe, metric) = (c.row.probe, c.series.metric.as_str());
+            let (probe, metric) = (c.row.probe, c.series.metric);
             let test = c.row.case.any_part();
             let kind = Kind { probe, test, metric, model: machine.map_or_else(String::new, |m| model(m, slot)), place };
             out.entry(kind).or_default().push(Member { cell, node: c.row.node, slot, speed });
