@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A node's name: the scheduler's where one placed the run, else its own kernel's. Names from two places are compared by a roster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -19,8 +19,20 @@ impl fmt::Display for NodeName {
 }
 
 /// A probe's name, as in `--only gemm`. Free text in a record: an old record may name a probe that is gone.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 pub struct ProbeName(pub Cow<'static, str>);
+
+/// Names that need no memory of their own, of which a record repeats one in each of a million lines.
+const KNOWN: [&str; 11] =
+    ["environment", "fabric", "gemm", "memory", "copy", "tcp", "rdma", "collective", "storage", "image", "presence"];
+
+impl<'de> Deserialize<'de> for ProbeName {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let name = Cow::<str>::deserialize(d)?;
+        let known = KNOWN.iter().find(|known| **known == name);
+        Ok(ProbeName(known.copied().map_or_else(|| Cow::Owned(name.into_owned()), Cow::Borrowed)))
+    }
+}
 
 impl ProbeName {
     pub const fn new(name: &'static str) -> Self {

@@ -7,6 +7,9 @@
 //! The modules below stand in that order; each takes types from those above it only, which `tests/layering.rs` holds.
 //! Facts (up to [`record`]) never judge; opinions (from [`judge`]) never measure.
 
+// A function is read at one sitting (the threshold is clippy.toml's); a test may be a table.
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 // Words that every stage uses.
 pub mod exit;
 pub mod files;

@@ -223,6 +223,25 @@ impl Source<'_> {
     }
 }
 
+/// Where --rank and --nodes say who this is.
+fn flags(rank: u32, size: u32, rendezvous: Option<Meeting>, get: Variables<'_>) -> Result<Option<World>, WorldError> {
+    let seat = Seat { rank, size, local_rank: 0, local_size: 1 };
+    if rank >= size {
+        let why = format!("rank {rank} of {size}");
+        let seen = format!("--rank={rank} --nodes={size}");
+        return Err(WorldError::Contradiction { launcher: Launcher::Flags, seen, why });
+    }
+    // A Slurm step for each node, where one for all cannot start: the allocation knows the names.
+    let hosts = allocation(get)?;
+    if hosts.len() == size as usize {
+        let job = get("SLURM_JOB_ID").unwrap_or_default();
+        let first = Meeting::At { host: hosts[0].clone(), port: slurm_port(&job, ""), spares: SPARES };
+        let world = world(Launcher::Slurm, seat, hosts, rendezvous.or(Some(first)), job)?;
+        return Ok(world.map(|w| World { name: node_name(get), ..w }));
+    }
+    world(Launcher::Flags, seat, Vec::new(), rendezvous, "flags".to_owned())
+}
+
 impl World {
     /// The world of this task; `None` when no launcher placed it, or when it is the only task.
     pub fn read(asked: &Asked, get: Variables<'_>, hostname: &str) -> Result<Option<World>, WorldError> {
@@ -236,21 +255,7 @@ impl World {
             None => None,
         };
         if let (Some(rank), Some(size)) = (asked.rank, asked.size) {
-            let seat = Seat { rank, size, local_rank: 0, local_size: 1 };
-            if rank >= size {
-                let why = format!("rank {rank} of {size}");
-                let seen = format!("--rank={rank} --nodes={size}");
-                return Err(WorldError::Contradiction { launcher: Launcher::Flags, seen, why });
-            }
-            // A Slurm step for each node, where one for all cannot start: the allocation knows the names.
-            let hosts = allocation(get)?;
-            if hosts.len() == size as usize {
-                let job = get("SLURM_JOB_ID").unwrap_or_default();
-                let first = Meeting::At { host: hosts[0].clone(), port: slurm_port(&job, ""), spares: SPARES };
-                let world = world(Launcher::Slurm, seat, hosts, rendezvous.or(Some(first)), job)?;
-                return Ok(world.map(|w| World { name: node_name(get), ..w }));
-            }
-            return world(Launcher::Flags, seat, Vec::new(), rendezvous, "flags".to_owned());
+            return flags(rank, size, rendezvous, get);
         }
         if asked.rank.is_some() || asked.size.is_some() {
             return Err(WorldError::HalfAsked);

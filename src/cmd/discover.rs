@@ -29,8 +29,21 @@ pub(super) fn run(args: cli::Discover) -> Result<Exit, Failure> {
 fn describe(m: &Machine) -> String {
     let mut out = String::new();
     let mut line = |label: &str, text: String| out.push_str(&format!("{label:<12}{}\n", clean(&text)));
-    let or = |v: &Option<String>| v.clone().unwrap_or_else(|| "unknown".to_owned());
-    let size = |v: Option<crate::unit::Bytes>| v.map_or("unknown".to_owned(), |b| b.to_string());
+    host(m, &mut line);
+    devices(m, &mut line);
+    system(m, &mut line);
+    out
+}
+
+fn or(v: &Option<String>) -> String {
+    v.clone().unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn size(v: Option<crate::unit::Bytes>) -> String {
+    v.map_or("unknown".to_owned(), |b| b.to_string())
+}
+
+fn host(m: &Machine, line: &mut dyn FnMut(&str, String)) {
     line("host", m.hostname.clone());
     let smt = if m.cpu.smt { "SMT on" } else { "no SMT" };
     line(
@@ -61,6 +74,9 @@ fn describe(m: &Machine) -> String {
             or(&m.memory.transparent_huge_pages)
         ),
     );
+}
+
+fn devices(m: &Machine, line: &mut dyn FnMut(&str, String)) {
     for n in &m.nics {
         let speed = n.speed_mbps.map_or("no rate".to_owned(), |s| format!("{} Gb/s", s as f64 / 1000.0));
         line(
@@ -93,6 +109,10 @@ fn describe(m: &Machine) -> String {
         let model = d.model.as_ref().map_or(String::new(), |m| format!(" {m}"));
         line("disk", format!("{}: {}{model}", d.name, size(d.size)));
     }
+}
+
+/// Its kernel, container, limits, and what gonogo wanted to know and could not.
+fn system(m: &Machine, line: &mut dyn FnMut(&str, String)) {
     line("kernel", format!("{} on {}", or(&m.kernel.release), or(&m.kernel.os)));
     if let Some(c) = &m.container {
         line("container", c.clone());
@@ -119,5 +139,4 @@ fn describe(m: &Machine) -> String {
     for x in &m.missing {
         line("missing", format!("{} ({})", x.path.display(), if x.denied { "permission denied" } else { "absent" }));
     }
-    out
 }

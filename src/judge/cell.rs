@@ -46,10 +46,10 @@ pub struct Cell<'r> {
     /// Set where its peers decided.
     pub straggler: Option<Straggler>,
     pub verdict: Verdict,
-    /// The median of each attempt that counts.
-    pub attempts: Vec<f64>,
+    /// The median of each attempt that counts; empty where only one does.
+    pub attempts: Box<[f64]>,
     /// The worst load during the attempts that count.
-    pub load: Option<Load>,
+    pub load: Option<&'r Load>,
 }
 
 /// Cores' worth of foreign time from which a slow result says nothing.
@@ -107,14 +107,14 @@ impl<'r> Limits<'r> {
 /// Judges the series of one metric over attempts: those measured while the machine was quiet, if there are any.
 pub(super) fn judge<'r>(
     row: Row<'r>,
-    attempts: &[(&'r Series, Option<Load>)],
+    attempts: &[(&'r Series, Option<&'r Load>)],
     limits: &Limits<'r>,
     clock_s: f64,
     place: &Place<'_>,
 ) -> Option<Cell<'r>> {
-    let busy = |load: &Option<Load>| load.as_ref().is_some_and(is_busy);
-    let quiet: Vec<&(&Series, Option<Load>)> = attempts.iter().filter(|(_, l)| !busy(l)).collect();
-    let used: Vec<&(&Series, Option<Load>)> = if quiet.is_empty() { attempts.iter().collect() } else { quiet };
+    let busy = |load: Option<&Load>| load.is_some_and(is_busy);
+    let quiet: Vec<&(&'r Series, Option<&'r Load>)> = attempts.iter().filter(|(_, l)| !busy(*l)).collect();
+    let used: Vec<&(&'r Series, Option<&'r Load>)> = if quiet.is_empty() { attempts.iter().collect() } else { quiet };
     let series = used.last()?.0;
     let samples: Cow<'_, [f64]> = match used.as_slice() {
         [(only, _)] => Cow::Borrowed(&only.samples),
@@ -132,15 +132,17 @@ pub(super) fn judge<'r>(
         limit: None,
         straggler: None,
         verdict: Verdict::NoLimit,
-        attempts: Vec::new(),
+        attempts: Box::default(),
         load,
     };
     let Some(summary) = summary else {
         cell.verdict = Verdict::Inconclusive(Reason::Invalid);
         return Some(cell);
     };
-    cell.attempts =
-        used.iter().filter(|(s, _)| !s.samples.is_empty()).map(|(s, _)| stats::median(&s.samples)).collect();
+    if used.len() > 1 {
+        let some = used.iter().filter(|(s, _)| !s.samples.is_empty());
+        cell.attempts = some.map(|(s, _)| stats::median(&s.samples)).collect();
+    }
     for e in limits.of(row.probe, series.metric).iter().filter(|e| e.of.fits(row.case, &place.among)) {
         let value = match (e.limit, &series.nominal) {
             (Limit::Value(v), _) => v,
@@ -175,7 +177,7 @@ pub(super) fn judge<'r>(
             cell.verdict = v;
         }
     }
-    if matches!(cell.verdict, Verdict::Fail | Verdict::Inconclusive(_)) && busy(&cell.load) {
+    if matches!(cell.verdict, Verdict::Fail | Verdict::Inconclusive(_)) && busy(cell.load) {
         cell.verdict = Verdict::Inconclusive(Reason::Busy);
     }
     let impossible = series.bound.as_ref().is_some_and(|b| match series.better {

@@ -168,8 +168,8 @@ fn judge_case<'r>(
     cells: &mut Vec<Cell<'r>>,
     findings: &mut Vec<Finding>,
 ) {
-    let measured: Vec<(&'r Measured, Option<Load>)> =
-        attempts.iter().filter_map(|l| Some((l.outcome.measured()?, l.load))).collect();
+    let measured: Vec<(&'r Measured, Option<&'r Load>)> =
+        attempts.iter().filter_map(|l| Some((l.outcome.measured()?, l.load.as_ref()))).collect();
     outcomes::checks(&row, &measured, findings);
     // A metric counts if any attempt has it: a later one that lacks it takes nothing away.
     for (i, (m, _)) in measured.iter().enumerate() {
@@ -212,11 +212,13 @@ pub fn judge_knowing<'r>(
     };
     outcomes::coverage(record, run, &cases, &mut coverage, &mut findings);
     let clock = record.header.clock_resolution_ns * 1e-9;
-    let mut cells: Vec<Cell<'r>> = Vec::with_capacity(2 * cases.rows.len());
+    // Of a million cells each byte is a megabyte: what is not looked up any more goes before they come.
+    let rows = cases.rows;
+    let mut cells: Vec<Cell<'r>> = Vec::with_capacity(2 * rows.len());
     let by_key = Limits::new(limits);
     let places = Places::new(record);
-    for (row, attempts) in &cases.rows {
-        judge_case(*row, attempts, &by_key, clock, places.of(row.step), &mut cells, &mut findings);
+    for (row, attempts) in rows {
+        judge_case(row, &attempts, &by_key, clock, places.of(row.step), &mut cells, &mut findings);
     }
     peers::judge(record, run, &mut cells);
     coverage.without_limit = cells.iter().filter(|c| c.limit.is_none()).count();

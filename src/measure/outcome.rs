@@ -63,10 +63,10 @@ pub struct Series {
     pub samples: Vec<f64>,
     /// What physics allows: a rate above it, or a time below it, is a mistake of the measurement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bound: Option<Bound>,
+    pub bound: Option<Box<Bound>>,
     /// What the hardware nominally does, for a share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nominal: Option<Bound>,
+    pub nominal: Option<Box<Bound>>,
     /// The rank that was last most often, when ranks differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slowest_rank: Option<u32>,
@@ -74,12 +74,12 @@ pub struct Series {
 
 impl Series {
     pub fn bounded(mut self, value: f64, why: impl Into<String>) -> Self {
-        self.bound = Some(Bound::new(value, why));
+        self.bound = Some(Box::new(Bound::new(value, why)));
         self
     }
 
     pub fn nominally(mut self, value: f64, why: impl Into<String>) -> Self {
-        self.nominal = Some(Bound::new(value, why));
+        self.nominal = Some(Box::new(Bound::new(value, why)));
         self
     }
 }
@@ -337,6 +337,15 @@ impl Outcome {
 
     pub fn waived(kind: WaiveKind, why: impl Into<String>) -> Self {
         Outcome::Waived { kind, why: why.into() }
+    }
+
+    /// Gives back what lists have room for and do not hold: a parser does not know how long they become, and a record has a million.
+    pub fn shrink(&mut self) {
+        let Outcome::Measured(m) = self else { return };
+        m.series.shrink_to_fit();
+        m.series.iter_mut().for_each(|s| s.samples.shrink_to_fit());
+        m.checks.shrink_to_fit();
+        m.notes.shrink_to_fit();
     }
 
     pub fn measured(&self) -> Option<&Measured> {

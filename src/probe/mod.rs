@@ -174,6 +174,7 @@ fn step(probe: &dyn Probe, plan: &CheckPlan, cases: Vec<Case>, args: impl serde:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::borrow::Cow;
     use std::collections::BTreeSet;
 
     #[test]
@@ -186,6 +187,8 @@ mod tests {
             assert!(!probe.about().is_empty() && !probe.needs().is_empty(), "{name}");
             let metrics: BTreeSet<_> = probe.metrics().iter().map(|m| m.metric).collect();
             assert_eq!(metrics.len(), probe.metrics().len(), "{name} declares a metric twice");
+            let read: Result<ProbeName, _> = serde_json::from_value(name.as_str().into());
+            assert!(read.is_ok_and(|n| matches!(n.0, Cow::Borrowed(_))), "{name}: id.rs does not know it");
         }
     }
 

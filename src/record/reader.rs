@@ -15,7 +15,7 @@ use crate::record::format::{Line, Record, SCHEMA};
 /// Longest line that is read.
 const MAX_LINE: u64 = 64 << 20;
 /// About this many bytes of lines are held at once beside the record.
-const BATCH: usize = 8 << 20;
+const BATCH: usize = 4 << 20;
 
 /// Why a file is not used as a record.
 #[derive(Debug, thiserror::Error)]
@@ -111,14 +111,24 @@ pub fn parse(path: &Path, mut input: impl BufRead) -> Result<Record, RecordError
     loop {
         let batch = batch(&mut input).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
         if batch.is_empty() {
-            return record.ok_or_else(|| RecordError::Empty(path.to_owned()));
+            let mut record = record.ok_or_else(|| RecordError::Empty(path.to_owned()))?;
+            record.outcomes.shrink_to_fit();
+            return Ok(record);
         }
-        let parsed: Vec<_> = batch.par_iter().map(|line| serde_json::from_slice::<Line>(line)).collect();
+        let parsed: Vec<_> = batch.par_iter().map(|line| line_of(line)).collect();
         for (bytes, line) in batch.iter().zip(parsed) {
             number += 1;
             take(path, number, bytes, line, &mut record)?;
         }
     }
+}
+
+fn line_of(text: &[u8]) -> Result<Line, serde_json::Error> {
+    let mut line = serde_json::from_slice::<Line>(text);
+    if let Ok(Line::Outcome(outcome)) = &mut line {
+        outcome.outcome.shrink();
+    }
+    line
 }
 
 /// The next lines, each with its line feed; empty at the end of the file.

@@ -41,6 +41,37 @@ pub fn render(d: &Diff, names: (&str, &str), style: Style) -> String {
             count(Change::Appeared)
         ));
     }
+    out.push_str(&table(d));
+    let mut list = |title: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            out.push_str(&format!("\n{title}\n"));
+            for line in lines.iter().take(SHOWN) {
+                out.push_str(&format!("  {line}\n"));
+            }
+            if lines.len() > SHOWN {
+                out.push_str(&format!("  and {} more; `--format json` has all\n", lines.len() - SHOWN));
+            }
+        }
+    };
+    let failing = |(code, n): &(String, usize)| {
+        format!(
+            "{code} {}{}",
+            codes::find(code).map_or("", |c| c.title),
+            if *n > 1 { format!(" ({n})") } else { String::new() }
+        )
+    };
+    list("failures that are new", d.failing.iter().map(failing).collect());
+    list("findings that are new", d.findings_new.clone());
+    list("findings that are gone", d.findings_gone.clone());
+    list("what changed", d.software.iter().map(|(what, a, b)| format!("{what}: {a} -> {b}")).collect());
+    list("nodes that are new", d.nodes_new.clone());
+    list("nodes that are gone", d.nodes_gone.clone());
+    out
+}
+
+/// What moved, a row each; empty where nothing did.
+fn table(d: &Diff) -> String {
+    let mut out = String::new();
     let moved: Vec<_> = d.metrics.iter().filter(|m| matches!(m.change, Change::Worse | Change::Better)).collect();
     if !moved.is_empty() {
         let mut grid = Table::new();
@@ -68,29 +99,5 @@ pub fn render(d: &Diff, names: (&str, &str), style: Style) -> String {
             out.push('\n');
         }
     }
-    let mut list = |title: &str, lines: Vec<String>| {
-        if !lines.is_empty() {
-            out.push_str(&format!("\n{title}\n"));
-            for line in lines.iter().take(SHOWN) {
-                out.push_str(&format!("  {line}\n"));
-            }
-            if lines.len() > SHOWN {
-                out.push_str(&format!("  and {} more; `--format json` has all\n", lines.len() - SHOWN));
-            }
-        }
-    };
-    let failing = |(code, n): &(String, usize)| {
-        format!(
-            "{code} {}{}",
-            codes::find(code).map_or("", |c| c.title),
-            if *n > 1 { format!(" ({n})") } else { String::new() }
-        )
-    };
-    list("failures that are new", d.failing.iter().map(failing).collect());
-    list("findings that are new", d.findings_new.clone());
-    list("findings that are gone", d.findings_gone.clone());
-    list("what changed", d.software.iter().map(|(what, a, b)| format!("{what}: {a} -> {b}")).collect());
-    list("nodes that are new", d.nodes_new.clone());
-    list("nodes that are gone", d.nodes_gone.clone());
     out
 }

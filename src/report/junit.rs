@@ -17,23 +17,46 @@ use crate::report::view::groups;
 const PASSES: usize = 2000;
 
 pub fn render(j: &Judgement<'_>) -> Result<String, quick_junit::SerializeError> {
-    let mut report = Report::new("gonogo");
-    let mut suites: Vec<(String, TestSuite)> = Vec::new();
-    let mut suite = |name: &str, case: TestCase| {
-        let name = &*clean(name);
-        let at = suites.iter().position(|(n, _)| n == name).unwrap_or_else(|| {
-            suites.push((name.to_owned(), TestSuite::new(name.to_owned())));
-            suites.len() - 1
-        });
-        suites[at].1.add_test_case(case);
-    };
+    let mut suites = Suites::default();
     // The gate itself comes first: it is what a pipeline turns red for.
-    let mut gate = TestCase::new(
-        "decision",
-        status(j.decision.exit() == crate::exit::Exit::Go, "decision", j.decision.name(), &reasons(j)),
-    );
+    let go = j.decision.exit() == crate::exit::Exit::Go;
+    let mut gate = TestCase::new("decision", status(go, "decision", j.decision.name(), &reasons(j)));
     gate.set_classname("gonogo");
-    suite("gonogo", gate);
+    suites.add("gonogo", gate);
+    findings(j, &mut suites);
+    measurements(j, &mut suites);
+    let header = &j.record.header;
+    let took = j.record.end.as_ref().map(|e| e.ended.duration_since(header.started).as_secs_f64().max(0.0));
+    if let Some((_, first)) = suites.0.first_mut() {
+        first.set_time(Duration::from_secs_f64(took.unwrap_or(0.0)));
+        for (name, value) in [("version", &header.version), ("commit", &header.commit)] {
+            first.add_property((name, &*clean(value)));
+        }
+        first.add_property(("tier", header.plan.tier.name()));
+        first.add_property(("started", header.started.to_string().as_str()));
+        first.add_property(("decision", j.decision.name()));
+    }
+    let mut report = Report::new("gonogo");
+    report.add_test_suites(suites.0.into_iter().map(|(_, s)| s));
+    report.to_string()
+}
+
+/// Suites by name, in the order of their first case.
+#[derive(Default)]
+struct Suites(Vec<(String, TestSuite)>);
+
+impl Suites {
+    fn add(&mut self, name: &str, case: TestCase) {
+        let name = &*clean(name);
+        let at = self.0.iter().position(|(n, _)| n == name).unwrap_or_else(|| {
+            self.0.push((name.to_owned(), TestSuite::new(name.to_owned())));
+            self.0.len() - 1
+        });
+        self.0[at].1.add_test_case(case);
+    }
+}
+
+fn findings(j: &Judgement<'_>, suites: &mut Suites) {
     for group in groups(&j.findings) {
         let first = group.first();
         let bad = first.weighs() && first.severity >= Severity::Hold;
@@ -46,8 +69,12 @@ pub fn render(j: &Judgement<'_>) -> Result<String, quick_junit::SerializeError> 
         if !bad {
             case.set_system_out(text);
         }
-        suite("findings", case);
+        suites.add("findings", case);
     }
+}
+
+/// What was measured, what an image brings, and what was waived.
+fn measurements(j: &Judgement<'_>, suites: &mut Suites) {
     let mut passes: HashMap<&str, usize> = HashMap::new();
     for c in &j.cells {
         let good = !matches!(c.verdict, Verdict::Fail | Verdict::Inconclusive(_));
@@ -63,7 +90,7 @@ pub fn render(j: &Judgement<'_>) -> Result<String, quick_junit::SerializeError> 
         if good {
             case.set_system_out(text);
         }
-        suite(c.row.probe, case);
+        suites.add(c.row.probe, case);
     }
     for s in software(j) {
         let text = format!("{} {} {}", s.path, s.version, s.note);
@@ -73,7 +100,7 @@ pub fn render(j: &Judgement<'_>) -> Result<String, quick_junit::SerializeError> 
         if s.loads {
             case.set_system_out(text);
         }
-        suite("image", case);
+        suites.add("image", case);
     }
     for line in &j.record.outcomes {
         if let Outcome::Waived { why, .. } = &line.outcome {
@@ -84,23 +111,10 @@ pub fn render(j: &Judgement<'_>) -> Result<String, quick_junit::SerializeError> 
                 skipped.set_message(&*clean(why));
                 let mut case = TestCase::new(line.case.to_string(), skipped);
                 case.set_classname(format!("{}.{}", line.probe, line.node));
-                suite(line.probe.as_str(), case);
+                suites.add(line.probe.as_str(), case);
             }
         }
     }
-    let header = &j.record.header;
-    let took = j.record.end.as_ref().map(|e| e.ended.duration_since(header.started).as_secs_f64().max(0.0));
-    if let Some((_, first)) = suites.first_mut() {
-        first.set_time(Duration::from_secs_f64(took.unwrap_or(0.0)));
-        for (name, value) in [("version", &header.version), ("commit", &header.commit)] {
-            first.add_property((name, &*clean(value)));
-        }
-        first.add_property(("tier", header.plan.tier.name()));
-        first.add_property(("started", header.started.to_string().as_str()));
-        first.add_property(("decision", j.decision.name()));
-    }
-    report.add_test_suites(suites.into_iter().map(|(_, s)| s));
-    report.to_string()
 }
 
 fn status(good: bool, kind: &str, message: &str, text: &str) -> TestCaseStatus {

@@ -160,8 +160,9 @@ fn plane_name(plane: &localise::Plane) -> String {
     format!("{}{rail}", clean(plane.probe.as_str()))
 }
 
-fn map(j: &Judgement<'_>, planes: &[localise::Plane]) -> (Vec<LeafRow>, Vec<Matrix>) {
-    let record = j.record;
+/// How each node and each leaf is by what was found of it, and what that was.
+#[expect(clippy::type_complexity, reason = "two maps that are taken apart at once")]
+fn healths<'j>(j: &'j Judgement<'_>) -> (HashMap<&'j NodeName, (Health, Vec<String>)>, HashMap<&'j str, Health>) {
     let mut health: HashMap<&NodeName, (Health, Vec<String>)> = HashMap::new();
     let mut leaf_health: HashMap<&str, Health> = HashMap::new();
     for f in j.findings.iter().filter(|f| f.weighs() && f.severity > Severity::Info) {
@@ -184,6 +185,12 @@ fn map(j: &Judgement<'_>, planes: &[localise::Plane]) -> (Vec<LeafRow>, Vec<Matr
             }
         }
     }
+    (health, leaf_health)
+}
+
+fn map(j: &Judgement<'_>, planes: &[localise::Plane]) -> (Vec<LeafRow>, Vec<Matrix>) {
+    let record = j.record;
+    let (health, leaf_health) = healths(j);
     let known = localise::leaves(record);
     let mut rails: HashMap<&NodeName, Vec<Option<f64>>> = HashMap::new();
     let mut matrices = Vec::new();

@@ -134,7 +134,8 @@ pub fn provoke(code: &str) -> Option<Record> {
         "NCL-012" => n.topology.iter_mut().for_each(|t| t.cpus[1].nets.clear()),
         "NCL-013" => {
             let mut series = series("collective", "latency", 30e-3);
-            series.nominal = Some(Bound { claimed: true, ..Bound::new(5e-3, "NCCL's own model of RING SIMPLE") });
+            series.nominal =
+                Some(Box::new(Bound { claimed: true, ..Bound::new(5e-3, "NCCL's own model of RING SIMPLE") }));
             let mut record = record(m, n);
             add(&mut record, "collective", "all-reduce nccl node n=4 1 GiB", measured(series));
             return Some(record);

@@ -29,9 +29,22 @@ impl<'a> Listed<'a> {
 
 /// Each as `add(code, evidence)`.
 pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(Code, String)) {
-    let set = |name: &str| m.environment.get(name).map(String::as_str).filter(|v| !v.is_empty());
+    adapters_listed(m, add);
+    interfaces_listed(m, add);
+    switched(m, add);
+    adapters(m, add);
+    peer_to_peer(m, add);
+}
+
+/// A variable of the environment that is set to something.
+fn set<'m>(m: &'m Machine, name: &str) -> Option<&'m str> {
+    m.environment.get(name).map(String::as_str).filter(|v| !v.is_empty())
+}
+
+/// NCCL_IB_HCA names adapters, by the beginnings of their names unless it says otherwise.
+fn adapters_listed(m: &Machine, add: &mut dyn FnMut(Code, String)) {
     let devices: Vec<&str> = m.infiniband.iter().map(|d| d.name.as_str()).collect();
-    if let (Some(text), false) = (set("NCCL_IB_HCA"), devices.is_empty()) {
+    if let (Some(text), false) = (set(m, "NCCL_IB_HCA"), devices.is_empty()) {
         let listed = Listed::of(text);
         for name in &listed.names {
             let all: Vec<&str> = devices.iter().copied().filter(|d| listed.matches(name, d)).collect();
@@ -47,28 +60,41 @@ pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(Code, String)) {
             }
         }
     }
+}
+
+/// The variables that name interfaces of IP.
+fn interfaces_listed(m: &Machine, add: &mut dyn FnMut(Code, String)) {
     let up = |n: &&Nic| n.state.as_deref() != Some("down");
     let interfaces: Vec<&str> = m.nics.iter().filter(up).map(|n| n.name.as_str()).collect();
     for variable in ["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"] {
-        let Some(text) = set(variable).filter(|_| !interfaces.is_empty()) else { continue };
+        let Some(text) = set(m, variable).filter(|_| !interfaces.is_empty()) else { continue };
         let listed = Listed::of(text);
         let some = listed.names.iter().any(|n| interfaces.iter().any(|i| listed.matches(n, i)));
         if !listed.excluded && !some {
             add(Code::ENV_011, format!("{variable}={}; up are {}", clean(text), clean(&interfaces.join(", "))));
         }
     }
-    if let Some(text) = set("NCCL_IB_GID_INDEX") {
+}
+
+/// What a variable fixes or takes away, and what the container lacks.
+fn switched(m: &Machine, add: &mut dyn FnMut(Code, String)) {
+    if let Some(text) = set(m, "NCCL_IB_GID_INDEX") {
         let roce = m.infiniband.iter().flat_map(|d| &d.ports).any(|p| p.link_layer.as_deref() == Some("Ethernet"));
         if roce {
             add(Code::ENV_012, format!("NCCL_IB_GID_INDEX={}", clean(text)));
         }
     }
-    if let (Some("1"), Some(device)) = (set("NCCL_IB_DISABLE"), m.connected_rdma().next()) {
+    if let (Some("1"), Some(device)) = (set(m, "NCCL_IB_DISABLE"), m.connected_rdma().next()) {
         add(Code::ENV_013, format!("NCCL_IB_DISABLE=1, and {device} has an active port"));
     }
-    if let (false, Some(false)) = (devices.is_empty(), m.uverbs) {
+    if let (false, Some(false)) = (m.infiniband.is_empty(), m.uverbs) {
+        let devices: Vec<&str> = m.infiniband.iter().map(|d| d.name.as_str()).collect();
         add(Code::ENV_014, format!("{} in /sys/class/infiniband, no /dev/infiniband", devices.join(", ")));
     }
+}
+
+/// Each adapter's place, provider and congestion control.
+fn adapters(m: &Machine, add: &mut dyn FnMut(Code, String)) {
     for d in &m.infiniband {
         let there = d.numa.and_then(|n| m.cpu.numa.iter().find(|x| x.id == n));
         if let Some(node) = there.filter(|n| m.cpu.numa.len() > 1 && !n.cpus.is_empty())
@@ -93,13 +119,17 @@ pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(Code, String)) {
             add(Code::ENV_019, format!("{}: {what}", d.name));
         }
     }
+}
+
+/// What sends traffic between an adapter and a GPU the long way.
+fn peer_to_peer(m: &Machine, add: &mut dyn FnMut(Code, String)) {
     let places =
         m.infiniband.iter().filter_map(|d| d.pcie.as_ref()).chain(m.gpus.iter().filter_map(|g| g.pcie.as_ref()));
     let mut redirecting: Vec<&str> =
         places.filter_map(|p| p.redirecting.as_ref()).flatten().map(String::as_str).collect();
     redirecting.sort_unstable();
     redirecting.dedup();
-    if !redirecting.is_empty() && !devices.is_empty() && !m.gpus.is_empty() && !m.cpu.virtualised {
+    if !redirecting.is_empty() && !m.infiniband.is_empty() && !m.gpus.is_empty() && !m.cpu.virtualised {
         let more = if redirecting.len() > 4 { format!(" and {} more", redirecting.len() - 4) } else { String::new() };
         let shown = redirecting.iter().take(4).copied().collect::<Vec<_>>().join(", ");
         add(Code::ENV_017, format!("ACS redirects requests at {}{more}", clean(&shown)));
@@ -107,7 +137,7 @@ pub(super) fn of_machine(m: &Machine, add: &mut dyn FnMut(Code, String)) {
     let line = m.kernel.command_line.as_deref().unwrap_or("");
     let on = ["intel_iommu=on", "amd_iommu=on"].iter().find(|w| line.split_whitespace().any(|x| x == **w));
     if let (Some(on), false) = (on, line.split_whitespace().any(|w| w == "iommu=pt"))
-        && !devices.is_empty()
+        && !m.infiniband.is_empty()
         && !m.cpu.virtualised
     {
         add(Code::ENV_015, format!("the kernel was booted with {on} and without iommu=pt"));

@@ -216,6 +216,14 @@ fn name(g: &Gpu) -> String {
 
 fn of_gpu(g: &Gpu, add: Add<'_>) {
     let who = name(g);
+    of_memory(g, &who, add);
+    of_clocks(g, &who, add);
+    of_links(g, &who, add);
+    of_state(g, &who, add);
+}
+
+/// Errors of its memory, and what the driver did against them.
+fn of_memory(g: &Gpu, who: &str, add: Add<'_>) {
     if let Some(n) = g.ecc_uncorrected.filter(|n| *n > 0) {
         add(Code::GPU_003, None, format!("{who}: {n} uncorrected ECC errors since the driver was loaded"));
     }
@@ -243,6 +251,10 @@ fn of_gpu(g: &Gpu, add: Add<'_>) {
     if g.retirement_pending == Some(true) {
         add(Code::GPU_005, Some(Severity::Hold), format!("{who}: pages wait to be retired"));
     }
+}
+
+/// What holds its clocks down, or soon will.
+fn of_clocks(g: &Gpu, who: &str, add: Add<'_>) {
     let hard: Vec<&str> = g.throttled.iter().map(String::as_str).filter(|t| hardware(t)).collect();
     if !hard.is_empty() {
         add(Code::GPU_007, None, format!("{who}: {} before anything ran", clean(&hard.join(", "))));
@@ -252,6 +264,21 @@ fn of_gpu(g: &Gpu, add: Add<'_>) {
     {
         add(Code::GPU_007, Some(Severity::Warn), format!("{who}: {now} C, and it slows down at {slow} C"));
     }
+    if let (Some(limit), Some(default)) = (g.power_limit_w, g.power_default_w)
+        && limit < 0.99 * default
+    {
+        add(Code::GPU_015, None, format!("{who}: power limit {limit:.0} W, {default:.0} W from the factory"));
+    }
+    if let (Some(set), Some(most)) = (g.clocks.sm_set_mhz, g.clocks.sm_max_mhz)
+        && f64::from(set) < 0.8 * f64::from(most)
+        && g.throttled.iter().any(|t| t == "application clocks")
+    {
+        add(Code::GPU_015, None, format!("{who}: application clocks at {set} MHz of {most} MHz"));
+    }
+}
+
+/// PCIe, NVLink, and the fabric manager.
+fn of_links(g: &Gpu, who: &str, add: Add<'_>) {
     let p = &g.pcie;
     if let (Some(now), Some(most)) = (p.lanes, p.lanes_max)
         && now < most
@@ -280,8 +307,12 @@ fn of_gpu(g: &Gpu, add: Add<'_>) {
         }
     }
     if let Some(health) = g.fabric.as_ref().and_then(|f| f.health.as_ref()) {
-        of_fabric(&who, health, add);
+        of_fabric(who, health, add);
     }
+}
+
+/// What the driver wants done, how it may be used, and who uses it.
+fn of_state(g: &Gpu, who: &str, add: Add<'_>) {
     match g.recovery {
         None | Some(Recovery::Nothing) => {}
         // One that is new may ask for little.
@@ -302,17 +333,6 @@ fn of_gpu(g: &Gpu, add: Add<'_>) {
         };
         let list: Vec<String> = g.processes.iter().take(4).map(of).collect();
         add(Code::GPU_014, None, format!("{who}: {}", list.join(", ")));
-    }
-    if let (Some(limit), Some(default)) = (g.power_limit_w, g.power_default_w)
-        && limit < 0.99 * default
-    {
-        add(Code::GPU_015, None, format!("{who}: power limit {limit:.0} W, {default:.0} W from the factory"));
-    }
-    if let (Some(set), Some(most)) = (g.clocks.sm_set_mhz, g.clocks.sm_max_mhz)
-        && f64::from(set) < 0.8 * f64::from(most)
-        && g.throttled.iter().any(|t| t == "application clocks")
-    {
-        add(Code::GPU_015, None, format!("{who}: application clocks at {set} MHz of {most} MHz"));
     }
 }
 

@@ -137,7 +137,7 @@ fn evidence(cell: &Cell<'_>) -> String {
             }
         }
     }
-    if let Some(load) = cell.load.filter(is_busy) {
+    if let Some(load) = cell.load.filter(|l| is_busy(l)) {
         out.push_str(&format!(
             "; meanwhile others took {:.1} cores and the hypervisor {:.1}",
             load.others_cores, load.steal_cores

@@ -17,18 +17,14 @@ use crate::record::{OutcomeLine, Record};
 use crate::work::{Case, CheckName};
 
 /// Holds every planned case of every node against the record.
-pub(super) fn coverage(
-    record: &Record,
+pub(super) fn coverage<'r>(
+    record: &'r Record,
     run: &RunPlan,
-    cases: &Cases<'_>,
+    cases: &Cases<'r>,
     coverage: &mut Coverage,
     findings: &mut Vec<Finding>,
 ) {
-    // Cases without a result are told once a step and reason, not once each.
-    let mut lost: BTreeMap<(Subject, String, String), Vec<&Case>> = BTreeMap::new();
-    // The same error of the same GPU or node, too: the first case, with how many others.
-    let mut broken: Vec<(Row<'_>, FailKind, &str, usize)> = Vec::new();
-    let mut told: FxHashMap<(&NodeName, &str, Option<u32>, &str), usize> = FxHashMap::default();
+    let mut tally = Tally::default();
     for step in &record.steps {
         let alone: Vec<&NodeName> = record.header.nodes.iter().collect();
         let first: Vec<&NodeName> = step.groups.iter().filter_map(|g| g.first()).collect();
@@ -38,77 +34,110 @@ pub(super) fn coverage(
                 let together = group.map_or(&[][..], |g| g.as_slice());
                 let row = Row { node, probe: step.probe.as_str(), step: &step.name, case, group: together };
                 let line = cases.index.get(&row).and_then(|i| standing(&cases.rows[*i].1));
-                let outcome = line.map(|l| &l.outcome);
-                coverage.count(outcome);
-                // A step of several nodes that did not run says nothing against its first one.
-                let place = || if group.is_some() { Subject::Run } else { row.subject() };
-                let mut lose =
-                    |why: &str| lost.entry((place(), step.name.clone(), why.to_owned())).or_default().push(case);
-                // Whose fault it is has a finding of its own; the others of its group are not blamed.
-                let blamed = line.is_some_and(|l| l.blame.is_some());
-                match outcome {
-                    Some(Outcome::Waived { .. }) if blamed => {}
-                    Some(Outcome::Failed { kind: FailKind::NodeLost | FailKind::NodeSilent, .. })
-                        if step.probe != PRESENCE => {}
-                    Some(Outcome::Failed { kind, error }) if group.is_some() => {
-                        of_group(step, group, line, *kind, &format!("case `{case}`: {error}"), findings);
-                    }
-                    Some(Outcome::TimedOut { after_ms, missing }) if group.is_some() => {
-                        let error = format!("case `{case}`: {}", killed(*after_ms, missing));
-                        of_group(step, group, line, FailKind::Error, &error, findings);
-                    }
-                    // A pair whose first direction failed does not try the second.
-                    Some(Outcome::Waived { kind: WaiveKind::NotReached, .. }) if group.is_some() => {}
-                    None => lose("not in the record: the run ended before it"),
-                    Some(Outcome::Waived {
-                        kind: WaiveKind::NoTime | WaiveKind::Interrupted | WaiveKind::NotReached,
-                        why,
-                    }) => lose(why),
-                    Some(Outcome::Waived { why, .. })
-                        if run.require.probes.iter().any(|p| p == step.probe.as_str()) =>
-                    {
-                        lose(why)
-                    }
-                    Some(Outcome::Waived { kind: WaiveKind::NotAsked, .. })
-                        if row.probe == "storage" && *case == step.cases[0] =>
-                    {
-                        findings.push(Finding::new(
-                            Code::COV_006,
-                            row.subject(),
-                            "the storage probe was given no directory",
-                        ));
-                    }
-                    // Who loads such a library dies or hangs with it.
-                    Some(Outcome::Failed { kind: FailKind::Crashed, error }) if row.probe == "image" => {
-                        let evidence = format!("{case}: {error}");
-                        findings.push(Finding::new(Code::IMG_001, Subject::Image, evidence));
-                    }
-                    Some(Outcome::TimedOut { after_ms, missing }) if row.probe == "image" => {
-                        let evidence = format!("{case}: loading it did not end, {}", killed(*after_ms, missing));
-                        findings.push(Finding::new(Code::IMG_001, Subject::Image, evidence));
-                    }
-                    Some(Outcome::Failed { kind, error }) => {
-                        let key = (row.node, row.step, row.gpu(), error.as_str());
-                        let place = *told.entry(key).or_insert_with(|| {
-                            broken.push((row, *kind, error.as_str(), 0));
-                            broken.len() - 1
-                        });
-                        broken[place].3 += 1;
-                    }
-                    Some(Outcome::TimedOut { after_ms, missing }) => {
-                        let evidence = format!("{}, case `{case}`: {}", step.name, killed(*after_ms, missing));
-                        findings.push(Finding::new(Code::RUN_002, row.subject(), evidence));
-                    }
-                    Some(Outcome::Measured(_) | Outcome::Waived { .. }) => {}
-                }
+                coverage.count(line.map(|l| &l.outcome));
+                tally.one(run, step, &row, line, findings);
             }
         }
     }
-    findings.extend(broken.into_iter().map(|(row, kind, error, cases)| failure(&row, kind, error, cases)));
-    for ((subject, step, why), cases) in lost {
-        let what = if cases.len() == 1 { format!("case `{}`", cases[0]) } else { format!("{} cases", cases.len()) };
-        findings.push(Finding::new(Code::COV_002, subject, format!("{step}, {what}: {why}")));
+    tally.tell(findings);
+    planned(record, run, findings);
+    ended(record, coverage, findings);
+}
+
+/// What is told once for many cases.
+#[derive(Default)]
+struct Tally<'r> {
+    /// Cases without a result, by subject, step and reason.
+    lost: BTreeMap<(Subject, String, String), Vec<&'r Case>>,
+    /// The same error of the same GPU or node: the first case, with how many others.
+    broken: Vec<(Row<'r>, FailKind, &'r str, usize)>,
+    /// Where it stands in `broken`.
+    told: FxHashMap<(&'r NodeName, &'r str, Option<u32>, &'r str), usize>,
+}
+
+impl<'r> Tally<'r> {
+    /// A planned case, and the outcome that stands for it.
+    fn one(
+        &mut self,
+        run: &RunPlan,
+        step: &Step,
+        row: &Row<'r>,
+        line: Option<&'r OutcomeLine>,
+        findings: &mut Vec<Finding>,
+    ) {
+        let case = row.case;
+        let group = Some(row.group).filter(|g| !g.is_empty());
+        // Whose fault it is has a finding of its own; the others of its group are not blamed.
+        let blamed = line.is_some_and(|l| l.blame.is_some());
+        match line.map(|l| &l.outcome) {
+            Some(Outcome::Waived { .. }) if blamed => {}
+            Some(Outcome::Failed { kind: FailKind::NodeLost | FailKind::NodeSilent, .. }) if step.probe != PRESENCE => {
+            }
+            Some(Outcome::Failed { kind, error }) if group.is_some() => {
+                of_group(step, row.group, line, *kind, &format!("case `{case}`: {error}"), findings);
+            }
+            Some(Outcome::TimedOut { after_ms, missing }) if group.is_some() => {
+                let error = format!("case `{case}`: {}", killed(*after_ms, missing));
+                of_group(step, row.group, line, FailKind::Error, &error, findings);
+            }
+            // A pair whose first direction failed does not try the second.
+            Some(Outcome::Waived { kind: WaiveKind::NotReached, .. }) if group.is_some() => {}
+            None => self.lose(row, "not in the record: the run ended before it"),
+            Some(Outcome::Waived { kind: WaiveKind::NoTime | WaiveKind::Interrupted | WaiveKind::NotReached, why }) => {
+                self.lose(row, why)
+            }
+            Some(Outcome::Waived { why, .. }) if run.require.probes.iter().any(|p| p == row.probe) => {
+                self.lose(row, why);
+            }
+            Some(Outcome::Waived { kind: WaiveKind::NotAsked, .. })
+                if row.probe == "storage" && *case == step.cases[0] =>
+            {
+                let evidence = "the storage probe was given no directory";
+                findings.push(Finding::new(Code::COV_006, row.subject(), evidence));
+            }
+            // Who loads such a library dies or hangs with it.
+            Some(Outcome::Failed { kind: FailKind::Crashed, error }) if row.probe == "image" => {
+                findings.push(Finding::new(Code::IMG_001, Subject::Image, format!("{case}: {error}")));
+            }
+            Some(Outcome::TimedOut { after_ms, missing }) if row.probe == "image" => {
+                let evidence = format!("{case}: loading it did not end, {}", killed(*after_ms, missing));
+                findings.push(Finding::new(Code::IMG_001, Subject::Image, evidence));
+            }
+            Some(Outcome::Failed { kind, error }) => self.fail(row, *kind, error),
+            Some(Outcome::TimedOut { after_ms, missing }) => {
+                let evidence = format!("{}, case `{case}`: {}", step.name, killed(*after_ms, missing));
+                findings.push(Finding::new(Code::RUN_002, row.subject(), evidence));
+            }
+            Some(Outcome::Measured(_) | Outcome::Waived { .. }) => {}
+        }
     }
+
+    fn lose(&mut self, row: &Row<'r>, why: &str) {
+        // A step of several nodes that did not run says nothing against its first one.
+        let place = if row.group.is_empty() { row.subject() } else { Subject::Run };
+        self.lost.entry((place, row.step.to_owned(), why.to_owned())).or_default().push(row.case);
+    }
+
+    fn fail(&mut self, row: &Row<'r>, kind: FailKind, error: &'r str) {
+        let broken = &mut self.broken;
+        let place = *self.told.entry((row.node, row.step, row.gpu(), error)).or_insert_with(|| {
+            broken.push((*row, kind, error, 0));
+            broken.len() - 1
+        });
+        broken[place].3 += 1;
+    }
+
+    fn tell(self, findings: &mut Vec<Finding>) {
+        findings.extend(self.broken.into_iter().map(|(row, kind, error, cases)| failure(&row, kind, error, cases)));
+        for ((subject, step, why), cases) in self.lost {
+            let what = if cases.len() == 1 { format!("case `{}`", cases[0]) } else { format!("{} cases", cases.len()) };
+            findings.push(Finding::new(Code::COV_002, subject, format!("{step}, {what}: {why}")));
+        }
+    }
+}
+
+/// Probes that were chosen, or that the plan requires, and have no step.
+fn planned(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
     // The header says which probes were chosen: a record without their steps is not whole, whoever shortened it.
     for probe in record.header.plan.probes.iter().filter(|p| !record.steps.iter().any(|s| s.probe == **p)) {
         let evidence = format!("{probe} was chosen and has no step in the record");
@@ -122,41 +151,41 @@ pub(super) fn coverage(
             );
         }
     }
+}
+
+/// Whether the record proves anything, is whole, and has an end.
+fn ended(record: &Record, coverage: &Coverage, findings: &mut Vec<Finding>) {
     if coverage.measured == 0 || !record.outcomes.iter().any(|l| l.outcome.measured().is_some_and(proves)) {
-        findings.push(Finding::new(
-            Code::COV_001,
-            Subject::Run,
-            format!("no series of samples in the record; {}", coverage.sentence()),
-        ));
+        let evidence = format!("no series of samples in the record; {}", coverage.sentence());
+        findings.push(Finding::new(Code::COV_001, Subject::Run, evidence));
     }
     if let Some(damage) = &record.damage {
         findings.push(Finding::new(Code::COV_005, Subject::Run, damage.to_string()));
     }
-    match &record.end {
-        Some(end) if end.interrupted => findings.push(Finding::new(Code::COV_004, Subject::Run, "a signal ended it")),
-        Some(_) => {}
-        None => {
-            findings.push(Finding::new(Code::COV_004, Subject::Run, "the record has no end: gonogo died before it"))
-        }
-    }
+    let evidence = match &record.end {
+        Some(end) if end.interrupted => "a signal ended it",
+        Some(_) => return,
+        None => "the record has no end: gonogo died before it",
+    };
+    findings.push(Finding::new(Code::COV_004, Subject::Run, evidence));
 }
 
 /// A group's failure: of the node that is to blame, of nobody when the localiser will tell, else of the group.
 fn of_group(
     step: &Step,
-    group: Option<&Vec<NodeName>>,
+    group: &[NodeName],
     line: Option<&OutcomeLine>,
     kind: FailKind,
     error: &str,
     findings: &mut Vec<Finding>,
 ) {
-    let (Some(group), Some(line)) = (group, line) else { return };
+    let Some(line) = line else { return };
     let evidence = format!("{}, {error}", step.name);
     if let Some(node) = &line.blame {
         let code = if kind == FailKind::Junk { Code::RUN_003 } else { Code::RUN_001 };
         findings.push(Finding::new(code, Subject::Node(node.clone()), evidence));
     } else if !is_pairs(step) {
-        findings.push(Finding::new(Code::COL_021, Subject::Group(group.clone()), evidence));
+        findings.push(Finding::new(Code::COL_021, Subject::Group(group.to_vec()), evidence));
     }
 }
 
@@ -237,7 +266,7 @@ fn proves(m: &Measured) -> bool {
 }
 
 /// Wrong answers fail at any speed.
-pub(super) fn checks(row: &Row<'_>, attempts: &[(&Measured, Option<Load>)], findings: &mut Vec<Finding>) {
+pub(super) fn checks(row: &Row<'_>, attempts: &[(&Measured, Option<&Load>)], findings: &mut Vec<Finding>) {
     for check in attempts.iter().flat_map(|(m, _)| &m.checks).filter(|c| !c.ok) {
         let code = match check.name {
             CheckName::Residual | CheckName::Repeat if row.on_gpu() => Code::GEM_004,

@@ -314,9 +314,23 @@ fn measure(
         return Ok(());
     }
     let all = all.all(child)?;
+    let mut measured = conclude(child, &all, (op, size), block, args, port);
+    measured.notes.insert(0, algorithm.name().to_owned());
+    Ok(child.outcome(&args.case(op, ranks, size), Outcome::Measured(measured))?)
+}
+
+/// What all ranks told of a test, `block` operations to a sample, as its outcome.
+fn conclude(
+    child: &Child,
+    all: &[Told],
+    (op, size): (Collective, usize),
+    block: u64,
+    args: &Args,
+    port: Option<&Port>,
+) -> Measured {
     let times: Vec<&[f64]> = all.iter().map(|(_, t, _)| t.as_slice()).collect();
-    let (latency, slowest) = slowest(&times, blocks);
-    let factor = bus_factor(op, ranks);
+    let (latency, slowest) = slowest(&times, times.first().map_or(0, |t| t.len()));
+    let factor = bus_factor(op, child.ranks);
     let rate = |f: f64| latency.iter().map(|t| size as f64 * f / t).collect::<Vec<f64>>();
     let why = "each rank's bus bytes are copied by a core at a cache line per cycle";
     let mut time =
@@ -328,7 +342,7 @@ fn measure(
     }
     // Small messages are bound by latency: a share of the port's rate says nothing of them.
     if let Some(port) = port.filter(|_| size >= LARGE) {
-        busbw.nominal = port.address.rate.clone();
+        busbw.nominal = port.address.rate.clone().map(Box::new);
     }
     let series = vec![time, Metric::AlgBw.series(rate(1.0), block), busbw];
     let wrong: Vec<String> = all
@@ -343,8 +357,7 @@ fn measure(
         format!("wrong elements on {}", wrong.join(", "))
     };
     let checks = vec![Check::new(CheckName::Sum, wrong.is_empty(), detail)];
-    let mut notes = vec![algorithm.name().to_owned()];
-    notes.extend(port.map(|p| p.address.shown.clone()));
+    let notes = port.map(|p| p.address.shown.clone()).into_iter().collect();
     let counters = port.map_or(Vec::new(), |port| {
         let of = |(rank, told): (usize, &Told)| CountersMoved {
             node: child.members.get(rank).cloned(),
@@ -354,8 +367,7 @@ fn measure(
         };
         all.iter().enumerate().filter(|(_, told)| !told.2.is_empty()).map(of).collect()
     });
-    let measured = Measured { series, checks, notes, counters, ..Measured::default() };
-    Ok(child.outcome(&args.case(op, ranks, size), Outcome::Measured(measured))?)
+    Measured { series, checks, notes, counters, ..Measured::default() }
 }
 
 /// The maximum over ranks of each block, and the rank that was last in most of them, when it was by a twentieth or

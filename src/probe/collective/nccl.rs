@@ -278,17 +278,27 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         child.outcome(&Case::Start { topology: args.topology, ranks: ranks as u32 }, Outcome::Measured(measured))?;
     }
     let free = hellos.iter().map(|h| h.free).min().unwrap_or(0);
+    let worker = Worker { session: &session, comm, topology: args.topology, seed: child.step.seed, each, rank };
+    run_tests(child, &args, worker, &nccl, &mut heard, (ranks, free))
+}
+
+/// The tests of a communicator that stands, of `ranks` ranks; `free` are the bytes that the fullest GPU has left.
+fn run_tests(
+    child: &mut Child,
+    args: &Args,
+    worker: Worker<'_>,
+    nccl: &Nccl,
+    heard: &mut Heard<'_>,
+    (ranks, free): (usize, u64),
+) -> Result<(), ProbeError> {
+    let (session, each, rank) = (worker.session, worker.each, worker.rank);
     // What every rank told of its channels; they are made in the first operations.
     let mut seen = vec![Seen::default(); child.ranks as usize];
     let topology = heard.topology();
     let wires = topology.as_ref().map_or(Wires::default(), Wires::of);
     let of_node = if is_split(args.topology) { 1 } else { each };
-    let channels = Channels {
-        nccl: &nccl,
-        case: Case::Channels { topology: args.topology, ranks: ranks as u32 },
-        topology: &topology,
-    };
-    let worker = Worker { session: &session, comm, topology: args.topology, seed: child.step.seed, each, rank };
+    let channels =
+        Channels { nccl, case: Case::Channels { topology: args.topology, ranks: ranks as u32 }, topology: &topology };
     // Each test runs twice before it counts, and the largest take longest: room for both.
     let all = args.tests.len().max(1);
     let wanted = args.tests.iter().filter(|t| is_wanted(child, t, args.topology, ranks as u32, each)).count();
@@ -311,7 +321,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         if test.what != What::All(Collective::AllReduce) || test.in_place {
             channels.tell(child, &heard.log(), &seen)?;
         }
-        let told = match worker.measure(child, test, budget, &mut heard)? {
+        let told = match worker.measure(child, test, budget, heard)? {
             Measurement::Told(told) => told,
             Measurement::NoTime(why) => {
                 for case in cases.iter().filter(|_| rank == 0) {
@@ -341,7 +351,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
             for (c, case) in cases.iter().enumerate() {
                 let own: Vec<Told> = told.iter().skip(c).step_by(communicators).cloned().collect();
                 let outcome =
-                    conclude(child, &session, test, &own, (&log, class, &wires, &net), (c, communicators, each));
+                    conclude(child, session, test, &own, (&log, class, &wires, &net), (c, communicators, each));
                 child.outcome(case, Outcome::Measured(outcome))?;
             }
         }
@@ -752,7 +762,7 @@ fn conclude(
         if test.bytes >= LARGE && op == Collective::AllReduce {
             let spec = session.spec.as_ref();
             let expected = spec.and_then(|s| busbw_of(&s.name, ranks, class, wires, test.bytes));
-            busbw.nominal = expected.or(net.clone()).map(|(value, why)| Bound::new(value, why));
+            busbw.nominal = expected.or(net.clone()).map(|(value, why)| Box::new(Bound::new(value, why)));
         }
         series.push(busbw);
     }
@@ -762,7 +772,7 @@ fn conclude(
         // Its model is of large messages; of small ones it knows the order only.
         if let Some(seconds) = expected.filter(|_| test.bytes >= LARGE) {
             series[0].nominal =
-                Some(Bound { claimed: true, ..Bound::new(seconds, format!("NCCL's own model of {by}")) });
+                Some(Box::new(Bound { claimed: true, ..Bound::new(seconds, format!("NCCL's own model of {by}")) }));
         }
         notes.push(by);
     }

@@ -284,10 +284,10 @@ fn finish(child: &Child, device: &str, address: &Address, all: Vec<Seen>, measur
     measured.facts = <[RdmaEnd; 2]>::try_from(ends).ok().map(|ends| Facts::RdmaPath(Box::new(ends)));
     for s in measured.series.iter_mut().filter(|s| s.metric == Metric::Bandwidth) {
         let Some(rate) = &address.rate else { continue };
-        s.nominal = Some(rate.clone());
+        s.nominal = Some(Box::new(rate.clone()));
         if !rate.claimed {
             // Both ways at most twice the rate; what the clock adds.
-            s.bound = Some(Bound::new(2.1 * rate.value, format!("twice {}", rate.why)));
+            s.bound = Some(Box::new(Bound::new(2.1 * rate.value, format!("twice {}", rate.why))));
         }
     }
     measured
