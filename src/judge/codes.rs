@@ -133,6 +133,10 @@ codes! {
         cause: "Nobody named the directory that the run will save to, so nothing is known of its size, speed or permissions. Runs were lost to exactly this.",
         suspect: "the command line",
         remedy: "give --path DIR, or [checkpoint] dir in the plan with the model's size";
+    COV_007 "COV-007" Warn, "the network is not proven: nothing says what it should reach",
+        cause: "Nodes were held against each other only, and the all-reduce of all nodes against nothing. A network that is slow for all of them alike looks well by that: a wrong link speed, an oversubscribed switch, the wrong interface everywhere. With `strict = true` under [require] this holds.",
+        suspect: "no demand in the plan, adapters that tell no rate, and no baseline",
+        remedy: "say what it should reach: min_tcp or min_busbw under [require] (or [[require.link]], [[require.collective]]); or learn it from a healthy run: gonogo baseline learn RECORD -o baseline.toml, then --baseline";
     RUN_001 "RUN-001" Hold, "a probe's process died",
         cause: "The process that measured ended by a signal or with an unexpected status. The agent goes on, the case has no result.",
         suspect: "the node: memory pressure, a broken driver or library; or a bug in gonogo",

@@ -16,6 +16,7 @@ mod outcomes;
 mod peers;
 mod ports;
 mod storage;
+mod unproven;
 mod waivers;
 mod xids;
 
@@ -225,6 +226,7 @@ pub fn judge_knowing<'r>(
     metrics::findings(&cells, &mut findings);
     if !of_image {
         metrics::unmeasured_requirements(&cells, limits, &places, &mut findings);
+        unproven::findings(&cells, run, &mut findings);
     }
     environment::findings(record, run, &mut findings);
     gpus::findings(record, run, &mut findings);

@@ -175,6 +175,9 @@ pub struct Require {
     pub min_storage_read: Option<ByteRate>,
     /// Probes that must have measured something: their absence holds the gate also when `--skip` names them.
     pub probes: Vec<String>,
+    /// Whether a network that nothing says the speed of holds the gate (COV-007).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub strict: bool,
     /// Demands on collectives, each by operation, topology, carrier and size.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub collective: Vec<RequireCollective>,

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::hostlist;
 use crate::id::{NodeName, clean, drives};
-use crate::judge::{Cell, Decision, Finding, Judgement, Severity, Subject, Verdict};
+use crate::judge::{Cell, Code, Decision, Finding, Judgement, Severity, Subject, Verdict};
 use crate::measure::{Outcome, WaiveKind};
 use crate::plan::{ImagePlan, Tier};
 use crate::report::software::{Software, software};
@@ -150,7 +150,11 @@ fn headline(j: &Judgement<'_>) -> String {
     let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let (fails, holds, warns) = (count(Severity::Fail), count(Severity::Hold), count(Severity::Warn));
     let for_run = j.record.header.plan.run.name.as_deref().map_or(String::new(), |n| format!(" for {}", clean(n)));
-    let but = if warns > 0 { format!(", {}", plural(warns, "warning")) } else { String::new() };
+    let unproven = j.findings.iter().any(|f| f.weighs() && f.code == Code::COV_007);
+    let mut but = if unproven { ", network not proven".to_owned() } else { String::new() };
+    if warns > 0 {
+        but.push_str(&format!(", {}", plural(warns, "warning")));
+    }
     match &j.decision {
         Decision::Go => format!("{who} ready{for_run}{but}"),
         Decision::GoWithout { exclude } => {

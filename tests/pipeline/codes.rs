@@ -106,6 +106,7 @@ fn provoke(code: &str) -> Option<Record> {
         "COV-004" => with("", &|r| r.end = None),
         "COV-005" => with("", &|r| r.damage = Some(Damage { line: 9, bytes: 40 })),
         "COV-006" => case("storage", "capacity", Outcome::waived(WaiveKind::NotAsked, "no directory")),
+        "COV-007" => pairs(&|_, _| 45e9, 2),
         "RUN-001" => failed(FailKind::Crashed),
         "RUN-002" => case("gemm", "x", Outcome::TimedOut { after_ms: 9000, missing: vec![1] }),
         "RUN-003" => failed(FailKind::Junk),

@@ -17,3 +17,4 @@ mod nccl;
 mod peers;
 mod renderers;
 mod supervisor;
+mod unproven;
