@@ -245,21 +245,41 @@ pub struct Simulate {
     /// Relative standard deviation between healthy GPUs.
     #[arg(long, default_value_t = 0.007)]
     pub silicon: f64,
-    /// A fault: node:N sends:N receives:N cpu:N flapping:N leaf:N pair:A-B scale:N@SIZE gpu:N:SLOT slot:SLOT; ? picks one (repeat).
+    /// A fault: node:N sends:N receives:N cpu:N flapping:N leaf:N pair:A-B scale:N@SIZE gpu:N:SLOT slot:SLOT; ? picks one, and
+    /// pair:? one that is measured. With =LEFT after it what it leaves of a rate, with ~DUTY in which share of tests: node:7=0.9~0.5
+    /// (repeat).
     #[arg(long, value_name = "FAULT")]
     pub fault: Vec<String>,
     /// Relative standard deviation of a reading.
     #[arg(long, default_value_t = 0.02)]
     pub noise: f64,
-    /// Share of good tests that read bad under full load.
+    /// Noise with heavy tails, of the same deviation.
+    #[arg(long)]
+    pub tails: bool,
+    /// Share of tests that others' traffic disturbs under full load; a sixth of it when few pairs are measured.
     #[arg(long, default_value_t = 0.03)]
     pub false_bad: f64,
-    /// Share of bad tests that read good.
+    /// Share of tests that a fault misses.
     #[arg(long, default_value_t = 0.01)]
     pub miss: f64,
     /// What a fault leaves of a rate.
     #[arg(long, default_value_t = 0.5)]
     pub severity: f64,
+    /// The most that a fault of --bad leaves; each has its own severity between --severity and this.
+    #[arg(long, value_name = "SHARE")]
+    pub severity_to: Option<f64>,
+    /// Share of tests in which faults of --bad show.
+    #[arg(long, default_value_t = 1.0)]
+    pub duty: f64,
+    /// Share of pairs whose flows are hashed onto one uplink.
+    #[arg(long, default_value_t = 0.0)]
+    pub hash: f64,
+    /// Share of leaves whose uplinks others' jobs use in a round.
+    #[arg(long, default_value_t = 0.0)]
+    pub jobs: f64,
+    /// Simulate each setting of this table (TOML) and print a row of CSV for it; other flags are not read.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["record", "runs"])]
+    pub grid: Option<PathBuf>,
     /// Uplink capacity of a leaf over that of its nodes: 0.5 is 2:1 oversubscribed.
     #[arg(long, default_value_t = 1.0)]
     pub uplinks: f64,

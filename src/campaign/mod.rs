@@ -14,4 +14,4 @@ mod simulated;
 pub use demands::unmet;
 pub use fleet::{Fleet, Solo};
 pub use run::{Campaign, Watch, machine_of, preview};
-pub use simulated::{Fault, SIMULATION, Shape, Simulated};
+pub use simulated::{Fault, Faulty, SIMULATION, Shape, Simulated};

@@ -1,10 +1,10 @@
 //! Steps over several nodes: which pairs and groups, in which order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::cluster::{PairRound, Step};
 use crate::id::{NodeName, ProbeName};
-use crate::localise::{self, Part, Plane, Reading, Round};
+use crate::localise::{self, Plane, Reading, Round};
 use crate::measure::{Outcome, WaiveKind, stats};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe;
@@ -69,25 +69,17 @@ pub(super) fn next_pairs(
     done: &[RoundKind],
 ) -> Option<(Step, RoundKind)> {
     let plane = &net.plane;
-    let mut network = localise::network(record, plane);
-    if done.is_empty() || network.nodes.is_empty() {
-        let nodes: Vec<&NodeName> = alive.iter().collect();
-        network.pairs = localise::Pairs::new(localise::leaf_numbers(&nodes, &localise::leaves(record)));
-        network.nodes = nodes;
-    }
+    // Who sat out is among them, and who died is not measured any more.
+    let mut network = localise::network_among(record, plane, alive);
+    let there: HashSet<&NodeName> = alive.iter().collect();
     let further = localise::planes(record).iter().any(|p| p.probe == plane.probe && p != plane);
     if plane.late || (further && plan.tier == Tier::Quick) {
-        // The nodes are known by now: one round shows a bad rail, and only suspects are looked at again.
-        network.pairs.full = 1;
+        // The nodes are known by now: two partners show a bad rail, and only suspects are looked at again.
+        network.pairs.full = 2;
     }
-    let Round { kind, pairs } = localise::next(&network.pairs, done, plan.seed)?;
+    let there = |i: u32| there.contains(network.nodes[i as usize]);
+    let Round { kind, pairs } = localise::next(&network.pairs, &there, done, plan.seed)?;
     let name = |i: u32| network.nodes[i as usize].clone();
-    // A node that died meanwhile, and its partner, sit this one out.
-    let there = |i: u32| alive.contains(network.nodes[i as usize]);
-    let pairs: Vec<_> = pairs.into_iter().filter(|(a, b, _)| there(*a) && there(*b)).collect();
-    if pairs.is_empty() {
-        return None;
-    }
     let controls: Vec<NodeName> = pairs.iter().filter(|(_, _, c)| *c).map(|(a, _, _)| name(*a)).collect();
     let mut step = net.pair_step(plan);
     step.name = plane.step_name(done.len() + 1);
@@ -188,11 +180,7 @@ pub(super) fn next_halving(record: &Record, plan: &CheckPlan, alive: &[NodeName]
 /// Nodes whose own network is bad by the pairs measured so far on a plane.
 pub(super) fn bad_nodes(record: &Record, plane: &Plane) -> Vec<NodeName> {
     let network = localise::network(record, plane);
-    let of = |part: &Part| match part {
-        Part::Sends(i) | Part::Receives(i) => Some(network.nodes[*i as usize].clone()),
-        Part::Up(_) | Part::Down(_) => None,
-    };
-    network.pairs.verdict().bad.iter().filter_map(|(part, _)| of(part)).collect()
+    network.pairs.verdict().nodes.iter().map(|f| network.nodes[f.node as usize].clone()).collect()
 }
 
 /// An all-reduce that reaches less than this share of what pairs did has another reason than its algorithm.
@@ -225,9 +213,8 @@ pub(super) fn fell_behind(record: &Record, from: usize, net: &Net) -> bool {
 
 /// What pairs reach on a plane, in the middle; `None` before any was measured.
 fn pair_rate(record: &Record, plane: &Plane) -> Option<f64> {
-    let rate = |r: Reading| if let Reading::Rate(rate) = r { Some(rate) } else { None };
     let tests = localise::network(record, plane).pairs.tests;
-    let rates: Vec<f64> = tests.iter().flat_map(|t| [rate(t.out), rate(t.back)]).flatten().collect();
+    let rates: Vec<f64> = tests.iter().flat_map(|t| [t.out, t.back]).filter_map(Reading::rate).collect();
     (!rates.is_empty()).then(|| stats::median(&rates))
 }
 

@@ -1,22 +1,28 @@
 //! `gonogo simulate`: the schedule, the localiser and the judge on a cluster that is not there.
 
+mod fault;
+mod grid;
+mod setting;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use crate::campaign::{Campaign, Fault, SIMULATION, Shape, Simulated, Watch};
+use crate::campaign::{Campaign, Fault, Faulty, SIMULATION, Simulated, Watch};
 use crate::cli;
+use crate::cmd::simulate::setting::Setting;
 use crate::cmd::{Failure, check, judge as judging, shell};
 use crate::exit::Exit;
 use crate::hostlist;
 use crate::id::NodeName;
-use crate::judge;
 use crate::judge::codes::Code;
+use crate::judge::{self, Decision, Subject};
+use crate::localise;
 use crate::plan::{self, RunPlan, Selection, Time};
 use crate::probe;
-use crate::record::Writer;
+use crate::record::{Record, Writer};
 
 /// What a round of pairs takes on real hardware, for the estimate of time.
 const ROUND: Duration = Duration::from_secs(10);
@@ -31,98 +37,108 @@ impl Watch for Nobody {
 
 /// What one run found.
 struct Found {
+    /// Exactly the faulty nodes, leaves and pairs were named.
     right: bool,
+    /// Some fault would cost the run more than 5 %, and shows in a fifth of the tests or more.
+    harm: bool,
+    decision: Decision,
     rounds: u32,
     tests: u64,
     true_nodes: usize,
     called: usize,
     hits: usize,
+    /// What the worst of the nodes that were missed leaves of a rate.
+    least_missed: Option<f64>,
     seconds: f64,
+    /// Of the localiser alone: choosing every round, and the verdict.
+    localiser: f64,
     lines: Vec<String>,
-    decision: String,
+    said: String,
+}
+
+impl Found {
+    fn wrong_go(&self) -> bool {
+        self.harm && self.decision == Decision::Go
+    }
+
+    /// Nothing wrong is GO; something wrong is not, and nobody innocent is named for it.
+    fn decided_right(&self) -> bool {
+        if self.harm {
+            self.decision != Decision::Go && self.called == self.hits
+        } else {
+            self.called == self.hits && self.decision == Decision::Go
+        }
+    }
 }
 
 pub(super) fn run(args: &cli::Simulate) -> Result<Exit, Failure> {
-    let fewest = if args.gpus > 0 { 1 } else { 2 };
-    if !(fewest..=100_000).contains(&args.nodes) {
-        return Err(Failure::usage(anyhow!("--nodes {}: {fewest} to 100000", args.nodes)));
+    if let Some(path) = &args.grid {
+        return grid::run(path);
     }
-    if args.gpus > 64 {
-        return Err(Failure::usage(anyhow!("--gpus {}: 0 to 64", args.gpus)));
-    }
-    for (name, value) in [
-        ("noise", args.noise),
-        ("false-bad", args.false_bad),
-        ("miss", args.miss),
-        ("severity", args.severity),
-        ("silicon", args.silicon),
-    ] {
-        if !(0.0..=1.0).contains(&value) {
-            return Err(Failure::usage(anyhow!("--{name} {value}: a share from 0 to 1")));
-        }
-    }
-    if args.uplinks.is_nan() || args.uplinks <= 0.0 {
-        return Err(Failure::usage(anyhow!("--uplinks {}: above 0", args.uplinks)));
-    }
+    let setting = Setting::of(args);
+    setting.check().map_err(|(name, why)| Failure::usage(anyhow!("--{name} {why}")))?;
     let mut all = Vec::new();
     for run in 0..args.runs.max(1) {
-        all.push(one(args, args.seed.wrapping_add(u64::from(run)))?);
+        all.push(one(&setting, args.record.as_deref(), args.seed.wrapping_add(u64::from(run)))?);
     }
     shell::print(&report(args, &all)).map_err(Failure::internal)?;
     Ok(Exit::Go)
 }
 
-fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
-    let shape = Shape {
-        nodes: args.nodes,
-        per_leaf: args.per_leaf,
-        noise: args.noise,
-        false_bad: args.false_bad,
-        miss: args.miss,
-        severity: args.severity,
-        uplinks: args.uplinks,
-        gpus: args.gpus,
-        silicon: args.silicon,
-    };
-    let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
+/// The faults of a setting, by the seed.
+fn faults(s: &Setting, rng: &mut fastrand::Rng) -> Result<Vec<Fault>, String> {
     let mut faults = Vec::new();
-    for text in &args.fault {
-        faults.push(parse_fault(text, args.nodes, args.gpus, &mut rng).map_err(|e| Failure::usage(anyhow!(e)))?);
+    for text in &s.fault {
+        faults.push(fault::read(text, s, &faults, rng)?);
     }
-    let mut free: Vec<u32> = (0..args.nodes).collect();
+    let mut free: Vec<u32> = (0..s.nodes).collect();
     rng.shuffle(&mut free);
-    faults.extend(free.into_iter().take(args.bad as usize).map(Fault::Node));
-    let mut fleet = Simulated::new(shape, faults, seed);
-    let plan = plan_of(args, seed).map_err(Failure::internal)?;
-    let nodes: Vec<_> = (0..args.nodes).map(|i| (fleet.name(i).clone(), String::new())).collect();
-    let header = check::header(
-        plan,
-        &nodes,
-        Some(SIMULATION.to_owned()),
-        if args.no_topology { Vec::new() } else { fleet.leaves() },
-    );
+    for node in free.into_iter().take(s.bad as usize) {
+        let left = s.severity_to.map_or(s.severity, |to| s.severity + (to - s.severity) * rng.f64());
+        faults.push(Fault { part: Faulty::Node(node), left, duty: s.duty });
+    }
+    Ok(faults)
+}
+
+fn one(s: &Setting, keep: Option<&Path>, seed: u64) -> Result<Found, Failure> {
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
+    let faults = faults(s, &mut rng).map_err(|e| Failure::usage(anyhow!(e)))?;
+    let harm = faults.iter().any(|f| f.left < 0.95 && f.duty >= 0.2);
+    let mut fleet = Simulated::new(s.shape(), faults, seed);
+    let plan = plan_of(s, seed).map_err(Failure::internal)?;
+    let nodes: Vec<_> = (0..s.nodes).map(|i| (fleet.name(i).clone(), String::new())).collect();
+    let leaves = if s.topology { fleet.leaves() } else { Vec::new() };
+    let header = check::header(plan, &nodes, Some(SIMULATION.to_owned()), leaves);
     let limits = judging::limits(&header.plan.run);
     let started = Instant::now();
     let cannot = |path: &Path| format!("cannot write the record {}", path.display());
-    let mut writer = match &args.record {
+    let mut writer = match keep {
         Some(path) => Some(Writer::create(path).with_context(|| cannot(path)).map_err(Failure::usage)?),
         None => None,
     };
     let mut campaign = Campaign::new(header, &mut fleet, writer.as_mut(), &Nobody, started);
     campaign.go(&limits);
     let (record, lost) = campaign.end();
-    if let (Some(error), Some(path)) = (lost, &args.record) {
+    if let (Some(error), Some(path)) = (lost, keep) {
         return Err(Failure::internal(anyhow!(error).context(cannot(path))));
     }
     let judgement = judge::judge(&record, &record.header.plan.run, &limits);
     let seconds = started.elapsed().as_secs_f64();
     let guilty = fleet.guilty();
-    let named = |counts: &dyn Fn(&judge::Finding) -> bool| -> BTreeSet<NodeName> {
-        judgement.findings.iter().filter(|f| counts(f)).filter_map(|f| f.subject.node().cloned()).collect()
-    };
-    let failed = named(&|f| f.severity == judge::Severity::Fail);
+    let failed = || judgement.findings.iter().filter(|f| f.severity == judge::Severity::Fail);
+    let excluded: BTreeSet<NodeName> = failed().filter_map(|f| f.subject.node().cloned()).collect();
     // A GPU that is not worth its node's absence is called by a warning.
-    let called = named(&|f| f.severity == judge::Severity::Fail || matches!(f.subject, judge::Subject::Gpu(..)));
+    let gpus = judgement.findings.iter().filter(|f| matches!(f.subject, Subject::Gpu(..)));
+    let called: BTreeSet<NodeName> =
+        excluded.iter().cloned().chain(gpus.filter_map(|f| f.subject.node().cloned())).collect();
+    let pair = |a: &NodeName, b: &NodeName| (a.min(b).clone(), a.max(b).clone());
+    let pairs: BTreeSet<(NodeName, NodeName)> =
+        failed().filter_map(|f| if let Subject::Link(a, b) = &f.subject { Some(pair(a, b)) } else { None }).collect();
+    let leaves: BTreeSet<String> =
+        failed().filter_map(|f| if let Subject::Leaf(l) = &f.subject { Some(l.clone()) } else { None }).collect();
+    // Inferred leaves have names of their own.
+    let right_leaves =
+        if s.topology { leaves == fleet.guilty_leaves() } else { leaves.len() == fleet.guilty_leaves().len() };
     let lines = judgement
         .findings
         .iter()
@@ -130,38 +146,58 @@ fn one(args: &cli::Simulate, seed: u64) -> Result<Found, Failure> {
         .take(12)
         .map(|f| format!("{}  {}  {}: {}", f.severity.name(), f.code, f.subject, f.evidence))
         .collect();
+    let names: Vec<String> = excluded.iter().map(|n| n.0.clone()).collect();
+    let without = if names.is_empty() { String::new() } else { format!(" without {}", hostlist::compress(&names)) };
     Ok(Found {
-        right: guilty == called,
+        right: guilty == called && pairs == fleet.guilty_pairs() && right_leaves,
+        harm,
         rounds: fleet.rounds,
         tests: fleet.tests,
         true_nodes: guilty.len(),
         hits: guilty.intersection(&called).count(),
         called: called.len(),
+        least_missed: guilty.difference(&called).filter_map(|n| fleet.left(n)).reduce(f64::min),
         seconds,
+        localiser: localiser(&record, seed),
         lines,
-        decision: format!(
-            "{}{}",
-            judgement.decision,
-            if failed.is_empty() {
-                String::new()
-            } else {
-                let names: Vec<String> = failed.iter().map(|n| n.0.clone()).collect();
-                format!(" without {}", hostlist::compress(&names))
-            }
-        ),
+        said: format!("{}{without}", judgement.decision),
+        decision: judgement.decision,
     })
 }
 
-fn plan_of(args: &cli::Simulate, seed: u64) -> Result<plan::CheckPlan, plan::SelectionError> {
+/// What the localiser alone took, seconds: it chooses every round once more, and makes its verdict.
+fn localiser(record: &Record, seed: u64) -> f64 {
+    let mut spent = 0.0;
+    for plane in localise::planes(record) {
+        let mut pairs = localise::network_among(record, &plane, &record.header.nodes).pairs;
+        let all = std::mem::take(&mut pairs.tests);
+        let rounds = record.steps.iter().filter(|s| localise::Plane::of(s).as_ref() == Some(&plane));
+        let mut done = Vec::new();
+        for (i, round) in rounds.filter_map(|s| s.pair_round()).enumerate() {
+            let started = Instant::now();
+            std::hint::black_box(localise::next(&pairs, &|_| true, &done, seed));
+            spent += started.elapsed().as_secs_f64();
+            done.push(round.kind);
+            pairs.tests.extend(all.iter().filter(|t| t.round == i as u32));
+        }
+        let started = Instant::now();
+        std::hint::black_box(localise::next(&pairs, &|_| true, &done, seed));
+        std::hint::black_box(pairs.verdict());
+        spent += started.elapsed().as_secs_f64();
+    }
+    spent
+}
+
+fn plan_of(s: &Setting, seed: u64) -> Result<plan::CheckPlan, plan::SelectionError> {
     // Collectives on GPUs are not simulated; one node has no network.
-    let probes: &[&str] = match (args.gpus > 0, args.nodes, args.alone) {
+    let probes: &[&str] = match (s.gpus > 0, s.nodes, s.alone) {
         (true, 1, _) => &["gemm", "memory", "copy"],
         (true, ..) => &["gemm", "memory", "copy", "tcp"],
         (false, _, true) => &["gemm", "memory", "tcp", "collective"],
         (false, _, false) => &["tcp", "collective"],
     };
     let asked = Selection {
-        tier: Some(args.tier.into()),
+        tier: Some(s.tier),
         budget: Some(Time(Duration::from_secs(86_400))),
         only: probes.iter().map(|p| (*p).to_owned()).collect(),
         skip: Vec::new(),
@@ -171,44 +207,6 @@ fn plan_of(args: &cli::Simulate, seed: u64) -> Result<plan::CheckPlan, plan::Sel
         gpus: 0,
     };
     plan::resolve(asked, RunPlan::default(), &probe::names(), seed)
-}
-
-/// `node:7`, `sends:7`, `receives:7`, `flapping:7`, `leaf:2`, `pair:3-9`, `scale:7@64`, `gpu:7:3`, `slot:3`; `?` picks one by the
-/// seed.
-fn parse_fault(text: &str, nodes: u32, gpus: u32, rng: &mut fastrand::Rng) -> Result<Fault, String> {
-    let bad = || {
-        format!(
-            "`{}` is not a fault; they look like node:7, sends:7, receives:7, cpu:7, flapping:7, leaf:2, pair:3-9, scale:7@64, gpu:7:3 or slot:3 (with --gpus), and node:? picks one",
-            crate::id::clean(text)
-        )
-    };
-    let (kind, who) = text.split_once(':').ok_or_else(bad)?;
-    let mut number = |t: &str, most: u32| match t {
-        "?" if most > 0 => Ok(rng.u32(0..most)),
-        t => t.parse::<u32>().ok().filter(|n| *n < most).ok_or_else(bad),
-    };
-    Ok(match kind {
-        "node" => Fault::Node(number(who, nodes)?),
-        "sends" => Fault::Sends(number(who, nodes)?),
-        "receives" => Fault::Receives(number(who, nodes)?),
-        "cpu" => Fault::Computes(number(who, nodes)?),
-        "flapping" => Fault::Flapping(number(who, nodes)?),
-        "leaf" => Fault::Leaf(number(who, nodes)?),
-        "pair" => {
-            let (a, b) = who.split_once('-').ok_or_else(bad)?;
-            Fault::Pair(number(a, nodes)?, number(b, nodes)?)
-        }
-        "scale" => {
-            let (n, from) = who.split_once('@').ok_or_else(bad)?;
-            Fault::Scale(number(n, nodes)?, from.parse().map_err(|_| bad())?)
-        }
-        "gpu" => {
-            let (node, slot) = who.split_once(':').ok_or_else(bad)?;
-            Fault::Gpu(number(node, nodes)?, number(slot, gpus)?)
-        }
-        "slot" => Fault::Slot(number(who, gpus)?),
-        _ => return Err(bad()),
-    })
 }
 
 fn report(args: &cli::Simulate, all: &[Found]) -> String {
@@ -229,8 +227,9 @@ fn report(args: &cli::Simulate, all: &[Found]) -> String {
             args.nodes, args.per_leaf, args.bad, args.fault, args.seed
         ),
         format!(
-            "noise {}, false-bad {} (quiet {:.3}), miss {}, severity {}",
+            "noise {}{}, false-bad {} (quiet {:.3}), miss {}, severity {}",
             args.noise,
+            if args.tails { " with heavy tails" } else { "" },
             args.false_bad,
             args.false_bad / 6.0,
             args.miss,
@@ -252,7 +251,7 @@ fn report(args: &cli::Simulate, all: &[Found]) -> String {
         ),
     ];
     if let [only] = all {
-        lines.push(only.decision.clone());
+        lines.push(only.said.clone());
         lines.extend(only.lines.iter().cloned());
     }
     lines.iter().map(|l| format!("simulated  {l}\n")).collect()

@@ -658,7 +658,7 @@ codes! {
         suspect: "the slot: the end of the air or water flow, a power supply or riser, the PCIe switch above it, or a setting that all nodes have",
         remedy: "leaving nodes out does not help; compare `nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER` of this slot with another's on one node, and ask the vendor about cooling and power of the slot";
     NET_020 "NET-020" Fail, "a node's network is slow",
-        cause: "Over every partner the node stays behind the other pairs of the same round and distance, both ways, and its partners do well with others.",
+        cause: "The node stays behind the fastest group of pairs of the same round and distance, both ways, with two partners or more that do well with others. What it loses is shown with its interval and the readings that prove it.",
         suspect: "the node's NIC, its cable or switch port, or its CPU",
         remedy: "leave it out (--exclude); on it look at `ethtool {interface}`, `ethtool -S {interface} | grep -E 'err|drop|disc'`, and the switch port's counters";
     NET_021 "NET-021" Fail, "a node sends slowly",
@@ -670,7 +670,7 @@ codes! {
         suspect: "the node's receive lane or buffers, or the switch port's transmit side",
         remedy: "leave it out (--exclude); look at drops (`ethtool -S {interface}`), the ring size (`ethtool -g {interface}`), and the cable";
     NET_023 "NET-023" Fail, "a pair of nodes is slow though both nodes are well",
-        cause: "Three tests of this pair were slow, and both ends do well with others: a route, an MTU, an address or a bad link that only this path takes.",
+        cause: "Every one of three tests of this pair was slow, and both ends do well with others: a route, an MTU, an address or a bad link that only this path takes.",
         suspect: "the path between the two",
         remedy: "compare `ping -M do -s 8972`, `tracepath` and routes between the two with those to their neighbours";
     NET_024 "NET-024" Fail, "a leaf is slow to the rest",
@@ -678,7 +678,7 @@ codes! {
         suspect: "uplinks or the switch itself",
         remedy: "look at the uplinks' width, speed and error counters on the leaf switch; leave its nodes out or together";
     NET_025 "NET-025" Warn, "the fabric is oversubscribed",
-        cause: "Across leaves, all pairs together reach less than few pairs do: the uplinks are shared. No node is to blame, and leaving nodes out does not help.",
+        cause: "Across leaves, all pairs together reach less than few pairs do: the uplinks are shared. No node is to blame, and leaving nodes out does not help. Where few pairs at a time are as slow it holds: that is an uplink, and with two leaves nobody can tell whose.",
         suspect: "the fabric's uplinks or its routing",
         remedy: "place the run's heavy traffic within leaves (topology-aware ranks), or expect this rate for all-reduce over leaves";
     NET_026 "NET-026" Fail, "traffic took another interface than the one claimed",
@@ -690,7 +690,7 @@ codes! {
         suspect: "the node's firewall or data network",
         remedy: "from another node: ping and `nc -z` to it; look at `nft list ruleset` and `ip route` there";
     NET_028 "NET-028" Hold, "a node's network is not proven",
-        cause: "Too few tests of the node ended, or they contradict each other: neither it nor its partners can be blamed.",
+        cause: "Too few tests of the node ended, or they contradict each other: neither it nor its partners can be blamed. A node is cleared by two partners that are well. Of the run as a whole: slow readings that no node, leaf or pair explains, or pairs that all stay behind the link's rate.",
         suspect: "lost partners, or interference",
         remedy: "give more time with --budget, or accept it by name with a [[waive]] entry in the plan";
     NET_029 "NET-029" Fail, "two nodes could not exchange data",

@@ -1,100 +1,370 @@
-//! Belief about parts from noisy readings of paths: a reading is bad when any part on its path is, but for misses and
-//! false alarms. Each part's log-odds are worked out from the others' until they settle (naive mean-field on the OR
-//! model of Boolean tomography).
+//! Readings as residuals: the logarithm of a rate against the upper mode of its class, in deviations of that class.
+//! Then what explains them, from the widest part to the narrowest: leaves, nodes, pairs.
 
-/// What readings are like.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Model {
-    /// A reading over good parts is bad so often: others' traffic. Under full load, and at low concurrency.
-    pub false_bad: f64,
-    pub false_bad_quiet: f64,
-    /// A reading over a bad part is good so often: it comes and goes.
-    pub miss: f64,
-    /// Share of nodes that are bad before anything is known (SuperBench, GREYHOUND: 0.5 to 2 %).
-    pub prior: f64,
-    /// Share below the reference that is always ordinary.
-    pub margin: f64,
-}
+use std::collections::BTreeMap;
 
-impl Default for Model {
-    fn default() -> Self {
-        Model { false_bad: 0.03, false_bad_quiet: 0.005, miss: 0.01, prior: 0.005, margin: 0.15 }
-    }
-}
+use crate::localise::belief::{self, Belief};
+use crate::localise::reference::{self, LEAST_DEVIATION, Mode};
+use crate::localise::uplinks::{self, Uplink};
+use crate::localise::{Hop, Pairs, Reading, Test};
+use crate::measure::stats::{self, MAD_SCALE};
 
-/// What is believed of a part.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Belief {
-    /// Natural logarithm of P(bad) / P(good).
-    pub log_odds: f64,
-    pub observations: u32,
-    pub bad: u32,
-}
-
-/// Log-odds from which a part is called bad: 3 to 1.
-const CALLED: f64 = 1.1;
-/// Log-odds between which nothing is said.
-const OPEN: (f64, f64) = (-1.1, CALLED);
-
-impl Belief {
-    pub fn probability(&self) -> f64 {
-        1.0 / (1.0 + (-self.log_odds).exp())
-    }
-
-    pub fn is_bad(&self) -> bool {
-        self.log_odds > CALLED
-    }
-
-    pub fn is_open(&self) -> bool {
-        self.log_odds > OPEN.0 && self.log_odds <= OPEN.1
-    }
-}
-
-pub(super) struct Observation {
-    pub path: Vec<u32>,
-    pub bad: bool,
+/// A test as the decoder reads it. Ways: 0 is out (the first end sends), 1 is back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Observed {
+    pub ends: [u32; 2],
+    pub round: u32,
     pub quiet: bool,
+    pub hop: Hop,
+    /// Logarithm of the rate over the reference's; `None` where nothing arrived.
+    pub residual: [Option<f64>; 2],
+    /// Standard deviation of a residual where all is well.
+    pub deviation: [f64; 2],
+    /// What leaves on the way lose, in the logarithm.
+    pub floor: [f64; 2],
+    /// What its class loses against pairs within leaves, in the logarithm: a node that loses less is not seen here.
+    pub hidden: f64,
+    /// Share of such tests that others' traffic disturbs.
+    pub disturbed: f64,
+    /// Probability that the pair itself explains the test.
+    pub explained: f64,
 }
 
-/// Rounds in which the beliefs settle: they travel one part further in each.
-const SWEEPS: usize = 12;
+/// Share of tests that others' traffic disturbs: with all nodes at once, and with few. They are the least that is
+/// reckoned with; where the tests show more, that is taken.
+const DISTURBED: f64 = 0.03;
+const DISTURBED_QUIET: f64 = 0.005;
+/// Of a class's tests at most so many can be others' traffic for a verdict to be worth anything.
+const DISTURBED_MOST: f64 = 0.4;
+/// Readings of a class in a round from which the round has its own reference.
+const ROUND: usize = 24;
+/// Tests in a round from which its own reference stands, whatever other rounds reached.
+const MANY: usize = 64;
+/// Control readings that make a reference of quiet tests.
+const CONTROLS: usize = 4;
+/// Share of pairs that are bad by themselves.
+const PAIR_PRIOR: f64 = 3e-3;
+/// Logarithms of what is paid for a fault (its prior, its severity) and for a test that others disturb.
+const FAULT_COSTS: f64 = 7.0;
+const TEST_COSTS: f64 = 5.0;
+/// By how much noise must be the better explanation: a cluster that is called noisy hides its faults.
+const DOUBT: f64 = 1.3;
+/// Log-odds of a node from which what is slow in a quiet test may be it.
+const SUSPECTED: f64 = -4.0;
+/// Probability that a node comes and goes.
+const COMES_AND_GOES: f64 = 2e-3;
+/// A deficit below this (in the logarithm: 3.5 %) is no fault: healthy nodes differ by so much.
+const LEAST_LIMIT: f64 = 0.0356;
+/// The same where nodes are too few to show how much healthy ones differ: 7 %.
+const LEAST_LIMIT_FEW: f64 = 0.0726;
+const FEW_NODES: u32 = 8;
+/// Deviations between nodes within which they are alike.
+const ALIKE: f64 = 4.0;
+/// Half of the rate is a fault however much nodes differ.
+const SURELY: f64 = std::f64::consts::LN_2;
+/// Deviations from which a reading is slow, and the least share (in the logarithm) that is.
+const SLOW: f64 = 3.0;
+const LEAST_SLOW: f64 = 0.05;
 
-/// Beliefs about `nodes` parts of nodes and, after them, `leaves` parts of leaves.
-pub(super) fn beliefs(observations: &[Observation], nodes: usize, leaves: usize, model: &Model) -> Vec<Belief> {
-    let n = nodes + leaves;
-    let logit = |p: f64| (p / (1.0 - p)).ln();
-    // Leaves are few and well watched; a leaf is bad less often than one of its dozens of nodes.
-    let prior: Vec<f64> = (0..n).map(|i| logit(if i < nodes { model.prior } else { model.prior / 5.0 })).collect();
-    let mut out: Vec<Belief> = prior.iter().map(|p| Belief { log_odds: *p, ..Belief::default() }).collect();
-    for o in observations {
-        for part in &o.path {
-            let b = &mut out[*part as usize];
-            b.observations += 1;
-            b.bad += u32::from(o.bad);
+impl Observed {
+    /// How well a way fits a deficit that is itself uncertain by `wide`; at most 1 + what disturbance adds.
+    pub fn fit(&self, way: usize, deficit: f64, wide: f64) -> f64 {
+        let Some(y) = self.residual[way] else { return self.disturbed.max(1e-3) };
+        let own = self.deviation[way];
+        let all = own.hypot(wide);
+        let z = (y + deficit) / all;
+        let w = 1.0 + z * z / 4.0;
+        let plain = 1.0 / (w * w * w.sqrt());
+        (1.0 - self.disturbed) * plain + self.disturbed * 0.3 * if z < 0.0 { 1.0 } else { plain }
+    }
+
+    /// Whether a way is slower than noise and what is known to lie on it explain.
+    pub fn is_slow(&self, way: usize, known: f64) -> bool {
+        let least = (SLOW * self.deviation[way]).max(LEAST_SLOW);
+        self.residual[way].is_none_or(|y| y + self.floor[way].max(known) < -least) && known.is_finite()
+    }
+}
+
+/// What is believed after all tests.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Decoded {
+    pub tests: Vec<Observed>,
+    pub nodes: Vec<Belief>,
+    pub uplinks: Vec<Uplink>,
+    /// Probability that a pair with slow tests is bad by itself.
+    pub pairs: BTreeMap<(u32, u32), f64>,
+    /// Deficits below this, in the logarithm, are ordinary here.
+    pub limit: f64,
+    /// What the best class of pairs reaches, bytes per second.
+    pub fastest: Option<f64>,
+}
+
+impl Pairs {
+    pub(super) fn decode(&self) -> Decoded {
+        let decoded = self.decode_with(0.0);
+        // Noise that both directions of a test share cannot be seen in their difference. Where it explains the tests at
+        // less cost than faults and others' traffic do, it is what there is.
+        match decoded.scatter().filter(|(middle, scatter)| decoded.costs() > DOUBT * decoded.noise(*middle, *scatter)) {
+            Some((_, scatter)) => self.decode_with(scatter),
+            None => decoded,
         }
     }
-    let mut next = prior.clone();
-    for sweep in 0..SWEEPS {
-        next.copy_from_slice(&prior);
-        for o in observations {
-            let q = if o.quiet { model.false_bad_quiet } else { model.false_bad };
-            // P(nobody on the path reads bad), part by part left out.
-            let clear = |b: &Belief| 1.0 - b.probability() * (1.0 - model.miss);
-            let all: f64 = o.path.iter().map(|p| clear(&out[*p as usize])).product();
-            for part in &o.path {
-                let others = (all / clear(&out[*part as usize])).clamp(0.0, 1.0);
-                let good_if_good = (1.0 - q) * others;
-                let good_if_bad = model.miss * good_if_good;
-                next[*part as usize] +=
-                    if o.bad { ((1.0 - good_if_bad) / (1.0 - good_if_good).max(1e-9)).ln() } else { model.miss.ln() };
+
+    /// `scatter` is the least deviation of a reading.
+    fn decode_with(&self, scatter: f64) -> Decoded {
+        let (mut tests, fastest) = self.observe(scatter);
+        if tests.is_empty() {
+            return Decoded { nodes: belief::none(self.nodes as usize), ..Decoded::default() };
+        }
+        let limit = self.limit(&tests);
+        let uplinks = uplinks::find(&mut tests, &self.leaf);
+        let mut nodes = belief::beliefs(&tests, self.nodes as usize, limit);
+        let more = disturb(&mut tests, &nodes);
+        let pairs = explain_pairs(&mut tests, &nodes);
+        if more || pairs.values().any(|p| *p > 0.2) {
+            nodes = belief::beliefs(&tests, self.nodes as usize, limit);
+        }
+        Decoded { tests, nodes, uplinks, pairs, limit, fastest }
+    }
+
+    /// Every test against its class; and the fastest reference.
+    fn observe(&self, scatter: f64) -> (Vec<Observed>, Option<f64>) {
+        let mut classes: BTreeMap<(Hop, bool), Vec<&Test>> = BTreeMap::new();
+        for t in &self.tests {
+            // Of few nodes few are measured at a time in any round.
+            let quiet = t.quiet && self.nodes > FEW_NODES;
+            classes.entry((self.hop(t.a, t.b), quiet)).or_default().push(t);
+        }
+        let everything: Vec<&Test> = self.tests.iter().collect();
+        let overall = noise(&everything).unwrap_or(LEAST_DEVIATION).max(scatter);
+        let mode = |tests: &[&Test], least: f64| {
+            let logs: Vec<[Option<f64>; 2]> = tests.iter().map(|t| logs(t)).collect();
+            reference::upper_mode(&logs, least)
+        };
+        let of_all = mode(&everything, overall);
+        let mut out = Vec::with_capacity(self.tests.len());
+        let mut fastest: Option<f64> = None;
+        let within = classes.get(&(Hop::Intra, false)).and_then(|tests| mode(tests, overall));
+        for ((hop, quiet), class) in &classes {
+            let own = if class.len() >= 8 { noise(class) } else { None };
+            let least = own.unwrap_or(overall).max(scatter);
+            let loaded = classes.get(&(*hop, false)).and_then(|tests| mode(tests, least));
+            let pooled = if *quiet {
+                let controls: Vec<&Test> = class.iter().copied().filter(|t| t.control).collect();
+                quiet_mode(loaded, mode(&controls, least), mode(class, least))
+            } else {
+                loaded
+            };
+            // Where one node is in all tests of a class, its own slowness would be its measure.
+            let shared = class.iter().fold(vec![class[0].a, class[0].b], |mut ends, t| {
+                ends.retain(|n| *n == t.a || *n == t.b);
+                ends
+            });
+            let pooled = pooled.filter(|m| m.of >= 4 && (shared.is_empty() || self.nodes < 3)).or(of_all);
+            let mut rounds: BTreeMap<u32, Vec<&Test>> = BTreeMap::new();
+            class.iter().for_each(|t| rounds.entry(t.round).or_default().push(t));
+            for (round, tests) in rounds {
+                let own = if !*quiet && 2 * tests.len() >= ROUND { mode(&tests, least) } else { None };
+                // Chance may put all that is well elsewhere in a round of few tests.
+                let lower = |m: &Mode| pooled.is_some_and(|p| tests.len() < MANY && m.at < p.at - 5.0 * m.deviation);
+                let Some(mode) = own.filter(|m| !lower(m)).or(pooled) else { continue };
+                let deviation = mode.deviation.max(least);
+                fastest = Some(fastest.map_or(mode.at, |f| f.max(mode.at)));
+                for t in tests {
+                    out.push(Observed {
+                        ends: [t.a, t.b],
+                        round,
+                        quiet: t.quiet,
+                        hop: *hop,
+                        residual: logs(t).map(|l| l.map(|l| l - mode.at)),
+                        deviation: [deviation; 2],
+                        floor: [0.0; 2],
+                        hidden: behind(within, &mode),
+                        disturbed: if t.quiet { DISTURBED_QUIET } else { DISTURBED },
+                        explained: 0.0,
+                    });
+                }
             }
         }
-        // Half a step at first: two parts that explain the same readings must not blame each other in turns.
-        let step = if sweep < SWEEPS / 2 { 0.5 } else { 1.0 };
-        for (b, log_odds) in out.iter_mut().zip(&next) {
-            b.log_odds += step * (log_odds - b.log_odds);
-            b.log_odds = b.log_odds.clamp(-60.0, 60.0);
+        (out, fastest.map(f64::exp))
+    }
+
+    /// The least deficit that is a fault, in the logarithm: more than healthy nodes differ by.
+    fn limit(&self, tests: &[Observed]) -> f64 {
+        let mut of: Vec<Vec<f64>> = vec![Vec::new(); self.nodes as usize];
+        for o in tests {
+            for end in o.ends {
+                of[end as usize].extend(o.residual.iter().flatten());
+            }
+        }
+        let middles: Vec<f64> = of.iter().filter(|y| !y.is_empty()).map(|y| stats::median(y)).collect();
+        let above: Vec<f64> = middles.iter().copied().filter(|m| *m > 0.0).collect();
+        let each = of.iter().map(Vec::len).max().unwrap_or(1).max(1) as f64;
+        let chance = tests.iter().map(|o| o.deviation[0]).fold(0.0, f64::max) / each.sqrt();
+        let spread = if above.len() >= FEW_NODES as usize { MAD_SCALE * stats::median(&above) } else { chance };
+        let least = if self.nodes < FEW_NODES { LEAST_LIMIT_FEW } else { LEAST_LIMIT };
+        (ALIKE * spread).max(least).min(SURELY)
+    }
+}
+
+/// What a class stays behind pairs within leaves, where the two stand apart.
+fn behind(within: Option<Mode>, mode: &Mode) -> f64 {
+    let gap = within.map_or(0.0, |w| w.at - mode.at);
+    if gap > (5.0 * mode.deviation).max(LEAST_SLOW) { gap } else { 0.0 }
+}
+
+/// The reference of quiet tests: the controls', which the far more numerous loaded tests make certain where both agree.
+fn quiet_mode(loaded: Option<Mode>, controls: Option<Mode>, class: Option<Mode>) -> Option<Mode> {
+    let controls = controls.filter(|c| c.of >= CONTROLS);
+    match (loaded, controls) {
+        (Some(l), Some(c)) => {
+            let apart = 4.0 * c.deviation / (c.of as f64).sqrt() + 0.01;
+            // Few pairs at a time are never slower than many: controls that are cross something slow themselves.
+            Some(if c.at < l.at + apart { Mode { deviation: l.deviation.max(c.deviation), ..l } } else { c })
+        }
+        (None, Some(c)) => Some(c),
+        // Few against few: whatever is faster shows what can be reached.
+        (Some(l), None) => Some(class.filter(|c| c.at > l.at + 5.0 * l.deviation).unwrap_or(l)),
+        (None, None) => class,
+    }
+}
+
+fn logs(t: &Test) -> [Option<f64>; 2] {
+    [t.out, t.back].map(|r| match r {
+        Reading::Rate(v) if v > 0.0 => Some(v.ln()),
+        Reading::Rate(_) | Reading::Failed => None,
+    })
+}
+
+fn noise(tests: &[&Test]) -> Option<f64> {
+    let both = |t: &&Test| match logs(t) {
+        [Some(out), Some(back)] => Some(out - back),
+        _ => None,
+    };
+    reference::deviation(&tests.iter().filter_map(both).collect::<Vec<f64>>())
+}
+
+/// What nodes that are believed bad take from each way of a test, in the logarithm.
+pub(super) fn known(nodes: &[Belief], o: &Observed, way: usize) -> f64 {
+    let (from, to) = (&nodes[o.ends[way] as usize], &nodes[o.ends[1 - way] as usize]);
+    let of = |b: &Belief, hit: bool| if hit && b.log_odds > 0.0 { (b.deficit - o.hidden).max(0.0) } else { 0.0 };
+    of(from, from.side.sends()).max(of(to, to.side.receives()))
+}
+
+/// Takes what the tests show of others' traffic for its share, where that is more than what is reckoned with anyway.
+fn disturb(tests: &mut [Observed], nodes: &[Belief]) -> bool {
+    let mut more = false;
+    let mut times: BTreeMap<[u32; 2], usize> = BTreeMap::new();
+    let pair = |o: &Observed| [o.ends[0].min(o.ends[1]), o.ends[0].max(o.ends[1])];
+    tests.iter().for_each(|o| *times.entry(pair(o)).or_default() += 1);
+    for quiet in [false, true] {
+        let (mut all, mut slow) = (0usize, 0usize);
+        for o in tests.iter().filter(|o| o.quiet == quiet) {
+            let blamed = (0..2).any(|way| known(nodes, o, way) > 0.0 || o.floor[way] > 0.0);
+            // A pair that suspects share, or that was picked because it was slow, says nothing about others.
+            let picked =
+                quiet && (times[&pair(o)] > 1 || o.ends.iter().any(|n| nodes[*n as usize].log_odds > SUSPECTED));
+            if !blamed && !picked {
+                all += 1;
+                slow += usize::from((0..2).any(|way| o.is_slow(way, 0.0)));
+            }
+        }
+        let expected = if quiet { DISTURBED_QUIET } else { DISTURBED } * all as f64;
+        if slow as f64 > expected + 3.0 * expected.sqrt() + 1.0 {
+            let share = (slow as f64 / all as f64).min(DISTURBED_MOST);
+            tests.iter_mut().filter(|o| o.quiet == quiet).for_each(|o| o.disturbed = share);
+            more = true;
         }
     }
+    more
+}
+
+/// Pairs whose every test is slow though neither node explains it.
+fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32), f64> {
+    let mut of: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
+    // Tests of each node, and those that are slow, whatever explains them.
+    let mut all = vec![(0u32, 0u32); nodes.len()];
+    let slow = |o: &Observed| (0..2).any(|w| o.is_slow(w, known(nodes, o, w)));
+    for (k, o) in tests.iter().enumerate() {
+        of.entry((o.ends[0].min(o.ends[1]), o.ends[0].max(o.ends[1]))).or_default().push(k);
+        // Behind a slow leaf nobody is seen to be well.
+        for n in o.ends.iter().copied().filter(|_| o.floor == [0.0; 2] && o.hidden == 0.0) {
+            let (tests, bad) = &mut all[n as usize];
+            (*tests, *bad) = (*tests + 1, *bad + u32::from((0..2).any(|w| o.is_slow(w, 0.0))));
+        }
+    }
+    let mut out = BTreeMap::new();
+    for (pair, of) in of {
+        // Between nodes that are slow only with each other a deficit that both share is the pair's.
+        let bare = |o: &Observed| (0..2).any(|w| o.is_slow(w, 0.0));
+        let together = of.iter().filter(|k| bare(&tests[**k])).count() as u32;
+        let apart = [pair.0, pair.1]
+            .map(|n| all[n as usize])
+            .map(|(t, s)| (t.saturating_sub(of.len() as u32), s.saturating_sub(together)));
+        let elsewhere_well = apart.iter().all(|(tests, slow)| *tests > 0 && 2 * slow < *tests);
+        // A way between the two, whoever is named first in a test, is slow in every test or it is not the pair's.
+        let ways = |o: &Observed| [0, 1].map(|w| o.is_slow(if o.ends[0] == pair.0 { w } else { 1 - w }, 0.0));
+        let ever = of.iter().map(|k| ways(&tests[*k])).fold([false; 2], |a, w| [a[0] || w[0], a[1] || w[1]]);
+        let hit = |k: &usize| {
+            let o = &tests[*k];
+            if elsewhere_well { bare(o) && ways(o) == ever } else { slow(o) }
+        };
+        if !of.iter().any(hit) {
+            continue;
+        }
+        let n = of.iter().filter(|k| hit(k)).count() as i32;
+        let well = of.len() as f64 - f64::from(n);
+        let disturbed: f64 = of.iter().filter(|k| hit(k)).map(|k| tests[*k].disturbed * 0.5).product();
+        let of_node = |i: usize| {
+            let (tests, slow) = apart[i];
+            let believed = 1.0 / (1.0 + (-nodes[[pair.0, pair.1][i] as usize].log_odds).exp());
+            // A node that comes and goes would have to be well with others, both ways, and choose this partner; what else
+            // of it is slow needs no reason of its own then.
+            let goes = COMES_AND_GOES * 0.25f64.powi(n + (tests - slow) as i32) * (0.5 / DISTURBED).powi(slow as i32);
+            if elsewhere_well { goes } else { believed }
+        };
+        let otherwise = (disturbed + of_node(0) + of_node(1)).min(1.0);
+        let log_odds = PAIR_PRIOR.ln() - 0.3 * f64::from(n) - 4.0 * well - otherwise.ln();
+        let p = 1.0 / (1.0 + (-log_odds).exp());
+        // One test of a pair is what others' traffic looks like, and reckoned with.
+        if of.len() > 1 {
+            of.iter().for_each(|k| tests[*k].explained = p);
+        }
+        out.insert(pair, p);
+    }
     out
+}
+
+impl Decoded {
+    fn middles(&self) -> Vec<f64> {
+        let both = |o: &Observed| o.residual[0].zip(o.residual[1]).map(|(a, b)| (a + b) / 2.0);
+        self.tests.iter().filter_map(both).collect()
+    }
+
+    /// Middle and standard deviation of a test's residual if nothing were wrong; `None` where it is no more than its
+    /// directions'.
+    fn scatter(&self) -> Option<(f64, f64)> {
+        let (middle, scatter) = stats::robust(&self.middles())?;
+        let used = stats::median(&self.tests.iter().map(|o| o.deviation[0]).collect::<Vec<f64>>());
+        (scatter > 1.5 * used).then_some((middle, scatter))
+    }
+
+    /// What the faults that are believed, and the tests that none explains, cost in likelihood.
+    fn costs(&self) -> f64 {
+        let faults = self.nodes.iter().filter(|b| b.log_odds > 0.0).count() + self.uplinks.len();
+        let unexplained = |o: &&Observed| (0..2).any(|w| o.is_slow(w, known(&self.nodes, o, w)));
+        FAULT_COSTS * faults as f64 + TEST_COSTS * self.tests.iter().filter(unexplained).count() as f64
+    }
+
+    /// What it costs to call everything noise of `scatter`: a wider bell for every test, and what lies outside it.
+    fn noise(&self, middle: f64, scatter: f64) -> f64 {
+        let outside = |y: &f64| {
+            let z = (y - middle) / scatter;
+            let far = 2.5 * (1.0 + z * z / 4.0).ln();
+            // Others' traffic makes a test slower, never faster.
+            if z < 0.0 { far.min(TEST_COSTS) } else { far }
+        };
+        let wider: f64 = self.tests.iter().map(|o| (scatter / o.deviation[0]).ln().max(0.0)).sum();
+        wider + self.middles().iter().map(outside).sum::<f64>()
+    }
 }

@@ -1,24 +1,31 @@
-//! Pair measurements + topology -> who is to blame: a node's sending or receiving side, a leaf's uplinks, a single
-//! pair. Pure: no clock, no file, no environment.
+//! Pair measurements + topology -> who is slow, and by how much: a node's sending or receiving side, a leaf's uplinks, a
+//! single pair. Pure: no clock, no file, no environment.
 //!
-//! Bandwidth is a `min()`: a pair reads low when any part of its path is bad. So each reading is held against the
-//! others of its round and hop class, and belief about every part is worked out from all readings
-//! together (`decode`): a part is believed bad when its own readings are bad and nobody else on their paths explains
-//! them. `rounds` says which pairs to measure next: random disjoint ones first, then each suspect against distinct
-//! cleared nodes at low concurrency, beside control pairs that give the reference.
+//! Bandwidth is a `min()`: a pair reads what the worst part of its path leaves. Each reading is held against the upper
+//! mode of its class (`reference`), as a residual in deviations that the readings themselves show (`decode`). Leaves that
+//! explain all that crosses them come first (`uplinks`), then nodes (`belief`), then pairs; what is left is counted.
+//! `rounds` says which pairs to measure next: random disjoint ones first, then each suspect against distinct cleared
+//! nodes at low concurrency, beside control pairs that give the reference, while that can change a verdict.
 
+mod belief;
 mod decode;
 pub mod infer;
 mod ladder;
 mod pairs;
 mod record;
+mod reference;
 mod rounds;
+#[cfg(test)]
+mod trial;
+mod uplinks;
+mod verdict;
 
-pub use decode::{Belief, Model};
+pub use belief::Side;
 pub use ladder::{GroupTest, Level, Scale, Suspects};
-pub use pairs::{Fabric, Hop, Pairs, Part, Reading, Test, Verdict};
+pub use pairs::{Hop, Pairs, Reading, Test};
 pub use record::{
     Groups, MAX_INFERRED, Network, Plane, carriers, groups, is_all_reduce, is_pairs, leaf_numbers, leaves, network,
-    planes,
+    network_among, planes,
 };
 pub use rounds::{Round, circle, next};
+pub use verdict::{Deficit, Fabric, LeafFault, NodeFault, Open, PairFault, Rate, Verdict};

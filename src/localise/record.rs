@@ -57,7 +57,7 @@ pub fn is_pairs(step: &Step) -> bool {
     step.pair_round().is_some()
 }
 
-/// Which nodes the numbers in [`Pairs`] stand for: those that took part in any pair.
+/// Which nodes the numbers in [`Pairs`] stand for.
 pub struct Network<'r> {
     pub nodes: Vec<&'r NodeName>,
     pub pairs: Pairs,
@@ -129,8 +129,13 @@ pub fn planes(record: &Record) -> Vec<Plane> {
 
 /// Collects every pair test of a plane.
 pub fn network<'r>(record: &'r Record, plane: &Plane) -> Network<'r> {
+    network_among(record, plane, &[])
+}
+
+/// The same, among these nodes as well, whether or not they took part in any.
+pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]) -> Network<'r> {
     let steps: Vec<&Step> = record.steps.iter().filter(|s| Plane::of(s).as_ref() == Some(plane)).collect();
-    let mut nodes: Vec<&NodeName> = steps.iter().flat_map(|s| s.groups.iter().flatten()).collect();
+    let mut nodes: Vec<&NodeName> = steps.iter().flat_map(|s| s.groups.iter().flatten()).chain(also).collect();
     nodes.sort();
     nodes.dedup();
     let number: HashMap<&NodeName, u32> = nodes.iter().enumerate().map(|(i, n)| (*n, i as u32)).collect();
@@ -148,9 +153,14 @@ pub fn network<'r>(record: &'r Record, plane: &Plane) -> Network<'r> {
         // Whose own fault it is has its own finding: such a test says nothing about the network.
         ends.2 |= line.blame.is_some();
     }
-    let reading = |o: Option<&Outcome>| match o? {
+    let mut nominal: Option<f64> = None;
+    let mut reading = |o: Option<&Outcome>| match o? {
         Outcome::Measured(m) => {
             let s = m.series.iter().find(|s| s.metric == Metric::Bandwidth).filter(|s| !s.samples.is_empty())?;
+            if let Some(n) = s.nominal.as_ref().filter(|n| !n.claimed) {
+                // The slower of two ends bounds a pair.
+                nominal = Some(nominal.map_or(n.value, |least| least.min(n.value)));
+            }
             Some(Reading::Rate(stats::median(&s.samples)))
         }
         Outcome::Failed { .. } | Outcome::TimedOut { .. } => Some(Reading::Failed),
@@ -175,6 +185,7 @@ pub fn network<'r>(record: &'r Record, plane: &Plane) -> Network<'r> {
             pairs.tests.push(Test { round: i as u32, quiet, control, a, b, out, back });
         }
     }
+    pairs.nominal = nominal;
     Network { nodes, pairs }
 }
 

@@ -1,7 +1,9 @@
 //! Which pairs to measure next. Rounds cost time, tests do not: every round is as full as its purpose allows.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::localise::decode::Decoded;
+use crate::localise::verdict::PARTNERS;
 use crate::localise::{Hop, Pairs};
 use crate::work::RoundKind;
 
@@ -15,17 +17,33 @@ pub struct Round {
 
 /// Rounds that look closer, at most.
 const QUIET: u32 = 3;
-/// Log-odds from which a node is looked at again.
+/// Log-odds from which a node with slow readings is looked at again: below, one more slow test changes nothing; and from
+/// which one without any is.
 const SUSPECT: f64 = -12.0;
+const LAGS: f64 = -4.0;
 /// Log-odds from which nothing more is to be found out.
-const CERTAIN: f64 = 14.0;
+const CERTAIN: f64 = 12.0;
 /// Control pairs in a quiet round.
 const CONTROLS: usize = 3;
+/// Pairs over the uplinks of a leaf that is suspected.
+const OVER_LEAF: usize = 4;
+/// Probability from which a pair is measured again, and the tests that tell.
+const PAIR: f64 = 0.002;
+const PAIR_TESTS: usize = 3;
+/// Probability that a pair reaches with its first test only where both its ends are well with all others.
+const ALONE: f64 = 0.05;
+/// So few pairs at a time need no control: there is little to disturb them.
+const FEW: usize = 8;
+/// Difference (of logarithms) between the slowest and the fastest of three pairs that is looked into.
+const DIFFER: f64 = 0.1;
+/// Across leaves, less than this share of what pairs within them reach is looked at with few pairs at a time.
+const SLOW_ACROSS: f64 = 0.9;
 
-/// The next round, or `None` when nothing is left to find out. `done` are the kinds measured so far; `seed` makes the
-/// choice repeatable.
-pub fn next(pairs: &Pairs, done: &[RoundKind], seed: u64) -> Option<Round> {
-    let n = pairs.nodes as usize;
+/// The next round, or `None` when nothing is left to find out. `there` says who can be measured, `done` are the kinds
+/// measured so far; `seed` makes the choice repeatable.
+pub fn next(pairs: &Pairs, there: &dyn Fn(u32) -> bool, done: &[RoundKind], seed: u64) -> Option<Round> {
+    let among: Vec<u32> = (0..pairs.nodes).filter(|i| there(*i)).collect();
+    let n = among.len();
     if n < 2 {
         return None;
     }
@@ -33,49 +51,225 @@ pub fn next(pairs: &Pairs, done: &[RoundKind], seed: u64) -> Option<Round> {
     let met: HashSet<(u32, u32)> = pairs.tests.iter().map(|t| key(t.a, t.b)).collect();
     let count = |kinds: &[RoundKind]| done.iter().filter(|k| kinds.contains(k)).count() as u32;
     let full = count(&[RoundKind::Intra, RoundKind::Inter]);
+    let lead = Lead::new(pairs);
     if full < pairs.full {
         // One round within leaves where leaves are known, then across.
-        let leaves = pairs.leaves() > 1 && (pairs.leaves() as usize) < n;
+        let leaves = pairs.leaves() > 1 && pairs.leaves() < pairs.nodes;
         let kind = if full == 0 && leaves { RoundKind::Intra } else { RoundKind::Inter };
-        let chosen = matching(pairs, kind, &met, &mut rng);
+        let chosen = matching(pairs, &among, kind, &met, &mut rng);
         if !chosen.is_empty() {
-            return Some(Round { kind, pairs: chosen });
+            return Some(Round { kind, pairs: lead.in_turn(chosen) });
         }
     }
-    let beliefs = pairs.beliefs();
-    let node = |i: u32| beliefs[i as usize].log_odds.max(beliefs[(pairs.nodes + i) as usize].log_odds);
-    if count(&[RoundKind::Confirm, RoundKind::Again]) < QUIET && n >= 3 {
-        let looked_at: HashSet<u32> =
-            pairs.tests.iter().filter(|t| t.quiet && !t.control).flat_map(|t| [t.a, t.b]).collect();
-        let mut suspects: Vec<u32> = (0..pairs.nodes)
-            .filter(|i| {
-                let (s, r) = (&beliefs[*i as usize], &beliefs[(pairs.nodes + i) as usize]);
-                // Sure enough after one quiet test is sure enough.
-                let quiet = looked_at.contains(i);
-                s.bad + r.bad > 0 && node(*i) > SUSPECT && !(quiet && node(*i) > CERTAIN)
-            })
-            .collect();
-        suspects.sort_by(|a, b| node(*b).total_cmp(&node(*a)));
-        suspects.truncate((n / 3).max(1));
-        let mut used = HashSet::new();
-        let mut chosen = Vec::new();
-        let mut cleared = Vec::new();
-        if !suspects.is_empty() {
-            (chosen, cleared) = confirm(pairs, &suspects, &node, &met, &mut used, &mut rng);
+    if count(&[RoundKind::Confirm, RoundKind::Again]) >= QUIET || n < 3 {
+        return None;
+    }
+    let mut closer = Closer { pairs, among: &among, met: &met, rng, used: HashSet::new(), chosen: Vec::new() };
+    let kind = closer.look()?;
+    Some(Round { kind, pairs: lead.in_turn(closer.chosen) })
+}
+
+/// How often each node led a test: the first of a pair listens, the second connects, and each does both in turn.
+struct Lead(Vec<i32>);
+
+impl Lead {
+    fn new(pairs: &Pairs) -> Self {
+        let mut lead = vec![0; pairs.nodes as usize];
+        for t in &pairs.tests {
+            lead[t.a as usize] += 1;
+            lead[t.b as usize] -= 1;
         }
-        // Pairs whose ends are cleared by now take part in the same rounds: rounds cost time, tests do not.
-        let kind = if suspects.is_empty() { RoundKind::Again } else { RoundKind::Confirm };
-        again(pairs, &node, &mut used, &mut chosen);
-        if !chosen.is_empty() {
-            if cleared.is_empty() {
-                cleared = (0..pairs.nodes).filter(|i| !used.contains(i) && node(*i) < 0.0).collect();
-                rng.shuffle(&mut cleared);
+        Lead(lead)
+    }
+
+    fn in_turn(&self, pairs: Vec<(u32, u32, bool)>) -> Vec<(u32, u32, bool)> {
+        let of = |n: u32| self.0[n as usize];
+        pairs.into_iter().map(|(a, b, control)| if of(a) > of(b) { (b, a, control) } else { (a, b, control) }).collect()
+    }
+}
+
+/// A quiet round in the making.
+struct Closer<'p> {
+    pairs: &'p Pairs,
+    among: &'p [u32],
+    met: &'p HashSet<(u32, u32)>,
+    rng: fastrand::Rng,
+    used: HashSet<u32>,
+    chosen: Vec<(u32, u32, bool)>,
+}
+
+impl Closer<'_> {
+    /// Chooses pairs; `None` when nothing is left to find out.
+    fn look(&mut self) -> Option<RoundKind> {
+        let decoded = self.pairs.decode();
+        let standings = decoded.standings();
+        let odds = |i: u32| decoded.nodes[i as usize].log_odds;
+        let mut quiet: HashMap<u32, u32> = HashMap::new();
+        for t in self.pairs.tests.iter().filter(|t| t.quiet && !t.control) {
+            [t.a, t.b].iter().for_each(|n| *quiet.entry(*n).or_default() += 1);
+        }
+        let others = self.among.len() - 1;
+        let mut suspects: Vec<u32> = Vec::new();
+        for i in self.among {
+            let (belief, standing) = (&decoded.nodes[*i as usize], &standings[*i as usize]);
+            // Sure enough after one quiet test is sure enough.
+            let certain = belief.log_odds > CERTAIN && quiet.contains_key(i) && decoded.is_proven(belief, standing);
+            let suspected = belief.log_odds > if standing.slow > 0 { SUSPECT } else { LAGS };
+            if !certain && (suspected || standing.partners() < PARTNERS.min(others)) {
+                suspects.push(*i);
             }
-            controls(pairs, &mut chosen, &mut used, &cleared);
-            return Some(Round { kind, pairs: chosen });
+        }
+        // Those first who were looked at least, then those of whom most is believed.
+        let looks = |i: &u32| quiet.get(i).copied().unwrap_or(0);
+        suspects.sort_by(|a, b| looks(a).cmp(&looks(b)).then(odds(*b).total_cmp(&odds(*a))));
+        // Two are left for a control, unless few nodes are few tests anyway.
+        // A pair whose ends did well with others meanwhile is measured again; that is a test of its ends as well.
+        let looked = |i: u32| quiet.contains_key(&i);
+        let both = |a: u32, b: u32| {
+            let of = decoded.tests.iter().filter(|o| key(o.ends[0], o.ends[1]) == key(a, b));
+            of.filter(|o| o.is_slow(0, 0.0) && o.is_slow(1, 0.0)).count() > 0
+        };
+        let alone = |a: u32, b: u32| decoded.pairs.get(&key(a, b)).is_some_and(|p| *p > ALONE);
+        let many = self.among.len() > FEW;
+        self.again(&decoded, &|a, b| many && both(a, b) && (looked(a) && looked(b) || alone(a, b)));
+        suspects.retain(|i| !self.used.contains(i));
+        let half = self.among.len() / 2;
+        suspects.truncate(if half > FEW { half - 1 } else { half });
+        let mut cleared = self.confirm(&suspects, &odds, &|i| standings[i as usize].well);
+        self.leaves(&decoded, &cleared);
+        // Pairs whose ends are cleared by now take part in the same rounds: rounds cost time, tests do not.
+        self.again(&decoded, &|_, _| true);
+        self.alike(&decoded);
+        let mut kind = if suspects.is_empty() { RoundKind::Again } else { RoundKind::Confirm };
+        if self.chosen.is_empty() {
+            kind = RoundKind::Confirm;
+            self.across(&cleared);
+            return (!self.chosen.is_empty()).then_some(kind);
+        }
+        cleared.retain(|i| odds(*i) < 0.0);
+        controls(self.pairs, &mut self.chosen, &mut self.used, &cleared);
+        Some(kind)
+    }
+
+    /// Each suspect with a cleared node that it has not met, of its own leaf if there is one; where nobody is cleared,
+    /// suspects among themselves. Returns the cleared nodes, the surest first.
+    fn confirm(&mut self, suspects: &[u32], odds: &dyn Fn(u32) -> f64, well: &dyn Fn(u32) -> bool) -> Vec<u32> {
+        self.used.extend(suspects);
+        let mut cleared: Vec<u32> = self.among.iter().copied().filter(|i| !self.used.contains(i)).collect();
+        self.rng.shuffle(&mut cleared);
+        let order = |i: u32| odds(i).max(SUSPECT);
+        cleared.sort_by(|a, b| well(*b).cmp(&well(*a)).then(order(*a).total_cmp(&order(*b))));
+        let mut by_leaf: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for c in &cleared {
+            by_leaf.entry(self.pairs.leaf[*c as usize]).or_default().push(*c);
+        }
+        let (mut anywhere, mut alone) = (0, Vec::new());
+        for s in suspects {
+            let free = |c: &&u32| !self.used.contains(*c);
+            let fits = |c: &&u32| free(c) && !self.met.contains(&key(*s, **c));
+            let near = by_leaf.get(&self.pairs.leaf[*s as usize]).into_iter().flatten().find(fits).copied();
+            while anywhere < cleared.len() && self.used.contains(&cleared[anywhere]) {
+                anywhere += 1;
+            }
+            let partner = near
+                .or_else(|| cleared[anywhere..].iter().find(fits).copied())
+                .or_else(|| cleared[anywhere..].iter().find(free).copied());
+            match partner {
+                Some(p) => {
+                    self.used.insert(p);
+                    self.chosen.push((*s, p, false));
+                }
+                None => alone.push(*s),
+            }
+        }
+        while let Some(a) = alone.pop() {
+            let fresh = alone.iter().position(|b| !self.met.contains(&key(a, *b)));
+            if let Some(i) = fresh.or_else(|| (!alone.is_empty()).then_some(0)) {
+                self.chosen.push((a, alone.swap_remove(i), false));
+            }
+        }
+        cleared
+    }
+
+    /// Pairs over the uplinks of leaves that may be slow and were not looked at enough to say so.
+    fn leaves(&mut self, decoded: &Decoded, cleared: &[u32]) {
+        let leaf = |i: u32| self.pairs.leaf[i as usize];
+        let unsure: HashSet<u32> =
+            decoded.uplinks.iter().filter(|u| !super::verdict::is_sure(u)).map(|u| u.leaf).collect();
+        for l in &unsure {
+            let own: Vec<u32> = cleared.iter().copied().filter(|i| leaf(*i) == *l).take(4 * OVER_LEAF).collect();
+            let mut made = 0;
+            for a in own {
+                if made == OVER_LEAF || self.used.contains(&a) {
+                    continue;
+                }
+                let other = |b: &&u32| !self.used.contains(*b) && !unsure.contains(&leaf(**b));
+                if let Some(b) = cleared.iter().find(other).copied() {
+                    self.used.extend([a, b]);
+                    self.chosen.push((a, b, false));
+                    made += 1;
+                }
+            }
         }
     }
-    None
+
+    /// Pairs that were slow every time so far and may be bad by themselves.
+    fn again(&mut self, decoded: &Decoded, fits: &dyn Fn(u32, u32) -> bool) {
+        let mut tests: HashMap<(u32, u32), usize> = HashMap::new();
+        for t in self.pairs.tests.iter().filter(|t| decoded.pairs.contains_key(&key(t.a, t.b))) {
+            *tests.entry(key(t.a, t.b)).or_default() += 1;
+        }
+        let mut likely: Vec<(&(u32, u32), &f64)> = decoded.pairs.iter().collect();
+        likely.sort_by(|a, b| b.1.total_cmp(a.1));
+        for ((a, b), p) in likely {
+            let unsure = *p > PAIR && tests.get(&(*a, *b)).is_none_or(|n| *n < PAIR_TESTS);
+            if unsure && fits(*a, *b) && self.among.contains(a) && self.among.contains(b) && self.used.insert(*a) {
+                if self.used.insert(*b) {
+                    self.chosen.push((*a, *b, false));
+                } else {
+                    self.used.remove(a);
+                }
+            }
+        }
+    }
+
+    /// Three nodes have three pairs: where they differ at all, each is measured once more.
+    fn alike(&mut self, decoded: &Decoded) {
+        if self.among.len() > 3 || !self.chosen.is_empty() {
+            return;
+        }
+        let all = || decoded.tests.iter().flat_map(|o| o.residual).flatten();
+        let (low, high) = all().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), y| (l.min(y), h.max(y)));
+        let times = |a: u32, b: u32| self.pairs.tests.iter().filter(|t| key(t.a, t.b) == key(a, b)).count();
+        let pairs = self.among.iter().flat_map(|a| self.among.iter().map(move |b| (*a, *b))).filter(|(a, b)| a < b);
+        if high - low > DIFFER
+            && let Some((a, b)) = pairs.filter(|(a, b)| times(*a, *b) < 2).min_by_key(|(a, b)| times(*a, *b))
+        {
+            self.used.extend([a, b]);
+            self.chosen.push((a, b, false));
+        }
+    }
+
+    /// A few pairs across leaves, where all of them together are slow: are they so alone as well?
+    fn across(&mut self, cleared: &[u32]) {
+        let fabric = self.pairs.fabric();
+        let slow = matches!((fabric.intra, fabric.inter), (Some(i), Some(x)) if x.high < SLOW_ACROSS * i.low);
+        if slow && fabric.inter_quiet.is_none() {
+            let hop = |a: u32, b: u32| self.pairs.hop(a, b) == Hop::Inter;
+            for a in cleared {
+                if self.chosen.len() == CONTROLS {
+                    break;
+                }
+                let fits = |b: &&u32| **b != *a && !self.used.contains(*b) && hop(*a, **b);
+                if !self.used.contains(a)
+                    && let Some(b) = cleared.iter().find(fits).copied()
+                {
+                    self.used.extend([*a, b]);
+                    self.chosen.push((*a, b, true));
+                }
+            }
+        }
+    }
 }
 
 fn key(a: u32, b: u32) -> (u32, u32) {
@@ -86,12 +280,23 @@ fn key(a: u32, b: u32) -> (u32, u32) {
 /// possible.
 fn matching(
     pairs: &Pairs,
+    among: &[u32],
     kind: RoundKind,
     met: &HashSet<(u32, u32)>,
     rng: &mut fastrand::Rng,
 ) -> Vec<(u32, u32, bool)> {
-    let n = pairs.nodes;
+    let n = among.len() as u32;
     let mut out = Vec::with_capacity(n as usize / 2);
+    let mut tested = vec![0u32; pairs.nodes as usize];
+    for t in &pairs.tests {
+        tested[t.a as usize] += 1;
+        tested[t.b as usize] += 1;
+    }
+    // Pairs are taken from the end: who sat out comes first.
+    let sorted = |nodes: &mut Vec<u32>, rng: &mut fastrand::Rng| {
+        rng.shuffle(nodes);
+        nodes.sort_by_key(|i| std::cmp::Reverse(tested[*i as usize]));
+    };
     let mut take = |left: &mut Vec<u32>, fits: &dyn Fn(u32, u32) -> bool| {
         while let Some(a) = left.pop() {
             match left.iter().rposition(|b| fits(a, *b)) {
@@ -109,19 +314,19 @@ fn matching(
     let mut rest: Vec<u32> = Vec::new();
     if kind == RoundKind::Intra {
         let mut leaves: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for i in 0..n {
-            leaves.entry(pairs.leaf[i as usize]).or_default().push(i);
+        for i in among {
+            leaves.entry(pairs.leaf[*i as usize]).or_default().push(*i);
         }
         for (_, mut nodes) in leaves {
-            rng.shuffle(&mut nodes);
+            sorted(&mut nodes, rng);
             take(&mut nodes, &|_, _| true);
             rest.extend(nodes);
         }
         // Who has no neighbour is paired across.
         take(&mut rest, &|_, _| true);
     } else {
-        rest.extend(0..n);
-        rng.shuffle(&mut rest);
+        rest.extend(among);
+        sorted(&mut rest, rng);
         let several = pairs.leaves() > 1;
         let fresh = |a: u32, b: u32| !met.contains(&key(a, b));
         let across = |a: u32, b: u32| fresh(a, b) && (!several || pairs.hop(a, b) == Hop::Inter);
@@ -144,62 +349,6 @@ fn matching(
         }
     }
     out
-}
-
-/// Each suspect with a cleared node that it has not met, of its own leaf if there is one. Returns the tests and the
-/// cleared nodes.
-fn confirm(
-    pairs: &Pairs,
-    suspects: &[u32],
-    node: &dyn Fn(u32) -> f64,
-    met: &HashSet<(u32, u32)>,
-    used: &mut HashSet<u32>,
-    rng: &mut fastrand::Rng,
-) -> (Vec<(u32, u32, bool)>, Vec<u32>) {
-    used.extend(suspects);
-    let mut cleared: Vec<u32> = (0..pairs.nodes).filter(|i| !used.contains(i)).collect();
-    rng.shuffle(&mut cleared);
-    cleared.sort_by(|a, b| node(*a).total_cmp(&node(*b)));
-    let mut by_leaf: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for c in &cleared {
-        by_leaf.entry(pairs.leaf[*c as usize]).or_default().push(*c);
-    }
-    let mut out = Vec::new();
-    let mut anywhere = 0;
-    for s in suspects {
-        let fits = |c: &&u32| !used.contains(*c) && !met.contains(&key(*s, **c));
-        let near = by_leaf.get(&pairs.leaf[*s as usize]).into_iter().flatten().find(fits).copied();
-        while anywhere < cleared.len() && used.contains(&cleared[anywhere]) {
-            anywhere += 1;
-        }
-        let partner = near
-            .or_else(|| cleared[anywhere..].iter().find(fits).copied())
-            .or_else(|| cleared[anywhere..].iter().find(|c| !used.contains(*c)).copied());
-        if let Some(p) = partner {
-            used.insert(p);
-            // The first of a pair listens to the second: let each side lead in turn.
-            out.push(if rng.bool() { (*s, p, false) } else { (p, *s, false) });
-        }
-    }
-    (out, cleared)
-}
-
-/// Adds pairs of good nodes that read bad every time so far and are not yet sure.
-fn again(pairs: &Pairs, node: &dyn Fn(u32) -> f64, used: &mut HashSet<u32>, out: &mut Vec<(u32, u32, bool)>) {
-    let readings = pairs.readings();
-    let mut bad: BTreeMap<(u32, u32), (u32, u32)> = BTreeMap::new();
-    for r in &readings {
-        let entry = bad.entry((r.from, r.to)).or_default();
-        entry.0 += 1;
-        entry.1 += u32::from(r.bad);
-    }
-    for ((a, b), (tests, bad)) in &bad {
-        let unsure = *bad > 0 && bad == tests && *tests < 3;
-        if unsure && node(*a) < 0.0 && node(*b) < 0.0 && !used.contains(a) && !used.contains(b) {
-            used.extend([*a, *b]);
-            out.push((*a, *b, false));
-        }
-    }
 }
 
 /// Adds control pairs of each hop class in the round: as many as there are tests, at most a few.
@@ -263,10 +412,10 @@ mod tests {
         fn rounds_are_disjoint_and_new(n in 2u32..70, per_leaf in 1u32..20, seed in 0u64..1000) {
             let mut pairs = Pairs::new((0..n).map(|i| i / per_leaf).collect());
             let mut done = Vec::new();
-            while let Some(round) = next(&pairs, &done, seed) {
+            while let Some(round) = next(&pairs, &|_| true, &done, seed) {
                 let nodes: HashSet<u32> = round.pairs.iter().flat_map(|(a, b, _)| [*a, *b]).collect();
                 proptest::prop_assert_eq!(nodes.len(), 2 * round.pairs.len());
-                proptest::prop_assert!(done.len() < 3, "a healthy cluster needs three rounds");
+                proptest::prop_assert!(done.len() < 3 + (n % 2) as usize, "three rounds, and one for who sat out twice");
                 if n > 8 && round.kind == RoundKind::Inter {
                     proptest::prop_assert!(round.pairs.len() as u32 >= n / 2 - 1, "{} of {} nodes", round.pairs.len() * 2, n);
                 }

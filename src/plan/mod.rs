@@ -8,7 +8,7 @@ mod resolve;
 mod run;
 mod tier;
 
-pub use parse::{PlanError, parse, read, toml_error};
+pub use parse::{PlanError, parse, place, read, toml_error};
 pub use resolve::{CheckPlan, PlanHash, ProbeTable, Selection, SelectionError, hex, resolve, unhex};
 pub use run::{
     Checkpoint, ImagePlan, Interval, LeafPlan, Model, Nodes, Require, RequireCollective, RequireLink, RunPlan, Time,

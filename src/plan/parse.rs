@@ -51,7 +51,7 @@ pub fn toml_error(text: &str, error: &toml::de::Error) -> (usize, usize, String)
 }
 
 /// Byte offset -> line and column, both from 1.
-fn place(text: &str, offset: usize) -> (usize, usize) {
+pub fn place(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset.min(text.len())).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;

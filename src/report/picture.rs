@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::forecast::{Runway, runway};
 use crate::id::{NodeName, clean};
 use crate::judge::{Facts, Judgement, Severity, Subject};
-use crate::localise::{self, Reading};
+use crate::localise;
 use crate::measure::{self, stats};
 use crate::unit::Unit;
 use crate::work::{Better, Carrier, Collective, CollectiveCase, Metric, NCCL};
@@ -196,12 +196,11 @@ fn map(j: &Judgement<'_>, planes: &[localise::Plane]) -> (Vec<LeafRow>, Vec<Matr
     let mut matrices = Vec::new();
     for (p, plane) in planes.iter().enumerate() {
         let network = localise::network(record, plane);
-        let rate = |r: Reading| if let Reading::Rate(rate) = r { Some(rate) } else { None };
         let mut cells: BTreeMap<(u32, u32), Option<f64>> = BTreeMap::new();
         let mut best: HashMap<u32, f64> = HashMap::new();
         for t in &network.pairs.tests {
             for (from, to, reading) in [(t.a, t.b, t.out), (t.b, t.a, t.back)] {
-                let value = rate(reading);
+                let value = reading.rate();
                 // A pair measured again shows its better time: it is the path that is looked at.
                 let cell = cells.entry((from, to)).or_insert(value);
                 *cell = match (*cell, value) {
@@ -210,7 +209,7 @@ fn map(j: &Judgement<'_>, planes: &[localise::Plane]) -> (Vec<LeafRow>, Vec<Matr
                 };
             }
             // A node is only as bad as its best partner, and as good as its worse direction.
-            let both = rate(t.out).zip(rate(t.back)).map(|(a, b)| a.min(b));
+            let both = t.out.rate().zip(t.back.rate()).map(|(a, b)| a.min(b));
             for node in [t.a, t.b] {
                 if let Some(both) = both {
                     let b = best.entry(node).or_insert(0.0);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::id::NodeName;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Severity, Subject};
-use crate::localise::{self, Part, Plane, Reading};
+use crate::localise::{self, Open, Plane, Reading, Side, Verdict};
 use crate::measure::{FailKind, Outcome, stats};
 use crate::record::Record;
 use crate::unit::Unit;
@@ -13,6 +13,9 @@ use crate::unit::Unit;
 /// A fabric that carries less than this share across leaves under full load of what it carries when quiet is
 /// oversubscribed.
 const OVERSUBSCRIBED: f64 = 0.8;
+
+/// Of the link's nominal rate, what the fastest pairs reach on any network that is well (the floors for RDMA fail there).
+const LEAST_OF_NOMINAL: f64 = 0.6;
 
 /// Of two nodes alone, one direction at less than this share of the other is slow.
 const ONE_WAY: f64 = 0.5;
@@ -30,81 +33,163 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
 }
 
 fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
-    let network = localise::network(record, plane);
-    let leaves = localise::leaves(record);
+    // On the usual network every node is to be measured; on others, those that have them.
+    let all = if *plane == Plane::TCP { &record.header.nodes[..] } else { &[] };
+    let network = localise::network_among(record, plane, all);
     let on = plane.label();
     if network.pairs.tests.is_empty() {
         return;
     }
     let verdict = network.pairs.verdict();
-    let name = |i: u32| network.nodes[i as usize].clone();
+    nodes(record, plane, &network, &verdict, &on, findings);
+    let leaves = localise::leaves(record);
     let leaf_name = |l: u32| {
         let of_leaf = network.nodes.iter().zip(&network.pairs.leaf).find(|(_, x)| **x == l).map(|(n, _)| (*n).clone());
         let named = of_leaf.and_then(|n| leaves.iter().find(|leaf| leaf.nodes.contains(&n)));
-        named.map_or_else(|| format!("leaf {l}"), |leaf| leaf.name.clone())
+        Subject::Leaf(named.map_or_else(|| format!("leaf {l}"), |leaf| leaf.name.clone()))
     };
-    let tests = |i: u32| network.pairs.tests.iter().filter(|t| t.a == i || t.b == i).count();
-    let share = |s: f64| format!("{:.0} % of the pairs of its round", 100.0 * s);
-    let source = "the median of the same round and hop class";
-    let both = |i: u32| {
-        let part = |p: Part| verdict.bad.iter().find(|(b, _)| *b == p).map(|(_, s)| *s);
-        (part(Part::Sends(i)), part(Part::Receives(i)))
-    };
-    for i in 0..network.pairs.nodes {
-        let (code, best, way) = match both(i) {
-            (Some(s), Some(r)) => (Code::NET_020, s.max(r), "in both directions"),
-            (Some(s), None) => (Code::NET_021, s, "sending"),
-            (None, Some(r)) => (Code::NET_022, r, "receiving"),
-            (None, None) => continue,
-        };
-        let (code, evidence) = if let Some(said) = stalled(record, plane, &name(i)).filter(|_| best == 0.0) {
-            (Code::NET_031, format!("{on}with each of {} partners; {said}", tests(i)))
-        } else if best == 0.0 {
-            (Code::NET_027, format!("{on}no connection with any of {} partners", tests(i)))
+    for (l, sure) in verdict.leaves.iter().map(|l| (l, true)).chain(verdict.open_leaves.iter().map(|l| (l, false))) {
+        let way = if l.up { "out of" } else { "into" };
+        let crossed = format!("{on}traffic {way} the leaf loses {} in {} readings", lost(&l.deficit), l.readings);
+        let finding = if sure {
+            let evidence = format!("{crossed} over {} of its nodes; within it all is well", l.nodes);
+            Finding::new(Code::NET_024, leaf_name(l.leaf), evidence)
         } else {
-            (code, format!("{on}{way}, its best of {} tests reached {}", tests(i), share(best)))
+            // Nobody is left out for it: with two leaves it may be the other's uplinks as well.
+            let evidence = format!(
+                "{crossed} ({}); too few rounds, or too few other leaves, tell whose uplinks it is",
+                leaf_name(l.leaf)
+            );
+            Finding::new(Code::NET_028, Subject::Run, evidence)
         };
-        let interface =
-            plane.rail.as_deref().filter(|_| plane.carrier().is_none()).or_else(|| interface(record, &name(i)));
-        let finding = Finding::new(code, Subject::Node(name(i)), evidence).limit(source);
-        findings.push(finding.on_interface(interface));
+        findings.push(finding.limit(SOURCE));
     }
-    for (part, best) in &verdict.bad {
-        let (leaf, way) = match part {
-            Part::Up(l) => (*l, "out of"),
-            Part::Down(l) => (*l, "into"),
-            Part::Sends(_) | Part::Receives(_) => continue,
-        };
-        let evidence = format!("{on}traffic {way} the leaf reached {}, within it all is well", share(*best));
-        findings.push(Finding::new(Code::NET_024, Subject::Leaf(leaf_name(leaf)), evidence).limit(source));
+    let name = |i: u32| network.nodes[i as usize].clone();
+    for p in &verdict.pairs {
+        let evidence = format!(
+            "{on}loses {} in each of {} tests of this pair; both nodes do well with others",
+            lost(&p.deficit),
+            p.readings
+        );
+        findings.push(Finding::new(Code::NET_023, Subject::Link(name(p.from), name(p.to)), evidence).limit(SOURCE));
     }
-    for (from, to, best) in &verdict.pairs {
-        let evidence =
-            format!("{on}three tests of this pair, at best {}; both nodes do well with others", share(*best));
-        findings.push(Finding::new(Code::NET_023, Subject::Link(name(*from), name(*to)), evidence).limit(source));
+    if verdict.uneven {
+        let evidence = format!(
+            "{on}{} of {} readings are slow and no node, leaf or pair explains them",
+            verdict.unexplained, verdict.readings
+        );
+        findings.push(Finding::new(Code::NET_028, Subject::Run, evidence).limit(SOURCE));
     }
-    for i in &verdict.open {
-        let evidence = format!("{on}{} tests do not tell whether the node or its partners are slow", tests(*i));
-        findings.push(Finding::new(Code::NET_028, Subject::Node(name(*i)), evidence));
-    }
+    against_nominal(&network, &verdict, &on, findings);
     unanswered(record, plane, &network, findings);
     if network.pairs.nodes == 2 {
         one_way(&network, &on, findings);
     }
+    across(&network, &on, findings);
+}
+
+/// What a pair is held against.
+const SOURCE: &str = "the fastest group of pairs of the same round and hop class";
+
+/// A deficit with its interval.
+fn lost(d: &localise::Deficit) -> String {
+    format!("{:.0} % of the rate ({:.0} to {:.0} %)", 100.0 * d.share, 100.0 * d.low.max(0.0), 100.0 * d.high)
+}
+
+/// Nodes that are slow, and those that nobody can clear.
+fn nodes(
+    record: &Record,
+    plane: &Plane,
+    network: &localise::Network<'_>,
+    verdict: &Verdict,
+    on: &str,
+    findings: &mut Vec<Finding>,
+) {
+    let name = |i: u32| network.nodes[i as usize].clone();
+    for f in &verdict.nodes {
+        let (code, way) = match f.side {
+            Side::Both => (Code::NET_020, "in both directions"),
+            Side::Sends => (Code::NET_021, "sending"),
+            Side::Receives => (Code::NET_022, "receiving"),
+        };
+        let dead = f.deficit.share >= 1.0;
+        let (code, evidence) = if let Some(said) = stalled(record, plane, &name(f.node)).filter(|_| dead) {
+            (Code::NET_031, format!("{on}with each of {} partners; {said}", f.partners))
+        } else if dead {
+            (Code::NET_027, format!("{on}no connection with any of {} partners", f.partners))
+        } else {
+            let shown = format!("{} of {} readings with {} partners", f.slow, f.readings, f.partners);
+            (code, format!("{on}{way}, it loses {}, by {shown}", lost(&f.deficit)))
+        };
+        let interface =
+            plane.rail.as_deref().filter(|_| plane.carrier().is_none()).or_else(|| interface(record, &name(f.node)));
+        let finding = Finding::new(code, Subject::Node(name(f.node)), evidence).limit(SOURCE);
+        findings.push(finding.on_interface(interface));
+    }
+    for (i, why) in &verdict.open {
+        let node = name(*i);
+        let evidence = match why {
+            // Whose absence is told already needs no second word.
+            Open::Untested { .. } if findings.iter().any(|f| speaks_for(f, &node)) => continue,
+            Open::Untested { partners: 0 } => format!("{on}no partner that is well itself was measured with it"),
+            Open::Untested { partners } => {
+                format!(
+                    "{on}{partners} partner that is well itself was measured with it; two tell a node from its partner"
+                )
+            }
+            Open::Suspected { slow, readings, probability } => format!(
+                "{on}{slow} of {readings} readings are slow: {:.0} % likely the node's own fault, by others' traffic or its \
+                 partners else",
+                100.0 * probability
+            ),
+        };
+        findings.push(Finding::new(Code::NET_028, Subject::Node(node), evidence));
+    }
+}
+
+/// Whether a finding that weighs is about a node.
+fn speaks_for(f: &Finding, node: &NodeName) -> bool {
+    f.severity >= Severity::Hold && f.subject.node() == Some(node)
+}
+
+/// Even the fastest pairs stay behind what the hardware nominally carries: no node can be told from another by that.
+fn against_nominal(network: &localise::Network<'_>, verdict: &Verdict, on: &str, findings: &mut Vec<Finding>) {
+    let (Some(nominal), Some(fastest)) = (network.pairs.nominal, verdict.fastest) else { return };
+    if fastest < LEAST_OF_NOMINAL * nominal {
+        let show = |v: f64| Unit::BytePerSecond.show(v);
+        let evidence = format!(
+            "{on}even the fastest pairs reach {} of the link's {}: {:.0} %; all are slow, or nobody met a node that is well",
+            show(fastest),
+            show(nominal),
+            100.0 * fastest / nominal
+        );
+        findings.push(Finding::new(Code::NET_028, Subject::Run, evidence).limit("the link's nominal rate"));
+    }
+}
+
+/// Pairs across leaves against those within them.
+fn across(network: &localise::Network<'_>, on: &str, findings: &mut Vec<Finding>) {
     let f = network.pairs.fabric();
     let show = |v: f64| Unit::BytePerSecond.show(v);
-    let (busy, quiet) =
-        (f.inter, f.inter_quiet.into_iter().chain(f.intra).max_by(|a, b| a.median.total_cmp(&b.median)));
-    if let (Some(busy), Some(quiet)) = (busy, quiet)
-        && busy.high < OVERSUBSCRIBED * quiet.low
-    {
-        let evidence = format!(
-            "{on}across leaves, {} a pair under full load against {} within them or when quiet: {:.0} %; no node is to blame",
+    let best = f.inter_quiet.into_iter().chain(f.intra).max_by(|a, b| a.median.total_cmp(&b.median));
+    let (Some(busy), Some(best)) = (f.inter, best) else { return };
+    if busy.high < OVERSUBSCRIBED * best.low {
+        let rates = format!(
+            "{on}across leaves, {} a pair under full load against {} within them or when quiet: {:.0} %",
             show(busy.median),
-            show(quiet.median),
-            100.0 * busy.median / quiet.median
+            show(best.median),
+            100.0 * busy.median / best.median
         );
-        findings.push(Finding::new(Code::NET_025, Subject::Run, evidence));
+        // An oversubscribed fabric carries a few pairs as well as any; a slow uplink does not.
+        let alone = f.inter_quiet.filter(|q| q.high < OVERSUBSCRIBED * best.low);
+        let finding = match alone {
+            Some(alone) => {
+                let evidence = format!("{rates}; and {} with few pairs at a time", show(alone.median));
+                Finding::new(Code::NET_025, Subject::Run, evidence).severity(Severity::Hold)
+            }
+            None => Finding::new(Code::NET_025, Subject::Run, format!("{rates}; no node is to blame")),
+        };
+        findings.push(finding);
     }
 }
 

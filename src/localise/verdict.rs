@@ -1,0 +1,354 @@
+//! What was made of all tests of a network: who is slow, by how much, and what nobody can tell.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::localise::belief::{Belief, Side};
+use crate::localise::decode::{Decoded, Observed, known};
+use crate::localise::uplinks::Uplink;
+use crate::localise::{Hop, Pairs};
+use crate::measure::stats;
+
+/// A share of the rate that is lost, 0 to 1, with its interval; 1 is dead.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Deficit {
+    pub share: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+/// A node that is slow by itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NodeFault {
+    pub node: u32,
+    pub side: Side,
+    pub deficit: Deficit,
+    /// Readings that show it, and how many there are of the slow side.
+    pub slow: usize,
+    pub readings: usize,
+    /// Partners with which it shows.
+    pub partners: usize,
+}
+
+/// A leaf whose uplinks are slow one way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LeafFault {
+    pub leaf: u32,
+    /// Out of the leaf; else into it.
+    pub up: bool,
+    pub deficit: Deficit,
+    pub readings: usize,
+    pub nodes: usize,
+}
+
+/// One direction between two nodes that do well with others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PairFault {
+    pub from: u32,
+    pub to: u32,
+    pub deficit: Deficit,
+    pub readings: usize,
+}
+
+/// Why a node is neither blamed nor cleared.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Open {
+    /// It met so few partners that could show whether it is well.
+    Untested { partners: usize },
+    /// It may be slow: so many of its readings are, and it is that likely.
+    Suspected { slow: usize, readings: usize, probability: f64 },
+}
+
+/// What was made of all tests.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Verdict {
+    pub nodes: Vec<NodeFault>,
+    pub leaves: Vec<LeafFault>,
+    pub pairs: Vec<PairFault>,
+    pub open: Vec<(u32, Open)>,
+    /// Leaves that may be slow: too few rounds crossed their uplinks to tell others' traffic.
+    pub open_leaves: Vec<LeafFault>,
+    /// Slow readings that nothing explains, of all; and whether they are more than others' traffic is.
+    pub unexplained: usize,
+    pub readings: usize,
+    pub uneven: bool,
+    /// What the best class of pairs reaches, bytes per second.
+    pub fastest: Option<f64>,
+}
+
+/// Log-odds from which a node is named, and a leaf: 9 to 1, by a model that gives others' traffic every benefit.
+const NAMED: f64 = 2.2;
+/// Rounds in which a leaf is slow before it is named: others may fill its uplinks for two.
+const LEAF_ROUNDS: usize = 3;
+/// Probability from which a node is not cleared.
+const OPEN: f64 = 0.1;
+/// Partners that a node must have met to be cleared, and to be blamed; with rounds as many.
+pub(super) const PARTNERS: usize = 2;
+/// Among more nodes than this there are more than two to ask.
+const FEW: usize = 8;
+/// Readings that a node is named by.
+const READINGS: usize = 3;
+/// Probability from which a pair is named, and the tests of it that are needed.
+const PAIR: f64 = 0.9;
+const PAIR_TESTS: usize = 3;
+/// Share of readings that others' traffic slows at most where a fabric is fit for a run.
+const UNEVEN: f64 = 0.15;
+/// And so many more: of few readings chance makes a share.
+const UNEVEN_MORE: f64 = 3.0;
+
+/// What is known of one node's tests.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Standing {
+    /// Partners with whom a slow node would have been seen to be slow, by sending and by receiving.
+    cleared_by: [HashSet<u32>; 2],
+    /// Partners that did well with others, and rounds, with slow readings that nobody else explains.
+    slow_with: HashSet<u32>,
+    slow_in: HashSet<u32>,
+    pub slow: usize,
+    pub readings: usize,
+    /// It did well in a test with somebody.
+    pub well: bool,
+}
+
+impl Standing {
+    /// Partners that could clear it, on the side that met fewer.
+    pub fn partners(&self) -> usize {
+        self.cleared_by[0].len().min(self.cleared_by[1].len())
+    }
+
+    fn confirmed(&self) -> bool {
+        self.slow_with.len() >= PARTNERS && self.slow_in.len() >= PARTNERS
+    }
+}
+
+impl Decoded {
+    pub(super) fn standings(&self) -> Vec<Standing> {
+        let mut out = vec![Standing::default(); self.nodes.len()];
+        // Who did well with anybody: a slow test with such a partner counts against a node.
+        let mut well = vec![false; self.nodes.len()];
+        for o in self.tests.iter().filter(|o| o.hidden == 0.0 && !o.is_slow(0, 0.0) && !o.is_slow(1, 0.0)) {
+            o.ends.iter().for_each(|n| well[*n as usize] = true);
+        }
+        out.iter_mut().zip(&well).for_each(|(s, well)| s.well = *well);
+        for o in &self.tests {
+            for way in 0..2 {
+                for (side, end) in [(0, way), (1, 1 - way)] {
+                    let (node, partner) = (o.ends[end], o.ends[1 - end]);
+                    let s = &mut out[node as usize];
+                    let other = &self.nodes[partner as usize];
+                    let covers = if side == 0 { other.side.receives() } else { other.side.sends() };
+                    let hidden = if other.log_odds > 0.0 && covers { (other.deficit - o.hidden).max(0.0) } else { 0.0 };
+                    let hidden = hidden.max(o.floor[way]);
+                    let slow = o.is_slow(way, hidden);
+                    s.readings += 1;
+                    s.slow += usize::from(slow);
+                    if slow && well[partner as usize] {
+                        s.slow_with.insert(partner);
+                        s.slow_in.insert(o.round);
+                    }
+                    // Behind a partner that is slower itself nobody is seen.
+                    if hidden <= self.limit || (o.residual[way].is_some_and(|y| -y <= self.limit)) {
+                        s.cleared_by[side].insert(partner);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// Whether a node is bad beyond doubt, by what is believed and by who showed it.
+    pub(super) fn is_proven(&self, belief: &Belief, standing: &Standing) -> bool {
+        belief.log_odds >= NAMED && standing.confirmed()
+    }
+}
+
+fn probability(log_odds: f64) -> f64 {
+    1.0 / (1.0 + (-log_odds).exp())
+}
+
+/// The share that a deficit in the logarithm is.
+fn share(log: f64) -> f64 {
+    if log.is_finite() { (1.0 - (-log).exp()).clamp(0.0, 1.0) } else { 1.0 }
+}
+
+/// The middle of losses (in the logarithm), with its interval: of ranks where there are enough, else of their deviation.
+fn middle(losses: &[f64], deviation: f64) -> Option<Deficit> {
+    let finite: Vec<f64> = losses.iter().copied().filter(|l| l.is_finite()).collect();
+    if finite.len() * 2 < losses.len() || finite.is_empty() {
+        return (!losses.is_empty()).then_some(Deficit { share: 1.0, low: 1.0, high: 1.0 });
+    }
+    let s = stats::summary(&finite)?;
+    // A median of n normal values scatters 1.25 times as much as their mean.
+    let around = 2.0 * 1.25 * deviation / (finite.len() as f64).sqrt();
+    let (low, high) = s.interval.unwrap_or((s.median - around, s.median + around));
+    Some(Deficit { share: share(s.median), low: share(low), high: share(high) })
+}
+
+impl Pairs {
+    /// The verdict on everything measured so far.
+    pub fn verdict(&self) -> Verdict {
+        let decoded = self.decode();
+        let standings = decoded.standings();
+        let mut verdict = Verdict { readings: 2 * decoded.tests.len(), fastest: decoded.fastest, ..Verdict::default() };
+        let mut of: Vec<Vec<usize>> = vec![Vec::new(); self.nodes as usize];
+        for (k, o) in decoded.tests.iter().enumerate() {
+            o.ends.iter().for_each(|n| of[*n as usize].push(k));
+        }
+        verdict.leaves = decoded.uplinks.iter().filter(|u| is_sure(u)).map(leaf_fault).collect();
+        let in_bad_leaf = |i: usize| verdict.leaves.iter().any(|l| l.leaf == self.leaf[i]);
+        // Who is slow can clear nobody: two are asked for where there are two.
+        let well = decoded.nodes.iter().zip(&standings).filter(|(b, s)| s.readings > 0 && b.log_odds <= 0.0).count();
+        for (i, (belief, standing)) in decoded.nodes.iter().zip(&standings).enumerate() {
+            let node = i as u32;
+            let fault = (belief.log_odds > 0.0).then(|| fault(&decoded, node, belief, &of[i], standing)).flatten();
+            if let Some(fault) = fault.filter(|_| decoded.is_proven(belief, standing)) {
+                verdict.nodes.push(fault);
+                continue;
+            }
+            let p = probability(belief.log_odds);
+            if p > OPEN && (belief.log_odds <= 0.0 || belief.deficit >= decoded.limit) {
+                let (slow, readings) = (standing.slow, standing.readings);
+                verdict.open.push((node, Open::Suspected { slow, readings, probability: p }));
+            } else if standing.partners() < PARTNERS.min(well.saturating_sub(1)) && fault.is_none() && !in_bad_leaf(i) {
+                verdict.open.push((node, Open::Untested { partners: standing.partners() }));
+            }
+        }
+        verdict.open_leaves = decoded.uplinks.iter().filter(|u| !is_sure(u)).map(leaf_fault).collect();
+        verdict.pairs = pair_faults(&decoded);
+        verdict.unexplained = unexplained(&decoded, &verdict.pairs);
+        verdict.uneven = verdict.unexplained as f64 > UNEVEN * verdict.readings as f64 + UNEVEN_MORE;
+        verdict
+    }
+}
+
+pub(super) fn is_sure(u: &Uplink) -> bool {
+    u.log_odds > NAMED && u.rounds >= LEAF_ROUNDS && u.nodes >= 2 && u.others >= 2
+}
+
+fn leaf_fault(u: &Uplink) -> LeafFault {
+    let deficit = Deficit { share: share(u.deficit), low: share(u.low), high: share(u.high) };
+    LeafFault { leaf: u.leaf, up: u.up, deficit, readings: u.readings, nodes: u.nodes }
+}
+
+/// What a node's readings say of its two sides, where it loses more than is ordinary.
+fn fault(d: &Decoded, node: u32, belief: &Belief, of: &[usize], standing: &Standing) -> Option<NodeFault> {
+    let side = |sending: bool| -> (Vec<f64>, usize, f64) {
+        let mut all: Vec<f64> = Vec::new();
+        let mut deviation: f64 = 0.0;
+        for o in of.iter().map(|k| &d.tests[*k]) {
+            let way = usize::from((o.ends[0] == node) != sending);
+            let partner = &d.nodes[o.ends[usize::from(o.ends[0] == node)] as usize];
+            let covers = if sending { partner.side.receives() } else { partner.side.sends() };
+            let hidden = if partner.log_odds > 0.0 && covers { partner.deficit } else { 0.0 };
+            let seen = o.hidden == 0.0 || o.is_slow(way, 0.0);
+            if seen && hidden.max(o.floor[way]) < 0.7 * belief.deficit && o.explained < 0.5 {
+                all.push(o.residual[way].map_or(f64::INFINITY, |y| o.hidden - y));
+                deviation = deviation.max(o.deviation[way]);
+            }
+        }
+        let least = (0.4 * belief.deficit.min(3.0)).max(d.limit / 2.0);
+        let slow: Vec<f64> = all.iter().copied().filter(|l| *l >= least).collect();
+        // A steady fault shows in all of its readings; one that comes and goes, in those where it is there.
+        let n = all.len();
+        (if slow.len() * 4 >= n * 3 { all } else { slow }, n, deviation)
+    };
+    let (sends, receives) = (side(true), side(false));
+    let of_side = |s: &(Vec<f64>, usize, f64)| middle(&s.0, s.2);
+    let is_slow = |s: &(Vec<f64>, usize, f64)| {
+        s.0.len() >= 2 && 3 * s.0.len() >= s.1 && of_side(s).is_some_and(|m| m.share >= share(0.9 * d.limit))
+    };
+    let (out, back) = (is_slow(&sends), is_slow(&receives));
+    let (side, losses, readings, deviation) = match (out, back) {
+        (true, true) => (Side::Both, [sends.0, receives.0].concat(), sends.1 + receives.1, sends.2.max(receives.2)),
+        (true, false) => (Side::Sends, sends.0, sends.1, sends.2),
+        (false, true) => (Side::Receives, receives.0, receives.1, receives.2),
+        // Too few on either side alone.
+        (false, false) => (belief.side, [sends.0, receives.0].concat(), sends.1 + receives.1, sends.2.max(receives.2)),
+    };
+    let deficit = middle(&losses, deviation)?;
+    let steady = losses.len() * 4 >= readings * 3;
+    // Who is slow always and yet did well in a test takes one more witness, where there are more.
+    let doubtful =
+        steady && d.nodes.len() > FEW && deficit.low < share(d.limit / 2.0) && standing.slow_with.len() <= PARTNERS;
+    if deficit.share < share(d.limit) || losses.len() < READINGS || doubtful {
+        return None;
+    }
+    Some(NodeFault { node, side, deficit, slow: losses.len(), readings, partners: standing.slow_with.len() })
+}
+
+/// Directions of pairs that were slow in every one of three tests, between nodes that do well with others.
+fn pair_faults(d: &Decoded) -> Vec<PairFault> {
+    let mut ways: BTreeMap<(u32, u32), Vec<&Observed>> = BTreeMap::new();
+    for o in &d.tests {
+        let pair = (o.ends[0].min(o.ends[1]), o.ends[0].max(o.ends[1]));
+        if d.pairs.get(&pair).is_some_and(|p| *p > PAIR) {
+            ways.entry(pair).or_default().push(o);
+        }
+    }
+    let mut out = Vec::new();
+    for ((a, b), tests) in ways {
+        for (from, to) in [(a, b), (b, a)] {
+            let way = |o: &&Observed| usize::from(o.ends[0] != from);
+            let slow = tests.iter().all(|o| o.is_slow(way(o), known(&d.nodes, o, way(o))));
+            let losses: Vec<f64> = tests.iter().map(|o| o.residual[way(o)].map_or(f64::INFINITY, |y| -y)).collect();
+            let deviation = tests.iter().map(|o| o.deviation[way(o)]).fold(0.0, f64::max);
+            if slow
+                && tests.len() >= PAIR_TESTS
+                && let Some(deficit) = middle(&losses, deviation)
+            {
+                out.push(PairFault { from, to, deficit, readings: losses.len() });
+            }
+        }
+    }
+    out
+}
+
+/// Slow readings that no leaf, node or pair explains.
+fn unexplained(d: &Decoded, pairs: &[PairFault]) -> usize {
+    let one = |o: &Observed, way: usize| {
+        let (from, to) = (o.ends[way], o.ends[1 - way]);
+        let pair = pairs.iter().any(|p| (p.from, p.to) == (from, to));
+        // A node that is suspected may be why.
+        let suspected = o.ends.iter().any(|n| d.nodes[*n as usize].log_odds > 0.0);
+        !pair && !suspected && o.is_slow(way, known(&d.nodes, o, way))
+    };
+    d.tests.iter().map(|o| usize::from(one(o, 0)) + usize::from(one(o, 1))).sum()
+}
+
+/// Rates of pairs under full load and at low concurrency, bytes per second; absent where too few were measured for an
+/// interval.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Fabric {
+    pub intra: Option<Rate>,
+    pub inter: Option<Rate>,
+    pub inter_quiet: Option<Rate>,
+}
+
+/// A median with its interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    pub median: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+impl Pairs {
+    /// The rates that tell an oversubscribed fabric from slow nodes.
+    pub fn fabric(&self) -> Fabric {
+        let median = |hop: Hop, quiet: bool| {
+            let rates: Vec<f64> = self
+                .tests
+                .iter()
+                .filter(|t| self.hop(t.a, t.b) == hop && t.quiet == quiet && (!quiet || t.control))
+                .flat_map(|t| [t.out, t.back])
+                .filter_map(crate::localise::Reading::rate)
+                .collect();
+            let s = stats::summary(&rates)?;
+            s.interval.map(|(low, high)| Rate { median: s.median, low, high })
+        };
+        Fabric {
+            intra: median(Hop::Intra, false),
+            inter: median(Hop::Inter, false),
+            inter_quiet: median(Hop::Inter, true),
+        }
+    }
+}
