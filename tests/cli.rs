@@ -604,8 +604,8 @@ fn reports_are_kept_records_compared_and_baselines_learned() -> Result {
     let record = std::fs::read_to_string(dir.0.path().join("a/record.jsonl"))?;
     let header: serde_json::Value = serde_json::from_str(record.lines().next().unwrap_or_default())?;
     let node = header.pointer("/header/nodes/0").or_else(|| header.pointer("/nodes/0")).cloned().unwrap_or_default();
-    let lemon = format!("\n[[lemon]]\nnode = {node}\ncodes = [\"MEM-001\"]\non = [\"2026-01-02T03:04:05Z\"]\n");
-    std::fs::write(dir.0.path().join("base.toml"), format!("{text}{lemon}"))?;
+    let offender = format!("\n[[offender]]\nnode = {node}\ncodes = [\"MEM-001\"]\non = [\"2026-01-02T03:04:05Z\"]\n");
+    std::fs::write(dir.0.path().join("base.toml"), format!("{text}{offender}"))?;
     let judged = dir.run(&["judge", "a", "--baseline", "base.toml"])?;
     assert!(judged.out.contains("LEM-001") && judged.out.contains("last on 2026-01-02: MEM-001"), "{}", judged.out);
     let again = dir.run(&["baseline", "learn", "a", "b", "c", "-o", "base.toml"])?;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::baseline::{Expectation, Lemon, Limit, Source, Weight};
+use crate::baseline::{Expectation, Limit, Offender, Source, Weight};
 use crate::id::clean;
 use crate::measure::{Facts, stats};
 use crate::plan::toml_error;
@@ -108,8 +108,9 @@ pub struct Baseline {
     pub hardware: Hardware,
     pub expect: Vec<Entry>,
     /// Who failed in these records, and in those of the file that this one took the place of.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub lemon: Vec<Lemon>,
+    // `lemon` is what earlier files call them.
+    #[serde(default, alias = "lemon", skip_serializing_if = "Vec::is_empty")]
+    pub offender: Vec<Offender>,
 }
 
 /// A metric of a case.
@@ -173,7 +174,7 @@ impl Baseline {
             learned,
             hardware: Hardware::usual(records).unwrap_or_default(),
             expect,
-            lemon: Vec::new(),
+            offender: Vec::new(),
         })
     }
 
@@ -305,7 +306,7 @@ mod tests {
                 values: 8,
                 left_out: 0,
             }],
-            lemon: vec![Lemon {
+            offender: vec![Offender {
                 node: "n1".into(),
                 serial: Some("S1".into()),
                 gpus: vec!["GPU-a".into()],
@@ -315,6 +316,7 @@ mod tests {
         };
         let text = good.text().unwrap();
         assert_eq!(Baseline::parse(&text), Ok(good.clone()));
+        assert_eq!(Baseline::parse(&text.replace("[[offender]]", "[[lemon]]")), Ok(good.clone()), "an earlier file");
         let limits = good.limits();
         assert!(matches!(limits[1].limit, Limit::Value(v) if (v / 8.1e10 - 1.0).abs() < 1e-9));
         let wrong = |from: &str, to: &str| Baseline::parse(&text.replace(from, to)).unwrap_err().to_string();

@@ -5,7 +5,7 @@
 //! the judge adds.
 
 mod learned;
-mod lemon;
+mod offender;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::unit::ByteRate;
 use crate::work::{Among, Case, Collective, Extent, Filter, Kernel, Loopback, Metric, Scope, StorageOp, Way};
 
 pub use learned::{Baseline, BaselineError, Entry as Learned, Hardware};
-pub use lemon::{Lemon, merge};
+pub use offender::{Offender, merge};
 
 /// Where a limit comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

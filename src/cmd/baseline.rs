@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 
-use crate::baseline::{self, Baseline, Lemon};
+use crate::baseline::{self, Baseline, Offender};
 use crate::cli::Learning;
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
@@ -27,13 +27,13 @@ pub(super) fn run(what: &Learning) -> Result<Exit, Failure> {
     let mut baseline = Baseline::learn(&read, &when).map_err(Failure::usage)?;
     // Who failed once is not forgotten when the baseline is learned anew.
     if out.exists() {
-        let old = self::read(Some(out))?.map(|b| b.lemon).unwrap_or_default();
-        baseline::merge(&mut baseline.lemon, old);
+        let old = self::read(Some(out))?.map(|b| b.offender).unwrap_or_default();
+        baseline::merge(&mut baseline.offender, old);
     }
     let floors = baseline::builtin();
     for record in &read {
         let judgement = judge::judge(record, &record.header.plan.run, &floors);
-        baseline::merge(&mut baseline.lemon, judge::lemons(&judgement));
+        baseline::merge(&mut baseline.offender, judge::offenders(&judgement));
     }
     let text = baseline.text().map_err(Failure::internal)?;
     let written = files::replace(out, Readers::Others, |file| file.write_all(text.as_bytes()));
@@ -44,7 +44,7 @@ pub(super) fn run(what: &Learning) -> Result<Exit, Failure> {
         "learned {} metrics from {values} values of {} record(s); {left_out} values were left out as bad\nwho failed, now or before: {}\nnext      gonogo check --baseline {}\n",
         baseline.expect.len(),
         read.len(),
-        lemons(&baseline.lemon),
+        offenders(&baseline.offender),
         crate::id::clean(&out.to_string_lossy())
     );
     shell::print(&said).map_err(Failure::internal)?;
@@ -52,8 +52,8 @@ pub(super) fn run(what: &Learning) -> Result<Exit, Failure> {
 }
 
 /// The worst few of them.
-fn lemons(all: &[Lemon]) -> String {
-    let one = |l: &Lemon| {
+fn offenders(all: &[Offender]) -> String {
+    let one = |l: &Offender| {
         let gpus = if l.gpus.is_empty() { String::new() } else { format!(" ({})", l.gpus.join(", ")) };
         format!("{}{gpus} {}x", l.node, l.on.len())
     };

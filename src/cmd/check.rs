@@ -74,11 +74,11 @@ pub(super) fn measure<F: Fleet>(
     key: Option<&SigningKey>,
 ) -> Result<Exit, Failure> {
     let files = judging::files(&args.reports)?;
-    let (learned, lemons) = match (baseline::read(args.baseline.as_ref())?, &args.baseline) {
+    let (learned, offenders) = match (baseline::read(args.baseline.as_ref())?, &args.baseline) {
         (Some(b), Some(path)) => {
             // Before anything is measured: a baseline of other hardware would judge all of it wrongly.
             b.fits(&discover(&SysRoot::live())).map_err(|e| baseline::refused(path, e))?;
-            (b.limits(), b.lemon)
+            (b.limits(), b.offender)
         }
         _ => Default::default(),
     };
@@ -95,7 +95,7 @@ pub(super) fn measure<F: Fleet>(
     if args.out.is_none() {
         point_latest(&path);
     }
-    let judgement = judge::judge_knowing(&record, &record.header.plan.run, &limits, &lemons);
+    let judgement = judge::judge_knowing(&record, &record.header.plan.run, &limits, &offenders);
     if record.header.launcher.is_some() {
         hostfile(&path, &judgement.placement.run_on);
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 
-use crate::baseline::{self, Expectation, Lemon};
+use crate::baseline::{self, Expectation, Offender};
 use crate::cli::{self, Format, Shown};
 use crate::cmd::{Failure, baseline as learned, shell};
 use crate::exit::Exit;
@@ -20,7 +20,7 @@ pub(super) struct Case {
     pub(super) record: Record,
     run: RunPlan,
     limits: Vec<Expectation>,
-    lemons: Vec<Lemon>,
+    offenders: Vec<Offender>,
 }
 
 impl Case {
@@ -35,18 +35,18 @@ impl Case {
         if let (Some(b), Some(path)) = (learned::read(usual)?, usual) {
             b.fits_record(&case.record).map_err(|e| learned::refused(path, e))?;
             case.limits.extend(b.limits());
-            case.lemons = b.lemon;
+            case.offenders = b.offender;
         }
         Ok(case)
     }
 
     /// A record, to be judged by `run`.
     pub(super) fn of(record: Record, run: RunPlan) -> Self {
-        Case { limits: limits(&run), record, run, lemons: Vec::new() }
+        Case { limits: limits(&run), record, run, offenders: Vec::new() }
     }
 
     pub(super) fn judge(&self) -> Judgement<'_> {
-        judge::judge_knowing(&self.record, &self.run, &self.limits, &self.lemons)
+        judge::judge_knowing(&self.record, &self.run, &self.limits, &self.offenders)
     }
 }
 

@@ -860,7 +860,7 @@ codes! {
     LEM_001 "LEM-001" Warn, "it failed before",
         cause: "The node, or a GPU in it, failed an earlier check by the baseline's list, and passes today. Parts that were reset and put back fail again far more often than others; a run of weeks finds them.",
         suspect: "a part that fails now and then",
-        remedy: "keep it as a spare (state [nodes] needed: it is placed last), run `gonogo check --tier soak` on it, or replace the part; delete its [[lemon]] from the baseline once it is repaired";
+        remedy: "keep it as a spare (state [nodes] needed: it is placed last), run `gonogo check --tier soak` on it, or replace the part; delete its [[offender]] from the baseline once it is repaired";
     PLN_001 "PLN-001" Warn, "a waiver of the plan is of no use",
         cause: "A [[waive]] entry is past its date or names a code that does not exist. It waives nothing.",
         suspect: "the plan",

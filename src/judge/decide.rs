@@ -103,8 +103,8 @@ pub(super) fn decide(findings: &[Finding], record: &Record, run: &RunPlan) -> (D
     exclude.sort();
     exclude.dedup();
     let known = findings.iter().filter(|f| f.weighs() && f.code == Code::LEM_001);
-    let lemons: HashSet<&NodeName> = known.filter_map(|f| f.subject.node()).collect();
-    let placement = place(header, &leaves, run, exclude, &lemons);
+    let offenders: HashSet<&NodeName> = known.filter_map(|f| f.subject.node()).collect();
+    let placement = place(header, &leaves, run, exclude, &offenders);
     if against.is_empty() {
         return (Decision::Go, placement);
     }
@@ -123,7 +123,7 @@ fn place(
     leaves: &[Leaf],
     run: &RunPlan,
     exclude: Vec<NodeName>,
-    lemons: &HashSet<&NodeName>,
+    offenders: &HashSet<&NodeName>,
 ) -> Placement {
     let out: HashSet<&NodeName> = exclude.iter().collect();
     let healthy: Vec<&NodeName> = header.nodes.iter().filter(|n| !out.contains(n)).collect();
@@ -135,7 +135,7 @@ fn place(
     }
     let mut order: Vec<(usize, u32, &NodeName)> = leaf.iter().zip(&healthy).map(|(l, n)| (size[l], *l, *n)).collect();
     // Stable within a leaf: ranks stay in the launcher's order.
-    order.sort_by_key(|(size, leaf, n)| (lemons.contains(n), std::cmp::Reverse(*size), *leaf));
+    order.sort_by_key(|(size, leaf, n)| (offenders.contains(n), std::cmp::Reverse(*size), *leaf));
     let names: Vec<NodeName> = order.into_iter().map(|(_, _, n)| n.clone()).collect();
     let (run_on, spares) = names.split_at(needed.min(names.len()));
     let in_order = |chosen: &[NodeName]| {

@@ -8,7 +8,7 @@ mod decide;
 mod diff;
 pub mod fabric;
 mod finding;
-mod lemons;
+mod offenders;
 mod rules;
 mod verdict;
 
@@ -18,7 +18,7 @@ pub use coverage::Coverage;
 pub use decide::{Decision, Placement};
 pub use diff::{Change, Diff, Moved, diff};
 pub use finding::{Finding, Severity, Subject};
-pub use lemons::lemons;
+pub use offenders::offenders;
 pub use rules::{Facts, Row, judge, judge_knowing};
 pub use verdict::{Reason, Verdict};
 

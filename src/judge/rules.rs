@@ -8,10 +8,10 @@ mod environment;
 mod fabric;
 mod gpus;
 mod image;
-mod lemons;
 mod metrics;
 mod nccl;
 mod network;
+mod offenders;
 mod outcomes;
 mod peers;
 mod ports;
@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
-use crate::baseline::{Expectation, Lemon};
+use crate::baseline::{Expectation, Offender};
 use crate::id::NodeName;
 use crate::judge::cell::{Limits, Place, Places};
 use crate::judge::decide::decide;
@@ -194,7 +194,7 @@ pub fn judge_knowing<'r>(
     record: &'r Record,
     run: &RunPlan,
     limits: &'r [Expectation],
-    known: &[Lemon],
+    known: &[Offender],
 ) -> Judgement<'r> {
     // One plan serves an image and the machines: what it asks of machines is not asked of an image.
     let of_image = record.header.plan.tier == Tier::Image;
@@ -232,7 +232,7 @@ pub fn judge_knowing<'r>(
     gpus::findings(record, run, &mut findings);
     domain::findings(record, &mut findings);
     image::findings(record, run, &mut findings);
-    lemons::findings(record, known, &mut findings);
+    offenders::findings(record, known, &mut findings);
     nccl::findings(record, &mut findings);
     ports::findings(record, &mut findings);
     fabric::findings(record, &mut findings);

@@ -526,10 +526,10 @@ fn every_code_has_its_texts_and_a_record_that_provokes_it() {
         assert!(doc.cause.ends_with('.'), "{}", doc.code);
         if doc.code.starts_with("FAB-") || doc.code == "LEM-001" {
             // Of a fabric, or of a record and those before it.
-            let lemon = doc.code == "LEM-001";
-            let found = if lemon { crate::lemons::found() } else { crate::fabric::provoke(doc.code) };
+            let offender = doc.code == "LEM-001";
+            let found = if offender { crate::offenders::found() } else { crate::fabric::provoke(doc.code) };
             assert!(
-                found.iter().any(|f| lemon || f.starts_with(doc.code)),
+                found.iter().any(|f| offender || f.starts_with(doc.code)),
                 "{} was provoked and not found: {found:?}",
                 doc.code
             );

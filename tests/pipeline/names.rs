@@ -1,7 +1,7 @@
-//! One node, several names: whatever a topology, a fabric or a list of lemons calls a node, it is the one of the header.
+//! One node, several names: whatever a topology, a fabric or a list of offenders calls a node, it is the one of the header.
 
 use crate::common::*;
-use gonogo::baseline::Lemon;
+use gonogo::baseline::Offender;
 use gonogo::id::NodeName;
 use gonogo::judge::{Decision, Judgement, judge, judge_knowing};
 use gonogo::measure::Outcome;
@@ -72,7 +72,7 @@ fn a_leaf_of_strangers_cures_nothing() {
 
 /// Where a serial number is missing, a node that failed before is known again by any of its names.
 #[test]
-fn a_lemon_is_known_by_any_name() {
+fn a_offender_is_known_by_any_name() {
     let mut record = healthy(Default::default());
     record.header.launcher = Some("Slurm".into());
     record.header.nodes = vec![NodeName("n1".into())];
@@ -81,14 +81,14 @@ fn a_lemon_is_known_by_any_name() {
         line.node = NodeName("n1".into());
     }
     let knows = |name: &str| {
-        let lemon = Lemon {
+        let offender = Offender {
             node: name.into(),
             serial: None,
             gpus: vec![],
             codes: ["PER-001".to_owned()].into(),
             on: ["2026-11-01".to_owned()].into(),
         };
-        let j = judge_knowing(&record, &record.header.plan.run, &[], &[lemon]);
+        let j = judge_knowing(&record, &record.header.plan.run, &[], &[offender]);
         j.findings.iter().any(|f| f.code.as_str() == "LEM-001")
     };
     assert!(record.outcomes.iter().any(|l| matches!(&l.outcome, Outcome::Measured(m) if m.facts.is_some())));

@@ -1,13 +1,13 @@
 //! Nodes and GPUs that are proven bad in a record, for the list that later checks are held against.
 
-use crate::baseline::{Lemon, merge};
+use crate::baseline::{Offender, merge};
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::{Facts, Judgement};
 use crate::topology::Machine;
 
-/// Families and codes that speak of hardware. What is configured wrongly is no lemon.
+/// Families and codes that speak of hardware. What is configured wrongly is no offender.
 const HARDWARE: &[&str] = &["GPU", "GEM", "MEM", "CPY", "NET", "RDM", "COL", "PER"];
 
 fn is_of_hardware(code: Code) -> bool {
@@ -15,7 +15,7 @@ fn is_of_hardware(code: Code) -> bool {
 }
 
 /// Every part that failed here.
-pub fn lemons(j: &Judgement<'_>) -> Vec<Lemon> {
+pub fn offenders(j: &Judgement<'_>) -> Vec<Offender> {
     let mut out = Vec::new();
     let machines: Vec<(&NodeName, &Machine)> = Facts::machines(j.record).collect();
     let hard = |f: &&Finding| f.severity == Severity::Fail && is_of_hardware(f.code);
@@ -23,7 +23,7 @@ pub fn lemons(j: &Judgement<'_>) -> Vec<Lemon> {
         let Some(node) = f.subject.node() else { continue };
         let machine = machines.iter().find(|(n, _)| *n == node).map(|(_, m)| *m);
         let gpus = machine.map(|m| gpus(f, m)).unwrap_or_default();
-        let new = Lemon {
+        let new = Offender {
             node: clean(&node.0).into_owned(),
             serial: machine.and_then(|m| m.serial.clone()),
             gpus,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// serial number, and by name where that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Lemon {
+pub struct Offender {
     /// As it was called.
     pub node: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -22,9 +22,9 @@ pub struct Lemon {
     pub on: BTreeSet<String>,
 }
 
-impl Lemon {
+impl Offender {
     /// Whether both are of the same part.
-    pub fn is(&self, other: &Lemon) -> bool {
+    pub fn is(&self, other: &Offender) -> bool {
         self.gpus == other.gpus && (!self.gpus.is_empty() || self.is_node(other.serial.as_deref(), |n| n == other.node))
     }
 
@@ -42,8 +42,8 @@ impl Lemon {
     }
 }
 
-/// Adds lemons to a list; those of one part become one, and a record that is added again counts once.
-pub fn merge(list: &mut Vec<Lemon>, more: impl IntoIterator<Item = Lemon>) {
+/// Adds offenders to a list; those of one part become one, and a record that is added again counts once.
+pub fn merge(list: &mut Vec<Offender>, more: impl IntoIterator<Item = Offender>) {
     for new in more {
         match list.iter_mut().find(|l| l.is(&new)) {
             Some(old) => {
@@ -62,8 +62,8 @@ pub fn merge(list: &mut Vec<Lemon>, more: impl IntoIterator<Item = Lemon>) {
 mod tests {
     use super::*;
 
-    fn lemon(node: &str, serial: Option<&str>, gpus: &[&str], on: &str) -> Lemon {
-        Lemon {
+    fn offender(node: &str, serial: Option<&str>, gpus: &[&str], on: &str) -> Offender {
+        Offender {
             node: node.into(),
             serial: serial.map(str::to_owned),
             gpus: gpus.iter().map(|g| (*g).to_owned()).collect(),
@@ -77,13 +77,14 @@ mod tests {
         let mut list = Vec::new();
         merge(
             &mut list,
-            [lemon("n1", Some("S1"), &[], "2026-01-01T00:00:00Z"), lemon("n2", None, &["GPU-a"], "2026-01-01")],
+            [offender("n1", Some("S1"), &[], "2026-01-01T00:00:00Z"), offender("n2", None, &["GPU-a"], "2026-01-01")],
         );
         // Renamed, and the GPU moved; then the same record once more, and a node without a serial.
-        let again = [lemon("n9", Some("S1"), &[], "2026-01-02T00:00:00Z"), lemon("n7", None, &["GPU-a"], "2026-01-03")];
+        let again =
+            [offender("n9", Some("S1"), &[], "2026-01-02T00:00:00Z"), offender("n7", None, &["GPU-a"], "2026-01-03")];
         merge(&mut list, again.clone());
         merge(&mut list, again);
-        merge(&mut list, [lemon("n1", Some("S2"), &[], "2026-01-04"), lemon("n3", None, &[], "x")]);
+        merge(&mut list, [offender("n1", Some("S2"), &[], "2026-01-04"), offender("n3", None, &[], "x")]);
         let told: Vec<_> = list.iter().map(|l| (l.node.as_str(), l.on.len())).collect();
         assert_eq!(told, [("n7", 2), ("n9", 2), ("n1", 1), ("n3", 1)]);
         assert_eq!((list[1].last(), list[3].last()), ("2026-01-02", "x"));

@@ -1,9 +1,9 @@
 //! Who failed before: found in one record, known again in the next.
 
 use crate::common::*;
-use gonogo::baseline::{Lemon, merge};
+use gonogo::baseline::{Offender, merge};
 use gonogo::id::NodeName;
-use gonogo::judge::{Judgement, judge, judge_knowing, lemons};
+use gonogo::judge::{Judgement, judge, judge_knowing, offenders};
 use gonogo::measure::{Measured, Outcome};
 use gonogo::record::Record;
 use gonogo::topology::{Gpu, Machine, Nvidia, PciGpu};
@@ -65,7 +65,7 @@ fn told(j: &Judgement<'_>) -> Vec<String> {
 
 pub fn found() -> Vec<String> {
     let bad = cluster(NAMES, &wrong_gpu);
-    let list = lemons(&judge(&bad, &bad.header.plan.run, &[]));
+    let list = offenders(&judge(&bad, &bad.header.plan.run, &[]));
     let again = cluster(NAMES, &|_| {});
     told(&judge_knowing(&again, &again.header.plan.run, &[], &list))
 }
@@ -73,7 +73,7 @@ pub fn found() -> Vec<String> {
 #[test]
 fn a_gpu_that_failed_is_known_by_its_uuid_and_its_node_goes_to_the_spares() {
     let bad = cluster(NAMES, &wrong_gpu);
-    let list = lemons(&judge(&bad, &bad.header.plan.run, &[]));
+    let list = offenders(&judge(&bad, &bad.header.plan.run, &[]));
     assert_eq!(list.len(), 1, "{list:?}");
     assert_eq!((list[0].node.as_str(), &list[0].gpus[..]), ("n3", &["GPU-2b".to_owned()][..]));
     // The same place, and the GPU in another node under another name.
@@ -88,7 +88,7 @@ fn a_gpu_that_failed_is_known_by_its_uuid_and_its_node_goes_to_the_spares() {
 
 #[test]
 fn a_node_is_known_by_its_serial_number_else_by_its_name() {
-    let lemon = |serial: Option<&str>| Lemon {
+    let offender = |serial: Option<&str>| Offender {
         node: "n2".into(),
         serial: serial.map(str::to_owned),
         gpus: vec![],
@@ -96,21 +96,21 @@ fn a_node_is_known_by_its_serial_number_else_by_its_name() {
         on: ["2026-10-01T00:00:00Z".to_owned(), "2026-11-01T00:00:00Z".to_owned()].into(),
     };
     let record = cluster(NAMES, &|_| {});
-    let named = |l: Lemon| told(&judge_knowing(&record, &record.header.plan.run, &[], &[l]));
-    assert_eq!(named(lemon(Some("S3"))), ["node n4: it failed as n2 2 times, last on 2026-11-01: PER-001"]);
-    assert_eq!(named(lemon(None)), ["node n2: it failed 2 times, last on 2026-11-01: PER-001"]);
-    assert_eq!(named(lemon(Some("another"))), [""; 0]);
+    let named = |l: Offender| told(&judge_knowing(&record, &record.header.plan.run, &[], &[l]));
+    assert_eq!(named(offender(Some("S3"))), ["node n4: it failed as n2 2 times, last on 2026-11-01: PER-001"]);
+    assert_eq!(named(offender(None)), ["node n2: it failed 2 times, last on 2026-11-01: PER-001"]);
+    assert_eq!(named(offender(Some("another"))), [""; 0]);
 }
 
 #[test]
-fn what_is_configured_wrongly_is_no_lemon() {
+fn what_is_configured_wrongly_is_no_offender() {
     let record = cluster(NAMES, &|r| {
         let kind = gonogo::measure::FailKind::ReadOnly;
         add_on(r, "n2", "storage", "write", Outcome::error(kind, "read-only"));
     });
     let j = judge(&record, &record.header.plan.run, &[]);
     assert!(j.findings.iter().any(|f| f.code.as_str() == "STO-024"));
-    let mut list = lemons(&j);
+    let mut list = offenders(&j);
     merge(&mut list, []);
     assert_eq!(list, []);
 }
