@@ -240,6 +240,7 @@ pub fn judge_knowing<'r>(
     cluster::findings(record, &mut findings);
     differences::findings(record, &mut findings);
     network::findings(record, &mut findings);
+    storage::share(record, &mut findings);
     outcomes::excuse(&mut findings);
     waivers::apply(run, record.header.started, &mut findings);
     // Worst first; waived ones last; stable within a class, so the order of the record shows through.

@@ -16,5 +16,6 @@ mod nccl;
 mod offenders;
 mod peers;
 mod renderers;
+mod shared_storage;
 mod supervisor;
 mod unproven;

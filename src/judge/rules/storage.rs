@@ -1,10 +1,15 @@
 //! The checkpoint directory against the run that will save to it.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::forecast::{Runway, checkpoint_size, runway};
+use crate::hostlist;
+use crate::id::{NodeName, clean};
 use crate::judge::Cell;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Severity, Subject};
 use crate::judge::rules::Facts;
+use crate::measure;
 use crate::plan::RunPlan;
 use crate::record::Record;
 use crate::topology::Filesystem;
@@ -50,6 +55,77 @@ pub(super) fn findings(record: &Record, run: &RunPlan, cells: &[Cell<'_>], findi
         ));
     }
     stall(run, cells, findings);
+}
+
+/// File systems that a server gives to many nodes.
+const SERVED: &[&str] = &[
+    "nfs",
+    "nfs4",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "smb3",
+    "glusterfs",
+    "wekafs",
+    "9p",
+    "virtiofs",
+    "panfs",
+];
+
+/// What is wrong with a directory that several nodes share is wrong for all of them: to leave out those that met it first would
+/// help nobody.
+pub(super) fn share(record: &Record, findings: &mut Vec<Finding>) {
+    let shared = sharing(record);
+    let of_all = |f: &Finding| matches!(f.code, Code::STO_020 | Code::STO_021 | Code::STO_026);
+    // Where each stands, and who says the same.
+    let mut told: HashMap<Code, (usize, Vec<String>)> = HashMap::new();
+    let mut out: Vec<Finding> = Vec::with_capacity(findings.len());
+    for mut f in findings.drain(..) {
+        let node = match &f.subject {
+            Subject::Node(n) | Subject::Path(n, _) => Some(n.clone()),
+            _ => None,
+        };
+        if let Some(node) = node.filter(|n| of_all(&f) && shared.contains(n)) {
+            if let Some((_, alike)) = told.get_mut(&f.code) {
+                alike.push(node.0);
+                continue;
+            }
+            told.insert(f.code, (out.len(), Vec::new()));
+            f.evidence = format!("on {node}, which shares it with other nodes: {}", f.evidence);
+            f.subject = Subject::Run;
+        }
+        out.push(f);
+    }
+    for (first, alike) in told.into_values().filter(|(_, alike)| !alike.is_empty()) {
+        out[first].evidence.push_str(&format!("; {} alike", clean(&hostlist::compress(&alike))));
+    }
+    *findings = out;
+}
+
+/// Nodes whose checkpoint directory others have, too: by what a server gives it, as each node's mounts tell, or by a file of another node
+/// that was read there.
+fn sharing(record: &Record) -> HashSet<&NodeName> {
+    let mut out: HashSet<&NodeName> = HashSet::new();
+    if let Some(dir) = &record.header.plan.storage_path {
+        let mut by_source: HashMap<(&str, &str), Vec<&NodeName>> = HashMap::new();
+        for (node, machine) in Facts::machines(record) {
+            let holds = machine.mounts.iter().filter(|m| dir.starts_with(&m.point));
+            if let Some(m) = holds.max_by_key(|m| m.point.components().count())
+                && SERVED.contains(&m.fstype.as_str())
+            {
+                by_source.entry((&m.source, &m.fstype)).or_default().push(node);
+            }
+        }
+        out.extend(by_source.into_values().filter(|nodes| nodes.len() > 1).flatten());
+    }
+    let views = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_ref()? {
+        measure::Facts::Shared(views) => Some(views),
+        _ => None,
+    });
+    out.extend(views.flatten().filter(|v| v.read_back == Some(true)).map(|v| &v.node));
+    out
 }
 
 fn capacity(r: &Runway, fs: &Filesystem, subject: Subject, findings: &mut Vec<Finding>) {
