@@ -7,11 +7,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::localise::decode::Observed;
+use crate::localise::decode::{Observed, SLOWEST};
 use crate::measure::stats;
 
 /// Shares of the rate that are lost, at which a node's severity is looked for. The last one is dead: no reading at all.
-const SEVERITIES: [f64; 13] = [0.035, 0.05, 0.07, 0.095, 0.125, 0.165, 0.22, 0.29, 0.38, 0.49, 0.62, 0.76, 0.9];
+const SEVERITIES: [f64; 14] = [0.035, 0.05, 0.07, 0.095, 0.125, 0.165, 0.22, 0.29, 0.38, 0.49, 0.62, 0.76, 0.9, 0.95];
 const G: usize = SEVERITIES.len() + 1;
 const DEAD: usize = G;
 /// Shares of tests in which a fault shows, with their share of faults.
@@ -99,7 +99,7 @@ fn grid(g: usize) -> f64 {
 
 impl Fit {
     fn new(o: &Observed, way: usize) -> Self {
-        let (y, floor, own) = (o.residual[way], o.floor[way], o.deviation[way]);
+        let (y, floor, own) = (o.seen(way), o.floor[way], o.deviation[way]);
         let (mut plain, mut disturbed) = ([0.0; G + 1], [0.0; G + 1]);
         for g in 0..=G {
             let deficit = (grid(g) - o.hidden).max(floor);
@@ -343,7 +343,8 @@ fn refine(nodes: &mut [Belief], tests: &[&Observed]) {
             }
             for way in 0..2 {
                 let own = if way == end { b.side.sends() } else { b.side.receives() };
-                let near = |loss: &f64| (loss - b.deficit).abs() < 0.3 * b.deficit + 2.0 * o.deviation[way];
+                let near =
+                    |loss: &f64| (loss.min(SLOWEST) - b.deficit).abs() < 0.3 * b.deficit + 2.0 * o.deviation[way];
                 if own && let Some(loss) = o.residual[way].map(|y| -y).filter(near) {
                     losses.entry(*node).or_default().push(loss);
                 }

@@ -66,10 +66,19 @@ const SURELY: f64 = std::f64::consts::LN_2;
 const SLOW: f64 = 3.0;
 const LEAST_SLOW: f64 = 0.05;
 
+/// A reading that lost more than this (in the logarithm: 95 %) is as good as one that lost so much: a link at a hundredth of its rate
+/// is not told from one at a twentieth by how far it is from what severities there are.
+pub(super) const SLOWEST: f64 = 2.995_732_273_553_991;
+
 impl Observed {
+    /// The residual as severities are looked for in it.
+    pub fn seen(&self, way: usize) -> Option<f64> {
+        self.residual[way].map(|y| y.max(-SLOWEST))
+    }
+
     /// How well a way fits a deficit that is itself uncertain by `wide`; at most 1 + what disturbance adds.
     pub fn fit(&self, way: usize, deficit: f64, wide: f64) -> f64 {
-        let Some(y) = self.residual[way] else { return self.disturbed.max(1e-3) };
+        let Some(y) = self.seen(way) else { return self.disturbed.max(1e-3) };
         let own = self.deviation[way];
         let all = own.hypot(wide);
         let z = (y + deficit) / all;

@@ -57,6 +57,24 @@ fn a_slow_node_is_named_with_what_it_loses() {
     }
 }
 
+/// A link cut to a hundredth of the others' rate and less, as the Slurm lab cuts one: eight nodes in leaves of two, and others.
+#[test]
+fn a_link_that_is_cut_to_almost_nothing_is_named() {
+    for (nodes, per_leaf, noise) in [(8, 2, 0.07), (8, 8, 0.07), (33, 4, 0.03), (3, 3, 0.03)] {
+        for left_over in [0.04, 0.0065, 1e-4] {
+            for seed in 0..10 {
+                let slow = seed as u32 % nodes;
+                let mut left = |a, b, _: &mut fastrand::Rng| if a == slow || b == slow { left_over } else { 1.0 };
+                let (pairs, _) = measure((0..nodes).map(|i| i / per_leaf).collect(), noise, seed, &mut left);
+                let v = pairs.verdict();
+                assert_eq!(named(&v), [slow], "{nodes} {per_leaf} {left_over} {seed} {v:?}");
+                assert!(v.leaves.is_empty() && v.pairs.is_empty(), "{v:?}");
+                assert!((v.nodes[0].deficit.share - (1.0 - left_over)).abs() < 0.02, "{:?}", v.nodes[0].deficit);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_side_is_told_from_the_other() {
     for seed in 0..20 {
