@@ -28,7 +28,7 @@ impl Net {
         Net { plane: Plane { probe: ProbeName::new("collective"), rail: Some(NCCL.to_owned()), late: false }, gpus }
     }
 
-    fn pair_step(&self, plan: &CheckPlan) -> Step {
+    pub fn pair_step(&self, plan: &CheckPlan) -> Step {
         match self.gpus {
             0 => probe::pair_step(plan, &self.plane.probe, self.plane.rail.as_deref()),
             gpus => probe::nccl_step(plan, Topology::Pair, 2, gpus),
@@ -187,8 +187,8 @@ pub(super) fn bad_nodes(record: &Record, plane: &Plane) -> Vec<NodeName> {
 const BEHIND: f64 = 0.25;
 
 /// Whether collectives over nodes, of the outcomes after the first `from`, broke off, were too slow for their time, or reached far less
-/// than the pairs before them.
-pub(super) fn fell_behind(record: &Record, from: usize, net: &Net) -> bool {
+/// than the pairs before them: that only where no nodes share a machine, whose pairs have it to themselves in turn.
+pub(super) fn fell_behind(record: &Record, from: usize, net: &Net, share: bool) -> bool {
     let carrier = net.plane.carrier();
     let of_groups = |s: &&Step| s.groups.iter().any(|g| g.len() > 1) && s.rail.as_deref() == carrier;
     let steps: HashMap<&str, &Step> = record.steps.iter().filter(of_groups).map(|s| (s.name.as_str(), s)).collect();
@@ -205,7 +205,7 @@ pub(super) fn fell_behind(record: &Record, from: usize, net: &Net) -> bool {
             Outcome::Measured(m) => {
                 let largest = step.cases.iter().rfind(|c| localise::is_all_reduce(c)) == Some(&line.case);
                 let busbw = m.series.iter().find(|s| s.metric == Metric::BusBw).map(|s| stats::median(&s.samples));
-                largest && busbw.zip(pairs).is_some_and(|(busbw, pairs)| busbw < BEHIND * pairs)
+                !share && largest && busbw.zip(pairs).is_some_and(|(busbw, pairs)| busbw < BEHIND * pairs)
             }
         }
     })

@@ -530,7 +530,9 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         for step in steps {
             self.between(step);
         }
-        if network::fell_behind(&self.record, from, net) {
+        let pairs = nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect();
+        let share = self.fleet.turns(&Step { groups: pairs, ..net.pair_step(&plan) }) > 1;
+        if network::fell_behind(&self.record, from, net, share) {
             self.pairs_late(net, &nodes);
         }
         while let Some(step) = network::next_halving(&self.record, &plan, &self.alive(only), net) {
