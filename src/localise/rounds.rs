@@ -273,7 +273,8 @@ impl Closer<'_> {
     }
 }
 
-fn key(a: u32, b: u32) -> (u32, u32) {
+/// A pair, whoever is named first.
+pub(super) fn key(a: u32, b: u32) -> (u32, u32) {
     (a.min(b), a.max(b))
 }
 
