@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::localise::belief::{self, Belief};
 use crate::localise::reference::{self, LEAST_DEVIATION, Mode};
-use crate::localise::rounds::key;
 use crate::localise::uplinks::{self, Uplink};
-use crate::localise::verdict::probability;
 use crate::localise::{Hop, Pairs, Reading, Test};
 use crate::measure::stats::{self, MAD_SCALE};
 
@@ -265,8 +263,8 @@ pub(super) fn known(nodes: &[Belief], o: &Observed, way: usize) -> f64 {
 /// Takes what the tests show of others' traffic for its share, where that is more than what is reckoned with anyway.
 fn disturb(tests: &mut [Observed], nodes: &[Belief]) -> bool {
     let mut more = false;
-    let mut times: BTreeMap<(u32, u32), usize> = BTreeMap::new();
-    let pair = |o: &Observed| key(o.ends[0], o.ends[1]);
+    let mut times: BTreeMap<[u32; 2], usize> = BTreeMap::new();
+    let pair = |o: &Observed| [o.ends[0].min(o.ends[1]), o.ends[0].max(o.ends[1])];
     tests.iter().for_each(|o| *times.entry(pair(o)).or_default() += 1);
     for quiet in [false, true] {
         let (mut all, mut slow) = (0usize, 0usize);
@@ -297,7 +295,7 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
     let mut all = vec![(0u32, 0u32); nodes.len()];
     let slow = |o: &Observed| (0..2).any(|w| o.is_slow(w, known(nodes, o, w)));
     for (k, o) in tests.iter().enumerate() {
-        of.entry(key(o.ends[0], o.ends[1])).or_default().push(k);
+        of.entry((o.ends[0].min(o.ends[1]), o.ends[0].max(o.ends[1]))).or_default().push(k);
         // Behind a slow leaf nobody is seen to be well.
         for n in o.ends.iter().copied().filter(|_| o.floor == [0.0; 2] && o.hidden == 0.0) {
             let (tests, bad) = &mut all[n as usize];
@@ -328,7 +326,7 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
         let disturbed: f64 = of.iter().filter(|k| hit(k)).map(|k| tests[*k].disturbed * 0.5).product();
         let of_node = |i: usize| {
             let (tests, slow) = apart[i];
-            let believed = probability(nodes[[pair.0, pair.1][i] as usize].log_odds);
+            let believed = 1.0 / (1.0 + (-nodes[[pair.0, pair.1][i] as usize].log_odds).exp());
             // A node that comes and goes would have to be well with others, both ways, and choose this partner; what else
             // of it is slow needs no reason of its own then.
             let goes = COMES_AND_GOES * 0.25f64.powi(n + (tests - slow) as i32) * (0.5 / DISTURBED).powi(slow as i32);
@@ -336,7 +334,7 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
         };
         let otherwise = (disturbed + of_node(0) + of_node(1)).min(1.0);
         let log_odds = PAIR_PRIOR.ln() - 0.3 * f64::from(n) - 4.0 * well - otherwise.ln();
-        let p = probability(log_odds);
+        let p = 1.0 / (1.0 + (-log_odds).exp());
         // One test of a pair is what others' traffic looks like, and reckoned with.
         if of.len() > 1 {
             of.iter().for_each(|k| tests[*k].explained = p);

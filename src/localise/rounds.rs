@@ -273,8 +273,7 @@ impl Closer<'_> {
     }
 }
 
-/// A pair, whoever is named first.
-pub(super) fn key(a: u32, b: u32) -> (u32, u32) {
+fn key(a: u32, b: u32) -> (u32, u32) {
     (a.min(b), a.max(b))
 }
 

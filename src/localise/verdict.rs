@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::localise::belief::{Belief, Side};
 use crate::localise::decode::{Decoded, Observed, known};
-use crate::localise::rounds::key;
 use crate::localise::uplinks::Uplink;
 use crate::localise::{Hop, Pairs};
 use crate::measure::stats;
@@ -162,7 +161,7 @@ impl Decoded {
     }
 }
 
-pub(super) fn probability(log_odds: f64) -> f64 {
+fn probability(log_odds: f64) -> f64 {
     1.0 / (1.0 + (-log_odds).exp())
 }
 
@@ -280,7 +279,7 @@ fn fault(d: &Decoded, node: u32, belief: &Belief, of: &[usize], standing: &Stand
 fn pair_faults(d: &Decoded) -> Vec<PairFault> {
     let mut ways: BTreeMap<(u32, u32), Vec<&Observed>> = BTreeMap::new();
     for o in &d.tests {
-        let pair = key(o.ends[0], o.ends[1]);
+        let pair = (o.ends[0].min(o.ends[1]), o.ends[0].max(o.ends[1]));
         if d.pairs.get(&pair).is_some_and(|p| *p > PAIR) {
             ways.entry(pair).or_default().push(o);
         }
