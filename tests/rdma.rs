@@ -38,15 +38,25 @@ fn check_as(user: &str, only: &str, lab: &[&str], before: &str) -> Result<(i32, 
     Ok((read("code0").trim().parse()?, report))
 }
 
-/// A check in which nothing is wrong. The machines are emulated on one that others use: what disturbs them once is told by the check,
-/// as it must be, and is no failure of the test unless it is there three times.
-fn undisturbed(user: &str, only: &str, lab: &[&str], before: &str) -> Result<serde_json::Value> {
+/// A check in which nothing is wrong, with a measurement of each of `cases`. The machines are emulated on one that others use: what
+/// disturbs them once is told by the check, as it must be, and is no failure of the test unless it is there three times. That the
+/// time did not suffice for other cases is none at all.
+fn undisturbed(
+    user: &str,
+    only: &str,
+    lab: &[&str],
+    before: &str,
+    cases: &[&str],
+) -> Result<(serde_json::Value, Vec<serde_json::Value>)> {
     let mut named = Vec::new();
     for _ in 0..3 {
         let (code, report) = check_as(user, only, lab, before)?;
-        let found = findings(&report, &["fail", "hold"]);
-        if code == 0 && found.is_empty() {
-            return Ok(report);
+        let mut found = findings(&report, &["fail", "hold"]);
+        found.retain(|f| !(f.contains("COV-002") && (f.contains("fit the time") || f.contains("budget"))));
+        let metrics = report["metrics"].as_array().cloned().unwrap_or_default();
+        found.extend(cases.iter().filter(|c| metrics.iter().all(|m| m["case"] != **c)).map(|c| format!("no {c}")));
+        if (code == 0 || code == 2) && found.is_empty() {
+            return Ok((report, metrics));
         }
         named.push((code, found));
     }
@@ -73,22 +83,22 @@ fn two_machines_with_verbs() -> Result {
         return Ok(());
     }
 
-    let report = undisturbed("root", "environment,rdma", &[], ":")?;
-    let metrics = report["metrics"].as_array().cloned().unwrap_or_default();
+    let bandwidths = [
+        "pair out rxe0",
+        "pair back rxe0",
+        "pair both ways rxe0",
+        "pair read 64 KiB rxe0",
+        "pair send 64 KiB rxe0",
+        "loopback write 64 KiB rxe0",
+    ];
+    let latencies = ["pair write latency 2 B rxe0", "pair read latency 2 B rxe0", "pair send latency 2 B rxe0"];
+    let all = [&bandwidths[..], &latencies[..]].concat();
+    let (_, metrics) = undisturbed("root", "environment,rdma", &[], ":", &all)?;
     let has = |case: &str, metric: &str| metrics.iter().any(|m| m["case"] == case && m["metric"] == metric);
-    for (case, metric) in [
-        ("pair out rxe0", "bandwidth"),
-        ("pair back rxe0", "bandwidth"),
-        ("pair both ways rxe0", "bandwidth"),
-        ("pair read 64 KiB rxe0", "bandwidth"),
-        ("pair send 64 KiB rxe0", "bandwidth"),
-        ("pair write latency 2 B rxe0", "latency"),
-        ("pair read latency 2 B rxe0", "latency"),
-        ("pair send latency 2 B rxe0", "latency"),
-        ("loopback write 64 KiB rxe0", "bandwidth"),
-    ] {
-        assert!(has(case, metric), "no {metric} of {case}");
-    }
+    assert!(
+        bandwidths.iter().all(|c| has(c, "bandwidth")) && latencies.iter().all(|c| has(c, "latency")),
+        "{metrics:?}"
+    );
 
     // What machine 1 sends is limited: that direction is named, and no other.
     let (code, report) = check(&["--netem", "1:rate 30mbit"], ":")?;
@@ -113,37 +123,44 @@ fn two_machines_with_verbs() -> Result {
 
     // A smaller MTU at one end: the connection takes it, and it is told.
     let small = "[ $LAB_RANK = 1 ] && ip link set eth0 mtu 1500; sleep 1";
-    let report = undisturbed("root", "environment,rdma", &[], small)?;
+    let (report, _) = undisturbed("root", "environment,rdma", &[], small, &[])?;
     let warned = findings(&report, &["warn"]);
     assert!(warned.iter().any(|f| f.contains("RDM-003") && f.contains("4096") && f.contains("1024")), "{warned:?}");
 
     // All-reduce and its relatives over verbs, every sum checked; and two devices at once.
     // What the plan asks of the run's own all-reduce is asked of RDMA, as the best that carries it here.
     let plan = "printf '[require]\\nmin_busbw = \"1 kB/s\"\\n[[require.link]]\\ncarrier = \"rdma\"\\nmin_bandwidth = \"1 kB/s\"\\n' >run$LAB_RANK.toml";
-    let report = undisturbed("root", "environment,rdma,collective --plan run$LAB_RANK.toml", &["--nics", "2"], plan)?;
-    let of_plan: Vec<_> =
-        report["metrics"].as_array().into_iter().flatten().filter(|m| m["limit_source"] == "plan").collect();
-    for case in ["all-reduce world n=2 16 MiB rxe0", "pair out rxe0", "pair back rxe0", "pair out rxe1"] {
-        assert!(of_plan.iter().any(|m| m["case"] == case && m["verdict"] == "pass"), "no {case}: {of_plan:?}");
-    }
-    let metrics = report["metrics"].as_array().cloned().unwrap_or_default();
-    for case in [
+    let asked = ["all-reduce world n=2 16 MiB rxe0", "pair out rxe0", "pair back rxe0", "pair out rxe1"];
+    let others = [
         "all-reduce world n=2 8 B rxe0",
         "all-to-all world n=2 4 MiB rxe0",
         "all-reduce rail n=2 8 B rxe1",
         "all rails out rxe1",
-    ] {
-        assert!(metrics.iter().any(|m| m["case"] == case), "no {case}");
+    ];
+    let only = "environment,rdma,collective --plan run$LAB_RANK.toml --budget 100s";
+    let (_, metrics) = undisturbed("root", only, &["--nics", "2"], plan, &[&asked[..], &others[..]].concat())?;
+    let of_plan: Vec<_> = metrics.iter().filter(|m| m["limit_source"] == "plan").collect();
+    for case in asked {
+        assert!(of_plan.iter().any(|m| m["case"] == case && m["verdict"] == "pass"), "no {case}: {of_plan:?}");
     }
 
     // The second network's port goes down under traffic, and the device vanishes: the step ends in time and says so, what was
     // measured before is kept, and what comes after says that the device is gone.
     let vanish = "[ $LAB_RANK = 1 ] && { until grep -q 'pair back rxe1' rec0/record.jsonl; do sleep 0.1; done; \
                   ip link set eth1 down; rdma link delete rxe1; } >/dev/null 2>&1 &";
-    let (code, report) = check(&["--nics", "2"], vanish)?;
-    let named = findings(&report, &["fail", "hold"]);
-    let told = |f: &String| f.contains("lab1: rank") && f.contains("rxe1: the device is gone");
-    assert!((1..=2).contains(&code) && named.iter().any(told), "{named:?}");
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let (code, report) = check(&["--nics", "2"], vanish)?;
+        let named = findings(&report, &["fail", "hold"]);
+        let told = |f: &String| f.contains("lab1: rank") && f.contains("rxe1: the device is gone");
+        seen.push((code, named.iter().any(told), named));
+        // Linux 6.1 itself may stand still for seconds while it takes rxe from a busy port: that is told, too, and is another case.
+        if !seen.iter().all(|(_, _, named)| named.iter().any(|f| f.contains("silent for"))) {
+            break;
+        }
+    }
+    let (code, told, _) = seen.last().ok_or("no check ran")?;
+    assert!((1..=2).contains(code) && *told, "{seen:?}");
 
     // A user whose locked memory is limited cannot register any: the limit is named, and what to do.
     let limited = "chmod 666 /dev/infiniband/uverbs*; [ $LAB_RANK = 1 ] && ulimit -l 64; true";
@@ -155,7 +172,7 @@ fn two_machines_with_verbs() -> Result {
 
     // A port that is down is told, and the rest is measured.
     let down = "[ $LAB_RANK = 0 ] && ip link set eth1 down; sleep 1";
-    let report = undisturbed("root", "environment,rdma", &["--nics", "2"], down)?;
+    let (report, _) = undisturbed("root", "environment,rdma", &["--nics", "2"], down, &[])?;
     let warned = findings(&report, &["warn"]);
     assert!(warned.iter().any(|f| f.contains("RDM-002") && f.contains("lab0") && f.contains("rxe1")), "{warned:?}");
     Ok(())

@@ -49,9 +49,9 @@ pub(in crate::probe) fn choose(root: &SysRoot, device: &str) -> Result<Address, 
     let mut seen = Vec::new();
     for port in root.list(format!("{dir}/ports")).iter().filter_map(|p| p.parse::<u8>().ok()) {
         let at = format!("{dir}/ports/{port}");
-        let state = root.read(format!("{at}/state")).unwrap_or_default();
+        let state = root.read(format!("{at}/state")).unwrap_or_else(|| "unknown".to_owned());
         if !state.ends_with("ACTIVE") {
-            seen.push(format!("port {port} is {}", state.split(": ").last().unwrap_or("unknown")));
+            seen.push(format!("port {port} is {}", state.rsplit(": ").next().unwrap_or_default()));
             continue;
         }
         let ethernet = root.read(format!("{at}/link_layer")).as_deref() == Some("Ethernet");
@@ -78,9 +78,11 @@ pub(in crate::probe) fn choose(root: &SysRoot, device: &str) -> Result<Address, 
             None => seen.push(format!("port {port} is active and has no address: give its interface an IP address")),
         }
     }
-    if seen.is_empty() {
-        let gone = !root.exists(&dir);
-        seen.push(if gone { "the device is gone".to_owned() } else { "it has no port".to_owned() });
+    if !root.exists(&dir) {
+        // It may have gone while it was looked at.
+        seen = vec!["the device is gone".to_owned()];
+    } else if seen.is_empty() {
+        seen.push("it has no port".to_owned());
     }
     Err(format!("{device}: {}", seen.join(", ")))
 }

@@ -9,6 +9,7 @@ use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr;
+use std::time::{Duration, Instant};
 
 use raw::{Verbs, mask};
 
@@ -405,7 +406,7 @@ impl Rdma {
             | mask::RQ_PSN
             | mask::MAX_DEST_RD_ATOMIC
             | mask::MIN_RNR_TIMER;
-        self.modify(qp, &mut attr, to_receive)?;
+        self.find_peer(qp, &mut attr, to_receive)?;
         let mut attr = raw::QpAttr {
             qp_state: raw::QPS_RTS,
             sq_psn: own_psn,
@@ -420,6 +421,23 @@ impl Rdma {
         let to_send =
             mask::STATE | mask::SQ_PSN | mask::TIMEOUT | mask::RETRY_CNT | mask::RNR_RETRY | mask::MAX_QP_RD_ATOMIC;
         self.modify(qp, &mut attr, to_send)
+    }
+
+    /// The step of [`Rdma::connect`] for which RoCE looks up the peer's Ethernet address: the kernel gives ARP one second, which a
+    /// busy network can miss. Tried again as NCCL does it (NCCL_IB_MQP_RETRY_CNT).
+    fn find_peer(&mut self, qp: usize, attr: &mut raw::QpAttr, which: c_int) -> Result<(), VerbsError> {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let begun = Instant::now();
+        loop {
+            match self.modify(qp, attr, which) {
+                Err(VerbsError::Call { source, .. })
+                    if source.kind() == io::ErrorKind::TimedOut && begun.elapsed() < PATIENCE =>
+                {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                ended => return ended,
+            }
+        }
     }
 
     fn modify(&mut self, qp: usize, attr: &mut raw::QpAttr, which: c_int) -> Result<(), VerbsError> {
