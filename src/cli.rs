@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::plan::{Tier, Time};
+use crate::report::Format;
 
 /// Go or no-go? Proves a machine before a large training run is launched on it.
 #[derive(Debug, Parser)]
@@ -66,39 +67,6 @@ pub enum Command {
     /// Loads a library of an image and says what it is; gonogo starts it itself.
     #[command(hide = true)]
     Load { part: String, library: PathBuf },
-}
-
-/// What a report is written as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    Terminal,
-    Json,
-    /// JUnit XML, for CI.
-    Junit,
-    /// For a comment or an issue.
-    Markdown,
-    /// One self-contained page.
-    Html,
-    /// OpenMetrics text, for node_exporter's textfile collector.
-    Prometheus,
-    /// Every sample.
-    Csv,
-}
-
-impl Format {
-    /// By a file's extension.
-    pub fn of(path: &std::path::Path) -> Option<Self> {
-        Some(match path.extension()?.to_str()? {
-            "txt" => Format::Terminal,
-            "json" => Format::Json,
-            "xml" => Format::Junit,
-            "md" => Format::Markdown,
-            "html" => Format::Html,
-            "prom" => Format::Prometheus,
-            "csv" => Format::Csv,
-            _ => return None,
-        })
-    }
 }
 
 /// What can be shown in a terminal or read by a script.

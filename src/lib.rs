@@ -30,12 +30,12 @@ pub mod record;
 pub mod topology;
 // What is expected.
 pub mod baseline;
-pub mod campaign;
 pub mod forecast;
 pub mod gate;
 pub mod judge;
 pub mod localise;
 pub mod report;
+pub mod schedule;
 // The program.
 pub mod cli;
 pub mod cmd;

@@ -67,8 +67,8 @@ fn another_token_is_kept_out_and_its_node_is_named_missing() -> Result {
         "{:?}",
         against(&report)
     );
-    let strangers = report["findings"].as_array().into_iter().flatten().any(|f| f["code"] == "CLU-007");
-    assert!(strangers, "strangers were not told: {report}");
+    let unauthenticated = report["findings"].as_array().into_iter().flatten().any(|f| f["code"] == "CLU-007");
+    assert!(unauthenticated, "unauthenticated callers were not named: {report}");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use gonogo::cluster::message::{Down, Join, PROTOCOL, Seat, Up};
+use gonogo::cluster::message::{Down, Join, PROTOCOL, Placement, Up};
 use gonogo::cluster::{Event, Hub, Meeting, Processes, Step, StepKey, Token};
 use gonogo::id::ProbeName;
 use world::{Result, TOKEN, World, against, end};
@@ -409,21 +409,21 @@ fn an_agent_does_what_its_own_plan_allows() -> Result {
     };
     let elsewhere = w.dir.path().join("elsewhere");
     std::fs::create_dir(&elsewhere)?;
-    let seat = |total: u32| Seat { base: 0, total, members: Vec::new(), key: StepKey::new() };
+    let placement = |total: u32| Placement { base: 0, total, members: Vec::new(), key: StepKey::new() };
     let evil = [
-        (step("write", |s| (s.probe, s.scratch) = (ProbeName::new("storage"), Some(elsewhere.clone()))), seat(1)),
-        (step("many", |s| s.ranks = 500), seat(500)),
-        (step("none", |s| s.ranks = 0), seat(0)),
-        (step("other", |s| s.probe = ProbeName::new("gemm")), seat(1)),
-        (step("long", |s| s.estimate_ms = u64::MAX), seat(1)),
-        (step("place", |_| ()), Seat { base: 7, ..seat(1) }),
+        (step("write", |s| (s.probe, s.scratch) = (ProbeName::new("storage"), Some(elsewhere.clone()))), placement(1)),
+        (step("many", |s| s.ranks = 500), placement(500)),
+        (step("none", |s| s.ranks = 0), placement(0)),
+        (step("other", |s| s.probe = ProbeName::new("gemm")), placement(1)),
+        (step("long", |s| s.estimate_ms = u64::MAX), placement(1)),
+        (step("place", |_| ()), Placement { base: 7, ..placement(1) }),
     ];
-    for (task, (step, seat)) in evil.into_iter().enumerate() {
+    for (task, (step, placement)) in evil.into_iter().enumerate() {
         let (task, name) = (task as u64, step.name.clone());
-        hub.send([peer], &Down::Run { task, step: Box::new(step), seat, at_most_ms: 2000 });
+        hub.send([peer], &Down::Run { task, step: Box::new(step), placement, at_most_ms: 2000 });
         let refused = loop {
             match hub.events.recv_timeout(Duration::from_secs(10))? {
-                Event::Said(_, Up::Ended { task: t, failure }) if t == task => break failure,
+                Event::Received(_, Up::Ended { task: t, failure }) if t == task => break failure,
                 Event::Gone(_, why) => return Err(format!("{name}: the agent is gone: {why}").into()),
                 _ => continue,
             }

@@ -92,7 +92,7 @@ impl Hardware {
 }
 
 fn machines(record: &Record) -> impl Iterator<Item = &Machine> {
-    record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_ref()? {
+    record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_deref()? {
         Facts::Machine(m) => Some(&**m),
         _ => None,
     })

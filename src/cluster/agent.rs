@@ -201,7 +201,7 @@ async fn attempt(meeting: &Meeting, token: &Token, first: &Up) -> Result<Answere
             let own = stream.local_addr().map_or(address.ip(), |a| a.ip());
             let (mut sender, mut receiver) = match secure::call(stream, token).await {
                 Ok(halves) => halves,
-                Err(ChannelError::Stranger | ChannelError::Closed | ChannelError::Junk(_)) => {
+                Err(ChannelError::Unauthenticated | ChannelError::Closed | ChannelError::Junk(_)) => {
                     elsewhere = Some(Attempt::Token(address.to_string()));
                     continue;
                 }
@@ -309,8 +309,8 @@ impl Agent {
                 break Err(AgentError::Interrupted);
             }
             match self.inbox.recv_timeout(Duration::from_millis(100)) {
-                Ok(Ok(Down::Run { task, step, seat, at_most_ms })) => {
-                    if let Err(why) = permit.check(&step, &seat) {
+                Ok(Ok(Down::Run { task, step, placement, at_most_ms })) => {
+                    if let Err(why) = permit.check(&step, &placement) {
                         let failure =
                             Some(Failure { kind: FailKind::Error, error: format!("it refused the step: {why}") });
                         let _ = self.outbox.send(Up::Ended { task, failure });
@@ -326,7 +326,7 @@ impl Agent {
                         let at_most = Duration::from_millis(at_most_ms);
                         let failure = supervisor.run_seated(
                             &step,
-                            &seat,
+                            &placement,
                             address,
                             channel,
                             at_most,

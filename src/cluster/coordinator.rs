@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::cluster::hub::{Event, Hub, Lost, Peer};
-use crate::cluster::message::{Down, Failure, Seat, Up};
+use crate::cluster::message::{Down, Failure, Placement, Up};
 use crate::cluster::wire::Blob;
 use crate::cluster::{Interrupt, Step, StepKey};
 use crate::id::NodeName;
@@ -49,7 +49,7 @@ pub struct Member {
 
 /// What is wrong with a node as the coordinator sees it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Trouble {
+pub struct NodeFault {
     pub node: NodeName,
     pub kind: FailKind,
     pub error: String,
@@ -74,7 +74,7 @@ pub struct Coordinator {
     by_peer: HashMap<Peer, usize>,
     /// Tasks that are no agents.
     waiting: Vec<Peer>,
-    troubles: Vec<Trouble>,
+    node_faults: Vec<NodeFault>,
     /// Who held the token and asked for a place that is not theirs.
     outsiders: Vec<String>,
     interrupt: Interrupt,
@@ -97,9 +97,9 @@ struct Task {
 }
 
 impl Coordinator {
-    fn trouble(&mut self, node: NodeName, kind: FailKind, error: String) {
-        if !self.troubles.iter().any(|t| t.node == node && t.kind == kind) {
-            self.troubles.push(Trouble { node, kind, error });
+    fn node_fault(&mut self, node: NodeName, kind: FailKind, error: String) {
+        if !self.node_faults.iter().any(|t| t.node == node && t.kind == kind) {
+            self.node_faults.push(NodeFault { node, kind, error });
         }
     }
 
@@ -108,12 +108,12 @@ impl Coordinator {
     }
 
     /// What is wrong with nodes so far.
-    pub fn troubles(&self) -> &[Trouble] {
-        &self.troubles
+    pub fn node_faults(&self) -> &[NodeFault] {
+        &self.node_faults
     }
 
-    pub fn strangers(&self) -> Vec<(std::net::IpAddr, u64)> {
-        self.hub.strangers()
+    pub fn unauthenticated(&self) -> Vec<(std::net::IpAddr, u64)> {
+        self.hub.unauthenticated()
     }
 
     /// Names of those who held the token and asked for a place that is not theirs.
@@ -154,14 +154,14 @@ impl Coordinator {
         let deadline = Instant::now() + Duration::from_secs(2);
         // The last agents close within milliseconds; a hung one is not waited for.
         while self.members.iter().any(|m| m.alive) && Instant::now() < deadline {
-            if let Ok(Event::Gone(peer, _) | Event::Said(peer, Up::Leaving)) =
+            if let Ok(Event::Gone(peer, _) | Event::Received(peer, Up::Leaving)) =
                 self.hub.events.recv_timeout(Duration::from_millis(50))
                 && let Some(m) = self.by_peer.get(&peer).and_then(|i| self.members.get_mut(*i))
             {
                 m.alive = false;
             }
         }
-        let silent = |m: &Member| self.troubles.iter().any(|t| t.node == m.node && t.kind == FailKind::NodeSilent);
+        let silent = |m: &Member| self.node_faults.iter().any(|t| t.node == m.node && t.kind == FailKind::NodeSilent);
         self.members.iter().filter(|m| m.alive || silent(m)).map(|m| m.node.clone()).collect()
     }
 
@@ -185,7 +185,7 @@ impl Coordinator {
             }
             Event::Waits(peer, job) => self.wait(peer, &job),
             Event::Gone(peer, why) => self.lose(peer, &why, "between two steps"),
-            Event::Said(..) => {}
+            Event::Received(..) => {}
         }
     }
 
@@ -196,7 +196,7 @@ impl Coordinator {
         member.alive = false;
         let node = member.node.clone();
         let kind = if matches!(why, Lost::Silent(_)) { FailKind::NodeSilent } else { FailKind::NodeLost };
-        self.trouble(node, kind, format!("{why}, {when}"));
+        self.node_fault(node, kind, format!("{why}, {when}"));
     }
 
     /// Runs a step by its groups, all at once (or in turns, where nodes share a machine and the step wants it whole).
@@ -310,9 +310,14 @@ impl Coordinator {
             if let Some(own) = args(&self.members[*i].node) {
                 step.args = own;
             }
-            let seat = Seat { base: place as u32 * step.ranks, total, members: names.clone(), key: key.clone() };
-            let message =
-                Down::Run { task: self.next_task, step: Box::new(step), seat, at_most_ms: left.as_millis() as u64 };
+            let placement =
+                Placement { base: place as u32 * step.ranks, total, members: names.clone(), key: key.clone() };
+            let message = Down::Run {
+                task: self.next_task,
+                step: Box::new(step),
+                placement,
+                at_most_ms: left.as_millis() as u64,
+            };
             self.hub.send([self.members[*i].peer], &message);
         }
         Task {
@@ -329,7 +334,7 @@ impl Coordinator {
 
     fn take(&mut self, event: Event, step: &Step, tasks: &mut HashMap<u64, Task>, each: &mut dyn FnMut(GroupOutcome)) {
         match event {
-            Event::Said(peer, up) => {
+            Event::Received(peer, up) => {
                 let Some(member) = self.by_peer.get(&peer).copied() else { return };
                 let (Up::Publish { task, .. } | Up::Outcome { task, .. } | Up::Ended { task, .. }) = &up else {
                     return;
@@ -431,7 +436,7 @@ impl Coordinator {
                 let late = if absent.is_empty() { late } else { absent };
                 for p in &late {
                     let node = self.members[t.members[*p]].node.clone();
-                    self.trouble(node, FailKind::NodeSilent, format!("its agent did not end {} in time", step.name));
+                    self.node_fault(node, FailKind::NodeSilent, format!("its agent did not end {} in time", step.name));
                 }
                 t.failure = late.first().map(|p| {
                     let error = format!("{} did not end in time", self.members[t.members[*p]].node);

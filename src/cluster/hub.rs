@@ -24,8 +24,8 @@ pub const SILENCE: Duration = Duration::from_secs(6);
 pub const BEAT: Duration = Duration::from_secs(1);
 /// Most that one agent may say in a run.
 const MAX_SAID: usize = 1 << 30;
-/// Addresses of strangers that are remembered.
-const MAX_STRANGERS: usize = 64;
+/// Most addresses that are remembered of callers without the token.
+const MAX_UNAUTHENTICATED: usize = 64;
 
 /// A connection's number; never used twice.
 pub type Peer = u64;
@@ -36,7 +36,7 @@ pub enum Event {
     Joined(Peer, Box<Join>),
     /// A peer that holds the token waits for the verdict of this world.
     Waits(Peer, String),
-    Said(Peer, Up),
+    Received(Peer, Up),
     /// The connection is over, and why.
     Gone(Peer, Lost),
 }
@@ -47,7 +47,7 @@ pub struct Hub {
     pub events: mpsc::Receiver<Event>,
     pub address: SocketAddr,
     peers: Arc<Mutex<HashMap<Peer, Outbox>>>,
-    strangers: Arc<Mutex<HashMap<IpAddr, u64>>>,
+    unauthenticated: Arc<Mutex<HashMap<IpAddr, u64>>>,
     doorstep: Arc<Mutex<Doorstep>>,
     end: watch::Sender<bool>,
 }
@@ -69,13 +69,14 @@ impl Hub {
         let (sender, events) = mpsc::channel();
         let (end, ended) = watch::channel(false);
         let doorman =
-            Doorman { token, sender, peers: Arc::default(), strangers: Arc::default(), doorstep: Arc::default() };
-        let (peers, strangers, doorstep) = (doorman.peers.clone(), doorman.strangers.clone(), doorman.doorstep.clone());
+            Doorman { token, sender, peers: Arc::default(), unauthenticated: Arc::default(), doorstep: Arc::default() };
+        let (peers, unauthenticated, doorstep) =
+            (doorman.peers.clone(), doorman.unauthenticated.clone(), doorman.doorstep.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new()
             .name("hub".to_owned())
             .spawn(move || runtime.block_on(serve(listener, doorman, ended)))?;
-        Ok(Hub { events, address, peers, strangers, doorstep, end })
+        Ok(Hub { events, address, peers, unauthenticated, doorstep, end })
     }
 
     /// Sends to each of `to`; a peer that is gone is told of by its event.
@@ -101,8 +102,8 @@ impl Hub {
     }
 
     /// Addresses that called without the token, and how often each.
-    pub fn strangers(&self) -> Vec<(IpAddr, u64)> {
-        let mut out: Vec<_> = lock(&self.strangers).iter().map(|(a, n)| (*a, *n)).collect();
+    pub fn unauthenticated(&self) -> Vec<(IpAddr, u64)> {
+        let mut out: Vec<_> = lock(&self.unauthenticated).iter().map(|(a, n)| (*a, *n)).collect();
         out.sort_by_key(|(a, n)| (std::cmp::Reverse(*n), *a));
         out
     }
@@ -126,7 +127,7 @@ impl Hub {
             events,
             address,
             peers: Arc::clone(&peers),
-            strangers: Arc::default(),
+            unauthenticated: Arc::default(),
             doorstep: Arc::default(),
             end: watch::channel(false).0,
         };
@@ -145,7 +146,7 @@ struct Doorman {
     token: Token,
     sender: mpsc::Sender<Event>,
     peers: Arc<Mutex<HashMap<Peer, Outbox>>>,
-    strangers: Arc<Mutex<HashMap<IpAddr, u64>>>,
+    unauthenticated: Arc<Mutex<HashMap<IpAddr, u64>>>,
     doorstep: Arc<Mutex<Doorstep>>,
 }
 
@@ -154,10 +155,10 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Doorman {
-    fn stranger(&self, from: IpAddr) {
-        let mut strangers = lock(&self.strangers);
-        if strangers.len() < MAX_STRANGERS || strangers.contains_key(&from) {
-            *strangers.entry(from).or_default() += 1;
+    fn unauthenticated(&self, from: IpAddr) {
+        let mut unauthenticated = lock(&self.unauthenticated);
+        if unauthenticated.len() < MAX_UNAUTHENTICATED || unauthenticated.contains_key(&from) {
+            *unauthenticated.entry(from).or_default() += 1;
         }
     }
 }
@@ -170,7 +171,7 @@ async fn serve(listener: std::net::TcpListener, doorman: Doorman, mut ended: wat
             match listener.accept().await {
                 Ok((stream, from)) => {
                     if !lock(&doorman.doorstep).may_try(from.ip(), Instant::now()) {
-                        doorman.stranger(from.ip());
+                        doorman.unauthenticated(from.ip());
                         continue;
                     }
                     next += 1;
@@ -211,17 +212,17 @@ async fn receive(peer: Peer, stream: TcpStream, from: IpAddr, doorman: Doorman) 
             Err(_) => None,
         },
         Err(error) => {
-            if matches!(error, ChannelError::Stranger) {
+            if matches!(error, ChannelError::Unauthenticated) {
                 lock(&doorman.doorstep).wrong(from, Instant::now());
             }
             None
         }
     };
-    let Some((sender, receiver, first)) = proven else { return doorman.stranger(from) };
+    let Some((sender, receiver, first)) = proven else { return doorman.unauthenticated(from) };
     let event = match serde_json::from_slice(&first) {
         Ok(Up::Join(join)) => Event::Joined(peer, join),
         Ok(Up::Wait { job }) => Event::Waits(peer, job),
-        _ => return doorman.stranger(from),
+        _ => return doorman.unauthenticated(from),
     };
     talk(peer, sender, receiver, event, &doorman).await;
 }
@@ -256,20 +257,20 @@ async fn speak(mut sender: Sender, mut queue: UnboundedReceiver<Arc<[u8]>>) -> L
 }
 
 async fn listen(peer: Peer, mut receiver: Receiver, events: &mpsc::Sender<Event>) -> Lost {
-    let mut said = 0;
+    let mut received = 0;
     loop {
         let message = match receiver.receive(MAX_MESSAGE, SILENCE).await {
             Ok(message) => message,
             Err(error) => return Lost::of(error),
         };
-        said += message.len();
-        if said > MAX_SAID {
+        received += message.len();
+        if received > MAX_SAID {
             return Lost::Ended(format!("it sent more than {} MiB", MAX_SAID >> 20));
         }
         match serde_json::from_slice(&message) {
             Ok(Up::Alive) => {}
             Ok(up) => {
-                if events.send(Event::Said(peer, up)).is_err() {
+                if events.send(Event::Received(peer, up)).is_err() {
                     return Lost::Ended("the coordinator ended".to_owned());
                 }
             }

@@ -37,7 +37,7 @@ pub struct Join {
 
 /// The place of a node's processes in a group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Seat {
+pub struct Placement {
     /// Rank of this node's first process.
     pub base: u32,
     /// Processes of the whole group.
@@ -107,7 +107,7 @@ pub enum Down {
     Run {
         task: u64,
         step: Box<Step>,
-        seat: Seat,
+        placement: Placement,
         at_most_ms: u64,
     },
     /// The answer to the `Publish` of every member, in rank order.

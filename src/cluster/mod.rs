@@ -28,7 +28,7 @@ mod world;
 
 pub use agent::{Agent, AgentError, join, remove_meeting, wait_for_verdict, write_meeting};
 pub use child::{Child, ChildError, Published};
-pub use coordinator::{Coordinator, Expected, GroupOutcome, Member, Trouble};
+pub use coordinator::{Coordinator, Expected, GroupOutcome, Member, NodeFault};
 pub use hub::{Event, Hub, Peer};
 pub use key::{PROOF, StepKey, random};
 pub use permit::Permit;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use crate::cluster::Step;
-use crate::cluster::message::Seat;
+use crate::cluster::message::Placement;
 use crate::id::{ProbeName, clean};
 use crate::topology::SysRoot;
 
@@ -36,7 +36,7 @@ impl Permit {
     }
 
     /// Why a step is not started here, if it is not.
-    pub fn check(&self, step: &Step, seat: &Seat) -> Result<(), String> {
+    pub fn check(&self, step: &Step, placement: &Placement) -> Result<(), String> {
         if !self.probes.contains(&step.probe) {
             return Err(format!("`{}` is not in this node's plan", step.probe));
         }
@@ -48,10 +48,13 @@ impl Permit {
         if ranks == 0 || ranks > self.ranks {
             return Err(format!("{ranks} processes of one step, where {} are allowed", self.ranks));
         }
-        let group = seat.members.len();
+        let group = placement.members.len();
         let whole = u64::from(ranks) * group.max(1) as u64;
-        if group > MAX_MEMBERS || u64::from(seat.total) != whole || seat.base > seat.total - ranks {
-            return Err(format!("place {} of {} among {group} nodes contradicts itself", seat.base, seat.total));
+        if group > MAX_MEMBERS || u64::from(placement.total) != whole || placement.base > placement.total - ranks {
+            return Err(format!(
+                "place {} of {} among {group} nodes contradicts itself",
+                placement.base, placement.total
+            ));
         }
         if step.estimate_ms > MAX_ESTIMATE_MS {
             return Err(format!("a step of {} s is longer than any", step.estimate_ms / 1000));

@@ -120,7 +120,7 @@ fn is_random(text: &str) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
     #[error("the peer does not hold the token")]
-    Stranger,
+    Unauthenticated,
     #[error("no answer within {} s", .0.as_secs())]
     Silent(Duration),
     #[error("the connection was closed")]
@@ -172,7 +172,7 @@ pub async fn call(mut stream: TcpStream, token: &Token) -> Result<(Sender, Recei
         stream.read_exact(&mut buffer).await
     };
     timeout(HANDSHAKE, greet).await.map_err(|_| ChannelError::Silent(HANDSHAKE))??;
-    state.read_message(&buffer, &mut [0u8; GREETING]).map_err(|_| ChannelError::Stranger)?;
+    state.read_message(&buffer, &mut [0u8; GREETING]).map_err(|_| ChannelError::Unauthenticated)?;
     halves(stream, state)
 }
 
@@ -187,10 +187,10 @@ pub async fn answer(
     let mut buffer = [0u8; GREETING];
     timeout(HANDSHAKE, stream.read_exact(&mut buffer)).await.map_err(|_| ChannelError::Silent(HANDSHAKE))??;
     let mut state = builder(token)?.build_responder().map_err(noise)?;
-    state.read_message(&buffer, &mut [0u8; GREETING]).map_err(|_| ChannelError::Stranger)?;
+    state.read_message(&buffer, &mut [0u8; GREETING]).map_err(|_| ChannelError::Unauthenticated)?;
     // It begins with the caller's key for this connection, which no two connections share.
     if !buffer.first_chunk().is_some_and(|first| is_new(*first)) {
-        return Err(ChannelError::Stranger);
+        return Err(ChannelError::Unauthenticated);
     }
     state.write_message(&[], &mut buffer).map_err(noise)?;
     timeout(HANDSHAKE, stream.write_all(&buffer)).await.map_err(|_| ChannelError::Silent(HANDSHAKE))??;

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::cluster::message::{Failure, Seat};
+use crate::cluster::message::{Failure, Placement};
 use crate::cluster::pool::Pool;
 use crate::cluster::process::{LEAVE, Process};
 use crate::cluster::scratch;
@@ -115,25 +115,25 @@ impl Supervisor {
     pub fn run_seated(
         &self,
         step: &Step,
-        seat: &Seat,
+        placement: &Placement,
         address: IpAddr,
         channel: Channel,
         at_most: Duration,
         publish: Publish<'_>,
         each: impl FnMut(u32, Outcome, Option<Load>),
     ) -> Option<Failure> {
-        if seat.members.len() < 2 {
+        if placement.members.len() < 2 {
             return self.work(step, &alone(step), Ipv4Addr::LOCALHOST.into(), channel, at_most, None, each);
         }
         let publish = Some(publish);
-        self.work(step, seat, address, channel, at_most, publish, each)
+        self.work(step, placement, address, channel, at_most, publish, each)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the sum of what its two callers know")]
     fn work(
         &self,
         step: &Step,
-        seat: &Seat,
+        placement: &Placement,
         address: IpAddr,
         channel: Channel,
         at_most: Duration,
@@ -150,7 +150,7 @@ impl Supervisor {
         let mut own = step.clone();
         own.scratch = step.scratch.as_deref().map(scratch::own);
         let mut ranks = Vec::new();
-        let end = match self.start(&own, seat, address, &channel.sender, &mut ranks) {
+        let end = match self.start(&own, placement, address, &channel.sender, &mut ranks) {
             Err(error) => End::Failed(FailKind::Error, error, None),
             Ok(()) => serve(
                 step,
@@ -168,7 +168,7 @@ impl Supervisor {
             ),
         };
         drop(channel);
-        let missing = missing(&ranks, seat.base);
+        let missing = missing(&ranks, placement.base);
         if matches!(end, End::Done) {
             ranks = self.keep(ranks);
         }
@@ -207,7 +207,7 @@ impl Supervisor {
     fn start(
         &self,
         step: &Step,
-        seat: &Seat,
+        placement: &Placement,
         address: IpAddr,
         sender: &Sender<Event>,
         ranks: &mut Vec<Rank>,
@@ -219,9 +219,9 @@ impl Supervisor {
             ranks.push(Rank { process, published: None, done: false, ready: false });
         }
         for (rank, r) in ranks.iter_mut().enumerate() {
-            let rank = seat.base + rank as u32;
-            let (step, members, key) = (Box::new(step.clone()), seat.members.clone(), seat.key.clone());
-            r.process.tell(&ToChild::Job { step, rank, ranks: seat.total, address, members, key });
+            let rank = placement.base + rank as u32;
+            let (step, members, key) = (Box::new(step.clone()), placement.members.clone(), placement.key.clone());
+            r.process.tell(&ToChild::Job { step, rank, ranks: placement.total, address, members, key });
         }
         Ok(())
     }
@@ -251,9 +251,9 @@ impl Supervisor {
     }
 }
 
-/// The seat of a step whose ranks are all on this node.
-fn alone(step: &Step) -> Seat {
-    Seat { base: 0, total: step.ranks, members: Vec::new(), key: StepKey::new() }
+/// The placement of a step whose ranks are all on this node.
+fn alone(step: &Step) -> Placement {
+    Placement { base: 0, total: step.ranks, members: Vec::new(), key: StepKey::new() }
 }
 
 /// Ranks that are still at work while others wait for them in an exchange.

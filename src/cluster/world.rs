@@ -153,7 +153,7 @@ pub enum WorldError {
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The numbers that every launcher gives in its own words.
-struct Seat {
+struct Assignment {
     rank: u32,
     size: u32,
     local_rank: u32,
@@ -187,13 +187,13 @@ impl Source<'_> {
         Ok(None)
     }
 
-    fn seat(
+    fn assignment(
         &self,
         rank: &[&'static str],
         size: &[&'static str],
         local: &[&'static str],
         local_tasks: &[&'static str],
-    ) -> Result<Option<Seat>, WorldError> {
+    ) -> Result<Option<Assignment>, WorldError> {
         let (Some(r), Some(n)) = (self.first(rank)?, self.first(size)?) else { return Ok(None) };
         let local_rank = self.first(local)?.unwrap_or(0);
         let local_size = self.first(local_tasks)?.unwrap_or(local_rank + 1);
@@ -219,13 +219,13 @@ impl Source<'_> {
         if local_size > n {
             return Err(wrong(format!("{local_size} tasks on this node of {n} in all")));
         }
-        Ok(Some(Seat { rank: r, size: n, local_rank, local_size }))
+        Ok(Some(Assignment { rank: r, size: n, local_rank, local_size }))
     }
 }
 
 /// Where --rank and --nodes say who this is.
 fn flags(rank: u32, size: u32, rendezvous: Option<Meeting>, get: Variables<'_>) -> Result<Option<World>, WorldError> {
-    let seat = Seat { rank, size, local_rank: 0, local_size: 1 };
+    let assignment = Assignment { rank, size, local_rank: 0, local_size: 1 };
     if rank >= size {
         let why = format!("rank {rank} of {size}");
         let seen = format!("--rank={rank} --nodes={size}");
@@ -236,10 +236,10 @@ fn flags(rank: u32, size: u32, rendezvous: Option<Meeting>, get: Variables<'_>) 
     if hosts.len() == size as usize {
         let job = get("SLURM_JOB_ID").unwrap_or_default();
         let first = Meeting::At { host: hosts[0].clone(), port: slurm_port(&job, ""), spares: SPARES };
-        let world = world(Launcher::Slurm, seat, hosts, rendezvous.or(Some(first)), job)?;
+        let world = world(Launcher::Slurm, assignment, hosts, rendezvous.or(Some(first)), job)?;
         return Ok(world.map(|w| World { name: node_name(get), ..w }));
     }
-    world(Launcher::Flags, seat, Vec::new(), rendezvous, "flags".to_owned())
+    world(Launcher::Flags, assignment, Vec::new(), rendezvous, "flags".to_owned())
 }
 
 impl World {
@@ -262,25 +262,27 @@ impl World {
         }
         if set("TORCHELASTIC_RUN_ID") || (set("GROUP_RANK") && set("WORLD_SIZE")) {
             let s = source(Launcher::Torchrun);
-            if let Some(seat) = s.seat(&["RANK"], &["WORLD_SIZE"], &["LOCAL_RANK"], &["LOCAL_WORLD_SIZE"])? {
+            if let Some(assignment) =
+                s.assignment(&["RANK"], &["WORLD_SIZE"], &["LOCAL_RANK"], &["LOCAL_WORLD_SIZE"])?
+            {
                 let job = get("TORCHELASTIC_RUN_ID").unwrap_or_default();
-                return world(s.launcher, seat, Vec::new(), rendezvous.or(master(&s)?), job);
+                return world(s.launcher, assignment, Vec::new(), rendezvous.or(master(&s)?), job);
             }
         }
         if set("OMPI_COMM_WORLD_RANK") {
             let s = source(Launcher::OpenMpi);
-            let seat = s.seat(
+            let assignment = s.assignment(
                 &["OMPI_COMM_WORLD_RANK"],
                 &["OMPI_COMM_WORLD_SIZE"],
                 &["OMPI_COMM_WORLD_LOCAL_RANK"],
                 &["OMPI_COMM_WORLD_LOCAL_SIZE"],
             )?;
-            if let Some(seat) = seat {
+            if let Some(assignment) = assignment {
                 let job = ["PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "OMPI_MCA_orte_ess_jobid"];
                 let job = job.into_iter().find_map(get).unwrap_or_default();
                 // mpirun tells nobody where rank 0 is; a file in the folder that all started in does.
                 let file = (!job.is_empty()).then(|| Meeting::File(meeting_file(&job)));
-                return world(s.launcher, seat, Vec::new(), rendezvous.or(master(&s)?).or(file), job);
+                return world(s.launcher, assignment, Vec::new(), rendezvous.or(master(&s)?).or(file), job);
             }
         }
         if set("SLURM_STEP_ID") || set("SLURM_STEPID") {
@@ -288,16 +290,16 @@ impl World {
         }
         if set("PMI_RANK") || set("PMIX_RANK") {
             let s = source(Launcher::Pmi);
-            let seat = s.seat(
+            let assignment = s.assignment(
                 &["PMI_RANK", "PMIX_RANK"],
                 &["PMI_SIZE", "PMIX_SIZE"],
                 &["MPI_LOCALRANKID", "PMI_LOCAL_RANK"],
                 &["MPI_LOCALNRANKS", "PMI_LOCAL_SIZE"],
             )?;
-            if let Some(seat) = seat {
+            if let Some(assignment) = assignment {
                 return world(
                     s.launcher,
-                    seat,
+                    assignment,
                     Vec::new(),
                     rendezvous.or(master(&s)?),
                     get("PMI_JOBID").unwrap_or_default(),
@@ -306,8 +308,10 @@ impl World {
         }
         if set("RANK") && set("WORLD_SIZE") {
             let s = source(Launcher::Environment);
-            if let Some(seat) = s.seat(&["RANK"], &["WORLD_SIZE"], &["LOCAL_RANK"], &["LOCAL_WORLD_SIZE"])? {
-                return world(s.launcher, seat, Vec::new(), rendezvous.or(master(&s)?), String::new());
+            if let Some(assignment) =
+                s.assignment(&["RANK"], &["WORLD_SIZE"], &["LOCAL_RANK"], &["LOCAL_WORLD_SIZE"])?
+            {
+                return world(s.launcher, assignment, Vec::new(), rendezvous.or(master(&s)?), String::new());
             }
         }
         if set("JOB_COMPLETION_INDEX") {
@@ -324,12 +328,12 @@ impl World {
 
 fn world(
     launcher: Launcher,
-    seat: Seat,
+    assignment: Assignment,
     hosts: Vec<String>,
     meeting: Option<Meeting>,
     job: String,
 ) -> Result<Option<World>, WorldError> {
-    let Seat { rank, size, local_rank, local_size } = seat;
+    let Assignment { rank, size, local_rank, local_size } = assignment;
     if size == 1 {
         return Ok(None);
     }
@@ -354,9 +358,13 @@ fn master(s: &Source<'_>) -> Result<Option<Meeting>, WorldError> {
 }
 
 fn slurm(s: &Source<'_>, rendezvous: Option<Meeting>, hostname: &str) -> Result<Option<World>, WorldError> {
-    let seat =
-        s.seat(&["SLURM_PROCID"], &["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"], &["SLURM_LOCALID"], &[])?;
-    let Some(mut seat) = seat else { return Ok(None) };
+    let assignment = s.assignment(
+        &["SLURM_PROCID"],
+        &["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"],
+        &["SLURM_LOCALID"],
+        &[],
+    )?;
+    let Some(mut assignment) = assignment else { return Ok(None) };
     let list = "SLURM_STEP_NODELIST";
     let hosts = match (s.get)(list).filter(|h| !h.is_empty()) {
         Some(hosts) => hostlist::expand(&hosts).map_err(|source| WorldError::Hosts { name: list, source })?,
@@ -371,13 +379,14 @@ fn slurm(s: &Source<'_>, rendezvous: Option<Meeting>, hostname: &str) -> Result<
     }
     let id = s.number("SLURM_NODEID")?.unwrap_or(0) as usize;
     if let Some(tasks) = (s.get)("SLURM_STEP_TASKS_PER_NODE").and_then(|t| tasks_of(&t, id)) {
-        seat.local_size = tasks.max(seat.local_rank + 1);
+        assignment.local_size = tasks.max(assignment.local_rank + 1);
     }
     // A wrapper that sets RANK and WORLD_SIZE from other numbers means another world.
     if let (Some(rank), Some(size)) = (s.number("RANK")?, s.number("WORLD_SIZE")?)
-        && (rank, size) != (seat.rank, seat.size)
+        && (rank, size) != (assignment.rank, assignment.size)
     {
-        let seen = format!("SLURM_PROCID={} SLURM_NTASKS={} RANK={rank} WORLD_SIZE={size}", seat.rank, seat.size);
+        let seen =
+            format!("SLURM_PROCID={} SLURM_NTASKS={} RANK={rank} WORLD_SIZE={size}", assignment.rank, assignment.size);
         return Err(WorldError::Disagree { seen });
     }
     let job = (s.get)("SLURM_JOB_ID").or_else(|| (s.get)("SLURM_JOBID")).unwrap_or_default();
@@ -388,9 +397,9 @@ fn slurm(s: &Source<'_>, rendezvous: Option<Meeting>, hostname: &str) -> Result<
     let name = node_name(s.get).or_else(|| hosts.get(id).cloned());
     // A task a node, and the nodes in their order: then Slurm has said whose a rank is.
     let arbitrary = (s.get)("SLURM_DISTRIBUTION").is_some_and(|d| d.contains("arbitrary"));
-    let bound = hosts.len() == seat.size as usize && !arbitrary;
+    let bound = hosts.len() == assignment.size as usize && !arbitrary;
     let meeting = rendezvous.or(Some(Meeting::At { host, port, spares: SPARES }));
-    let world = world(s.launcher, seat, hosts, meeting, format!("{job}.{step}"))?;
+    let world = world(s.launcher, assignment, hosts, meeting, format!("{job}.{step}"))?;
     Ok(world.map(|w| World { name, bound, ..w }))
 }
 
@@ -446,8 +455,8 @@ fn kubernetes(s: &Source<'_>, rendezvous: Option<Meeting>, hostname: &str) -> Re
         port: DEFAULT_PORT,
         spares: SPARES,
     });
-    let seat = Seat { rank, size, local_rank: 0, local_size: 1 };
-    world(s.launcher, seat, Vec::new(), rendezvous.or(guess), pod.unwrap_or_default())
+    let assignment = Assignment { rank, size, local_rank: 0, local_size: 1 };
+    world(s.launcher, assignment, Vec::new(), rendezvous.or(guess), pod.unwrap_or_default())
 }
 
 /// In the folder that every task started in: a launcher keeps that the same on every node.
@@ -524,14 +533,14 @@ mod tests {
     fn a_step_a_node_knows_the_allocation() {
         let vars = [("SLURM_JOB_ID", "17"), ("SLURM_STEP_ID", "4"), ("SLURM_JOB_NODELIST", "node[1-4]")];
         let get = move |name: &str| vars.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned());
-        let seat = |rank, size| {
+        let assignment = |rank, size| {
             let asked = Asked { rank: Some(rank), size: Some(size), ..Asked::default() };
             let w = World::read(&asked, &get, "node3").ok().flatten()?;
             Some((w.launcher, w.rank, w.hosts.len(), w.meeting.to_string()))
         };
-        assert_eq!(seat(2, 4), Some((Launcher::Slurm, 2, 4, "node1:20119".to_owned())));
+        assert_eq!(assignment(2, 4), Some((Launcher::Slurm, 2, 4, "node1:20119".to_owned())));
         // Another number of nodes is not this allocation: then somebody must say where rank 0 is.
-        assert_eq!(seat(2, 3), None);
+        assert_eq!(assignment(2, 3), None);
     }
 
     #[test]

@@ -12,7 +12,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::campaign::{self, Campaign, Fleet, Solo, Watch, machine_of, unmet};
 use crate::cli;
 use crate::cluster::{Interrupt, Job, Supervisor, World, node_name};
 use crate::cmd::{Failure, baseline, cluster, judge as judging, shell};
@@ -26,6 +25,7 @@ use crate::measure::resolution;
 use crate::plan::{self, CheckPlan, ImagePlan, RunPlan, Selection, Tier};
 use crate::probe;
 use crate::record::{self, Header, Writer};
+use crate::schedule::{self, Fleet, Schedule, Solo, Watch, machine_of, unmet};
 use crate::topology::{Leaf, Machine, SysRoot, Version, architecture, discover, gpu_specs, gpus_on_bus};
 
 pub(super) fn run(args: cli::Check) -> Result<Exit, Failure> {
@@ -64,7 +64,7 @@ pub(super) fn run(args: cli::Check) -> Result<Exit, Failure> {
     }
 }
 
-/// Runs the campaign, judges, reports. The record is written as it comes.
+/// Runs the schedule, judges, reports. The record is written as it comes.
 pub(super) fn measure<F: Fleet>(
     args: &cli::Check,
     header: Header,
@@ -88,9 +88,9 @@ pub(super) fn measure<F: Fleet>(
         .map_err(Failure::usage)?;
     let mut limits = judging::limits(&header.plan.run);
     limits.extend(learned);
-    let mut campaign = Campaign::new(header, fleet, Some(&mut writer), &progress, started);
-    campaign.go(&limits);
-    let (record, lost) = campaign.end();
+    let mut schedule = Schedule::new(header, fleet, Some(&mut writer), &progress, started);
+    schedule.go(&limits);
+    let (record, lost) = schedule.end();
     progress.0.finish_and_clear();
     if args.out.is_none() {
         point_latest(&path);
@@ -117,9 +117,9 @@ pub(super) fn measure<F: Fleet>(
 fn verdict_alone(header: Header, fleet: &mut Solo, started: Instant) -> Result<Exit, Failure> {
     let limits = judging::limits(&header.plan.run);
     let silent = Progress(ProgressBar::hidden());
-    let mut campaign = Campaign::new(header, fleet, None, &silent, started);
-    campaign.go(&limits);
-    let (record, _) = campaign.end();
+    let mut schedule = Schedule::new(header, fleet, None, &silent, started);
+    schedule.go(&limits);
+    let (record, _) = schedule.end();
     Ok(judge::judge_knowing(&record, &record.header.plan.run, &limits, &[]).decision.exit())
 }
 
@@ -325,7 +325,7 @@ fn dry_run(header: Header, supervisor: &Supervisor, world: Option<&World>) -> Re
     if world.is_some_and(|w| w.rank != 0) {
         return Ok(Exit::Go);
     }
-    let (kept, cut) = campaign::preview(plan, &machine);
+    let (kept, cut) = schedule::preview(plan, &machine);
     let named = |t: &Option<PathBuf>| t.as_ref().map_or("none".to_owned(), |p| p.display().to_string());
     let mut out = format!(
         "plan     {} tier, budget {}, seed {}, run {} ({})\nstorage  {}\n",

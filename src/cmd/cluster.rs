@@ -184,7 +184,7 @@ fn lead(
         Expected { hosts: world.hosts.iter().map(|h| NodeName(clean(h).into_owned())).collect(), bound: world.bound };
     let mut fleet =
         Coordinator::gather(hub, &node.join, &expected, args.join_timeout.0, interrupt.clone(), |joined, size| {
-            crate::campaign::Watch::step(&progress, &format!("{joined} of {size} tasks joined"));
+            crate::schedule::Watch::step(&progress, &format!("{joined} of {size} tasks joined"));
         });
     // Nobody is to come any more.
     drop(file);
@@ -194,7 +194,7 @@ fn lead(
     }
     // Those that should be there stand in the header, whether they came or not.
     let mut nodes: Vec<(NodeName, String)> = fleet.members().iter().map(|m| (m.node.clone(), m.host.clone())).collect();
-    for t in fleet.troubles() {
+    for t in fleet.node_faults() {
         if !nodes.iter().any(|(n, _)| *n == t.node) {
             nodes.push((t.node.clone(), String::new()));
         }

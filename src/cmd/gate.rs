@@ -7,20 +7,20 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::campaign::SIMULATION;
 use crate::cli;
 use crate::cluster::Job;
 use crate::cmd::judge::Case;
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
 use crate::files::{self, Readers};
-use crate::gate::{self, Ask, Launch, Placeholder, Refusal, Seats, Ticket, Verdict};
+use crate::gate::{self, Allocation, Ask, Launch, Placeholder, Refusal, Ticket, Verdict};
 use crate::hostlist;
 use crate::id::clean;
 use crate::judge::{self, Decision};
 use crate::plan::{self, RunPlan, Tier};
 use crate::record;
 use crate::report;
+use crate::schedule::SIMULATION;
 use crate::topology::{SysRoot, discover};
 
 /// A verdict, and where it comes from.
@@ -55,8 +55,8 @@ pub(super) fn run(args: cli::Gate) -> Result<Exit, Failure> {
         eprintln!("the gate stays closed: {decision} by {}", source.what);
         return Ok(decision.exit());
     }
-    let seats = match admit(&source, &args, given.as_ref(), &nodes) {
-        Ok(seats) => seats,
+    let allocation = match admit(&source, &args, given.as_ref(), &nodes) {
+        Ok(allocation) => allocation,
         Err(refusals) => {
             eprintln!("HOLD  {} is not used:", source.what);
             for r in &refusals {
@@ -70,16 +70,16 @@ pub(super) fn run(args: cli::Gate) -> Result<Exit, Failure> {
     }
     let decision = &source.verdict.verdict;
     if args.command.is_empty() {
-        let on = clean(&hostlist::compress(&seats.nodes)).into_owned();
+        let on = clean(&hostlist::compress(&allocation.nodes)).into_owned();
         shell::print(&format!("{decision}  on {on}, by {}\n", source.what)).map_err(Failure::internal)?;
         return Ok(Exit::Go);
     }
-    launch(decision, &seats, &source, &args.command)
+    launch(decision, &allocation, &source, &args.command)
 }
 
-fn launch(decision: &Decision, seats: &Seats, source: &Source, command: &[String]) -> Result<Exit, Failure> {
+fn launch(decision: &Decision, allocation: &Allocation, source: &Source, command: &[String]) -> Result<Exit, Failure> {
     let hostfile = if Placeholder::Hostfile.is_in(command) {
-        let written = gate::write_hostfile(&source.dir, &seats.nodes);
+        let written = gate::write_hostfile(&source.dir, &allocation.nodes);
         Some(
             written
                 .with_context(|| format!("cannot write a hostfile in {}", source.dir.display()))
@@ -88,7 +88,7 @@ fn launch(decision: &Decision, seats: &Seats, source: &Source, command: &[String
     } else {
         None
     };
-    let launch = Launch::new(decision.name(), seats, hostfile.as_deref(), command);
+    let launch = Launch::new(decision.name(), allocation, hostfile.as_deref(), command);
     eprintln!("{decision}  by {}; starting {}", source.what, clean(&launch.command[0]));
     let error = launch.exec();
     let exit = if error.kind() == std::io::ErrorKind::NotFound { Exit::Usage } else { Exit::Internal };
@@ -190,12 +190,17 @@ fn by_ticket(path: &Path, trust: &Path) -> Result<Source, Failure> {
 }
 
 /// Every reason not to start, in words; else where to.
-fn admit(source: &Source, args: &cli::Gate, given: Option<&RunPlan>, nodes: &[String]) -> Result<Seats, Vec<String>> {
+fn admit(
+    source: &Source,
+    args: &cli::Gate,
+    given: Option<&RunPlan>,
+    nodes: &[String],
+) -> Result<Allocation, Vec<String>> {
     let job = Job::read(&|name| std::env::var(name).ok()).filter(|_| !args.any_job);
     let ask = Ask { now: Timestamp::now(), max_age: args.max_age.0, plan: given, nodes, job, command: &args.command };
-    let (seats, refusals) = match gate::admit(&source.verdict, &ask) {
-        Ok(seats) => (seats, Vec::new()),
-        Err(refusals) => (Seats::default(), refusals),
+    let (allocation, refusals) = match gate::admit(&source.verdict, &ask) {
+        Ok(allocation) => (allocation, Vec::new()),
+        Err(refusals) => (Allocation::default(), refusals),
     };
     let mut out: Vec<String> = refusals.iter().map(|r| explain(r, args)).collect();
     out.extend(image(source, args));
@@ -208,7 +213,7 @@ fn admit(source: &Source, args: &cli::Gate, given: Option<&RunPlan>, nodes: &[St
                 .to_owned(),
         );
     }
-    if out.is_empty() { Ok(seats) } else { Err(out) }
+    if out.is_empty() { Ok(allocation) } else { Err(out) }
 }
 
 /// A refusal, and the line to type where there is one.

@@ -4,16 +4,17 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use clap::ValueEnum;
 
 use crate::baseline::{self, Expectation, Offender};
-use crate::cli::{self, Format, Shown};
+use crate::cli::{self, Shown};
 use crate::cmd::{Failure, baseline as learned, shell};
 use crate::exit::Exit;
 use crate::files::{self, Readers};
 use crate::judge::{self, Judgement};
 use crate::plan::{self, RunPlan};
 use crate::record::{self, Record};
-use crate::report;
+use crate::report::{self, Format};
 
 /// A record as read, and what it is held against.
 pub(super) struct Case {
@@ -80,7 +81,8 @@ pub(super) fn files(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Format)>, Failure
     let of = |path: &PathBuf| {
         let format = Format::of(path).ok_or_else(|| {
             let shown = crate::id::clean(&path.to_string_lossy()).into_owned();
-            Failure::usage(anyhow!("--report {shown}: the name must end with .txt .json .xml .md .html .prom or .csv"))
+            let endings: Vec<_> = Format::value_variants().iter().map(|f| f.ending()).collect();
+            Failure::usage(anyhow!("--report {shown}: the name must end with .{}", endings.join(", .")))
         })?;
         Ok((path.clone(), format))
     };
@@ -94,52 +96,23 @@ pub(super) fn show(
     format: Format,
     files: &[(PathBuf, Format)],
 ) -> Result<(), Failure> {
-    if format == Format::Csv {
-        let mut out = io::BufWriter::new(io::stdout().lock());
-        match report::csv(judgement, &mut out) {
-            // A reader that closed the pipe (`| head`) is no error.
-            Err(e) if e.is_io_error() => {}
-            result => result.map_err(Failure::internal)?,
-        }
-    } else {
-        shell::print(&text(judgement, record, format, shell::style())?).map_err(Failure::internal)?;
+    let shown = record.to_string_lossy();
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let printed = report::write(format, judgement, &shown, shell::style(), &mut out).and_then(|()| out.flush());
+    match printed {
+        // A reader that closed the pipe (`| head`) is no error.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+        result => result.context("cannot print the report").map_err(Failure::internal)?,
     }
+    drop(out);
+    let style = report::Style { width: 100, colour: false };
     for (path, format) in files {
-        write(judgement, record, path, *format)
-            .with_context(|| format!("cannot write the report {}", path.display()))
-            .map_err(Failure::internal)?;
+        let written = files::replace(path, Readers::Others, |file| {
+            let mut out = io::BufWriter::new(file);
+            report::write(*format, judgement, &shown, style, &mut out)?;
+            out.flush()
+        });
+        written.with_context(|| format!("cannot write the report {}", path.display())).map_err(Failure::internal)?;
     }
     Ok(())
-}
-
-fn write(judgement: &Judgement<'_>, record: &Path, path: &Path, format: Format) -> anyhow::Result<()> {
-    if format == Format::Csv {
-        return Ok(files::replace(path, Readers::Others, |file| {
-            let mut out = io::BufWriter::new(file);
-            report::csv(judgement, &mut out).map_err(io::Error::other)?;
-            out.flush()
-        })?);
-    }
-    let style = report::Style { width: 100, colour: false };
-    let text = text(judgement, record, format, style).map_err(|f| f.error)?;
-    Ok(files::replace(path, Readers::Others, |file| file.write_all(text.as_bytes()))?)
-}
-
-/// The report in memory.
-fn text(judgement: &Judgement<'_>, record: &Path, format: Format, style: report::Style) -> Result<String, Failure> {
-    let record = record.to_string_lossy();
-    let view = || report::view(judgement, &record);
-    match format {
-        Format::Terminal => Ok(report::terminal(&view(), style)),
-        Format::Json => report::json(judgement, &record).map_err(Failure::internal),
-        Format::Junit => report::junit(judgement).map_err(Failure::internal),
-        Format::Markdown => Ok(report::markdown(&view())),
-        Format::Html => report::html(judgement, &record).map_err(Failure::internal),
-        Format::Prometheus => report::prometheus(judgement).map_err(Failure::internal),
-        Format::Csv => {
-            let mut out = Vec::new();
-            report::csv(judgement, &mut out).map_err(Failure::internal)?;
-            Ok(String::from_utf8_lossy(&out).into_owned())
-        }
-    }
 }

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use crate::campaign::{Campaign, Fault, Faulty, SIMULATION, Simulated, Watch};
 use crate::cli;
 use crate::cmd::simulate::setting::Setting;
 use crate::cmd::{Failure, check, judge as judging, shell};
@@ -23,6 +22,7 @@ use crate::localise;
 use crate::plan::{self, RunPlan, Selection, Time};
 use crate::probe;
 use crate::record::{Record, Writer};
+use crate::schedule::{Fault, Faulty, SIMULATION, Schedule, Simulated, Watch};
 
 /// What a round of pairs takes on real hardware, for the estimate of time.
 const ROUND: Duration = Duration::from_secs(10);
@@ -116,9 +116,9 @@ fn one(s: &Setting, keep: Option<&Path>, seed: u64) -> Result<Found, Failure> {
         Some(path) => Some(Writer::create(path).with_context(|| cannot(path)).map_err(Failure::usage)?),
         None => None,
     };
-    let mut campaign = Campaign::new(header, &mut fleet, writer.as_mut(), &Nobody, started);
-    campaign.go(&limits);
-    let (record, lost) = campaign.end();
+    let mut schedule = Schedule::new(header, &mut fleet, writer.as_mut(), &Nobody, started);
+    schedule.go(&limits);
+    let (record, lost) = schedule.end();
     if let (Some(error), Some(path)) = (lost, keep) {
         return Err(Failure::internal(anyhow!(error).context(cannot(path))));
     }

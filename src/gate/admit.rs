@@ -29,7 +29,7 @@ pub struct Ask<'a> {
 
 /// The nodes that a command starts on and those that it must not, by the launcher's names for them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Seats {
+pub struct Allocation {
     pub nodes: Vec<String>,
     pub exclude: Vec<String>,
 }
@@ -61,7 +61,7 @@ pub enum Refusal {
 const SKEW: Duration = Duration::from_secs(60);
 
 /// The nodes to start on, or every reason not to use the verdict.
-pub fn admit(verdict: &Verdict, ask: &Ask<'_>) -> Result<Seats, Vec<Refusal>> {
+pub fn admit(verdict: &Verdict, ask: &Ask<'_>) -> Result<Allocation, Vec<Refusal>> {
     let mut out = Vec::new();
     let age = ask.now.duration_since(verdict.measured);
     match Duration::try_from(age) {
@@ -80,24 +80,24 @@ pub fn admit(verdict: &Verdict, ask: &Ask<'_>) -> Result<Seats, Vec<Refusal>> {
     {
         out.push(Refusal::OtherJob { made_in: made_in.clone(), here: here.clone() });
     }
-    let seats = seats(verdict, ask, &mut out);
-    if out.is_empty() { Ok(seats) } else { Err(out) }
+    let allocation = allocation(verdict, ask, &mut out);
+    if out.is_empty() { Ok(allocation) } else { Err(out) }
 }
 
-fn seats(verdict: &Verdict, ask: &Ask<'_>, out: &mut Vec<Refusal>) -> Seats {
+fn allocation(verdict: &Verdict, ask: &Ask<'_>, out: &mut Vec<Refusal>) -> Allocation {
     let list = |names: &[String]| clean(&hostlist::compress(names)).into_owned();
     let (roster, placement) = (verdict.roster(), &verdict.placement);
     // Each node once, by whatever names it is given.
-    let (mut given, mut strangers, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    let (mut given, mut unlisted, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     for name in ask.nodes {
         match roster.find(name) {
             Some(node) if seen.insert(node) => given.push((node, name)),
             Some(_) => {}
-            None => strangers.push(name.clone()),
+            None => unlisted.push(name.clone()),
         }
     }
-    if !strangers.is_empty() {
-        out.push(Refusal::OtherNodes(list(&strangers)));
+    if !unlisted.is_empty() {
+        out.push(Refusal::OtherNodes(list(&unlisted)));
     }
     let is_out = |node: &NodeName| placement.exclude.contains(node);
     let exclude: Vec<String> = given.iter().filter(|(n, _)| is_out(n)).map(|(_, name)| (*name).clone()).collect();
@@ -119,7 +119,7 @@ fn seats(verdict: &Verdict, ask: &Ask<'_>, out: &mut Vec<Refusal>) -> Seats {
     let first = wanted(&placement.run_on).into_iter().chain(wanted(&placement.spares));
     let chosen: HashSet<&NodeName> = first.take(needed).collect();
     let nodes = healthy.iter().filter(|(n, _)| chosen.contains(n)).map(|(_, name)| (*name).clone()).collect();
-    Seats { nodes, exclude }
+    Allocation { nodes, exclude }
 }
 
 #[cfg(test)]
@@ -153,7 +153,7 @@ mod tests {
         }
     }
 
-    fn ask(verdict: &Verdict, nodes: &str, command: &[&str]) -> Result<Seats, Vec<String>> {
+    fn ask(verdict: &Verdict, nodes: &str, command: &[&str]) -> Result<Allocation, Vec<String>> {
         let nodes = hostlist::expand(nodes).unwrap_or_default();
         let command: Vec<String> = command.iter().map(|c| (*c).to_owned()).collect();
         let ask = Ask {
@@ -176,7 +176,7 @@ mod tests {
             all.map(|s| (hostlist::compress(&s.nodes), s.exclude)),
             Ok(("n[1-2,4-8]".into(), vec!["n3".into()]))
         );
-        let said = |r: Result<Seats, Vec<String>>| r.err().unwrap_or_default().join("; ");
+        let said = |r: Result<Allocation, Vec<String>>| r.err().unwrap_or_default().join("; ");
         assert!(said(ask(&v, "n3", &placed)).contains("none of n3 may be used, and the run needs 7"));
         let few = said(ask(&v, "n[1-4]", &placed));
         assert!(few.contains("3 of n[1-4] may be used, and the run needs 7: n[5-8] would be there, too"), "{few}");

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cluster::TOKEN_VARIABLE;
 use crate::files;
-use crate::gate::Seats;
+use crate::gate::Allocation;
 use crate::hostlist;
 use crate::plan::PlanHash;
 use crate::topology::Machine;
@@ -57,15 +57,15 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// `hostfile` is the file of the seats' nodes, where the command names one.
-    pub fn new(decision: &'static str, seats: &Seats, hostfile: Option<&Path>, command: &[String]) -> Self {
-        let (exclude, nodelist) = (hostlist::compress(&seats.exclude), hostlist::compress(&seats.nodes));
+    /// `hostfile` is the file of the allocation's nodes, where the command names one.
+    pub fn new(decision: &'static str, allocation: &Allocation, hostfile: Option<&Path>, command: &[String]) -> Self {
+        let (exclude, nodelist) = (hostlist::compress(&allocation.exclude), hostlist::compress(&allocation.nodes));
         let hostfile = hostfile.map_or(String::new(), |p| p.to_string_lossy().into_owned());
         let value = |p: Placeholder| match p {
             Placeholder::Exclude => exclude.clone(),
             Placeholder::Nodelist => nodelist.clone(),
             Placeholder::Hostfile => hostfile.clone(),
-            Placeholder::Count => seats.nodes.len().to_string(),
+            Placeholder::Count => allocation.nodes.len().to_string(),
         };
         let command = command.iter().map(|a| fill(a, value)).collect();
         Launch { decision, exclude, nodelist, command }
@@ -146,10 +146,10 @@ mod tests {
 
     #[test]
     fn placeholders_are_filled_once() {
-        let seats = Seats { nodes: own(&["n1", "n3"]), exclude: own(&["n2"]) };
+        let allocation = Allocation { nodes: own(&["n1", "n3"]), exclude: own(&["n2"]) };
         let command =
             own(&["srun", "--exclude={exclude}", "-w", "{nodelist}", "-N{count}", "{hostfile}{x}{", "{{count}}"]);
-        let l = Launch::new("GO-WITHOUT", &seats, Some(Path::new("/tmp/{count}")), &command);
+        let l = Launch::new("GO-WITHOUT", &allocation, Some(Path::new("/tmp/{count}")), &command);
         assert_eq!(l.command, ["srun", "--exclude=n2", "-w", "n[1,3]", "-N2", "/tmp/{count}{x}{", "{2}"]);
     }
 

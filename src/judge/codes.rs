@@ -279,7 +279,7 @@ codes! {
         remedy: "nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER; compare with the neighbours; power brake: look at the chassis's supplies";
     GPU_008 "GPU-008" Fail, "a GPU's PCIe link is degraded",
         cause: "The link came up with fewer lanes than GPU and slot have, or repeats packets: copies to and from the host are slower.",
-        suspect: "the GPU's seat, the riser or the retimer",
+        suspect: "the GPU's socket, the riser or the retimer",
         remedy: "reseat the GPU; `nvidia-smi -q -d PCIE`; `lspci -vv` says `downgraded`";
     GPU_009 "GPU-009" Fail, "NVLinks are down or count errors",
         cause: "Some of a GPU's links are up and others are not, or packets are repeated: NCCL goes around or gets slower.",
@@ -339,7 +339,7 @@ codes! {
         remedy: "systemctl status nvidia-imex; nvidia-imex-ctl -N; the same nodes_config.cfg on all nodes of the domain; give the container /dev/nvidia-caps-imex-channels/channel0";
     GPU_023 "GPU-023" Fail, "a GPU failed while it was used",
         cause: "The driver gave up a GPU in the middle of a measurement: uncorrectable memory, an NVLink, a kernel that died, or a GPU that is no longer on the bus. A run would have ended there.",
-        suspect: "the GPU that the case names: its memory, its power, its seat on the board",
+        suspect: "the GPU that the case names: its memory, its power, its socket on the board",
         remedy: "dmesg | grep Xid and nvidia-smi -q -d ECC on the node; drain it, reset the GPU or the node, and check it again with --tier standard";
     GEM_001 "GEM-001" Fail, "a matrix product is wrong",
         cause: "Rows recomputed in higher precision differ by more than rounding can explain. A CPU that computes wrongly corrupts a run silently.",
@@ -553,7 +553,7 @@ codes! {
         cause: "Its rank or the size of its world contradicts the others': two tasks claim one rank, or the launcher's variables were overwritten.",
         suspect: "the job script, or a wrapper that exports RANK or WORLD_SIZE",
         remedy: "compare `srun env | grep -E 'RANK|SIZE|PROCID|NTASKS'` over the nodes";
-    CLU_007 "CLU-007" Warn, "strangers called at the coordinator's port",
+    CLU_007 "CLU-007" Warn, "callers without the token reached the coordinator's port",
         cause: "Connections came that could not prove the token: a port scan, another program's client, or a node with another token. They were dropped and cost nothing.",
         suspect: "a scanner, or GONOGO_TOKEN differing between nodes",
         remedy: "if a node is missing above, compare its token; else find who calls from these addresses";
@@ -569,7 +569,7 @@ codes! {
         cause: "It holds the token and is none of the nodes that the launcher named, or claims the place of one that has joined. It was kept out, and no node is blamed for it.",
         suspect: "a task of another job that was given this job's token, or somebody who read it",
         remedy: "make a token for each job (`export GONOGO_TOKEN=$(openssl rand -hex 32)` in the job script), and see who could read this one";
-    CLU_011 "CLU-011" Hold, "a node never joined, and strangers crowded the door",
+    CLU_011 "CLU-011" Hold, "a node never joined while callers without the token filled the port",
         cause: "So many connections without the token came to the coordinator's port that some were dropped before they could prove anything. The node may have been among them: nothing is proven of it.",
         suspect: "who called (CLU-007 names the addresses): a scanner, a client that retries without end, or an attack",
         remedy: "stop what calls, or give the coordinator an address that it does not reach (--bind, --rendezvous), and check again";
@@ -731,7 +731,7 @@ codes! {
         remedy: "reseat or swap the cable; `mlxlink -d DEVICE -m` or `ibportstate` tell why; `iblinkinfo` shows the other end";
     RDM_006 "RDM-006" Fail, "an InfiniBand link has one lane only",
         cause: "Links have four lanes, or two when split: with one left, three have failed.",
-        suspect: "the cable or its seat",
+        suspect: "the cable or its connector",
         remedy: "reseat or swap the cable; then `ibportstate LID PORT reset`";
     RDM_007 "RDM-007" Info, "a port runs below what its adapter model can reach",
         cause: "The model exists in faster versions, or the other end is slower: no fault where it was bought so.",
@@ -739,7 +739,7 @@ codes! {
         remedy: "compare with what was ordered (the board's number, PSID, tells)";
     RDM_008 "RDM-008" Warn, "the PCIe link of an RDMA device is narrower or slower than it could be",
         cause: "The link below the slot came up with fewer lanes or at a lower generation than both ends can do. Where it carries less than the port does, the port never reaches its rate.",
-        suspect: "the card's seat in its slot, the riser, the slot, or bifurcation in the firmware",
+        suspect: "how the card sits in its slot, the riser, the slot, or bifurcation in the firmware",
         remedy: "reseat the card; `lspci -s ADDRESS -vv | grep LnkSta` says downgraded; look for the slot's width in the board's manual";
     RDM_009 "RDM-009" Fail, "an active InfiniBand port has no LID or no subnet manager",
         cause: "Without a local identifier nothing can be addressed on a subnet.",

@@ -281,13 +281,13 @@ fn versions(j: &Judgement<'_>) -> BTreeMap<String, BTreeSet<String>> {
         add(format!("{part}, {}", clean(&f.name)), Some(&format!("{version}{cuda}")));
     }
     for line in &j.record.outcomes {
-        if let Some(measure::Facts::Start(s)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) {
+        if let Some(measure::Facts::Start(s)) = line.outcome.measured().and_then(|m| m.facts.as_deref()) {
             add("base".to_owned(), s.os.as_deref());
             for (name, value) in s.environment.iter().filter(|(n, _)| !n.starts_with("SLURM_")) {
                 add(clean(name).into_owned(), Some(value));
             }
         }
-        if let Some(measure::Facts::Nccl(n)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) {
+        if let Some(measure::Facts::Nccl(n)) = line.outcome.measured().and_then(|m| m.facts.as_deref()) {
             add("NCCL".to_owned(), Some(&n.version));
         }
     }

@@ -50,7 +50,7 @@ pub struct Row<'r> {
 impl<'r> Row<'r> {
     fn of(line: &'r OutcomeLine, groups: &Groups<'r>) -> Self {
         // Most records have no groups: nothing is looked up for them.
-        let group = if groups.is_empty() { None } else { groups.get(&(line.step.as_str(), &line.node)) };
+        let group = if groups.is_empty() { None } else { groups.get(&(&*line.step, &line.node)) };
         let group = group.copied().unwrap_or(&[]);
         Row { node: &line.node, probe: line.probe.as_str(), step: &line.step, case: &line.case, group }
     }
@@ -112,7 +112,7 @@ impl Facts {
 }
 
 fn facts(record: &Record) -> impl Iterator<Item = (&OutcomeLine, &measure::Facts)> {
-    record.outcomes.iter().filter_map(|l| Some((l, l.outcome.measured()?.facts.as_ref()?)))
+    record.outcomes.iter().filter_map(|l| Some((l, l.outcome.measured()?.facts.as_deref()?)))
 }
 
 /// What most nodes have; `None` without a majority.
@@ -214,7 +214,8 @@ pub fn judge_knowing<'r>(
     outcomes::coverage(record, run, &cases, &mut coverage, &mut findings);
     let clock = record.header.clock_resolution_ns * 1e-9;
     // Of a million cells each byte is a megabyte: what is not looked up any more goes before they come.
-    let rows = cases.rows;
+    let Cases { rows, index } = cases;
+    drop(index);
     let mut cells: Vec<Cell<'r>> = Vec::with_capacity(2 * rows.len());
     let by_key = Limits::new(limits);
     let places = Places::new(record);

@@ -74,7 +74,7 @@ pub fn leaves(record: &Record) -> Vec<Leaf> {
     if !record.header.leaves.is_empty() {
         return named(&record.header.leaves);
     }
-    let mut of_fabric = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_ref()? {
+    let mut of_fabric = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_deref()? {
         Facts::Fabric(capture) if !capture.leaves.is_empty() => Some(&capture.leaves),
         _ => None,
     });
@@ -83,7 +83,7 @@ pub fn leaves(record: &Record) -> Vec<Leaf> {
     if let Some(leaves) = of_fabric.next_back().filter(known) {
         return named(leaves);
     }
-    let mut latencies = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_ref()? {
+    let mut latencies = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_deref()? {
         Facts::Latencies(all) => Some(all),
         _ => None,
     });
@@ -143,8 +143,8 @@ pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]
     let names: HashSet<&str> = steps.iter().map(|s| s.name.as_str()).collect();
     type Ends<'r> = (Option<&'r Outcome>, Option<&'r Outcome>, bool);
     let mut got: HashMap<(&str, &NodeName), Ends<'_>> = HashMap::new();
-    for line in record.outcomes.iter().filter(|l| names.contains(l.step.as_str())) {
-        let ends = got.entry((line.step.as_str(), &line.node)).or_default();
+    for line in record.outcomes.iter().filter(|l| names.contains(&*l.step)) {
+        let ends = got.entry((&*line.step, &line.node)).or_default();
         match line.case.pair_way() {
             Some(Way::Out) => ends.0 = Some(&line.outcome),
             Some(Way::Back) => ends.1 = Some(&line.outcome),
@@ -231,7 +231,7 @@ pub fn groups<'r>(record: &'r Record, rail: Option<&str>) -> Groups<'r> {
     let number: HashMap<&NodeName, u32> = nodes.iter().enumerate().map(|(i, n)| (*n, i as u32)).collect();
     let case: HashMap<&str, &Case> = steps.iter().map(|(s, case)| (s.name.as_str(), *case)).collect();
     let mut busbw: HashMap<(&str, &NodeName), f64> = HashMap::new();
-    for line in record.outcomes.iter().filter(|l| case.get(l.step.as_str()).is_some_and(|c| **c == l.case)) {
+    for line in record.outcomes.iter().filter(|l| case.get(&*l.step).is_some_and(|c| **c == l.case)) {
         let Some(m) = line.outcome.measured() else { continue };
         if let Some(series) = m.series.iter().find(|s| s.metric == Metric::BusBw) {
             busbw.insert((&line.step, &line.node), stats::median(&series.samples));

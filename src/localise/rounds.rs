@@ -382,8 +382,8 @@ pub fn circle(n: u32) -> Vec<Vec<(u32, u32)>> {
     let mut ring: Vec<u32> = (1..m).collect();
     let mut out = Vec::new();
     for _ in 1..m {
-        let seats: Vec<u32> = std::iter::once(0).chain(ring.iter().copied()).collect();
-        let pair = |i: usize| (seats[i], seats[m as usize - 1 - i]);
+        let places: Vec<u32> = std::iter::once(0).chain(ring.iter().copied()).collect();
+        let pair = |i: usize| (places[i], places[m as usize - 1 - i]);
         out.push((0..m as usize / 2).map(pair).filter(|(a, b)| *a < n && *b < n).collect());
         ring.rotate_left(1);
     }

@@ -130,7 +130,8 @@ pub enum Facts {
     /// How a container was started.
     Start(Box<Start>),
     /// Who called at the coordinator's port without the token: address and times.
-    Strangers(Vec<(String, u64)>),
+    #[serde(rename = "strangers")]
+    Unauthenticated(Vec<(String, u64)>),
     /// Who held the token and asked for a place in the run that is not theirs: the names that they gave.
     Outsiders(Vec<String>),
 }
@@ -234,7 +235,7 @@ pub struct Measured {
     pub series: Vec<Series>,
     pub checks: Vec<Check>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub facts: Option<Facts>,
+    pub facts: Option<Box<Facts>>,
     /// What senders claim and what their interfaces counted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub transport: Vec<Transport>,
@@ -278,7 +279,7 @@ pub enum FailKind {
     DiskFull,
     /// No agent came from the node.
     NeverJoined,
-    /// No agent came from the node, and strangers crowded the door meanwhile: it may have stood outside.
+    /// No agent came from the node, and callers without the token filled the port meanwhile: it may have been refused.
     KeptOut,
     /// The node's agent died or its connection broke.
     NodeLost,
@@ -331,6 +332,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What was read and not timed.
+    pub fn facts(facts: Facts) -> Self {
+        Outcome::Measured(Measured { facts: Some(Box::new(facts)), ..Measured::default() })
+    }
+
     pub fn error(kind: FailKind, error: impl Into<String>) -> Self {
         Outcome::Failed { kind, error: error.into() }
     }

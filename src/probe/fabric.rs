@@ -3,9 +3,9 @@
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Capture, Facts, FailKind, Measured, Outcome, WaiveKind};
+use crate::measure::{Capture, Facts, FailKind, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
-use crate::probe::{Probe, ProbeError, step};
+use crate::probe::{Priority, Probe, ProbeError, step};
 use crate::topology::Machine;
 use crate::topology::ib::{TOOLS, ask, parse_netdiscover};
 use crate::work::{Case, Declared, When};
@@ -57,6 +57,10 @@ impl Probe for Fabric {
         &[]
     }
 
+    fn priority(&self, _on_gpus: bool) -> Priority {
+        Priority::new(0, 11)
+    }
+
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
         fabric_step(plan, machine, When::Before).into_iter().collect()
     }
@@ -79,8 +83,8 @@ impl Probe for Fabric {
                 Ok(text) => {
                     let graph = tool[0] == "ibnetdiscover";
                     let leaves = if graph { parse_netdiscover(&text).value.leaves() } else { Vec::new() };
-                    let facts = Some(Facts::Fabric(Box::new(Capture { tool: tool.join(" "), text, leaves })));
-                    Outcome::Measured(Measured { facts, ..Measured::default() })
+                    let facts = Facts::Fabric(Box::new(Capture { tool: tool.join(" "), text, leaves }));
+                    Outcome::facts(facts)
                 }
             };
             child.outcome(&case, outcome)?;

@@ -10,7 +10,7 @@ use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
 use crate::measure::{Check, Measured, Outcome, Sampler};
 use crate::plan::CheckPlan;
-use crate::probe::{Probe, ProbeError, gpu, step};
+use crate::probe::{Priority, Probe, ProbeError, gpu, step};
 use crate::sys::gemm::{Element, multiply};
 use crate::sys::pages::huge_vec;
 use crate::topology::Machine;
@@ -48,6 +48,10 @@ impl Probe for Gemm {
         const METRICS: &[Declared] =
             &[Metric::Flops.of("floating-point operations per second of C = A x B, 2 n^3 a product")];
         METRICS
+    }
+
+    fn priority(&self, on_gpus: bool) -> Priority {
+        if on_gpus { Priority::new(1, 2) } else { Priority::new(4, 7).beside_gpus([2, 3, 1]) }
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {

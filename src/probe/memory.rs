@@ -16,7 +16,7 @@ use crate::id::ProbeName;
 use crate::measure::{Check, Measured, Outcome, Sampler};
 use crate::plan::CheckPlan;
 use crate::probe::affinity::pin;
-use crate::probe::{Probe, ProbeError, gpu, step};
+use crate::probe::{Priority, Probe, ProbeError, gpu, step};
 use crate::sys::pages::huge_vec;
 use crate::topology::Machine;
 use crate::unit::Bytes;
@@ -61,6 +61,10 @@ impl Probe for Memory {
         const METRICS: &[Declared] =
             &[Metric::Bandwidth.of("bytes read and written per second, as STREAM counts them")];
         METRICS
+    }
+
+    fn priority(&self, on_gpus: bool) -> Priority {
+        if on_gpus { Priority::new(1, 3) } else { Priority::new(4, 10).beside_gpus([2, 3, 1]) }
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {

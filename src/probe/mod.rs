@@ -17,7 +17,7 @@ mod tcp;
 
 use crate::cluster::{Child, ChildError, Processes, Step};
 use crate::id::ProbeName;
-use crate::plan::{CheckPlan, Tier};
+use crate::plan::CheckPlan;
 use crate::topology::Machine;
 use crate::work::{Case, Declared};
 
@@ -62,12 +62,42 @@ pub trait Probe: Sync {
     fn metrics(&self) -> &'static [Declared];
     /// What will be measured on this machine under this plan. Looks at nothing else.
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step>;
+    /// Where its steps stand when time is short; `on_gpus` for those that its GPU processes run.
+    fn priority(&self, on_gpus: bool) -> Priority;
     /// How long `cases` of a step of this probe take to measure, where cases take unlike times; `None` where they share alike.
     fn again_ms(&self, _step: &Step, _cases: &[Case]) -> Option<u64> {
         None
     }
     /// Measures; called inside a child process, once a rank.
     fn run(&self, child: &mut Child) -> Result<(), ProbeError>;
+}
+
+/// How a probe's steps stand against the others' when time is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Priority {
+    /// When it runs on a node with GPUs, the least first: what only such a node can tell comes before what every node has.
+    pub turn: u8,
+    /// What is given up first when the time does not suffice: the greatest. What was forgotten before the crash in the story, the
+    /// storage, is among the last to go; then what only the devices of this node can tell; then its host.
+    pub expendable: u8,
+    /// By what its time is divided on a node with GPUs, in the quick, standard and soak tiers: the host itself is looked at for a
+    /// shorter time there.
+    pub beside_gpus: [u64; 3],
+}
+
+impl Priority {
+    const fn new(turn: u8, expendable: u8) -> Self {
+        Priority { turn, expendable, beside_gpus: [1; 3] }
+    }
+
+    const fn beside_gpus(self, divisors: [u64; 3]) -> Self {
+        Priority { beside_gpus: divisors, ..self }
+    }
+}
+
+/// The priority of a step; the last of all where its probe is gone.
+pub fn priority(step: &Step) -> Priority {
+    find(step.probe.as_str()).map_or(Priority::new(4, 11), |p| p.priority(is_on_gpus(step)))
 }
 
 /// Every probe, in the order in which they run.
@@ -117,24 +147,10 @@ pub fn steps(plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
     if gpus == 0 {
         return steps;
     }
-    // What only a node with GPUs can tell comes first, then what every node has.
-    steps.sort_by_key(|s| match (s.processes, s.probe.as_str()) {
-        (_, "environment" | "fabric") => 0,
-        (Processes::Gpus, _) => 1,
-        (_, "rdma") => 2,
-        (_, "storage") => 3,
-        _ => 4,
-    });
-    // The host itself is looked at for a shorter time there.
-    let of_host = |s: &&mut Step| {
-        matches!(s.probe.as_str(), "gemm" | "memory" | "tcp" | "collective" | "storage") && !is_on_gpus(s)
-    };
-    for host in steps.iter_mut().filter(of_host) {
-        host.estimate_ms /= match (plan.tier, host.probe.as_str()) {
-            (Tier::Standard, "storage") | (Tier::Quick, "gemm" | "memory") => 2,
-            (Tier::Standard, _) => 3,
-            _ => 1,
-        };
+    steps.sort_by_key(|s| priority(s).turn);
+    for step in &mut steps {
+        let [quick, standard, soak] = priority(step).beside_gpus;
+        step.estimate_ms /= plan.tier.pick(quick, standard, soak);
     }
     // The processes of the GPUs start with the first step that needs them.
     if let Some(first) = steps.iter_mut().find(|s| is_on_gpus(s)) {
@@ -174,7 +190,6 @@ fn step(probe: &dyn Probe, plan: &CheckPlan, cases: Vec<Case>, args: impl serde:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::borrow::Cow;
     use std::collections::BTreeSet;
 
     #[test]
@@ -187,8 +202,6 @@ mod tests {
             assert!(!probe.about().is_empty() && !probe.needs().is_empty(), "{name}");
             let metrics: BTreeSet<_> = probe.metrics().iter().map(|m| m.metric).collect();
             assert_eq!(metrics.len(), probe.metrics().len(), "{name} declares a metric twice");
-            let read: Result<ProbeName, _> = serde_json::from_value(name.as_str().into());
-            assert!(read.is_ok_and(|n| matches!(n.0, Cow::Borrowed(_))), "{name}: id.rs does not know it");
         }
     }
 

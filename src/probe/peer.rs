@@ -1,5 +1,5 @@
 //! TCP connections between the ranks of a step. Each end proves to the other that it holds the step's key before a byte of a test
-//! flows: a stranger at a data port takes nobody's place, and none waits for it.
+//! flows: an unauthenticated caller at a data port takes nobody's place, and none waits for it.
 //!
 //! The caller says who it is and draws a number; the answer is another number and a proof over all of it; the caller's proof ends it.
 
@@ -57,7 +57,7 @@ struct Caller {
     stream: TcpStream,
     since: Instant,
     /// What it said so far: its hello, then its proof.
-    said: Vec<u8>,
+    received: Vec<u8>,
     /// Drawn for it once its hello is whole.
     nonce: Option<[u8; NONCE]>,
 }
@@ -84,7 +84,7 @@ impl Door {
                 Ok((stream, _)) => {
                     idle = false;
                     if stream.set_nonblocking(true).is_ok() {
-                        callers.push(Caller { stream, since: Instant::now(), said: Vec::new(), nonce: None });
+                        callers.push(Caller { stream, since: Instant::now(), received: Vec::new(), nonce: None });
                     }
                     if callers.len() > ROOM {
                         callers.remove(0);
@@ -104,7 +104,7 @@ impl Door {
                         }
                     }
                     Heard::More => still.push(caller),
-                    Heard::Stranger => {}
+                    Heard::Unauthenticated => {}
                 }
             }
             callers = still;
@@ -121,38 +121,38 @@ impl Door {
     /// Takes what a caller said since, and no more than belongs to its greeting.
     fn hear(&self, caller: &mut Caller, expected: &[Call]) -> Heard {
         if caller.since.elapsed() > GREETING {
-            return Heard::Stranger;
+            return Heard::Unauthenticated;
         }
         loop {
             let whole = if caller.nonce.is_some() { HELLO + PROOF } else { HELLO };
-            if caller.said.len() < whole {
+            if caller.received.len() < whole {
                 let mut piece = [0u8; HELLO + PROOF];
-                match caller.stream.read(&mut piece[..whole - caller.said.len()]) {
-                    Ok(0) => return Heard::Stranger,
-                    Ok(n) => caller.said.extend_from_slice(&piece[..n]),
+                match caller.stream.read(&mut piece[..whole - caller.received.len()]) {
+                    Ok(0) => return Heard::Unauthenticated,
+                    Ok(n) => caller.received.extend_from_slice(&piece[..n]),
                     Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Heard::More,
-                    Err(_) => return Heard::Stranger,
+                    Err(_) => return Heard::Unauthenticated,
                 }
                 continue;
             }
-            let Some(hello) = caller.said.first_chunk::<HELLO>() else { return Heard::Stranger };
+            let Some(hello) = caller.received.first_chunk::<HELLO>() else { return Heard::Unauthenticated };
             let call = Call::of(hello);
             match caller.nonce {
                 None => {
                     if !expected.contains(&call) {
-                        return Heard::Stranger;
+                        return Heard::Unauthenticated;
                     }
                     let nonce: [u8; NONCE] = random();
                     let answer = [&nonce[..], &self.key.prove(&[b"answer", hello, &nonce])].concat();
                     // A fresh connection takes so little at once, or it is no use to us.
                     if !matches!(caller.stream.write(&answer), Ok(n) if n == answer.len()) {
-                        return Heard::Stranger;
+                        return Heard::Unauthenticated;
                     }
                     caller.nonce = Some(nonce);
                 }
                 Some(nonce) => {
-                    let proven = self.key.proves(&[b"call", hello, &nonce], &caller.said[HELLO..]);
-                    return if proven { Heard::Proven(call) } else { Heard::Stranger };
+                    let proven = self.key.proves(&[b"call", hello, &nonce], &caller.received[HELLO..]);
+                    return if proven { Heard::Proven(call) } else { Heard::Unauthenticated };
                 }
             }
         }
@@ -162,7 +162,7 @@ impl Door {
 enum Heard {
     More,
     Proven(Call),
-    Stranger,
+    Unauthenticated,
 }
 
 /// Calls a rank at its door and proves this one; the connection leaves from [`Child::address`] where the step names a rail: with several,
@@ -232,10 +232,14 @@ mod tests {
         });
         let start = Instant::now();
         let mut came = door.accept(&[CALL], Instant::now() + LIMIT).map_err(|(_, e)| e)?;
-        let mut said = [0u8; 7];
-        came[0].read_exact(&mut said)?;
-        assert_eq!(&said, b"through");
-        assert!(start.elapsed() < Duration::from_secs(1), "it waited for strangers: {:?}", start.elapsed());
+        let mut received = [0u8; 7];
+        came[0].read_exact(&mut received)?;
+        assert_eq!(&received, b"through");
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "it waited for unauthenticated callers: {:?}",
+            start.elapsed()
+        );
         let (wrong, elsewhere) = caller.join().map_err(|_| "a panic")??;
         assert_eq!((wrong, elsewhere), (Err(ErrorKind::PermissionDenied), Err(ErrorKind::ConnectionRefused)));
         drop(silent);

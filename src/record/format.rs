@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -58,7 +59,8 @@ impl Header {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OutcomeLine {
     pub node: NodeName,
-    pub step: String,
+    /// A reader shares one text between all lines of a step.
+    pub step: Arc<str>,
     pub probe: ProbeName,
     pub case: Case,
     /// 1 at first, more when measured again.

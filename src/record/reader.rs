@@ -3,8 +3,10 @@
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
+use rustc_hash::FxHashSet;
 use sha2::{Digest, Sha256};
 
 use crate::files;
@@ -107,6 +109,8 @@ impl<R: BufRead> BufRead for Digested<R> {
 /// Reads a record; `path` is for the messages only. Lines are parsed in batches by all cores and taken in order.
 pub fn parse(path: &Path, mut input: impl BufRead) -> Result<Record, RecordError> {
     let mut record: Option<Record> = None;
+    // The names of its steps, of which each line repeats one.
+    let mut steps = FxHashSet::default();
     let mut number = 0;
     loop {
         let batch = batch(&mut input).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
@@ -118,7 +122,7 @@ pub fn parse(path: &Path, mut input: impl BufRead) -> Result<Record, RecordError
         let parsed: Vec<_> = batch.par_iter().map(|line| line_of(line)).collect();
         for (bytes, line) in batch.iter().zip(parsed) {
             number += 1;
-            take(path, number, bytes, line, &mut record)?;
+            take(path, number, bytes, line, &mut record, &mut steps)?;
         }
     }
 }
@@ -153,6 +157,7 @@ fn take(
     bytes: &[u8],
     line: Result<Line, serde_json::Error>,
     record: &mut Option<Record>,
+    steps: &mut FxHashSet<Arc<str>>,
 ) -> Result<(), RecordError> {
     let broken = |why: String| RecordError::Line { path: path.to_owned(), line: number, why };
     match (line, record) {
@@ -170,7 +175,13 @@ fn take(
         (Ok(_), Some(r)) if r.end.is_some() => return Err(broken("a line after the end".to_owned())),
         (Ok(Line::Header(_)), Some(_)) => return Err(broken("a second header".to_owned())),
         (Ok(Line::Steps(steps)), Some(r)) => r.steps.extend(steps),
-        (Ok(Line::Outcome(outcome)), Some(r)) => r.outcomes.push(*outcome),
+        (Ok(Line::Outcome(mut outcome)), Some(r)) => {
+            match steps.get(&outcome.step) {
+                Some(known) => outcome.step = Arc::clone(known),
+                None => drop(steps.insert(Arc::clone(&outcome.step))),
+            }
+            r.outcomes.push(*outcome);
+        }
         (Ok(Line::End(end)), Some(r)) => r.end = Some(end),
         (Err(_), Some(r)) if bytes.last() != Some(&b'\n') => {
             r.damage = Some(Damage { line: number, bytes: bytes.len() })

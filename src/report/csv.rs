@@ -20,7 +20,7 @@ pub fn render(j: &Judgement<'_>, out: &mut dyn Write) -> Result<(), csv::Error> 
     out.write_record(HEAD)?;
     for line in &j.record.outcomes {
         let Some(measured) = line.outcome.measured() else { continue };
-        let step = steps.get(line.step.as_str());
+        let step = steps.get(&*line.step);
         let group = step.and_then(|s| s.group_of(&line.node));
         let group = group.map_or(String::new(), |g| g.iter().map(|n| n.to_string()).collect::<Vec<_>>().join(" "));
         let attempt = line.attempt.to_string();

@@ -2,6 +2,7 @@
 
 mod csv;
 mod diff;
+mod format;
 mod html;
 mod json;
 mod junit;
@@ -14,6 +15,7 @@ mod view;
 
 pub use csv::render as csv;
 pub use diff::render as diff;
+pub use format::{Format, write};
 pub use html::render as html;
 pub use json::render as json;
 pub use junit::render as junit;

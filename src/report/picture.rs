@@ -291,7 +291,7 @@ fn by_leaf(m: Matrix, leaf: &[u32], known: &[crate::topology::Leaf]) -> Matrix {
 fn peers(j: &Judgement<'_>) -> Vec<Matrix> {
     let mut by_node: BTreeMap<&NodeName, Vec<(u32, &Vec<measure::PeerCopy>)>> = BTreeMap::new();
     for line in &j.record.outcomes {
-        if let Some(measure::Facts::Peers(row)) = line.outcome.measured().and_then(|m| m.facts.as_ref())
+        if let Some(measure::Facts::Peers(row)) = line.outcome.measured().and_then(|m| m.facts.as_deref())
             && let Some(gpu) = line.case.gpu()
         {
             by_node.entry(&line.node).or_default().push((gpu, row));

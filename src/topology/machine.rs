@@ -359,11 +359,11 @@ impl Machine {
     /// GPUs of the PCI bus that NVML does not show, each with what it is to this process. Empty where NVML could not be asked.
     pub fn gpus_hidden(&self) -> Vec<(&PciGpu, Standing)> {
         let Some(n) = self.driver() else { return Vec::new() };
-        let any_bound = n.seats.iter().any(|s| s.bound);
+        let any_bound = n.driver_views.iter().any(|s| s.bound);
         let hidden = |g: &&PciGpu| g.is_nvidia() && !n.gpus.iter().any(|x| x.pci == g.pci);
         let standing = |g: &PciGpu| {
-            let seat = n.seats.iter().find(|s| s.pci == g.pci);
-            seat.map_or(Standing::Unknown, |s| s.standing(g.driver.as_deref(), n.masked, any_bound))
+            let view = n.driver_views.iter().find(|s| s.pci == g.pci);
+            view.map_or(Standing::Unknown, |s| s.standing(g.driver.as_deref(), n.masked, any_bound))
         };
         self.gpus.iter().filter(hidden).map(|g| (g, standing(g))).collect()
     }

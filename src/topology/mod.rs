@@ -29,8 +29,8 @@ pub use nccl::{
     SOCKETS, TopologyCpu, TopologyGpu, TopologyNet, VERBS, Way, parse_log, parse_topology,
 };
 pub use nvidia::{
-    Clocks, DeviceNode, Domain, FabricHealth, FabricState, Gpu, GpuProcess, Imex, NvLink, Nvidia, PcieState, Recovery,
-    Remapped, Seat, Slice, Standing, Xid, XidDetail, nvidia, nvidia_within, short_pci, throttled,
+    Clocks, DeviceNode, Domain, DriverView, FabricHealth, FabricState, Gpu, GpuProcess, Imex, NvLink, Nvidia,
+    PcieState, Recovery, Remapped, Slice, Standing, Xid, XidDetail, nvidia, nvidia_within, short_pci, throttled,
 };
 pub use pci::host_path;
 pub use ports::{Listener, who_listens};

@@ -60,11 +60,11 @@ pub fn discover(root: &SysRoot) -> Machine {
 fn beside_nvml(root: &SysRoot, machine: &Machine, mut told: Nvidia) -> Nvidia {
     let present: Vec<&str> = machine.gpus.iter().filter(|g| g.is_nvidia()).map(|g| g.pci.as_str()).collect();
     let shown: Vec<&str> = told.gpus.iter().map(|g| g.pci.as_str()).collect();
-    let seats = nvidia::seats(root, &present, &shown);
+    let driver_views = nvidia::driver_views(root, &present, &shown);
     let in_domain = told.gpus.iter().any(|g| g.fabric.as_ref().is_some_and(|f| f.cluster.is_some()));
     told.imex = in_domain.then(|| nvidia::imex(root, machine.container.is_some()));
     told.masked = nvidia::is_masked(&machine.mounts);
-    told.seats = seats;
+    told.driver_views = driver_views;
     told
 }
 

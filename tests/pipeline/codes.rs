@@ -69,7 +69,7 @@ fn provoke(code: &str) -> Option<Record> {
     };
     let fact = |facts: Facts| {
         cluster(&|r| {
-            let o = Outcome::Measured(Measured { facts: Some(facts.clone()), ..Measured::default() });
+            let o = Outcome::facts(facts.clone());
             add_on(r, "n1", "environment", "clocks", o);
         })
     };
@@ -283,7 +283,7 @@ fn provoke(code: &str) -> Option<Record> {
             if let Some(s) = record.steps.iter_mut().find(|s| s.cases.contains(&gonogo::work::Case::read(name))) {
                 s.name.clone_from(&step);
             }
-            record.outcomes[at].step = step;
+            record.outcomes[at].step = step.into();
             Some(record)
         }
         "GEM-002" => wrong("gemm", "flops", "repeat"),
@@ -331,7 +331,7 @@ fn provoke(code: &str) -> Option<Record> {
         "CLU-004" => gone(FailKind::OtherBuild),
         "CLU-005" => gone(FailKind::OtherPlan),
         "CLU-006" => gone(FailKind::OtherWorld),
-        "CLU-007" => fact(Facts::Strangers(vec![("10.0.0.9".into(), 3)])),
+        "CLU-007" => fact(Facts::Unauthenticated(vec![("10.0.0.9".into(), 3)])),
         "CLU-010" => fact(Facts::Outsiders(vec!["elsewhere (rank 3)".into()])),
         "CLU-011" => gone(FailKind::KeptOut),
         "NET-029" => {
@@ -359,8 +359,8 @@ fn provoke(code: &str) -> Option<Record> {
         }),
         "CLU-009" => cluster(&|r| {
             for (case, runs) in [("start", true), ("end", false)] {
-                let facts = Some(Facts::Slurmd(runs));
-                add_on(r, "n2", "environment", case, Outcome::Measured(Measured { facts, ..Measured::default() }));
+                let facts = Facts::Slurmd(runs);
+                add_on(r, "n2", "environment", case, Outcome::facts(facts));
             }
         }),
         "CLU-008" => cluster(&|r| {

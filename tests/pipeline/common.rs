@@ -76,7 +76,7 @@ pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome:
     let node = record.header.nodes[0].clone();
     record.outcomes.push(OutcomeLine {
         node,
-        step: name,
+        step: name.into(),
         probe: ProbeName::new(probe),
         case: Case::read(case),
         attempt: 1,
@@ -116,7 +116,7 @@ pub fn good_gemm() -> Outcome {
 }
 
 pub fn machine(m: Machine) -> Outcome {
-    Outcome::Measured(Measured { facts: Some(Facts::Machine(Box::new(m))), ..Measured::default() })
+    Outcome::facts(Facts::Machine(Box::new(m)))
 }
 
 /// A server of which nothing is wrong.
@@ -139,7 +139,7 @@ pub fn filesystem(fstype: &str, available: u64) -> Outcome {
         inodes_total: 1_000_000,
         inodes_free: 900_000,
     };
-    Outcome::Measured(Measured { facts: Some(Facts::Filesystem(Box::new(fs))), ..Measured::default() })
+    Outcome::facts(Facts::Filesystem(Box::new(fs)))
 }
 
 /// A record that is a GO.

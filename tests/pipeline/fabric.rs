@@ -146,7 +146,7 @@ fn a_check_weighs_the_cables_of_its_own_nodes() {
         record.header.nodes = nodes.map(|n| NodeName(n.into())).to_vec();
         let leaves = parse_netdiscover(&text).value.leaves();
         let capture = Capture { tool: "ibnetdiscover".into(), text: text.clone(), leaves };
-        let outcome = Measured { facts: Some(Facts::Fabric(Box::new(capture))), ..Measured::default() };
+        let outcome = Measured { facts: Some(Box::new(Facts::Fabric(Box::new(capture)))), ..Measured::default() };
         let at = common::add_on(&mut record, nodes[0], "fabric", "ibnetdiscover before", Outcome::Measured(outcome));
         record.outcomes[at].step = "fabric-before".into();
         let j = judge::judge(&record, &record.header.plan.run, &[]);

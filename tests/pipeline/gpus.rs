@@ -2,12 +2,12 @@
 
 use crate::common::*;
 use gonogo::id::NodeName;
-use gonogo::measure::{Facts, Measured, Outcome};
+use gonogo::measure::{Facts, Outcome};
 use gonogo::plan::RunPlan;
 use gonogo::record::Record;
 use gonogo::topology::{
-    DeviceNode, FabricHealth, FabricState, Gpu, GpuProcess, Imex, Machine, Nccl, Nvidia, PciGpu, Recovery, Seat, Slice,
-    Xid, XidDetail,
+    DeviceNode, DriverView, FabricHealth, FabricState, Gpu, GpuProcess, Imex, Machine, Nccl, Nvidia, PciGpu, Recovery,
+    Slice, Xid, XidDetail,
 };
 use gonogo::unit::Bytes;
 
@@ -154,8 +154,8 @@ fn what_comes_during_the_check_is_told_apart() {
     after.gpus[0].recovery = Some(Recovery::Reset);
     let end = |after: Nvidia| {
         let mut r = record(node(before.clone()), RunPlan::default());
-        let facts = Some(Facts::Nvidia(Box::new(after)));
-        add(&mut r, "environment", "gpus at the end", Outcome::Measured(Measured { facts, ..Measured::default() }));
+        let facts = Facts::Nvidia(Box::new(after));
+        add(&mut r, "environment", "gpus at the end", Outcome::facts(facts));
         found(&r, &["GPU-0"])
     };
     assert_eq!(
@@ -187,17 +187,17 @@ fn a_driver_that_does_not_answer_holds_and_its_log_is_read() {
 }
 
 /// Eight GPUs on the bus of which two are shown, each of the others in this seat.
-fn granted(seat: &dyn Fn(usize, &mut Seat), masked: bool, wanted: u32) -> Vec<String> {
+fn granted(seat: &dyn Fn(usize, &mut DriverView), masked: bool, wanted: u32) -> Vec<String> {
     let pci = |i: usize| format!("0000:{:02x}:00.0", 0x10 + i);
     let gpus = (0..2).map(|i| Gpu { pci: pci(i), uuid: format!("GPU-{i}"), ..gpu() }).collect();
-    let seats = (0..8).map(|i| {
-        let mut s = Seat { pci: pci(i), bound: true, minor: Some(i as u32), file: None, answers: Some(true) };
+    let driver_views = (0..8).map(|i| {
+        let mut s = DriverView { pci: pci(i), bound: true, minor: Some(i as u32), file: None, answers: Some(true) };
         if i > 1 {
             seat(i, &mut s);
         }
         s
     });
-    let n = Nvidia { gpus, seats: seats.collect(), masked, ..driver() };
+    let n = Nvidia { gpus, driver_views: driver_views.collect(), masked, ..driver() };
     let on_bus =
         |i| PciGpu { pci: pci(i), vendor: "0x10de".into(), driver: Some("nvidia".into()), ..PciGpu::default() };
     let m = Machine { gpus: (0..8).map(on_bus).collect(), ..node(n) };
@@ -210,9 +210,9 @@ fn granted(seat: &dyn Fn(usize, &mut Seat), masked: bool, wanted: u32) -> Vec<St
 
 #[test]
 fn a_gpu_that_was_not_granted_is_not_lost() {
-    let denied = |_: usize, s: &mut Seat| s.file = Some(DeviceNode::Denied);
-    let absent = |_: usize, s: &mut Seat| s.file = Some(DeviceNode::Absent);
-    let unlisted = |_: usize, s: &mut Seat| (s.bound, s.minor) = (false, None);
+    let denied = |_: usize, s: &mut DriverView| s.file = Some(DeviceNode::Denied);
+    let absent = |_: usize, s: &mut DriverView| s.file = Some(DeviceNode::Absent);
+    let unlisted = |_: usize, s: &mut DriverView| (s.bound, s.minor) = (false, None);
     let note = "COV-003 note: 2 of 8 GPU(s) on the PCI bus are granted to this container, control group or user; nothing is \
                 said of the others";
     assert_eq!(granted(&denied, false, 2), [note]);
@@ -225,7 +225,7 @@ fn a_gpu_that_was_not_granted_is_not_lost() {
     );
     // Without a runtime's own /proc, what the kernel's driver does not hold is lost.
     assert_eq!(granted(&unlisted, false, 2).len(), 6);
-    let one = |i: usize, s: &mut Seat| {
+    let one = |i: usize, s: &mut DriverView| {
         s.file = Some(if i == 5 { DeviceNode::Fails(5) } else { DeviceNode::Denied });
     };
     let told = granted(&one, false, 2);
@@ -240,13 +240,14 @@ fn a_gpu_that_was_not_granted_is_not_lost() {
 #[test]
 fn an_xid_of_a_gpu_that_was_not_granted_is_only_told() {
     let other = "0000:3b:00.0";
-    let seat = Seat { pci: other.into(), bound: true, minor: Some(1), file: Some(DeviceNode::Denied), answers: None };
+    let seat =
+        DriverView { pci: other.into(), bound: true, minor: Some(1), file: Some(DeviceNode::Denied), answers: None };
     let lost = Xid { pci: other.into(), ..xid(79, NOW - 60) };
-    let mut m = node(Nvidia { seats: vec![seat], xids: Some(vec![lost]), ..driver() });
+    let mut m = node(Nvidia { driver_views: vec![seat], xids: Some(vec![lost]), ..driver() });
     m.gpus.push(PciGpu { pci: other.into(), vendor: "0x10de".into(), ..PciGpu::default() });
     let told = found(&record(m.clone(), RunPlan::default()), &["GPU-0"]);
     assert_eq!(told, ["GPU-006 warn: GPU 0000:3b:00.0: Xid 79 60 s before the check: fallen off the bus"]);
-    m.nvidia.iter_mut().for_each(|n| n.seats[0].file = Some(DeviceNode::Fails(5)));
+    m.nvidia.iter_mut().for_each(|n| n.driver_views[0].file = Some(DeviceNode::Fails(5)));
     assert!(found(&record(m, RunPlan::default()), &["GPU-006"])[0].starts_with("GPU-006 fail"));
 }
 
@@ -358,8 +359,8 @@ fn rack(fabrics: [FabricState; 4], edit: &dyn Fn(usize, &mut Imex), nccl: &Nccl)
     let case = "start nccl world n=16";
     let step = "collective-gpu-world";
     add_groups(&mut r, step, "collective", &[case], serde_json::Value::Null, std::slice::from_ref(&nodes));
-    let facts = Some(Facts::Nccl(Box::new(nccl.clone())));
-    add_line(&mut r, &nodes[0], step, "collective", case, Outcome::Measured(Measured { facts, ..Measured::default() }));
+    let facts = Facts::Nccl(Box::new(nccl.clone()));
+    add_line(&mut r, &nodes[0], step, "collective", case, Outcome::facts(facts));
     found(&r, &["GPU-01", "GPU-02", "NCL-014"])
 }
 
@@ -462,8 +463,8 @@ pub fn provoke(code: &str) -> Option<Record> {
             let groups = [nodes.clone()];
             let case = "start nccl world n=2";
             add_groups(&mut r, "collective-gpu-world", "collective", &[case], serde_json::Value::Null, &groups);
-            let facts = Some(Facts::Nccl(Box::new(went(&[("NET/IB/0", 8)]))));
-            let outcome = Outcome::Measured(Measured { facts, ..Measured::default() });
+            let facts = Facts::Nccl(Box::new(went(&[("NET/IB/0", 8)])));
+            let outcome = Outcome::facts(facts);
             add_line(&mut r, &NodeName("n0".into()), "collective-gpu-world", "collective", case, outcome);
             return Some(r);
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::common::*;
 use gonogo::judge::{Severity, judge};
-use gonogo::measure::{Facts, Measured, Outcome, WaiveKind};
+use gonogo::measure::{Facts, Outcome, WaiveKind};
 use gonogo::plan::{ImagePlan, RunPlan, Tier};
 use gonogo::record::Record;
 use gonogo::topology::{Component, LibraryFile, Reach, Start};
@@ -74,7 +74,7 @@ impl Image {
     fn record(self) -> Record {
         let mut record = empty(RunPlan { image: Some(self.plan), ..RunPlan::default() });
         record.header.plan.tier = Tier::Image;
-        let told = |facts| Outcome::Measured(Measured { facts: Some(facts), ..Measured::default() });
+        let told = |facts| Outcome::facts(facts);
         for (part, files) in self.parts {
             let outcome = match files.is_empty() {
                 true => Outcome::waived(WaiveKind::Absent, "not in this image"),

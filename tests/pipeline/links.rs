@@ -20,14 +20,14 @@ fn copied(generation: u32, case: &str, rate: f64) -> Record {
     let mut record = healthy(RunPlan::default());
     let mut outcome = measured(series("copy", "bandwidth", rate).nominally(63e9, "PCIe 32 GT/s x16"));
     if let Outcome::Measured(m) = &mut outcome {
-        m.facts = Some(Facts::GpuLoad(Box::new(GpuLoad {
+        m.facts = Some(Box::new(Facts::GpuLoad(Box::new(GpuLoad {
             pci: "0000:19:00.0".into(),
             pcie_generation: Some(generation),
             pcie_generation_max: Some(5),
             pcie_lanes: Some(16),
             pcie_lanes_max: Some(16),
             ..GpuLoad::default()
-        })));
+        }))));
     }
     add(&mut record, "copy", case, outcome);
     record

@@ -83,7 +83,7 @@ fn of_log(name: &str, nodes: u32, ranks: u32) -> Nccl {
 }
 
 fn facts(nccl: Nccl) -> Outcome {
-    Outcome::Measured(Measured { facts: Some(Facts::Nccl(Box::new(nccl))), ..Measured::default() })
+    Outcome::facts(Facts::Nccl(Box::new(nccl)))
 }
 
 fn record(machine_: Machine, nccl: Nccl) -> Record {
@@ -102,7 +102,7 @@ fn two(versions: [&str; 2]) -> Record {
         let nccl = Nccl { version: version.into(), ..said() };
         add_line(&mut record, name, "collective-gpu", "collective", "start nccl node n=4", facts(nccl));
     }
-    record.outcomes.retain(|l| l.step != "collective" || l.probe.as_str() != "collective");
+    record.outcomes.retain(|l| *l.step != *"collective" || l.probe.as_str() != "collective");
     record
 }
 

@@ -54,7 +54,7 @@ fn hostile() -> Record {
         m.checks = vec![Check::new(CheckName::Residual, i != 0, evil(54))];
         add_line(&mut record, node, "x", "gemm", &evil(50), Outcome::Measured(m));
         let row = vec![PeerCopy { to: 1, rate: 1e9, direct: true, atomics: false }];
-        let peers = Measured { facts: Some(Facts::Peers(row)), ..Measured::default() };
+        let peers = Measured { facts: Some(Box::new(Facts::Peers(row))), ..Measured::default() };
         add_line(&mut record, node, "x", "copy", "peer gpu0", Outcome::Measured(peers));
         let file = LibraryFile {
             name: evil(70),
@@ -67,7 +67,7 @@ fn hostile() -> Record {
         };
         for part in ["nccl", "providers", &evil(76)] {
             let facts = Facts::Software(Box::new(Component { files: vec![file.clone(), file.clone()] }));
-            let o = Outcome::Measured(Measured { facts: Some(facts), ..Measured::default() });
+            let o = Outcome::facts(facts);
             add_line(&mut record, node, "x", "image", part, o);
         }
         let start = Start {
@@ -75,7 +75,7 @@ fn hostile() -> Record {
             settings: vec![(evil(79).into(), "NCCL_PROTO".into(), evil(80))],
             ..Start::default()
         };
-        let o = Outcome::Measured(Measured { facts: Some(Facts::Start(Box::new(start))), ..Measured::default() });
+        let o = Outcome::facts(Facts::Start(Box::new(start)));
         add_line(&mut record, node, "x", "image", "start", o);
         let mut hostile = good_machine();
         hostile.hostname = evil(60);

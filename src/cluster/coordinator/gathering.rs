@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::{Coordinator, Member, PATIENCE, Trouble};
+use super::{Coordinator, Member, NodeFault, PATIENCE};
 use crate::cluster::Interrupt;
 use crate::cluster::hub::{Event, Hub, Peer};
 use crate::cluster::message::{Down, Join, PROTOCOL};
@@ -98,7 +98,7 @@ impl Coordinator {
             members: Vec::new(),
             by_peer: HashMap::new(),
             waiting: Vec::new(),
-            troubles: Vec::new(),
+            node_faults: Vec::new(),
             outsiders: Vec::new(),
             interrupt,
             patience: PATIENCE,
@@ -115,15 +115,15 @@ impl Coordinator {
                 Event::Gone(peer, why) => {
                     let rank = all.joined.iter().find(|(_, (p, ..))| *p == peer).map(|(r, _)| *r);
                     if let Some((_, _, node)) = rank.and_then(|r| all.joined.remove(&r)) {
-                        this.troubles.retain(|t| t.node != node);
-                        this.trouble(node, FailKind::NodeLost, format!("left before the run began: {why}"));
+                        this.node_faults.retain(|t| t.node != node);
+                        this.node_fault(node, FailKind::NodeLost, format!("left before the run began: {why}"));
                     }
                 }
-                Event::Said(..) => {}
+                Event::Received(..) => {}
             }
             progress(all.tasks(), own.size);
         }
-        this.seat(all.joined, own);
+        this.placement(all.joined, own);
         this.absent(own, expected, patience);
         this
     }
@@ -150,7 +150,7 @@ impl Coordinator {
                 let node = guests.find(&join).cloned().unwrap_or_else(|| NodeName(called(&join)));
                 all.refused_tasks += join.local_size.clamp(1, own.size);
                 all.refused.insert(node.clone());
-                self.trouble(node, kind, why.clone());
+                self.node_fault(node, kind, why.clone());
                 why
             }
         };
@@ -212,7 +212,7 @@ impl Coordinator {
             NodeName(if taken { format!("{name}#{}", join.rank) } else { name })
         });
         if join.plan != own.plan {
-            self.trouble(
+            self.node_fault(
                 node.clone(),
                 FailKind::OtherPlan,
                 format!("its plan and flags have the hash {:.12}, those of rank 0 {:.12}", clean(&join.plan), own.plan),
@@ -221,18 +221,18 @@ impl Coordinator {
         Ok(node)
     }
 
-    fn seat(&mut self, joined: BTreeMap<u32, (Peer, Join, NodeName)>, own: &Join) {
+    fn placement(&mut self, joined: BTreeMap<u32, (Peer, Join, NodeName)>, own: &Join) {
         for (rank, (peer, join, node)) in joined {
             self.by_peer.insert(peer, self.members.len());
             let host = clean(&join.host).into_owned();
             self.members.push(Member { node, host, rank, boot: join.boot, peer, alive: true });
         }
         // When most nodes agree with each other and not with rank 0, it is rank 0 that is wrong.
-        let others: Vec<&Trouble> = self.troubles.iter().filter(|t| t.kind == FailKind::OtherBuild).collect();
+        let others: Vec<&NodeFault> = self.node_faults.iter().filter(|t| t.kind == FailKind::OtherBuild).collect();
         if others.len() > self.members.len() && !others.is_empty() {
             let error = format!("rank 0 runs gonogo {}, and {} other nodes do not", clean(&own.build), others.len());
             let first = self.members.first().map_or_else(|| NodeName(own.host.clone()), |m| m.node.clone());
-            self.trouble(first, FailKind::OtherBuild, error);
+            self.node_fault(first, FailKind::OtherBuild, error);
         }
     }
 
@@ -240,19 +240,19 @@ impl Coordinator {
     fn absent(&mut self, own: &Join, expected: &Expected, patience: Duration) {
         // Whoever was sent away from a crowded door may have been one of them.
         let (kind, more) = if self.hub.was_crowded() {
-            (FailKind::KeptOut, ", while strangers crowded the door")
+            (FailKind::KeptOut, ", while callers without the token filled the port")
         } else {
             (FailKind::NeverJoined, "")
         };
         let error = format!("no agent came from it within {} s{more}", patience.as_secs());
         let known: HashSet<&NodeName> =
-            self.members.iter().map(|m| &m.node).chain(self.troubles.iter().map(|t| &t.node)).collect();
+            self.members.iter().map(|m| &m.node).chain(self.node_faults.iter().map(|t| &t.node)).collect();
         let missing: Vec<NodeName> = if !expected.hosts.is_empty() {
             expected.hosts.iter().filter(|h| !known.contains(h)).cloned().collect()
         } else if own.local_size == 1 {
             // One task a node: the absent ranks are known; else only how many.
             let ranks: HashSet<u32> = self.members.iter().map(|m| m.rank).collect();
-            let refused = self.troubles.iter().filter(|t| t.kind != FailKind::OtherPlan).count();
+            let refused = self.node_faults.iter().filter(|t| t.kind != FailKind::OtherPlan).count();
             let missing = (own.size as usize).saturating_sub(ranks.len() + refused);
             let absent = (0..own.size).filter(|r| !ranks.contains(r)).take(missing);
             absent.map(|rank| NodeName(format!("rank-{rank}"))).collect()
@@ -260,7 +260,7 @@ impl Coordinator {
             Vec::new()
         };
         for node in missing {
-            self.trouble(node, kind, error.clone());
+            self.node_fault(node, kind, error.clone());
         }
     }
 }

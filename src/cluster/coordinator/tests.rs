@@ -99,13 +99,13 @@ fn step(groups: Vec<Vec<NodeName>>, exclusive: bool) -> Step {
 
 /// Plays one agent until the coordinator hangs up.
 fn agent(peer: Peer, way: Way, outbox: &mpsc_of::Inbox, to: &std::sync::mpsc::Sender<Event>) {
-    let say = |up: Up| drop(to.send(Event::Said(peer, up)));
+    let say = |up: Up| drop(to.send(Event::Received(peer, up)));
     let good = || Box::new(Outcome::Measured(Measured::default()));
     let mut place = BTreeMap::new();
     while let Some(down) = outbox.next() {
         match down {
-            Down::Run { task, seat, .. } => {
-                let own = seat.members.iter().position(|m| m.0 == format!("n{}", peer - 1)).unwrap_or(9);
+            Down::Run { task, placement, .. } => {
+                let own = placement.members.iter().position(|m| m.0 == format!("n{}", peer - 1)).unwrap_or(9);
                 place.insert(task, own);
                 match way {
                     Way::DiesAtOnce => return drop(to.send(Event::Gone(peer, Lost::Ended("closed".into())))),
@@ -132,7 +132,7 @@ fn agent(peer: Peer, way: Way, outbox: &mpsc_of::Inbox, to: &std::sync::mpsc::Se
                         say(Up::Outcome { task: other, case: 0, outcome: good(), load: None });
                         say(Up::Outcome { task, case: 99, outcome: good(), load: None });
                         say(Up::Ended { task: other, failure: None });
-                        drop(to.send(Event::Said(peer + 50, Up::Alive)));
+                        drop(to.send(Event::Received(peer + 50, Up::Alive)));
                     }
                     _ => {}
                 }
@@ -176,7 +176,7 @@ mod mpsc_of {
     }
 }
 
-fn play(ways: &[Way], groups: &[Vec<u32>], exclusive: bool) -> (Vec<GroupOutcome>, Vec<Trouble>, Duration) {
+fn play(ways: &[Way], groups: &[Vec<u32>], exclusive: bool) -> (Vec<GroupOutcome>, Vec<NodeFault>, Duration) {
     let size = ways.len() as u32;
     let (Detached { hub, events, peers }, mut threads) = (Hub::detached(), Vec::new());
     for (i, way) in ways.iter().copied().enumerate() {
@@ -198,12 +198,12 @@ fn play(ways: &[Way], groups: &[Vec<u32>], exclusive: bool) -> (Vec<GroupOutcome
     let start = Instant::now();
     c.run(&step(groups, exclusive), &|_| None, Duration::from_millis(150), &mut |o| out.push(o));
     let took = start.elapsed();
-    let troubles = c.troubles().to_vec();
+    let node_faults = c.node_faults().to_vec();
     c.dismiss(0);
     drop(c);
     peers.lock().unwrap_or_else(|e| e.into_inner()).clear();
     threads.into_iter().for_each(|t| drop(t.join()));
-    (out, troubles, took)
+    (out, node_faults, took)
 }
 
 proptest! {
@@ -216,7 +216,7 @@ proptest! {
     ) {
         let nodes: Vec<u32> = (0..ways.len() as u32).collect();
         let groups: Vec<Vec<u32>> = nodes.chunks(cut.min(ways.len())).map(<[u32]>::to_vec).collect();
-        let (outcomes, troubles, took) = play(&ways, &groups, exclusive);
+        let (outcomes, node_faults, took) = play(&ways, &groups, exclusive);
         // The deadline, the grace, and what a busy machine adds; in turns when machines are shared.
         prop_assert!(took < Duration::from_millis(1500), "{took:?}");
         let mut seen: Vec<(String, String)> = outcomes.iter().map(|o| (o.node.0.clone(), o.case.to_string())).collect();
@@ -227,7 +227,7 @@ proptest! {
         prop_assert_eq!(seen, wanted);
         let guilty: BTreeSet<String> =
             ways.iter().enumerate().filter(|(_, w)| !w.is_honest()).map(|(i, _)| format!("n{i}")).collect();
-        for t in &troubles {
+        for t in &node_faults {
             prop_assert!(guilty.contains(&t.node.0), "{t:?}");
         }
         for (g, group) in groups.iter().enumerate() {

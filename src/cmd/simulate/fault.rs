@@ -1,8 +1,8 @@
 //! Faults as they are typed.
 
-use crate::campaign::{Fault, Faulty};
 use crate::cmd::simulate::setting::Setting;
 use crate::id;
+use crate::schedule::{Fault, Faulty};
 
 /// `node:7`, `sends:7=0.9`, `flapping:7`, `leaf:2`, `pair:3-9`, `scale:7@64`, `gpu:7:3`, `slot:3~0.5`; `?` picks one by the seed.
 /// `known` are the faults before it: a node that is picked hangs at no leaf that is slow, and is slow once.

@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::campaign::Shape;
 use crate::cli;
 use crate::plan::Tier;
+use crate::schedule::Shape;
 
 /// A setting, with what `gonogo simulate` takes where nothing is said.
 #[derive(Debug, Clone, Deserialize)]

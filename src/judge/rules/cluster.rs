@@ -1,4 +1,4 @@
-//! What the nodes are to each other: clocks, the shared directory, machines they share, strangers at the door.
+//! What the nodes are to each other: clocks, the shared directory, machines they share, callers without the token.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
         match f {
             measure::Facts::Clocks(offsets) => clocks(offsets, findings),
             measure::Facts::Shared(views) => shared(views, findings),
-            measure::Facts::Strangers(list) => {
+            measure::Facts::Unauthenticated(list) => {
                 let total: u64 = list.iter().map(|(_, n)| n).sum();
                 let shown: Vec<String> = list.iter().take(4).map(|(a, n)| format!("{} ({n})", clean(a))).collect();
                 let evidence = format!("{total} connections without the token, from {}", shown.join(", "));

@@ -34,7 +34,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     let of_node: HashMap<&NodeName, Domain<'_>> =
         domains.iter().flat_map(|(d, nodes)| nodes.iter().map(move |n| (*n, *d))).collect();
     for line in &record.outcomes {
-        if let Some(measure::Facts::Nccl(nccl)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) {
+        if let Some(measure::Facts::Nccl(nccl)) = line.outcome.measured().and_then(|m| m.facts.as_deref()) {
             findings.extend(by_network(record, line, nccl, &of_node));
         }
     }
@@ -120,7 +120,7 @@ fn by_network(
     nccl: &Nccl,
     domains: &HashMap<&NodeName, Domain<'_>>,
 ) -> Option<Finding> {
-    let step = record.steps.iter().find(|s| s.name == line.step)?;
+    let step = record.steps.iter().find(|s| *s.name == *line.step)?;
     let group = step.group_of(&line.node)?;
     // The domain that most of the group is in, whoever is first.
     let mut members: BTreeMap<&Domain<'_>, usize> = BTreeMap::new();

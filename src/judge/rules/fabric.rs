@@ -13,7 +13,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     let mut fabric = Fabric::default();
     let mut captures = 0;
     for line in record.outcomes.iter().filter(|l| l.probe.as_str() == "fabric") {
-        let Some(measure::Facts::Fabric(capture)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) else {
+        let Some(measure::Facts::Fabric(capture)) = line.outcome.measured().and_then(|m| m.facts.as_deref()) else {
             continue;
         };
         captures += 1;

@@ -365,7 +365,7 @@ fn hardware(reason: &str) -> bool {
 fn under_load(record: &Record, findings: &mut Vec<Finding>) {
     let mut told: std::collections::BTreeSet<(String, String, String)> = Default::default();
     for line in &record.outcomes {
-        let Some(measure::Facts::GpuLoad(load)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) else {
+        let Some(measure::Facts::GpuLoad(load)) = line.outcome.measured().and_then(|m| m.facts.as_deref()) else {
             continue;
         };
         let mut add = |code: Code, severity: Option<Severity>, what: &str, evidence: String| {

@@ -49,7 +49,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     let mut versions: BTreeMap<&str, Vec<&NodeName>> = BTreeMap::new();
     for line in &record.outcomes {
         let Some(measured) = line.outcome.measured() else { continue };
-        if let Some(measure::Facts::Nccl(nccl)) = &measured.facts {
+        if let Some(measure::Facts::Nccl(nccl)) = measured.facts.as_deref() {
             if nccl.nodes == 1 && !nccl.version.is_empty() {
                 let nodes = versions.entry(&nccl.version).or_default();
                 if !nodes.contains(&&line.node) {
@@ -104,7 +104,7 @@ fn differing(versions: &BTreeMap<&str, Vec<&NodeName>>, findings: &mut Vec<Findi
 }
 
 fn subject(record: &Record, line: &OutcomeLine) -> Subject {
-    let step = record.steps.iter().find(|s| s.name == line.step);
+    let step = record.steps.iter().find(|s| *s.name == *line.step);
     let group = step.and_then(|s| s.group_of(&line.node));
     group.map_or_else(|| Subject::Node(line.node.clone()), |g| Subject::Group(g.to_vec()))
 }
@@ -201,7 +201,7 @@ fn overrides(node: &NodeName, machine: &Machine, record: &Record, findings: &mut
         .collect();
     // What a configuration file of NCCL (/etc/nccl.conf) sets, its log alone tells.
     for line in record.outcomes.iter().filter(|l| l.node == *node) {
-        if let Some(measure::Facts::Nccl(n)) = line.outcome.measured().and_then(|m| m.facts.as_ref()) {
+        if let Some(measure::Facts::Nccl(n)) = line.outcome.measured().and_then(|m| m.facts.as_deref()) {
             set.extend(n.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).filter(|(k, _)| OVERRIDES.contains(k)));
         }
     }

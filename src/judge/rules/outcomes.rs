@@ -262,7 +262,7 @@ fn failure(row: &Row<'_>, kind: FailKind, error: &str, cases: usize) -> Finding 
 
 /// Samples say something of a machine, a library that was loaded something of an image.
 fn proves(m: &Measured) -> bool {
-    !m.series.is_empty() || matches!(m.facts, Some(Facts::Software(_)))
+    !m.series.is_empty() || matches!(m.facts.as_deref(), Some(Facts::Software(_)))
 }
 
 /// Wrong answers fail at any speed.

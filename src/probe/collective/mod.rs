@@ -20,7 +20,7 @@ use crate::id::ProbeName;
 use crate::measure::{Check, CountersMoved, Measured, Outcome, Sampler, WaiveKind, bus_factor};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::rdma::{self, Address, Counters};
-use crate::probe::{Probe, ProbeError, affinity, step};
+use crate::probe::{Priority, Probe, ProbeError, affinity, step};
 use crate::topology::{Machine, SysRoot};
 use crate::unit::{Bytes, Unit};
 use crate::work::{Carrier, Case, CheckName, Collective, CollectiveCase, Declared, Metric, Topology};
@@ -170,6 +170,10 @@ impl Probe for HostCollective {
         METRICS
     }
 
+    fn priority(&self, on_gpus: bool) -> Priority {
+        if on_gpus { Priority::new(1, 5) } else { Priority::new(4, 9).beside_gpus([1, 3, 1]) }
+    }
+
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
         let args = Args {
             cores: machine.usable_cores(),
@@ -266,7 +270,7 @@ impl Port {
 }
 
 /// What a rank tells of a measurement: wrong elements, seconds by block, error counters of its port that moved.
-type Told = (usize, Vec<f64>, Vec<(String, u64)>);
+type RankReport = (usize, Vec<f64>, Vec<(String, u64)>);
 
 fn measure(
     child: &mut Child,
@@ -308,8 +312,8 @@ fn measure(
     }
     wrong += buffers.wrong();
     let moved = port.zip(before).map_or(Vec::new(), |(port, before)| port.counters().moved(&before));
-    let told: Told = (wrong, seconds, moved);
-    let all = child.exchange(&told)?;
+    let reports: RankReport = (wrong, seconds, moved);
+    let all = child.exchange(&reports)?;
     if child.rank != 0 {
         return Ok(());
     }
@@ -322,7 +326,7 @@ fn measure(
 /// What all ranks told of a test, `block` operations to a sample, as its outcome.
 fn conclude(
     child: &Child,
-    all: &[Told],
+    all: &[RankReport],
     (op, size): (Collective, usize),
     block: u64,
     args: &Args,
@@ -359,13 +363,13 @@ fn conclude(
     let checks = vec![Check::new(CheckName::Sum, wrong.is_empty(), detail)];
     let notes = port.map(|p| p.address.shown.clone()).into_iter().collect();
     let counters = port.map_or(Vec::new(), |port| {
-        let of = |(rank, told): (usize, &Told)| CountersMoved {
+        let of = |(rank, reports): (usize, &RankReport)| CountersMoved {
             node: child.members.get(rank).cloned(),
             device: port.device.clone(),
             port: port.address.port,
-            moved: told.2.clone(),
+            moved: reports.2.clone(),
         };
-        all.iter().enumerate().filter(|(_, told)| !told.2.is_empty()).map(of).collect()
+        all.iter().enumerate().filter(|(_, reports)| !reports.2.is_empty()).map(of).collect()
     });
     Measured { series, checks, notes, counters, ..Measured::default() }
 }

@@ -3,7 +3,7 @@
 //! Timed by events between operations that are queued one behind the other, as nccl-tests' `-I` does; of each block the slowest
 //! rank counts. NCCL's log and topology file go to memory of each process and come back as facts.
 
-mod said;
+mod log;
 
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use crate::topology::{Class, Log, Machine, NcclTopology, Wires, busbw_of};
 use crate::unit::Bytes;
 use crate::work::{Carrier, Case, CheckName, Collective, CollectiveCase, LinkCase, Metric, NCCL, Topology, Way};
 
-use said::{Heard, NcclState, Seen, adapters, facts};
+use log::{Heard, NcclState, Seen, adapters, facts};
 
 #[derive(Serialize, Deserialize)]
 struct Args {
@@ -187,27 +187,27 @@ struct Hello {
 
 /// Why a rank cannot go on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Trouble {
+struct NcclFault {
     /// It waited for others, who may be the ones to blame.
     late: bool,
     text: String,
 }
 
-impl From<NcclError> for Trouble {
+impl From<NcclError> for NcclFault {
     fn from(e: NcclError) -> Self {
-        Trouble { late: matches!(e, NcclError::Late { .. }), text: e.to_string() }
+        NcclFault { late: matches!(e, NcclError::Late { .. }), text: e.to_string() }
     }
 }
 
-impl From<crate::sys::cuda::CudaError> for Trouble {
+impl From<crate::sys::cuda::CudaError> for NcclFault {
     fn from(e: crate::sys::cuda::CudaError) -> Self {
-        Trouble { late: false, text: e.to_string() }
+        NcclFault { late: false, text: e.to_string() }
     }
 }
 
-impl From<ProbeError> for Trouble {
+impl From<ProbeError> for NcclFault {
     fn from(e: ProbeError) -> Self {
-        Trouble { late: false, text: e.to_string() }
+        NcclFault { late: false, text: e.to_string() }
     }
 }
 
@@ -256,10 +256,10 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let id = hellos.get(colour).and_then(|h| h.id.clone()).and_then(|id| <[u8; ID_BYTES]>::try_from(id).ok());
     let id = id.ok_or_else(|| ProbeError::Broken("the first rank published no unique id".to_owned()))?;
     let patience = patience(child);
-    let joined = Comm::join(&nccl, &session.gpu, (place, ranks), id, patience).map_err(Trouble::from);
+    let joined = Comm::join(&nccl, &session.gpu, (place, ranks), id, patience).map_err(NcclFault::from);
     let took = begin.elapsed().as_secs_f64();
-    let all = child.exchange(&joined.as_ref().map(|_| took).map_err(Trouble::clone))?.all(child)?;
-    if let Some(outcome) = troubles(child, "making the communicator", &all) {
+    let all = child.exchange(&joined.as_ref().map(|_| took).map_err(NcclFault::clone))?.all(child)?;
+    if let Some(outcome) = faults(child, "making the communicator", &all) {
         give_up(child, outcome)?;
         // Its end would wait for those who did not come.
         child.retire();
@@ -321,8 +321,8 @@ fn run_tests(
         if test.what != What::All(Collective::AllReduce) || test.in_place {
             channels.tell(child, &heard.log(), &seen)?;
         }
-        let told = match worker.measure(child, test, budget, heard)? {
-            Measurement::Told(told) => told,
+        let reports = match worker.measure(child, test, budget, heard)? {
+            Measurement::RankReport(reports) => reports,
             Measurement::NoTime(why) => {
                 for case in cases.iter().filter(|_| rank == 0) {
                     child.outcome(case, Outcome::waived(WaiveKind::NoTime, why.clone()))?;
@@ -338,8 +338,8 @@ fn run_tests(
                 return Ok(());
             }
         };
-        for (seen, told) in seen.iter_mut().zip(&told) {
-            if let Some(news) = &told.seen {
+        for (seen, reports) in seen.iter_mut().zip(&reports) {
+            if let Some(news) = &reports.seen {
                 *seen = news.clone();
             }
         }
@@ -349,7 +349,7 @@ fn run_tests(
             let class = Class::of(seen.iter().flat_map(|s| s.transports.keys()), log.nvls).on(&wires);
             let net = adapters(topology.as_ref().ok(), class, of_node);
             for (c, case) in cases.iter().enumerate() {
-                let own: Vec<Told> = told.iter().skip(c).step_by(communicators).cloned().collect();
+                let own: Vec<RankReport> = reports.iter().skip(c).step_by(communicators).cloned().collect();
                 let outcome =
                     conclude(child, session, test, &own, (&log, class, &wires, &net), (c, communicators, each));
                 child.outcome(case, Outcome::Measured(outcome))?;
@@ -384,7 +384,7 @@ impl Channels<'_> {
         let nodes = child.members.len().max(1) as u32;
         let facts = facts(self.nccl, log, seen, (child.ranks, nodes), self.topology);
         let notes = self.topology.as_ref().err().cloned().into_iter().collect();
-        let facts = Some(Facts::Nccl(Box::new(facts)));
+        let facts = Some(Box::new(Facts::Nccl(Box::new(facts))));
         Ok(child.outcome(&self.case, Outcome::Measured(Measured { notes, facts, ..Measured::default() }))?)
     }
 }
@@ -471,8 +471,8 @@ fn give_up(child: &mut Child, outcome: Outcome) -> Result<(), ProbeError> {
 }
 
 /// What went wrong on which ranks, if anything did. Who failed is named before who waited for it.
-fn troubles<T>(child: &Child, what: &str, all: &[Result<T, Trouble>]) -> Option<Outcome> {
-    let wrong: Vec<(usize, &Trouble)> =
+fn faults<T>(child: &Child, what: &str, all: &[Result<T, NcclFault>]) -> Option<Outcome> {
+    let wrong: Vec<(usize, &NcclFault)> =
         all.iter().enumerate().filter_map(|(r, a)| Some((r, a.as_ref().err()?))).collect();
     let (rank, first) = *wrong.iter().find(|(_, t)| !t.late).or(wrong.first())?;
     let names: Vec<String> = wrong.iter().filter(|(_, t)| t.late == first.late).map(|(r, _)| child.name(*r)).collect();
@@ -490,7 +490,7 @@ fn troubles<T>(child: &Child, what: &str, all: &[Result<T, Trouble>]) -> Option<
 
 /// What a rank tells of a measurement: wrong elements, seconds by block, operations of a block.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Told {
+struct RankReport {
     wrong: u64,
     seconds: Vec<f64>,
     block: u64,
@@ -500,7 +500,7 @@ struct Told {
 
 /// How a test ended, alike on all ranks.
 enum Measurement {
-    Told(Vec<Told>),
+    RankReport(Vec<RankReport>),
     /// As many blocks as are needed do not fit the time.
     NoTime(String),
     /// The communicator is of no use any more.
@@ -518,8 +518,8 @@ impl Worker<'_> {
     ) -> Result<Measurement, ProbeError> {
         let what = test.case(self.topology, child.ranks, None).to_string();
         let prepared = self.prepare(test, patience(child));
-        let all = child.exchange(&prepared.as_ref().map(|p| p.1).map_err(Trouble::clone))?.all(child)?;
-        if let Some(outcome) = troubles(child, &what, &all) {
+        let all = child.exchange(&prepared.as_ref().map(|p| p.1).map_err(NcclFault::clone))?.all(child)?;
+        if let Some(outcome) = faults(child, &what, &all) {
             return Ok(Measurement::Lost(outcome));
         }
         let Ok((buffers, _)) = prepared else {
@@ -539,20 +539,20 @@ impl Worker<'_> {
         let block = (total / 40).max(1);
         let blocks = (total / block).clamp(LEAST_BLOCKS as u64, 200);
         let buffers = ManuallyDrop::new(buffers);
-        let mut told = self.blocks(test, &buffers, (blocks, block), patience(child));
-        if let Ok(told) = &mut told {
+        let mut reports = self.blocks(test, &buffers, (blocks, block), patience(child));
+        if let Ok(reports) = &mut reports {
             drop(ManuallyDrop::into_inner(buffers));
-            told.seen = heard.news();
+            reports.seen = heard.news();
         }
-        let all = child.exchange(&told)?.all(child)?;
-        Ok(match troubles(child, &what, &all) {
+        let all = child.exchange(&reports)?.all(child)?;
+        Ok(match faults(child, &what, &all) {
             Some(outcome) => Measurement::Lost(outcome),
-            None => Measurement::Told(all.into_iter().filter_map(Result::ok).collect()),
+            None => Measurement::RankReport(all.into_iter().filter_map(Result::ok).collect()),
         })
     }
 
     /// Fills, runs once and checks, runs once more for its time.
-    fn prepare(&self, test: &Test, patience: Duration) -> Result<(Buffers, f64), Trouble> {
+    fn prepare(&self, test: &Test, patience: Duration) -> Result<(Buffers, f64), NcclFault> {
         let s = self.session;
         // What failed may be under way still, and would be freed under its feet: it stays until the process ends.
         let mut buffers = ManuallyDrop::new(Buffers::new(self, test)?);
@@ -576,7 +576,7 @@ impl Worker<'_> {
         buffers: &Buffers,
         (blocks, block): (u64, u64),
         patience: Duration,
-    ) -> Result<Told, Trouble> {
+    ) -> Result<RankReport, NcclFault> {
         let s = self.session;
         let mut events = ManuallyDrop::new(Vec::with_capacity(blocks as usize + 1));
         for _ in 0..=blocks {
@@ -602,7 +602,7 @@ impl Worker<'_> {
             seconds.push(pair[1].seconds_since(&pair[0])? / block as f64);
         }
         drop(ManuallyDrop::into_inner(events));
-        Ok(Told { wrong, seconds, block, seen: None })
+        Ok(RankReport { wrong, seconds, block, seen: None })
     }
 }
 
@@ -619,7 +619,7 @@ struct Buffers {
 }
 
 impl Buffers {
-    fn new(w: &Worker<'_>, test: &Test) -> Result<Self, Trouble> {
+    fn new(w: &Worker<'_>, test: &Test) -> Result<Self, NcclFault> {
         let ranks = w.comm.ranks;
         let whole = (test.bytes as usize).div_ceil(4);
         let part = whole.div_ceil(ranks);
@@ -634,7 +634,7 @@ impl Buffers {
         Ok(Buffers { what: test.what, send, receive, count, sent, received, wrong: 0 })
     }
 
-    fn fill(&self, w: &Worker<'_>) -> Result<(), Trouble> {
+    fn fill(&self, w: &Worker<'_>) -> Result<(), NcclFault> {
         let s = w.session;
         let args =
             [Arg::Memory(&self.send), Arg::U64(self.sent as u64), Arg::U64(w.seed), Arg::U64(w.comm.rank as u64)];
@@ -672,7 +672,7 @@ impl Buffers {
     }
 
     /// Elements that are not what they must be.
-    fn count_wrong(&self, w: &Worker<'_>) -> Result<u64, Trouble> {
+    fn count_wrong(&self, w: &Worker<'_>) -> Result<u64, NcclFault> {
         let (rank, ranks) = (w.comm.rank, w.comm.ranks);
         let each = self.count;
         let got = self.receive.as_ref().unwrap_or(&self.send);
@@ -724,19 +724,19 @@ fn conclude(
     child: &Child,
     session: &Session,
     test: &Test,
-    told: &[Told],
+    reports: &[RankReport],
     (log, class, wires, net): (&Log, Class, &Wires, &Option<(f64, String)>),
     (communicator, communicators, each): (usize, usize, usize),
 ) -> Measured {
-    let ranks = told.len() as u32;
+    let ranks = reports.len() as u32;
     let name = |r: usize| child.name(r * communicators + communicator);
-    let block = told.first().map_or(1, |t| t.block);
-    let blocks = told.iter().map(|t| t.seconds.len()).min().unwrap_or(0);
-    let times: Vec<&[f64]> = told.iter().map(|t| t.seconds.as_slice()).collect();
+    let block = reports.first().map_or(1, |t| t.block);
+    let blocks = reports.iter().map(|t| t.seconds.len()).min().unwrap_or(0);
+    let times: Vec<&[f64]> = reports.iter().map(|t| t.seconds.as_slice()).collect();
     let (latency, slow) = slowest(&times, blocks);
     let size = test.bytes as f64;
     let rate = |factor: f64| latency.iter().map(|t| size * factor / t.max(1e-9)).collect::<Vec<f64>>();
-    let wrong: Vec<String> = told
+    let wrong: Vec<String> = reports
         .iter()
         .enumerate()
         .filter(|(_, t)| t.wrong > 0)
@@ -793,7 +793,7 @@ mod tests_of_plan {
                 assert!(topology != Topology::Pair || cases.iter().all(|c| c.pair_way().is_some()));
             }
         }
-        let of = |late| Err::<(), Trouble>(Trouble { late, text: "x".to_owned() });
-        assert!(matches!(of(true), Err(Trouble { late: true, .. })));
+        let of = |late| Err::<(), NcclFault>(NcclFault { late, text: "x".to_owned() });
+        assert!(matches!(of(true), Err(NcclFault { late: true, .. })));
     }
 }

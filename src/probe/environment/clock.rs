@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 use crate::cluster::{Child, Step};
-use crate::measure::{ClockOffset, Facts, Measured, Outcome};
+use crate::measure::{ClockOffset, Facts, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::environment::Environment;
 use crate::probe::{ProbeError, step};
@@ -48,6 +48,6 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         low_ms: low.min(*high),
         high_ms: high.max(*low),
     };
-    let facts = Some(Facts::Clocks(child.members.iter().zip(&bounds).map(offset).collect()));
-    Ok(child.outcome(&CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
+    let facts = Facts::Clocks(child.members.iter().zip(&bounds).map(offset).collect());
+    Ok(child.outcome(&CASE, Outcome::facts(facts))?)
 }

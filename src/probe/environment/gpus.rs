@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cluster::{Child, Processes, Step};
-use crate::measure::{Facts, Measured, Outcome, WaiveKind};
+use crate::measure::{Facts, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::environment::Environment;
 use crate::probe::{ProbeError, step};
@@ -27,8 +27,8 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let outcome = match nvidia_within(&SysRoot::live(), true, patience) {
         // An error is a fact too: a driver that answered at the beginning and does not now has broken down meanwhile.
         Some(n) => {
-            let facts = Some(Facts::Nvidia(Box::new(n)));
-            Outcome::Measured(Measured { facts, ..Measured::default() })
+            let facts = Facts::Nvidia(Box::new(n));
+            Outcome::facts(facts)
         }
         None => Outcome::waived(WaiveKind::Absent, "no NVIDIA driver"),
     };

@@ -2,7 +2,7 @@
 //! node whose daemon died meanwhile answers to everything but the launch.
 
 use crate::cluster::{Child, Step};
-use crate::measure::{Facts, Measured, Outcome};
+use crate::measure::{Facts, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::environment::Environment;
 use crate::probe::{ProbeError, step};
@@ -19,8 +19,8 @@ pub fn launcher_step(plan: &CheckPlan, when: &str) -> Step {
 }
 
 pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
-    let facts = Some(Facts::Slurmd(runs("slurmd")));
-    Ok(child.outcome(&CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
+    let facts = Facts::Slurmd(runs("slurmd"));
+    Ok(child.outcome(&CASE, Outcome::facts(facts))?)
 }
 
 /// Whether a process of this name is to be seen. In a container's own process namespace none is, at either time.

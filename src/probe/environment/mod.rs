@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Facts, Measured, Outcome};
+use crate::measure::{Facts, Outcome};
 use crate::plan::CheckPlan;
-use crate::probe::{Probe, ProbeError, step};
+use crate::probe::{Priority, Probe, ProbeError, step};
 use crate::topology::{Machine, SysRoot, discover};
 use crate::work::{Case, Declared, Fact};
 
@@ -46,6 +46,10 @@ impl Probe for Environment {
         &[]
     }
 
+    fn priority(&self, _on_gpus: bool) -> Priority {
+        Priority::new(0, 0)
+    }
+
     fn steps(&self, plan: &CheckPlan, _: &Machine) -> Vec<Step> {
         // The deadline has room for a driver that does not answer: what else the machine is must then still be told.
         let mut step = step(self, plan, vec![MACHINE], (), ESTIMATE_MS);
@@ -65,7 +69,7 @@ impl Probe for Environment {
         }
         let machine = discover(&SysRoot::live());
         thread::sleep(QUIET);
-        let facts = Some(Facts::Machine(Box::new(machine)));
-        Ok(child.outcome(&MACHINE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
+        let facts = Facts::Machine(Box::new(machine));
+        Ok(child.outcome(&MACHINE, Outcome::facts(facts))?)
     }
 }

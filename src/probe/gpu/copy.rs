@@ -9,7 +9,7 @@ use crate::measure::{Check, Facts, Measured, Outcome, PeerCopy, stats};
 use crate::plan::CheckPlan;
 use crate::probe::gpu::monitor::HostLink;
 use crate::probe::gpu::{GpuArgs, GpuState, LEAST_BLOCKS, Place, Session, count, failed, gpu_step, run_all};
-use crate::probe::{Probe, ProbeError};
+use crate::probe::{Priority, Probe, ProbeError};
 use crate::sys::cuda::{CudaError, Pinned};
 use crate::topology::{GpuSpec, Machine, PcieLink, SysRoot, host_path};
 use crate::work::{Case, CheckName, CopyKind, Declared, Metric};
@@ -51,6 +51,10 @@ impl Probe for Copy {
             Metric::BandwidthMedian.of("of a GPU's ways to the others the middle one: low where the GPU itself is slow, not where one other is"),
         ];
         METRICS
+    }
+
+    fn priority(&self, _on_gpus: bool) -> Priority {
+        Priority::new(1, 4)
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
@@ -281,7 +285,7 @@ fn row(gpus: &[Opened], from: usize, budget: f64, seed: u64) -> Result<Measured,
     series.truncate(1);
     series.extend(usual);
     let notes = session.notes.clone();
-    Ok(Measured { series, checks, notes, facts: Some(Facts::Peers(row)), ..Measured::default() })
+    Ok(Measured { series, checks, notes, facts: Some(Box::new(Facts::Peers(row))), ..Measured::default() })
 }
 
 #[cfg(test)]

@@ -331,7 +331,7 @@ fn watched(session: &Session, test: impl FnOnce() -> Result<Measured, ProbeError
     match result {
         Ok(mut measured) => {
             measured.notes.extend(session.notes.iter().cloned());
-            measured.facts = measured.facts.or(load.map(|l| Facts::GpuLoad(Box::new(l))));
+            measured.facts = measured.facts.or(load.map(|l| Box::new(Facts::GpuLoad(Box::new(l)))));
             Outcome::Measured(measured)
         }
         Err(e) => failed(e),

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Facts, Measured, Outcome, WaiveKind};
+use crate::measure::{Facts, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
-use crate::probe::{Probe, ProbeError, step};
+use crate::probe::{Priority, Probe, ProbeError, step};
 use crate::sys::software::Ask;
 use crate::topology::{Component, Elf, LibraryFile, Machine, Reach, SysRoot, elf, start};
 use crate::work::{Case, Declared, Fact, Software};
@@ -102,6 +102,10 @@ impl Probe for Image {
         &[]
     }
 
+    fn priority(&self, _on_gpus: bool) -> Priority {
+        Priority::new(4, 11)
+    }
+
     fn steps(&self, plan: &CheckPlan, _: &Machine) -> Vec<Step> {
         // A process each: a library may crash or hang in its constructor, and the others are to be known all the same.
         let parts = KINDS.iter().map(|k| Case::Software(k.what));
@@ -119,7 +123,6 @@ impl Probe for Image {
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
         let Some(case) = child.step.cases.first().cloned() else { return Ok(()) };
-        let told = |facts| Outcome::Measured(Measured { facts: Some(facts), ..Measured::default() });
         let outcome = match KINDS.iter().find(|k| case == Case::Software(k.what)) {
             Some(kind) => {
                 let files = inventory(kind, &Folders::find());
@@ -127,10 +130,10 @@ impl Probe for Image {
                     let names: Vec<String> = kind.stems.iter().map(|s| format!("{s}.so")).collect();
                     Outcome::waived(WaiveKind::Absent, format!("not in this image: {}", names.join(", ")))
                 } else {
-                    told(Facts::Software(Box::new(Component { files })))
+                    Outcome::facts(Facts::Software(Box::new(Component { files })))
                 }
             }
-            None => told(Facts::Start(Box::new(start(&SysRoot::live())))),
+            None => Outcome::facts(Facts::Start(Box::new(start(&SysRoot::live())))),
         };
         Ok(child.outcome(&case, outcome)?)
     }

@@ -1,4 +1,4 @@
-//! Which port and which address of a device to use, as sysfs tells it: the choice that most RoCE trouble comes from.
+//! Which port and which address of a device to use, as sysfs tells it: the choice that most RoCE problems come from.
 
 use std::net::Ipv6Addr;
 

@@ -24,7 +24,7 @@ use crate::cluster::{Child, Step};
 use crate::id::{ProbeName, clean};
 use crate::measure::{Bound, Check, CountersMoved, Facts, Measured, Outcome, RdmaEnd, Series, WaiveKind, stats};
 use crate::plan::{CheckPlan, Tier};
-use crate::probe::{Probe, ProbeError, affinity, step};
+use crate::probe::{Priority, Probe, ProbeError, affinity, step};
 use crate::sys::verbs::{self, Endpoint, Op, Port, Rdma, Source};
 use crate::topology::{Connectionless, Machine, SysRoot};
 use crate::unit::Bytes;
@@ -179,6 +179,10 @@ impl Probe for RdmaProbe {
         METRICS
     }
 
+    fn priority(&self, on_gpus: bool) -> Priority {
+        Priority::new(if on_gpus { 1 } else { 2 }, 6)
+    }
+
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
         let connected: Vec<&str> = machine.connected_rdma().collect();
         let waived = |why: String| step(self, plan, vec![DEVICE], why, 50);
@@ -281,7 +285,7 @@ fn finish(child: &Child, device: &str, address: &Address, all: Vec<Seen>, measur
         }
     }
     measured.notes.dedup();
-    measured.facts = <[RdmaEnd; 2]>::try_from(ends).ok().map(|ends| Facts::RdmaPath(Box::new(ends)));
+    measured.facts = <[RdmaEnd; 2]>::try_from(ends).ok().map(|ends| Box::new(Facts::RdmaPath(Box::new(ends))));
     for s in measured.series.iter_mut().filter(|s| s.metric == Metric::Bandwidth) {
         let Some(rate) = &address.rate else { continue };
         s.nominal = Some(Box::new(rate.clone()));

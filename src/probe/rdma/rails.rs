@@ -38,7 +38,7 @@ pub fn rails_step(plan: &CheckPlan, devices: &[String]) -> Step {
 }
 
 /// What a rank tells of its device: bytes per second by block, wrong bytes.
-type Told = (Vec<f64>, usize);
+type RankReport = (Vec<f64>, usize);
 
 pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     let rails = args.rails.len() as u32;
@@ -58,8 +58,8 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
         end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
         let before = Counters::read(&device, address.port);
         let (rates, wrong) = flow(child, &mut end, way, side, budget)?;
-        let told: (Told, Seen) = ((rates, wrong), seen(&end, &device, &address, &before)?);
-        let all = child.exchange(&told)?;
+        let reports: (RankReport, Seen) = ((rates, wrong), seen(&end, &device, &address, &before)?);
+        let all = child.exchange(&reports)?;
         if child.rank != 0 {
             continue;
         }
@@ -76,8 +76,8 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
             };
             // This rank's own device is not that of the case: its rate is not, either.
             let address = choose(&root, device).map_err(ProbeError::Broken)?;
-            let told: Vec<Seen> = ends.iter().map(|(_, seen)| seen.clone()).collect();
-            let outcome = finish(child, device, &address, told, measured);
+            let reports: Vec<Seen> = ends.iter().map(|(_, seen)| seen.clone()).collect();
+            let outcome = finish(child, device, &address, reports, measured);
             child.outcome(&of_rail(way, device), Outcome::Measured(outcome))?;
         }
     }
@@ -85,7 +85,13 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
 }
 
 /// One way, all devices: as many messages each as fill the time.
-fn flow(child: &mut Child, end: &mut super::End, way: Way, side: u32, budget: Duration) -> Result<Told, ProbeError> {
+fn flow(
+    child: &mut Child,
+    end: &mut super::End,
+    way: Way,
+    side: u32,
+    budget: Duration,
+) -> Result<RankReport, ProbeError> {
     let seed = child.step.seed;
     let (starts, serves) = (starts(way, side), starts(way, 1 - side));
     prepare(end, seed ^ u64::from(side), BYTES)?;

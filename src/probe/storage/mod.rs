@@ -19,7 +19,7 @@ use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
 use crate::measure::{Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
-use crate::probe::{Probe, ProbeError, step};
+use crate::probe::{Priority, Probe, ProbeError, step};
 use crate::topology::{Filesystem, Machine, SysRoot, discover, mount_of};
 use crate::unit::Bytes;
 use crate::work::{Case, Declared, Fact, Metric, StorageOp};
@@ -69,6 +69,10 @@ impl Probe for Storage {
         METRICS
     }
 
+    fn priority(&self, _on_gpus: bool) -> Priority {
+        Priority::new(3, 1).beside_gpus([1, 2, 1])
+    }
+
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
         let args = Args {
             block: plan.tier.pick(32, 128, 512) * Bytes::MIB,
@@ -110,8 +114,8 @@ impl Probe for Storage {
             Err(outcome) => return first_fails(child, outcome),
         };
         if child.wants(&CAPACITY) {
-            let facts = Some(Facts::Filesystem(Box::new(fs.clone())));
-            child.outcome(&CAPACITY, Outcome::Measured(Measured { facts, ..Measured::default() }))?;
+            let facts = Facts::Filesystem(Box::new(fs.clone()));
+            child.outcome(&CAPACITY, Outcome::facts(facts))?;
         }
         let result = measure(child, &args, scratch, &fs);
         let _ = fs::remove_dir_all(scratch);

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::scratch::is_scratch;
 use crate::cluster::{Child, Step};
 use crate::files;
-use crate::measure::{Facts, Measured, Outcome, SharedView};
+use crate::measure::{Facts, Outcome, SharedView};
 use crate::plan::CheckPlan;
 use crate::probe::storage::{Storage, failure, filesystem, folder_at};
 use crate::probe::{ProbeError, step};
@@ -47,7 +47,7 @@ struct Wrote {
 
 /// What a node says of itself.
 #[derive(Serialize, Deserialize, Default)]
-struct Said {
+struct NodeReport {
     mount: String,
     visible_ms: Option<f64>,
     read_back: Option<bool>,
@@ -76,9 +76,9 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let scratch = child.step.scratch.clone().ok_or_else(broken)?;
     let path = scratch.parent().ok_or_else(broken)?.to_owned();
     let (rank, ranks, seed) = (child.rank as usize, child.ranks as usize, child.step.seed);
-    let mut said = Said::default();
+    let mut reports = NodeReport::default();
     let ready = filesystem(&path).and_then(|fs| {
-        said.mount = format!("{} {}", fs.mount.source, fs.mount.fstype);
+        reports.mount = format!("{} {}", fs.mount.source, fs.mount.fstype);
         let held = folder_at(&scratch)?;
         let own = scratch.join(FILE);
         let wrote = write(&own, &content(seed, rank));
@@ -87,13 +87,14 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let _held = match ready {
         Ok(held) => Some(held),
         Err(outcome) => {
-            said.error = Some(if let Outcome::Failed { error, .. } = outcome { error } else { "refused".to_owned() });
+            reports.error =
+                Some(if let Outcome::Failed { error, .. } = outcome { error } else { "refused".to_owned() });
             None
         }
     };
-    let wrote = said.error.is_none();
+    let wrote = reports.error.is_none();
     let folder = scratch.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let told = Wrote { mount: said.mount.clone(), folder };
+    let told = Wrote { mount: reports.mount.clone(), folder };
     // Nothing when it could not.
     let all: Vec<Option<Wrote>> = child.exchange(&wrote.then_some(told))?.all(child)?;
     // A name is a place in this folder, whoever said it.
@@ -108,21 +109,21 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     let on = |r: usize| (0..ranks).filter(|other| mount(*other) == mount(r)).count();
     let first = (0..ranks).rev().filter(|r| file(*r).is_some()).max_by_key(|r| on(*r));
     if let (Some(first), true) = (first.and_then(file), wrote) {
-        said.visible_ms = wait_for(&first, until).map(|t| t.as_secs_f64() * 1e3);
+        reports.visible_ms = wait_for(&first, until).map(|t| t.as_secs_f64() * 1e3);
     }
     let neighbour = (rank + 1) % ranks;
-    if let (Some(of), true) = (file(neighbour), said.visible_ms.is_some()) {
+    if let (Some(of), true) = (file(neighbour), reports.visible_ms.is_some()) {
         let read = |_| files::open(&of).and_then(|f| files::read(f, BYTES as u64));
-        said.read_back = match wait_for(&of, until).map(read) {
+        reports.read_back = match wait_for(&of, until).map(read) {
             Some(Ok(bytes)) => Some(bytes == content(seed, neighbour)),
             Some(Err(e)) => {
-                said.error.get_or_insert(format!("cannot read {}: {e}", of.display()));
+                reports.error.get_or_insert(format!("cannot read {}: {e}", of.display()));
                 None
             }
             None => None,
         };
     }
-    let told = child.exchange(&said);
+    let told = child.exchange(&reports);
     if wrote {
         let _ = fs::remove_dir_all(&scratch);
     }
@@ -137,8 +138,8 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         read_back: s.read_back,
         error: s.error,
     });
-    let facts = Some(Facts::Shared(views.collect()));
-    Ok(child.outcome(&CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
+    let facts = Facts::Shared(views.collect());
+    Ok(child.outcome(&CASE, Outcome::facts(facts))?)
 }
 
 /// Looks for a file until it is there; opening it makes a network file system ask its server.

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Child, Step};
-use crate::measure::{Facts, Latencies, Measured, Outcome};
+use crate::measure::{Facts, Latencies, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::tcp::Tcp;
 use crate::probe::{ProbeError, io, step};
@@ -62,8 +62,8 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     if rtt_us.iter().any(|r| r.len() != ranks) {
         return Err(ProbeError::Broken("a node published latencies of other nodes".to_owned()));
     }
-    let facts = Some(Facts::Latencies(Latencies { nodes: child.members.clone(), rtt_us }));
-    Ok(child.outcome(&CASE, Outcome::Measured(Measured { facts, ..Measured::default() }))?)
+    let facts = Facts::Latencies(Latencies { nodes: child.members.clone(), rtt_us });
+    Ok(child.outcome(&CASE, Outcome::facts(facts))?)
 }
 
 /// Sends back what bears the step's mark, and nothing else.

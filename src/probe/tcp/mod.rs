@@ -18,7 +18,7 @@ use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
 use crate::measure::{Check, Measured, Outcome, Sampler, stats};
 use crate::plan::CheckPlan;
-use crate::probe::{Probe, ProbeError, io, step};
+use crate::probe::{Priority, Probe, ProbeError, io, step};
 use crate::topology::Machine;
 use crate::unit::Bytes;
 use crate::work::{Case, CheckName, Declared, Metric};
@@ -72,6 +72,10 @@ impl Probe for Tcp {
             Metric::RttP99.of("99th percentile of the full round trip"),
         ];
         METRICS
+    }
+
+    fn priority(&self, _on_gpus: bool) -> Priority {
+        Priority::new(4, 8).beside_gpus([1, 3, 1])
     }
 
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {

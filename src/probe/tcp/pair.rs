@@ -41,7 +41,7 @@ pub fn pair_step(plan: &CheckPlan, rail: Option<&str>) -> Step {
 
 /// Both ends' words after a case, by JSON in an exchange.
 #[derive(Serialize, Deserialize, Default)]
-struct Told {
+struct RankReport {
     /// Bytes per second received in each interval.
     rates: Vec<f64>,
     received: u64,
@@ -91,43 +91,43 @@ fn flow(child: &mut Child, case: &Case, (way, sends): (Way, [bool; 2]), budget: 
         _ if sends[me] => (streams, Vec::new()),
         _ => (Vec::new(), streams),
     };
-    let mut told = Told::default();
+    let mut reports = RankReport::default();
     thread::scope(|scope| {
         let sending = (!mine.is_empty()).then(|| scope.spawn(|| send(mine, seed, budget)));
         let receiving = (!theirs.is_empty()).then(|| scope.spawn(|| receive(theirs, seed, budget)));
         if let Some(Ok((sent, whole, error))) = sending.map(thread::ScopedJoinHandle::join) {
-            (told.sent, told.whole, told.error) = (sent, whole, error);
+            (reports.sent, reports.whole, reports.error) = (sent, whole, error);
         }
         if let Some(Ok((rates, received, wrong, error))) = receiving.map(thread::ScopedJoinHandle::join) {
-            (told.rates, told.received, told.wrong) = (rates, received, wrong);
-            told.error = told.error.take().or(error);
-            told.stalled = received == 0 && told.error.is_none();
+            (reports.rates, reports.received, reports.wrong) = (rates, received, wrong);
+            reports.error = reports.error.take().or(error);
+            reports.stalled = received == 0 && reports.error.is_none();
         }
     });
-    told.counted = Interfaces::read().sent_since(&before);
-    told.interface = local.and_then(Interfaces::of);
-    told.mtu = told.interface.as_deref().and_then(Interfaces::mtu);
-    let told = child.exchange(&told)?.all(child)?;
-    if let Some(to) = told.iter().position(|t| t.stalled) {
+    reports.counted = Interfaces::read().sent_since(&before);
+    reports.interface = local.and_then(Interfaces::of);
+    reports.mtu = reports.interface.as_deref().and_then(Interfaces::mtu);
+    let reports = child.exchange(&reports)?.all(child)?;
+    if let Some(to) = reports.iter().position(|t| t.stalled) {
         if child.rank == 0 {
-            child.outcome(case, Outcome::error(FailKind::Stalled, stalled(child, case, &told, to)))?;
+            child.outcome(case, Outcome::error(FailKind::Stalled, stalled(child, case, &reports, to)))?;
         }
         return Ok(false);
     }
     if child.rank != 0 {
         return Ok(true);
     }
-    if let Some(error) = told.iter().find_map(|t| t.error.clone()) {
+    if let Some(error) = reports.iter().find_map(|t| t.error.clone()) {
         return Err(ProbeError::Broken(format!("{case}: {error}")));
     }
     let flowing: Vec<(usize, usize)> = [(0, 1), (1, 0)].into_iter().filter(|(from, _)| sends[*from]).collect();
     // Both ways: interval by interval, as long as both flowed.
-    let n = flowing.iter().map(|(_, to)| told[*to].rates.len()).min().unwrap_or(0);
-    let rates: Vec<f64> = (0..n).map(|i| flowing.iter().map(|(_, to)| told[*to].rates[i]).sum()).collect();
+    let n = flowing.iter().map(|(_, to)| reports[*to].rates.len()).min().unwrap_or(0);
+    let rates: Vec<f64> = (0..n).map(|i| flowing.iter().map(|(_, to)| reports[*to].rates[i]).sum()).collect();
     let mut checks = Vec::new();
     let mut transport = Vec::new();
     for (from, to) in flowing {
-        let (sender, receiver) = (&told[from], &told[to]);
+        let (sender, receiver) = (&reports[from], &reports[to]);
         let whole = (sender.sent == receiver.received || !sender.whole) && receiver.wrong == 0;
         let detail = format!(
             "{} -> {}: {} of {} bytes arrived, {} of {} compared bytes differ",
@@ -153,10 +153,10 @@ fn flow(child: &mut Child, case: &Case, (way, sends): (Way, [bool; 2]), budget: 
 }
 
 /// What is known of a direction in which nothing arrives.
-fn stalled(child: &Child, case: &Case, told: &[Told], to: usize) -> String {
+fn stalled(child: &Child, case: &Case, reports: &[RankReport], to: usize) -> String {
     let end = |r: usize| {
-        let interface = told[r].interface.as_deref().unwrap_or("its interface");
-        let mtu = told[r].mtu.map_or(String::new(), |mtu| format!(" (MTU {mtu})"));
+        let interface = reports[r].interface.as_deref().unwrap_or("its interface");
+        let mtu = reports[r].mtu.map_or(String::new(), |mtu| format!(" (MTU {mtu})"));
         format!("{} on {interface}{mtu}", child.name(r))
     };
     format!("{case}: connections open, and of what {} sends nothing arrives at {}", end(1 - to), end(to))

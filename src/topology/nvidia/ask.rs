@@ -40,13 +40,13 @@ pub fn nvidia_within(root: &SysRoot, gpus_seen: bool, patience: Duration) -> Opt
 /// when time is up is all there is; a thread that hangs ends with this process.
 fn live(gpus_seen: bool, patience: Duration) -> Option<Nvidia> {
     let end = Instant::now() + patience;
-    let (tell, told) = mpsc::channel();
+    let (tell, answered) = mpsc::channel();
     let asker = thread::Builder::new().name("nvml".into()).spawn(move || ask(&tell));
     if let Err(e) = asker {
         let error = Some(format!("NVML was not asked: no thread could be started: {e}"));
         return gpus_seen.then(|| Nvidia { error, ..Nvidia::default() });
     }
-    let mut out = gather(&told, end, patience);
+    let mut out = gather(&answered, end, patience);
     if out.error.is_some() && out.driver.is_none() && !gpus_seen {
         return None;
     }
@@ -66,7 +66,7 @@ fn uptime() -> Option<u64> {
 }
 
 /// What the asking thread says, piece by piece.
-enum Said {
+enum Answer {
     /// What it asks for next, to be named if no answer comes.
     Asking(String),
     /// NVML as a whole: versions, and how long it took to start.
@@ -79,18 +79,18 @@ enum Said {
 }
 
 /// Puts together what is said until it is all said or `end`.
-fn gather(told: &Receiver<Said>, end: Instant, patience: Duration) -> Nvidia {
+fn gather(answered: &Receiver<Answer>, end: Instant, patience: Duration) -> Nvidia {
     let mut out = Nvidia::default();
     let mut asking = "NVML to load".to_owned();
     loop {
-        match told.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok(Said::Asking(what)) => asking = what,
-            Ok(Said::System(system)) => out = *system,
-            Ok(Said::Gpu(gpu)) => out.gpus.push(*gpu),
-            Ok(Said::Lost(why)) => out.lost.push(why),
-            Ok(Said::Denied(index)) => out.denied.push(index),
-            Ok(Said::Failed(why)) => out.error = Some(why),
-            Ok(Said::Done) => return out,
+        match answered.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(Answer::Asking(what)) => asking = what,
+            Ok(Answer::System(system)) => out = *system,
+            Ok(Answer::Gpu(gpu)) => out.gpus.push(*gpu),
+            Ok(Answer::Lost(why)) => out.lost.push(why),
+            Ok(Answer::Denied(index)) => out.denied.push(index),
+            Ok(Answer::Failed(why)) => out.error = Some(why),
+            Ok(Answer::Done) => return out,
             Err(RecvTimeoutError::Timeout) => {
                 let seconds = patience.as_secs_f64();
                 out.error = Some(format!("the driver did not answer within {seconds} s: waited for {asking}"));
@@ -105,22 +105,22 @@ fn gather(told: &Receiver<Said>, end: Instant, patience: Duration) -> Nvidia {
 }
 
 /// Asks for everything. Whoever listens may have stopped: then nothing more is asked.
-fn ask(tell: &Sender<Said>) {
+fn ask(tell: &Sender<Answer>) {
     let _ = try_ask(tell);
 }
 
-fn try_ask(tell: &Sender<Said>) -> Result<(), SendError<Said>> {
-    tell.send(Said::Asking("NVML to start".to_owned()))?;
+fn try_ask(tell: &Sender<Answer>) -> Result<(), SendError<Answer>> {
+    tell.send(Answer::Asking("NVML to start".to_owned()))?;
     let start = Instant::now();
     let nvml = match Nvml::init() {
         Ok(nvml) => nvml,
         Err(e) => {
-            tell.send(Said::Failed(why(&e)))?;
-            return tell.send(Said::Done);
+            tell.send(Answer::Failed(why(&e)))?;
+            return tell.send(Answer::Done);
         }
     };
     let nvml_ms = Some(milliseconds(start));
-    tell.send(Said::Asking("the driver's version".to_owned()))?;
+    tell.send(Answer::Asking("the driver's version".to_owned()))?;
     let system = Nvidia {
         driver: nvml.sys_driver_version().ok(),
         nvml: nvml.sys_nvml_version().ok(),
@@ -128,22 +128,22 @@ fn try_ask(tell: &Sender<Said>) -> Result<(), SendError<Said>> {
         nvml_ms,
         ..Nvidia::default()
     };
-    tell.send(Said::System(Box::new(system)))?;
+    tell.send(Answer::System(Box::new(system)))?;
     for index in 0..nvml.device_count().unwrap_or(0) {
-        tell.send(Said::Asking(format!("GPU {index}")))?;
+        tell.send(Answer::Asking(format!("GPU {index}")))?;
         let start = Instant::now();
         tell.send(match nvml.device_by_index(index) {
             Ok(device) => {
                 let gpu = gpu(&nvml, index, &device);
-                Said::Gpu(Box::new(Gpu { nvml_ms: Some(milliseconds(start)), ..gpu }))
+                Answer::Gpu(Box::new(Gpu { nvml_ms: Some(milliseconds(start)), ..gpu }))
             }
             // Counted, and another's: nvmlDeviceGetCount_v2 counts what a control group withholds, too.
-            Err(NvmlError::NoPermission) => Said::Denied(index),
-            Err(e) => Said::Lost(format!("GPU {index}: {}", why(&e))),
+            Err(NvmlError::NoPermission) => Answer::Denied(index),
+            Err(e) => Answer::Lost(format!("GPU {index}: {}", why(&e))),
         })?;
     }
     // The answer is complete; that NVML is shut down is not waited for.
-    tell.send(Said::Done)
+    tell.send(Answer::Done)
 }
 
 fn milliseconds(since: Instant) -> u64 {
@@ -250,19 +250,19 @@ pub fn short_pci(bus_id: &str) -> String {
 
 /// The registration with the fabric manager; `None` where the GPU has no fabric.
 fn fabric(nvml: &Nvml, d: &nvml_wrapper::Device<'_>) -> Option<FabricState> {
-    let told = nvml::fabric(nvml, d).filter(|f| f.state != 0)?;
+    let answered = nvml::fabric(nvml, d).filter(|f| f.state != 0)?;
     Some(FabricState {
-        state: match told.state {
+        state: match answered.state {
             1 => "not started".to_owned(),
             2 => "in progress".to_owned(),
             3 => COMPLETED.to_owned(),
             n => format!("state {n}"),
         },
-        status: told.status,
-        clique: told.clique,
+        status: answered.status,
+        clique: answered.clique,
         // Zeros are no cluster: an HGX board registers with its own switches, and its fabric ends with the node.
-        cluster: (told.cluster != [0; 16]).then(|| uuid(told.cluster)),
-        health: FabricHealth::of(told.health),
+        cluster: (answered.cluster != [0; 16]).then(|| uuid(answered.cluster)),
+        health: FabricHealth::of(answered.health),
     })
 }
 
@@ -388,24 +388,24 @@ mod tests {
     /// What was said before the driver hung is kept, and what it hung at is named.
     #[test]
     fn a_driver_that_hangs_is_waited_for_once() {
-        let (tell, told) = mpsc::channel();
+        let (tell, answered) = mpsc::channel();
         let system = Nvidia { driver: Some("570.86.15".into()), ..Nvidia::default() };
-        let said = [
-            Said::Asking("NVML to start".into()),
-            Said::System(Box::new(system)),
-            Said::Asking("GPU 0".into()),
-            Said::Gpu(Box::default()),
-            Said::Asking("GPU 1".into()),
-            Said::Denied(1),
-            Said::Asking("GPU 2".into()),
+        let answer = [
+            Answer::Asking("NVML to start".into()),
+            Answer::System(Box::new(system)),
+            Answer::Asking("GPU 0".into()),
+            Answer::Gpu(Box::default()),
+            Answer::Asking("GPU 1".into()),
+            Answer::Denied(1),
+            Answer::Asking("GPU 2".into()),
         ];
-        assert!(said.into_iter().all(|s| tell.send(s).is_ok()));
-        let found = gather(&told, Instant::now() + Duration::from_millis(300), Duration::from_secs(5));
+        assert!(answer.into_iter().all(|s| tell.send(s).is_ok()));
+        let found = gather(&answered, Instant::now() + Duration::from_millis(300), Duration::from_secs(5));
         assert_eq!(found.error.as_deref(), Some("the driver did not answer within 5 s: waited for GPU 2"));
         assert_eq!((found.driver.as_deref(), found.gpus.len(), found.denied), (Some("570.86.15"), 1, vec![1]));
         // One whose thread died says so at once.
         drop(tell);
-        let found = gather(&told, Instant::now() + Duration::from_secs(60), Duration::from_secs(60));
+        let found = gather(&answered, Instant::now() + Duration::from_secs(60), Duration::from_secs(60));
         assert_eq!(found.error.as_deref(), Some("asking the driver broke off: waited for NVML to load"));
     }
 }

@@ -67,7 +67,7 @@ impl FabricHealth {
     }
 }
 
-/// GPUs that reach each other's memory over NVLink, on one node or many. A clique's number alone joins strangers: every fabric
+/// GPUs that reach each other's memory over NVLink, on one node or many. A clique's number alone would join GPUs of different fabrics: every fabric
 /// counts its cliques from the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Domain<'a> {

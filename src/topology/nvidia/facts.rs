@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::topology::nvidia::{Domain, FabricState, Imex, Recovery, Seat, Xid};
+use crate::topology::nvidia::{Domain, DriverView, FabricState, Imex, Recovery, Xid};
 use crate::unit::Bytes;
 
 /// What the driver says of a node's GPUs.
@@ -30,8 +30,8 @@ pub struct Nvidia {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub denied: Vec<u32>,
     /// Each GPU of the PCI bus as the kernel's driver has it; empty in records from before this was read.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub seats: Vec<Seat>,
+    #[serde(rename = "seats", skip_serializing_if = "Vec::is_empty")]
+    pub driver_views: Vec<DriverView>,
     /// A container's runtime has laid its own files over /proc/driver/nvidia: GPUs that are absent there may be well.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub masked: bool,

@@ -2,20 +2,20 @@
 //! which. Facts only; a driver that hangs is waited for once, and what was found beside it is kept.
 
 mod ask;
+mod driver_view;
 mod fabric;
 mod facts;
 mod imex;
 mod log;
 mod recovery;
-mod seat;
 
 pub use ask::{nvidia, nvidia_within, short_pci, throttled};
+pub use driver_view::{DeviceNode, DriverView, Standing};
 pub use fabric::{Domain, FabricHealth, FabricState};
 pub use facts::{Clocks, Gpu, GpuProcess, NvLink, Nvidia, PcieState, Remapped, Slice};
 pub use imex::Imex;
 pub use log::{Xid, XidDetail};
 pub use recovery::Recovery;
-pub use seat::{DeviceNode, Seat, Standing};
 
+pub(super) use driver_view::{driver_views, is_masked};
 pub(super) use imex::imex;
-pub(super) use seat::{is_masked, seats};

@@ -6,9 +6,6 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::baseline::Expectation;
-use crate::campaign::fleet::Fleet;
-use crate::campaign::network::{Net, driver_answers};
-use crate::campaign::{fit, network};
 use crate::cluster::{GroupOutcome, Launcher, PRESENCE, Processes, Step};
 use crate::id::{NodeName, ProbeName};
 use crate::judge;
@@ -17,6 +14,9 @@ use crate::measure::{Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::{CheckPlan, Tier, Time};
 use crate::probe;
 use crate::record::{End, Header, OutcomeLine, Record, Writer};
+use crate::schedule::fleet::Fleet;
+use crate::schedule::network::{Net, driver_answers};
+use crate::schedule::{fit, network};
 use crate::topology::Machine;
 use crate::work::{Case, Fact, Presence, RoundKind, When};
 
@@ -38,7 +38,7 @@ pub trait Watch {
 }
 
 /// A check under way on a fleet.
-pub struct Campaign<'a, F: Fleet> {
+pub struct Schedule<'a, F: Fleet> {
     pub record: Record,
     /// The first write to the record that failed; measuring goes on.
     pub lost: Option<std::io::Error>,
@@ -57,7 +57,7 @@ struct Planned {
 /// What one kind of step has become on machines unlike each other: the name that all share, and where its variants stand.
 type Variants = HashMap<String, Vec<usize>>;
 
-impl<'a, F: Fleet> Campaign<'a, F> {
+impl<'a, F: Fleet> Schedule<'a, F> {
     /// `writer` keeps the record on disk; without one it lives in memory only.
     pub fn new(
         header: Header,
@@ -66,7 +66,7 @@ impl<'a, F: Fleet> Campaign<'a, F> {
         watch: &'a dyn Watch,
         started: Instant,
     ) -> Self {
-        let mut this = Campaign { record: Record::new(header), lost: None, writer, fleet, watch, started };
+        let mut this = Schedule { record: Record::new(header), lost: None, writer, fleet, watch, started };
         let header = this.record.header.clone();
         this.keep(|w| w.header(&header));
         this
@@ -135,21 +135,21 @@ impl<'a, F: Fleet> Campaign<'a, F> {
             }
         }
         self.plan_steps(vec![step.clone()]);
-        let troubles = self.fleet.troubles();
+        let node_faults = self.fleet.node_faults();
         // Who asked to join is told with those who did; who called, when nobody calls any more.
         let outsiders = Some(self.fleet.outsiders()).filter(|o| when == JOIN && !o.is_empty());
-        let strangers = Some(self.fleet.strangers()).filter(|s| when == STAY && !s.is_empty());
-        let mut facts = outsiders.map(Facts::Outsiders).or(strangers.map(Facts::Strangers));
+        let unauthenticated = Some(self.fleet.unauthenticated()).filter(|s| when == STAY && !s.is_empty());
+        let mut facts = outsiders.map(Facts::Outsiders).or(unauthenticated.map(Facts::Unauthenticated));
         for node in self.record.header.nodes.clone() {
-            let new = |t: &&crate::cluster::Trouble| {
+            let new = |t: &&crate::cluster::NodeFault| {
                 t.node == node && !known.iter().any(|(n, e)| *n == t.node && *e == t.error)
             };
-            let outcome = match troubles.iter().find(new) {
+            let outcome = match node_faults.iter().find(new) {
                 Some(t) => Outcome::error(t.kind, t.error.clone()),
                 None if known.iter().any(|(n, _)| *n == node) && when == STAY => {
                     Outcome::waived(WaiveKind::Absent, "it was not part of the run")
                 }
-                None => Outcome::Measured(Measured { facts: facts.take(), ..Measured::default() }),
+                None => Outcome::Measured(Measured { facts: facts.take().map(Box::new), ..Measured::default() }),
             };
             self.write(line(&step, GroupOutcome { node, case: case.clone(), outcome, load: None, blame: None }));
         }
@@ -673,7 +673,7 @@ fn said_step(name: &str, probe: ProbeName, case: Case, groups: Vec<Vec<NodeName>
 
 /// The machine in an outcome of discovery.
 pub fn machine_of(outcome: &Outcome) -> Option<Machine> {
-    match outcome.measured()?.facts.as_ref()? {
+    match outcome.measured()?.facts.as_deref()? {
         Facts::Machine(m) => Some((**m).clone()),
         _ => None,
     }
@@ -691,7 +691,7 @@ fn line(step: &Step, o: GroupOutcome) -> OutcomeLine {
     OutcomeLine {
         blame: o.blame,
         node: o.node,
-        step: step.name.clone(),
+        step: step.name.as_str().into(),
         probe: step.probe.clone(),
         case: o.case,
         attempt: step.attempt,

@@ -3,30 +3,11 @@
 use std::time::Duration;
 
 use crate::cluster::{Processes, Step};
+use crate::probe;
 use crate::work::Case;
 
 /// With less than this share of its time for measuring a step measures too few blocks to be worth it.
 const SHORTEST: f64 = 0.4;
-
-/// Steps in the order in which they are given up when time is short, the last first. What was forgotten before the crash in
-/// the story, the storage, is among the last to go; then what only the devices of this node can tell; then its host.
-fn worth(step: &Step) -> u8 {
-    let on_gpus = step.processes == Processes::Gpus;
-    match (step.probe.as_str(), on_gpus) {
-        ("environment", _) => 0,
-        ("storage", _) => 1,
-        ("gemm", true) => 2,
-        ("memory", true) => 3,
-        ("copy", _) => 4,
-        ("collective", true) => 5,
-        ("rdma", _) => 6,
-        ("gemm", false) => 7,
-        ("tcp", _) => 8,
-        ("collective", false) => 9,
-        ("memory", false) => 10,
-        _ => 11,
-    }
-}
 
 /// A step with `share` of its time for measuring: what it needs to start stays.
 fn scaled(step: Step, share: f64) -> Step {
@@ -45,7 +26,7 @@ pub fn fit(steps: Vec<Step>, turns: &[u32], time: Duration) -> (Vec<Step>, Vec<S
     let starts = |steps: &[(Step, f64)]| steps.iter().map(|(s, turns)| s.start_ms as f64 * turns).sum::<f64>();
     let measuring = |steps: &[(Step, f64)]| steps.iter().map(|(s, turns)| s.measuring_ms() as f64 * turns).sum::<f64>();
     while !kept.is_empty() && starts(&kept) + measuring(&kept) * SHORTEST > available {
-        let last = (0..kept.len()).max_by_key(|i| (worth(&kept[*i].0), *i)).unwrap_or(0);
+        let last = (0..kept.len()).max_by_key(|i| (probe::priority(&kept[*i].0).expendable, *i)).unwrap_or(0);
         cut.push(kept.remove(last).0);
     }
     let share = (available - starts(&kept)) / measuring(&kept).max(1.0);

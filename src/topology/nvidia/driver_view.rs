@@ -16,7 +16,7 @@ use crate::topology::{Mount, SysRoot};
 /// A GPU of the PCI bus, as far as it can be seen without NVML.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct Seat {
+pub struct DriverView {
     pub pci: String,
     /// Whether NVIDIA's kernel driver lists it in /proc/driver/nvidia/gpus.
     pub bound: bool,
@@ -56,7 +56,7 @@ pub enum Standing {
     Unknown,
 }
 
-impl Seat {
+impl DriverView {
     /// Judged by what can be seen without NVML; `driver` is the kernel's driver of the device.
     pub fn standing(&self, driver: Option<&str>, masked: bool, any_bound: bool) -> Standing {
         // Held for a guest (vfio), or a card for the display under another driver: none of this driver's.
@@ -86,16 +86,16 @@ pub(in crate::topology) fn is_masked(mounts: &[Mount]) -> bool {
     mounts.iter().any(|m| m.point.starts_with(PROC))
 }
 
-/// The seats of the GPUs with these PCI addresses. The device files of those that are not `shown` by NVML are opened: what NVML
+/// What the kernel's driver has of the GPUs with these PCI addresses. The device files of those that are not `shown` by NVML are opened: what NVML
 /// shows is open already.
-pub(in crate::topology) fn seats(root: &SysRoot, gpus: &[&str], shown: &[&str]) -> Vec<Seat> {
+pub(in crate::topology) fn driver_views(root: &SysRoot, gpus: &[&str], shown: &[&str]) -> Vec<DriverView> {
     let listed = root.list(format!("{PROC}/gpus"));
-    let mut out: Vec<Seat> = gpus
+    let mut out: Vec<DriverView> = gpus
         .iter()
         .map(|pci| {
             let bound = listed.iter().any(|l| l.eq_ignore_ascii_case(pci));
             let about = bound.then(|| root.read(format!("{PROC}/gpus/{pci}/information"))).flatten();
-            Seat {
+            DriverView {
                 pci: (*pci).to_owned(),
                 bound,
                 minor: about.as_deref().and_then(minor),
@@ -107,8 +107,8 @@ pub(in crate::topology) fn seats(root: &SysRoot, gpus: &[&str], shown: &[&str]) 
     let hidden: Vec<u32> = out.iter().filter(|s| !shown.contains(&s.pci.as_str())).filter_map(|s| s.minor).collect();
     if !hidden.is_empty() {
         let files = root.reading("nvidia-files.json", || open(&hidden)).unwrap_or_default();
-        for seat in &mut out {
-            seat.file = seat.minor.and_then(|m| files.get(&m).copied());
+        for view in &mut out {
+            view.file = view.minor.and_then(|m| files.get(&m).copied());
         }
     }
     out
@@ -159,20 +159,20 @@ fn open_one(minor: u32) -> DeviceNode {
 mod tests {
     use super::*;
 
-    fn seat() -> Seat {
-        Seat { pci: "0000:19:00.0".into(), bound: true, minor: Some(3), file: None, answers: Some(true) }
+    fn view() -> DriverView {
+        DriverView { pci: "0000:19:00.0".into(), bound: true, minor: Some(3), file: None, answers: Some(true) }
     }
 
     #[test]
     fn granted_is_told_from_present() {
-        let file = |file| Seat { file: Some(file), ..seat() };
-        let stands = |s: Seat, driver, masked, any| s.standing(driver, masked, any);
+        let file = |file| DriverView { file: Some(file), ..view() };
+        let stands = |s: DriverView, driver, masked, any| s.standing(driver, masked, any);
         let nvidia = Some("nvidia");
         // A control group that refuses it, a container without its file.
         assert_eq!(stands(file(DeviceNode::Denied), nvidia, false, true), Standing::Withheld);
         assert_eq!(stands(file(DeviceNode::Absent), nvidia, false, true), Standing::Withheld);
         // A container whose runtime shows what it granted.
-        let unbound = Seat { bound: false, minor: None, ..seat() };
+        let unbound = DriverView { bound: false, minor: None, ..view() };
         assert_eq!(stands(unbound.clone(), nvidia, true, true), Standing::Withheld);
         assert!(matches!(stands(unbound.clone(), nvidia, false, true), Standing::Lost(_)));
         assert!(matches!(stands(unbound.clone(), None, false, true), Standing::Lost(_)));
@@ -185,7 +185,7 @@ mod tests {
         assert!(matches!(stands(file(DeviceNode::Fails(5)), nvidia, false, true), Standing::Lost(_)));
         assert_eq!(stands(file(DeviceNode::Opens), nvidia, false, true), Standing::Unknown);
         // Whatever else is said, a device that does not answer is lost, in a container too.
-        let dead = Seat { answers: Some(false), ..unbound };
+        let dead = DriverView { answers: Some(false), ..unbound };
         assert!(matches!(stands(dead, nvidia, true, true), Standing::Lost(_)));
     }
 
@@ -205,8 +205,8 @@ mod tests {
         write("sys/bus/pci/devices/0000:5d:00.0/config", &[0xff; 64])?;
         write("nvidia-files.json", br#"{"1": "denied"}"#)?;
         let root = SysRoot::replay(dir.path())?;
-        let found = seats(&root, &["0000:19:00.0", "0000:3b:00.0", "0000:5d:00.0"], &["0000:19:00.0"]);
-        let of = |pci: &str, bound, minor, file, answers| Seat { pci: pci.into(), bound, minor, file, answers };
+        let found = driver_views(&root, &["0000:19:00.0", "0000:3b:00.0", "0000:5d:00.0"], &["0000:19:00.0"]);
+        let of = |pci: &str, bound, minor, file, answers| DriverView { pci: pci.into(), bound, minor, file, answers };
         assert_eq!(
             found,
             [

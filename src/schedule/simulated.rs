@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use crate::campaign::fleet::{ArgsOf, Fleet};
 use crate::cluster::{GroupOutcome, Step};
 use crate::id::NodeName;
 use crate::measure::{Bound, Facts, FailKind, Latencies, Measured, Outcome};
 use crate::probe;
+use crate::schedule::fleet::{ArgsOf, Fleet};
 use crate::topology::{Gpu, Leaf, Machine, Nvidia, PciGpu, Pcie, PcieState};
 use crate::unit::Unit;
 use crate::work::{Better, Case, Fact, Metric, RoundKind, Way};
@@ -311,7 +311,7 @@ impl Simulated {
             nvidia: Some(Nvidia { gpus: gpus.map(gpu).collect(), ..Nvidia::default() }),
             ..Machine::default()
         };
-        Outcome::Measured(Measured { facts: Some(Facts::Machine(Box::new(machine))), ..Measured::default() })
+        Outcome::facts(Facts::Machine(Box::new(machine)))
     }
 
     /// What one GPU measures of a case.
@@ -338,8 +338,8 @@ impl Simulated {
             (a != b).then(|| 15.0 + hops - 0.1 * (1.0 - self.rng.f64()).ln())
         };
         let rtt_us = members.iter().map(|a| members.iter().map(|b| one(*a, *b)).collect()).collect();
-        let facts = Some(Facts::Latencies(Latencies { nodes: nodes.to_vec(), rtt_us }));
-        Outcome::Measured(Measured { facts, ..Measured::default() })
+        let facts = Facts::Latencies(Latencies { nodes: nodes.to_vec(), rtt_us });
+        Outcome::facts(facts)
     }
 
     fn group(&mut self, group: &[u32]) -> f64 {

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::cluster::{Coordinator, GroupOutcome, Step, Supervisor, Trouble};
+use crate::cluster::{Coordinator, GroupOutcome, NodeFault, Step, Supervisor};
 use crate::id::NodeName;
 
 /// Parameters of a step that differ from node to node.
@@ -19,11 +19,11 @@ pub trait Fleet {
     fn turns(&self, step: &Step) -> u32;
     fn interrupted(&self) -> bool;
     /// What is wrong with nodes, apart from what they measured.
-    fn troubles(&self) -> Vec<Trouble> {
+    fn node_faults(&self) -> Vec<NodeFault> {
         Vec::new()
     }
     /// Addresses that called without the token, with how often.
-    fn strangers(&self) -> Vec<(String, u64)> {
+    fn unauthenticated(&self) -> Vec<(String, u64)> {
         Vec::new()
     }
     /// Names that were given by who held the token and is not of this run.
@@ -78,12 +78,12 @@ impl Fleet for Coordinator {
         Coordinator::interrupted(self)
     }
 
-    fn troubles(&self) -> Vec<Trouble> {
-        Coordinator::troubles(self).to_vec()
+    fn node_faults(&self) -> Vec<NodeFault> {
+        Coordinator::node_faults(self).to_vec()
     }
 
-    fn strangers(&self) -> Vec<(String, u64)> {
-        Coordinator::strangers(self).into_iter().map(|(a, n)| (a.to_canonical().to_string(), n)).collect()
+    fn unauthenticated(&self) -> Vec<(String, u64)> {
+        Coordinator::unauthenticated(self).into_iter().map(|(a, n)| (a.to_canonical().to_string(), n)).collect()
     }
 
     fn outsiders(&self) -> Vec<String> {

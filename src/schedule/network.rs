@@ -194,7 +194,7 @@ pub(super) fn fell_behind(record: &Record, from: usize, net: &Net, share: bool) 
     let steps: HashMap<&str, &Step> = record.steps.iter().filter(of_groups).map(|s| (s.name.as_str(), s)).collect();
     let pairs = pair_rate(record, &net.plane);
     record.outcomes[from..].iter().any(|line| {
-        let Some(step) = steps.get(line.step.as_str()).filter(|_| line.blame.is_none()) else { return false };
+        let Some(step) = steps.get(&*line.step).filter(|_| line.blame.is_none()) else { return false };
         match &line.outcome {
             Outcome::Failed { .. } | Outcome::TimedOut { .. } => true,
             // A step that was cut whole was never tried.
