@@ -41,11 +41,8 @@ pub enum Command {
     Drain(Drain),
     /// Show what gonogo sees of the machine; record it, or replay a recording.
     Discover(Discover),
-    /// Tell what a finding code means and what to do.
-    Explain {
-        /// A code such as STO-020.
-        code: String,
-    },
+    /// Tell what a finding's code means, or why a record has a finding: its readings, the reference, the rule.
+    Explain(Explain),
     /// List what there is.
     List { what: Listed },
     /// Try the schedule and the localiser on a cluster that is not there.
@@ -281,6 +278,22 @@ pub struct Report {
     pub exit_code: bool,
     #[command(flatten)]
     pub shown: Shown,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// A code such as STO-020, or a record.
+    #[arg(value_name = "CODE|RECORD")]
+    pub what: String,
+    /// Of a record, the finding with this number; without it the findings are listed with theirs.
+    #[arg(long, value_name = "N")]
+    pub finding: Option<usize>,
+    /// Judge by this plan instead of the record's own.
+    #[arg(long, value_name = "RUN.TOML")]
+    pub plan: Option<PathBuf>,
+    /// What is usual on this cluster, as `gonogo baseline learn` wrote it.
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
 }
 
 /// How a record is judged and shown.

@@ -45,9 +45,21 @@ use exit::Exit;
 /// Runs a parsed command line; prints the error, if any, with all its causes.
 pub fn main(cli: cli::Cli) -> Exit {
     cmd::run(cli).unwrap_or_else(|failure| {
-        eprintln!("gonogo: {:#}", failure.error);
+        eprintln!("gonogo: {}", once(&failure.error));
         failure.exit
     })
+}
+
+/// An error with its causes; one that its effect has named already is not said again.
+fn once(error: &anyhow::Error) -> String {
+    let mut out = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !out.ends_with(&cause) {
+            out.push_str(": ");
+            out.push_str(&cause);
+        }
+    }
+    out
 }
 
 /// Prints what is wrong with the command line, or the help that was asked for.

@@ -552,6 +552,45 @@ fn it_starts_at_once_and_lists_what_there_is() -> Result {
 }
 
 /// What people keep of a record, two records against each other, and a baseline learned from three.
+/// Why a finding: its readings, what they were held against, the rule.
+#[test]
+fn a_finding_of_a_record_is_explained_with_its_readings() -> Result {
+    let dir = Dir::new()?;
+    let made = dir.run(&["simulate", "--nodes", "8", "--fault", "sends:3", "--record", "r.jsonl"])?;
+    assert!(made.err.is_empty(), "{}", made.err);
+    let all = dir.run(&["explain", "r.jsonl"])?;
+    assert!(all.code == 0 && all.out.contains("  1  FAIL    NET-021  node sim4: sending"), "{}", all.out);
+    let one = dir.run(&["explain", "r.jsonl", "--finding", "1"])?.out;
+    // Both directions with each partner, and those that it sends are the slow ones.
+    let readings: Vec<&str> = one.lines().filter(|l| l.contains(" -> ")).collect();
+    assert!(readings.len() >= 6, "{one}");
+    for line in readings {
+        assert_eq!(line.trim_start().starts_with("sim4 ->"), line.ends_with("slow"), "{one}");
+        assert!(line.contains("GB/s") && line.contains(" %"), "{one}");
+    }
+    assert!(one.contains("rule") && one.contains("held against"), "{one}");
+    let json: serde_json::Value = serde_json::from_str(&dir.run(&["report", "r.jsonl", "--format", "json"])?.out)?;
+    assert!(json["findings"][0]["proof"].as_array().is_some_and(|p| p.len() >= 6), "{json}");
+    // Arithmetic: what it rests on is in the evidence.
+    let measured = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/records/no-go-storage.jsonl");
+    let none = dir.run(&["explain", measured, "--finding", "1"])?;
+    assert!(none.out.contains("STO-020") && none.out.contains("evidence says"), "{}", none.out);
+    for (args, said) in [
+        (&["explain", "r.jsonl", "--finding", "0"][..], "has findings 1 to"),
+        (&["explain", "r.jsonl", "--finding", "99"], "has findings 1 to"),
+        (&["explain", "STO-020", "--finding", "1"], "wants a record"),
+        (&["explain", "nowhere"], "neither a record nor the code"),
+        (
+            &["explain", "nowhere", "--finding", "1"],
+            "cannot read the record nowhere: No such file or directory (os error 2)\n",
+        ),
+    ] {
+        let run = dir.run(args)?;
+        assert!(run.code == 3 && run.err.contains(said), "{args:?}: {} {}", run.code, run.err);
+    }
+    Ok(())
+}
+
 #[test]
 fn reports_are_kept_records_compared_and_baselines_learned() -> Result {
     let dir = Dir::new()?;
@@ -572,7 +611,7 @@ fn reports_are_kept_records_compared_and_baselines_learned() -> Result {
     }
     assert_eq!(std::fs::read_to_string(dir.0.path().join("r.txt"))?, report.out);
     for (args, said) in [
-        (&["report", "a", "--report", "r.pdf"][..], "must end with .txt .json .xml .md .html .prom or .csv"),
+        (&["report", "a", "--report", "r.pdf"][..], "must end with .txt, .json, .xml, .md, .html, .prom, .csv"),
         (&["report", "a", "--report", "no/such/r.html"], "cannot write the report no/such/r.html"),
         (&["diff", "a", "nowhere"], "nowhere"),
         (&["diff", "a", "b", "--margin", "7"], "--margin 7"),

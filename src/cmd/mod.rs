@@ -49,7 +49,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Gate(args) => gate::run(args),
         Command::Drain(args) => drain::run(&args),
         Command::Discover(args) => discover::run(args),
-        Command::Explain { code } => explain::run(&code),
+        Command::Explain(args) => explain::run(&args),
         Command::List { what } => list::run(what),
         Command::Simulate(args) => simulate::run(&args),
         Command::Completions { shell } => package::completions(shell),

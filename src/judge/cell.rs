@@ -52,6 +52,9 @@ pub struct Cell<'r> {
     pub load: Option<&'r Load>,
 }
 
+/// The floor of a file system is divided by the nodes that share it, by so many at most.
+const SHARED: f64 = 10.0;
+
 /// Cores' worth of foreign time from which a slow result says nothing.
 pub(super) const BUSY_CORES: f64 = 0.25;
 
@@ -151,11 +154,11 @@ pub(super) fn judge<'r>(
             }
             (Limit::ShareOfNominal(_), _) => continue,
         };
-        // What a file system gives one node it gives to all of them together.
+        // What a file system gives one node it gives to all of them together; a thousandth of a disk is no way to save, though.
         let value = if e.source == Source::Catalogue && row.probe == "storage" {
             match series.better {
-                Better::Higher => value / place.at_once,
-                Better::Lower => value * place.at_once,
+                Better::Higher => value / place.at_once.min(SHARED),
+                Better::Lower => value * place.at_once.min(SHARED),
             }
         } else {
             value

@@ -485,6 +485,10 @@ codes! {
         cause: "Checkpoints of many files are bound by create and rename; a slow metadata server stretches every save.",
         suspect: "the metadata server, synchronous export options",
         remedy: "look at the load of the metadata server; save fewer and larger files";
+    STO_013 "STO-013" Fail, "a node reaches the checkpoint directory slower than its peers",
+        cause: "Measured twice, the node gets less than half of what most nodes get from the same directory. A save ends when its last node has written: the whole run waits for this one.",
+        suspect: "the node's own way to the storage: its mount options, its network to the servers, an interface that fell back to a lower speed, a full local cache",
+        remedy: "leave it out (--exclude); compare `mount`, `nfsstat -m` or `lfs check servers`, and `ethtool` of the storage interface with those of a healthy node";
     STO_020 "STO-020" Fail, "the checkpoints of the run do not fit",
         cause: "Size of a checkpoint times those kept (every save, when nobody limits them) with one in flight and one partial, over the share that may be filled, is more than what is free. The run would crash at a save, hours or days in.",
         suspect: "the mount, or a missing retention limit",

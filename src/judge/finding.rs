@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
+use crate::work::{Case, Metric};
 
 /// How a finding weighs on the decision. Ordered: worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -100,6 +101,70 @@ impl fmt::Display for Subject {
     }
 }
 
+/// A reading that a finding rests on, with what it was held against; amounts are in the metric's base unit.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Proof {
+    /// Who measured; of a link, who sent.
+    pub node: NodeName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<NodeName>,
+    pub step: String,
+    pub case: Case,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<Metric>,
+    /// The median; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<f64>,
+    /// 95 % interval of the median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<(f64, f64)>,
+    /// Samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<f64>,
+    /// Whether the reading by itself speaks for the finding.
+    pub speaks: bool,
+}
+
+/// How readings become a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// The interval of a median against a limit.
+    Limit,
+    /// A median against those of peers, in each attempt.
+    Peers,
+    /// All readings of a network at once.
+    Localised,
+    /// A test that failed, or an answer that is wrong.
+    Outcome,
+}
+
+impl Rule {
+    /// In words, with its numbers.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Rule::Limit => {
+                "fail when the whole 95 % interval of the median is worse than the limit by more than the margin, pass when the whole \
+                 interval is within it, open in between; what others used the machine for keeps a bad result open; a limit that only \
+                 warns goes by the median"
+            }
+            Rule::Peers => {
+                "worse than the median of the peers by more than 6 % (GPUs: what their models differ by; storage: by half) and by more \
+                 deviations than 5 % of false alarms in a whole check allow, in every attempt; seen once it is open"
+            }
+            Rule::Localised => {
+                "each reading is its rate over the reference: the fastest group of pairs of its round and hop class that holds together; \
+                 nodes, sides, leaves and pairs get the deficits that explain all readings best, with the noise of the round as it was \
+                 measured; a node is named with odds of 9 to 1 or more, slow with two partners in two rounds or more; what is likelier than not and \
+                 less than that is open"
+            }
+            Rule::Outcome => "it happened: no number is weighed",
+        }
+    }
+}
+
 /// A finding. Texts are clean: nothing in them drives a terminal.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
@@ -116,6 +181,11 @@ pub struct Finding {
     /// The network interface that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
+    /// The readings that it rests on, and how; empty where it rests on facts that the evidence tells whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Rule>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub proof: Vec<Proof>,
 }
 
 impl Finding {
@@ -128,7 +198,15 @@ impl Finding {
             limit: String::new(),
             waived: None,
             interface: None,
+            rule: None,
+            proof: Vec::new(),
         }
+    }
+
+    /// What it rests on.
+    pub fn proven(mut self, rule: Rule, proof: Vec<Proof>) -> Self {
+        (self.rule, self.proof) = (Some(rule), proof);
+        self
     }
 
     pub fn severity(mut self, severity: Severity) -> Self {

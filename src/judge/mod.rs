@@ -17,7 +17,7 @@ pub use codes::{CODES, Code, CodeDoc};
 pub use coverage::Coverage;
 pub use decide::{Decision, Placement};
 pub use diff::{Change, Diff, Moved, diff};
-pub use finding::{Finding, Severity, Subject};
+pub use finding::{Finding, Proof, Rule, Severity, Subject};
 pub use offenders::offenders;
 pub use rules::{Facts, Row, judge, judge_knowing};
 pub use verdict::{Reason, Verdict};

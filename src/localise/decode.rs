@@ -16,6 +16,8 @@ pub(super) struct Observed {
     pub round: u32,
     pub quiet: bool,
     pub hop: Hop,
+    /// What the rate is held against: its class's upper mode, in the logarithm.
+    pub reference: f64,
     /// Logarithm of the rate over the reference's; `None` where nothing arrived.
     pub residual: [Option<f64>; 2],
     /// Standard deviation of a residual where all is well.
@@ -185,6 +187,7 @@ impl Pairs {
                         round,
                         quiet: t.quiet,
                         hop: *hop,
+                        reference: mode.at,
                         residual: logs(t).map(|l| l.map(|l| l - mode.at)),
                         deviation: [deviation; 2],
                         floor: [0.0; 2],

@@ -28,4 +28,4 @@ pub use record::{
     network_among, planes,
 };
 pub use rounds::{Round, circle, next};
-pub use verdict::{Deficit, Fabric, LeafFault, NodeFault, Open, PairFault, Rate, Verdict};
+pub use verdict::{Deficit, Fabric, Held, LeafFault, NodeFault, Open, PairFault, Rate, Verdict};

@@ -61,6 +61,8 @@ pub fn is_pairs(step: &Step) -> bool {
 pub struct Network<'r> {
     pub nodes: Vec<&'r NodeName>,
     pub pairs: Pairs,
+    /// The steps that measured, by [`Test::round`](crate::localise::Test).
+    pub steps: Vec<&'r Step>,
 }
 
 /// The leaves that the run was told of, else those of the fabric that was read, else those that the latencies between its nodes
@@ -186,7 +188,7 @@ pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]
         }
     }
     pairs.nominal = nominal;
-    Network { nodes, pairs }
+    Network { nodes, pairs, steps }
 }
 
 /// Which nodes the numbers in [`Scale`] stand for.

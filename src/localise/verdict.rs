@@ -183,7 +183,46 @@ fn middle(losses: &[f64], deviation: f64) -> Option<Deficit> {
     Some(Deficit { share: share(s.median), low: share(low), high: share(high) })
 }
 
+/// One direction of a test, and what it is held against.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Held {
+    /// As in [`Test::round`](crate::localise::Test).
+    pub round: u32,
+    pub from: u32,
+    pub to: u32,
+    /// Whether the test's second end sends.
+    pub back: bool,
+    /// Bytes per second; `None` where nothing arrived.
+    pub rate: Option<f64>,
+    /// What pairs of its class and round reach when nothing is wrong, bytes per second.
+    pub reference: f64,
+    /// Standard deviation of such readings where all is well, as a share.
+    pub noise: f64,
+    /// Slower than noise explains.
+    pub slow: bool,
+}
+
 impl Pairs {
+    /// Every direction of every test as the verdict reads it, in the order measured.
+    pub fn held(&self) -> Vec<Held> {
+        let mut tests = self.decode().tests;
+        tests.sort_by_key(|o| o.round);
+        let ways = |o: &Observed| {
+            let (o, reference) = (*o, o.reference.exp());
+            [0, 1].map(|way| Held {
+                round: o.round,
+                from: o.ends[way],
+                to: o.ends[1 - way],
+                back: way == 1,
+                rate: o.residual[way].map(|y| (y + o.reference).exp()),
+                reference,
+                noise: o.deviation[way],
+                slow: o.is_slow(way, 0.0),
+            })
+        };
+        tests.iter().flat_map(ways).collect()
+    }
+
     /// The verdict on everything measured so far.
     pub fn verdict(&self) -> Verdict {
         let decoded = self.decode();

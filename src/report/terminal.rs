@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
 
-use crate::judge::{Severity, Verdict};
+use crate::judge::{Finding, Severity, Verdict};
 use crate::report::{FindingGroup, Row, Software, Table, View};
 
 /// How to draw.
@@ -19,8 +19,8 @@ const SHOWN: usize = 5;
 const RED: &str = "31;1";
 const YELLOW: &str = "33";
 const GREEN: &str = "32";
-const BOLD: &str = "1";
-const DIM: &str = "2";
+pub(super) const BOLD: &str = "1";
+pub(super) const DIM: &str = "2";
 
 impl Style {
     pub(super) fn paint(self, code: &str, text: &str) -> String {
@@ -28,7 +28,7 @@ impl Style {
     }
 
     /// `text` wrapped with `label` before the first line and as much room before the others.
-    fn labelled(self, label: &str, text: &str, out: &mut String) {
+    pub(super) fn labelled(self, label: &str, text: &str, out: &mut String) {
         let room = self.width.saturating_sub(label.chars().count()).max(20);
         for (i, line) in wrap(text, room).into_iter().enumerate() {
             let head = if i == 0 { self.paint(DIM, label) } else { " ".repeat(label.chars().count()) };
@@ -115,8 +115,8 @@ pub fn findings(all: &[crate::judge::Finding], style: Style) -> String {
     out
 }
 
-fn finding(group: &FindingGroup<'_>, style: Style, out: &mut String) {
-    let f = group.first();
+/// How a finding weighs, as the word that begins its line.
+pub(super) fn severity(f: &Finding, style: Style) -> String {
     let (word, colour) = match (f.weighs(), f.severity) {
         (false, _) => ("WAIVED", DIM),
         (_, Severity::Fail) => ("FAIL", RED),
@@ -124,12 +124,12 @@ fn finding(group: &FindingGroup<'_>, style: Style, out: &mut String) {
         (_, Severity::Warn) => ("WARN", YELLOW),
         (_, Severity::Info) => ("NOTE", DIM),
     };
-    out.push_str(&format!(
-        "{}  {}  {}\n",
-        style.paint(colour, &format!("{word:<6}")),
-        f.code,
-        style.paint(BOLD, f.title())
-    ));
+    style.paint(colour, &format!("{word:<6}"))
+}
+
+fn finding(group: &FindingGroup<'_>, style: Style, out: &mut String) {
+    let f = group.first();
+    out.push_str(&format!("{}  {}  {}\n", severity(f, style), f.code, style.paint(BOLD, f.title())));
     let mut limits: Vec<&str> = Vec::new();
     let seen = group.seen();
     for s in seen.iter().take(SHOWN) {

@@ -395,6 +395,15 @@ fn provoke(code: &str) -> Option<Record> {
                 }
             }
         }),
+        "STO-013" => cluster(&|r| {
+            for attempt in [1, 2] {
+                for n in ["n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"] {
+                    let rate = if n == "n5" { 11e6 } else { 209e6 };
+                    let line = add_on(r, n, "storage", "write", measured(series("storage", "write", rate)));
+                    r.outcomes[line].attempt = attempt;
+                }
+            }
+        }),
         "HET-002" => with("", &|r| {
             let gpu = |index, vbios: &str| Gpu {
                 index,

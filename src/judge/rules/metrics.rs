@@ -7,7 +7,7 @@ use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::cell::{Places, is_busy};
 use crate::judge::codes::Code;
-use crate::judge::finding::{Finding, Severity, Subject};
+use crate::judge::finding::{Finding, Proof, Rule, Severity, Subject};
 use crate::judge::rules::Row;
 use crate::judge::{Cell, Reason, Straggler, Verdict};
 use crate::work::{Case, Metric};
@@ -35,10 +35,13 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
                 stragglers.entry(who).or_default().push(cell);
                 continue;
             }
+            (_, Some(_), None) if matches!(cell.row.case, Case::Storage(_)) => Code::STO_013,
             (_, Some(_), None) => Code::PER_001,
             (_, None, _) => code_of(&cell.row, cell.series.metric),
         };
-        findings.push(Finding::new(code, cell.row.subject(), evidence(cell)).severity(severity).limit(limit(cell)));
+        let rule = if cell.straggler.is_some() { Rule::Peers } else { Rule::Limit };
+        let finding = Finding::new(code, cell.row.subject(), evidence(cell)).severity(severity).limit(limit(cell));
+        findings.push(finding.proven(rule, vec![proof(cell)]));
     }
     findings.extend(stragglers.iter().filter_map(|(who, cells)| straggler(who, cells)));
 }
@@ -88,7 +91,8 @@ fn straggler(who: &Who<'_>, cells: &[&Cell<'_>]) -> Option<Finding> {
     if tests.len() > 1 {
         text.push_str(&format!("; slow in {} tests: {}", tests.len(), tests.join(", ")));
     }
-    Some(Finding::new(code, subject, text).severity(severity).limit(limit(worst)))
+    let proof = cells.iter().map(|c| proof(c)).collect();
+    Some(Finding::new(code, subject, text).severity(severity).limit(limit(worst)).proven(Rule::Peers, proof))
 }
 
 /// The code of a metric that missed its limit.
@@ -113,6 +117,22 @@ fn code_of(row: &Row<'_>, metric: Metric) -> Code {
         Metric::Write => Code::STO_010,
         Metric::Read => Code::STO_011,
         Metric::Metadata | Metric::Publish => Code::STO_012,
+    }
+}
+
+/// The cell as what a finding rests on.
+pub(super) fn proof(cell: &Cell<'_>) -> Proof {
+    Proof {
+        node: cell.row.node.clone(),
+        to: None,
+        step: cell.row.step.to_owned(),
+        case: cell.row.case.clone(),
+        metric: Some(cell.series.metric),
+        measured: cell.summary.map(|s| s.median),
+        interval: cell.summary.and_then(|s| s.interval),
+        n: cell.summary.map(|s| s.n),
+        expected: cell.limit.as_ref().map(|l| l.value),
+        speaks: true,
     }
 }
 

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::id::NodeName;
 use crate::judge::codes::Code;
-use crate::judge::finding::{Finding, Severity, Subject};
-use crate::localise::{self, Open, Plane, Reading, Side, Verdict};
+use crate::judge::finding::{Finding, Proof, Rule, Severity, Subject};
+use crate::localise::{self, Held, Hop, Open, Plane, Reading, Side, Verdict};
 use crate::measure::{FailKind, Outcome, stats};
 use crate::record::Record;
 use crate::unit::Unit;
+use crate::work::{Metric, Way};
 
 /// A fabric that carries less than this share across leaves under full load of what it carries when quiet is
 /// oversubscribed.
@@ -41,6 +42,7 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
         return;
     }
     let verdict = network.pairs.verdict();
+    let before = findings.len();
     nodes(record, plane, &network, &verdict, &on, findings);
     let leaves = localise::leaves(record);
     let leaf_name = |l: u32| {
@@ -80,12 +82,50 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
         );
         findings.push(Finding::new(Code::NET_028, Subject::Run, evidence).limit(SOURCE));
     }
+    prove(&network, &mut findings[before..]);
     against_nominal(&network, &verdict, &on, findings);
     unanswered(record, plane, &network, findings);
     if network.pairs.nodes == 2 {
         one_way(&network, &on, findings);
     }
     across(&network, &on, findings);
+}
+
+/// Gives what the verdict names the readings that it rests on: those of a node, of a link, of what crosses a leaf's border; of the
+/// run, all that are slow.
+fn prove(network: &localise::Network<'_>, findings: &mut [Finding]) {
+    if findings.is_empty() {
+        return;
+    }
+    let held = network.pairs.held();
+    let name = |i: u32| network.nodes[i as usize];
+    let proof = |h: &Held| {
+        let step = network.steps.get(h.round as usize)?;
+        let way = if h.back { Way::Back } else { Way::Out };
+        let case = step.cases.iter().find(|c| c.pair_way() == Some(way))?;
+        Some(Proof {
+            node: name(h.from).clone(),
+            to: Some(name(h.to).clone()),
+            step: step.name.clone(),
+            case: case.clone(),
+            metric: Some(Metric::Bandwidth),
+            measured: h.rate,
+            interval: None,
+            n: None,
+            expected: Some(h.reference),
+            speaks: h.slow,
+        })
+    };
+    for finding in findings {
+        let rests_on = |h: &&Held| match &finding.subject {
+            Subject::Node(n) => name(h.from) == n || name(h.to) == n,
+            Subject::Link(a, b) => (name(h.from) == a && name(h.to) == b) || (name(h.from) == b && name(h.to) == a),
+            Subject::Leaf(_) => h.slow && network.pairs.hop(h.from, h.to) == Hop::Inter,
+            _ => h.slow,
+        };
+        let proof = held.iter().filter(rests_on).filter_map(proof).collect();
+        (finding.rule, finding.proof) = (Some(Rule::Localised), proof);
+    }
 }
 
 /// What a pair is held against.

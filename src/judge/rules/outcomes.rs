@@ -8,7 +8,7 @@ use crate::cluster::{PRESENCE, Step};
 use crate::id::NodeName;
 use crate::judge::Coverage;
 use crate::judge::codes::Code;
-use crate::judge::finding::{Finding, Severity, Subject};
+use crate::judge::finding::{Finding, Proof, Rule, Severity, Subject};
 use crate::judge::rules::{Cases, Row, standing};
 use crate::localise::is_pairs;
 use crate::measure::{Facts, FailKind, Load, Measured, Outcome, WaiveKind};
@@ -257,7 +257,24 @@ fn failure(row: &Row<'_>, kind: FailKind, error: &str, cases: usize) -> Finding 
         None => row.subject(),
     };
     let others = if cases > 1 { format!(" and {} more", cases - 1) } else { String::new() };
-    Finding::new(code, subject, format!("{}, case `{}`{others}: {error}", row.step, row.case))
+    let finding = Finding::new(code, subject, format!("{}, case `{}`{others}: {error}", row.step, row.case));
+    finding.proven(Rule::Outcome, vec![proof(row)])
+}
+
+/// An outcome as what a finding rests on.
+fn proof(row: &Row<'_>) -> Proof {
+    Proof {
+        node: row.node.clone(),
+        to: row.group.get(1).filter(|_| row.group.len() == 2).cloned(),
+        step: row.step.to_owned(),
+        case: row.case.clone(),
+        metric: None,
+        measured: None,
+        interval: None,
+        n: None,
+        expected: None,
+        speaks: true,
+    }
 }
 
 /// Samples say something of a machine, a library that was loaded something of an image.
@@ -283,7 +300,8 @@ pub(super) fn checks(row: &Row<'_>, attempts: &[(&Measured, Option<&Load>)], fin
             CheckName::Atomic => Code::STO_027,
         };
         let evidence = format!("{}, case `{}`, {}: {}", row.step, row.case, check.name, check.detail);
-        findings.push(Finding::new(code, row.subject(), evidence).severity(Severity::Fail));
+        let finding = Finding::new(code, row.subject(), evidence).severity(Severity::Fail);
+        findings.push(finding.proven(Rule::Outcome, vec![proof(row)]));
     }
 }
 

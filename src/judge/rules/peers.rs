@@ -22,6 +22,10 @@ use crate::work::{Better, Case, Metric};
 const MARGIN: f64 = 0.06;
 /// What shares a machine shares its noise, and differs only by what each is allowed.
 const MARGIN_SHARED: f64 = 0.5;
+/// A shared file system serves its nodes unevenly; what gets less than half of what they get is no matter of fairness.
+const MARGIN_STORAGE: f64 = 0.5;
+/// Saving is a small part of a run: only a node that makes it five times as long is worth doing without.
+const BROKEN_STORAGE: f64 = 0.8;
 /// Fewer peers say nothing about who is odd.
 const FEW: usize = 4;
 /// False alarms that a whole check may have, before confirmation.
@@ -91,8 +95,7 @@ fn mark(cell: &mut Cell<'_>, behind: Behind) {
 
 /// Nodes beside nodes, in all that no single GPU did.
 fn nodes(margin: f64, cells: &mut [Cell<'_>]) {
-    // A file system is shared: there the slowest rank is the directory's affair, not the node's.
-    let alone = |c: &Cell<'_>| c.row.group.is_empty() && c.summary.is_some() && c.row.probe != "storage";
+    let alone = |c: &Cell<'_>| c.row.group.is_empty() && c.summary.is_some();
     let tests = cells.iter().filter(|c| alone(c)).count();
     let mut by_metric: BTreeMap<(&str, &Case, Metric), Vec<usize>> = BTreeMap::new();
     for (i, c) in cells.iter().enumerate().filter(|(_, c)| alone(c) && c.row.gpu().is_none()) {
@@ -100,7 +103,8 @@ fn nodes(margin: f64, cells: &mut [Cell<'_>]) {
     }
     let Ok(normal) = Normal::new(0.0, 1.0) else { return };
     let critical = normal.inverse_cdf(1.0 - ALPHA / tests.max(1) as f64);
-    for indices in by_metric.values().filter(|i| i.len() >= FEW) {
+    for ((_, case, _), indices) in by_metric.iter().filter(|(_, i)| i.len() >= FEW) {
+        let margin = if matches!(case, Case::Storage(_)) { margin.max(MARGIN_STORAGE) } else { margin };
         let medians: Vec<f64> = indices.iter().filter_map(|i| Some(cells[*i].summary?.median)).collect();
         let Some((usual, deviation)) = stats::robust(&medians) else { continue };
         // Equal values are never more exact than a quarter of a percent.
@@ -132,7 +136,8 @@ fn weigh(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) {
     let broken = |c: &Cell<'_>| slowdown(c) > 1.0 / (1.0 - BROKEN) - 1.0;
     let spares = run.nodes.as_ref().map_or(0, |n| (nodes as u32).saturating_sub(n.needed));
     let mut slow: BTreeMap<String, f64> = BTreeMap::new();
-    for c in cells.iter().filter(|c| matches!(failed(c), Some(Straggler::Node | Straggler::Gpu))) {
+    let saves = |c: &Cell<'_>| matches!(c.row.case, Case::Storage(_));
+    for c in cells.iter().filter(|c| !saves(c) && matches!(failed(c), Some(Straggler::Node | Straggler::Gpu))) {
         let worst = slow.entry(c.row.node.0.clone()).or_default();
         *worst = worst.max(slowdown(c));
     }
@@ -142,6 +147,7 @@ fn weigh(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) {
     for c in cells.iter_mut() {
         let warns = match failed(c) {
             None => false,
+            Some(Straggler::Node) if saves(c) => slowdown(c) < 1.0 / (1.0 - BROKEN_STORAGE) - 1.0,
             Some(Straggler::Node) => cheap(c),
             // One node is checked for itself: there is no run that would go on without it.
             Some(Straggler::Gpu) => nodes > 1 && cheap(c) && !broken(c),

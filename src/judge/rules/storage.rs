@@ -6,10 +6,12 @@ use crate::forecast::{Runway, checkpoint_size, runway};
 use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::Cell;
+use crate::judge::cell::is_busy;
 use crate::judge::codes::Code;
-use crate::judge::finding::{Finding, Severity, Subject};
-use crate::judge::rules::Facts;
+use crate::judge::finding::{Finding, Proof, Rule, Severity, Subject};
+use crate::judge::rules::{Facts, metrics};
 use crate::measure;
+use crate::measure::stats::Summary;
 use crate::plan::RunPlan;
 use crate::record::Record;
 use crate::topology::Filesystem;
@@ -160,29 +162,45 @@ fn stall(run: &RunPlan, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     let (Some(size), Some(interval), Some(budget)) = (checkpoint_size(run), c.interval(), c.stall_budget) else {
         return;
     };
-    let nodes = cells.iter().filter(|c| c.row.probe == "storage" && c.series.metric == Metric::Write);
-    let rates: Vec<f64> = nodes.filter_map(|c| Some(c.summary?.median)).collect();
-    if rates.is_empty() {
-        return;
-    }
+    let writes = cells.iter().filter(|c| c.row.probe == "storage" && c.series.metric == Metric::Write);
+    let measured: Vec<(&Cell<'_>, Summary)> = writes.filter_map(|c| Some((c, c.summary?))).collect();
     // Every node writes its share at the same time: the slowest decides.
-    let total = rates.iter().copied().fold(f64::INFINITY, f64::min) * rates.len() as f64;
+    let Some((slowest, rate)) = measured.iter().min_by(|a, b| a.1.median.total_cmp(&b.1.median)) else { return };
+    let nodes = measured.len() as f64;
+    let total = rate.median * nodes;
     let period = interval.period.as_secs_f64();
     let need = size.as_f64() / (budget * period);
     if total < need {
         let takes = size.as_f64() / total;
-        let evidence = format!(
-            "{} at {} from {} node(s) take {}, {:.1} % of every interval",
+        let rates = |(low, high): (f64, f64)| {
+            let show = |v: f64| Unit::BytePerSecond.show(v * nodes);
+            format!(" ({} to {})", show(low), show(high))
+        };
+        let mut evidence = format!(
+            "{} at {}{} from {} node(s) take {}, {:.1} % of every interval",
             size,
             Unit::BytePerSecond.show(total),
-            rates.len(),
+            rate.interval.map(rates).unwrap_or_default(),
+            measured.len(),
             crate::plan::Time(std::time::Duration::try_from_secs_f64(takes).unwrap_or_default()),
             100.0 * takes / period
         );
         // Fewer nodes than the run has: their sum says little about what all together reach.
-        let all = run.nodes.as_ref().is_none_or(|n| rates.len() >= n.needed as usize);
-        let severity = if all { Severity::Fail } else { Severity::Warn };
+        let all = run.nodes.as_ref().is_none_or(|n| measured.len() >= n.needed as usize);
+        // What may as well be fast enough, or was slowed by others, is open, as any metric is.
+        let best = rate.interval.map_or(rate.max, |(_, high)| high);
+        let busy = slowest.load.is_some_and(is_busy);
+        let severity = match (all, best * nodes >= need || busy) {
+            (false, _) => Severity::Warn,
+            (true, true) => Severity::Hold,
+            (true, false) => Severity::Fail,
+        };
+        if busy {
+            evidence.push_str(&format!("; the machine of {} was busy", slowest.row.node));
+        }
         let limit = format!("{:.1} % of the interval: {} or more", budget * 100.0, Unit::BytePerSecond.show(need));
-        findings.push(Finding::new(Code::STO_029, Subject::Run, evidence).severity(severity).limit(limit));
+        let proof = measured.iter().map(|(c, _)| Proof { expected: Some(need / nodes), ..metrics::proof(c) }).collect();
+        let finding = Finding::new(Code::STO_029, Subject::Run, evidence).severity(severity).limit(limit);
+        findings.push(finding.proven(Rule::Limit, proof));
     }
 }

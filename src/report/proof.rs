@@ -1,0 +1,123 @@
+//! What a finding rests on, for somebody who asks why: the readings, what each was held against, and the rule.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
+
+use crate::id::clean;
+use crate::judge::{Finding, Proof};
+use crate::report::Style;
+use crate::report::terminal::{BOLD, DIM, severity};
+
+/// Readings that are shown of one finding, those that speak for it first.
+const SHOWN: usize = 60;
+
+/// All findings, a line each, with the number to ask for.
+pub fn numbered(all: &[Finding], style: Style) -> String {
+    let mut out = String::new();
+    for (i, f) in all.iter().enumerate() {
+        let head = format!("{:>3}  {:<6}  {}  ", i + 1, "", f.code).chars().count();
+        let text: Vec<char> = format!("{}: {}", f.subject, f.evidence).chars().collect();
+        let room = style.width.saturating_sub(head).max(20);
+        let cut = if text.len() > room { room - 1 } else { text.len() };
+        let end = if cut < text.len() { "…" } else { "" };
+        let shown: String = text[..cut].iter().collect();
+        out.push_str(&format!("{:>3}  {}  {}  {shown}{end}\n", i + 1, severity(f, style), f.code));
+    }
+    out
+}
+
+/// One finding, and why.
+pub fn proof(f: &Finding, number: usize, style: Style) -> String {
+    let mut out =
+        format!("{number:>3}  {}  {}  {}: {}\n", severity(f, style), f.code, f.subject, style.paint(BOLD, f.title()));
+    style.labelled("  seen     ", &f.evidence, &mut out);
+    if !f.limit.is_empty() {
+        style.labelled("  limit    ", &f.limit, &mut out);
+    }
+    style.labelled("  why      ", f.code.doc().cause, &mut out);
+    if let Some(rule) = f.rule {
+        style.labelled("  rule     ", rule.text(), &mut out);
+    }
+    if let Some(waived) = &f.waived {
+        style.labelled("  waived   ", waived, &mut out);
+    }
+    if f.proof.is_empty() {
+        style.labelled("  readings ", "none: it rests on what the evidence says", &mut out);
+    } else {
+        let speaking = f.proof.iter().filter(|p| p.speaks).count();
+        let quiet = f.proof.len() - speaking;
+        let said = if quiet > 0 { format!(", {speaking} of them slow") } else { String::new() };
+        style.labelled("  readings ", &format!("{}{said}", f.proof.len()), &mut out);
+        out.push('\n');
+        table(f, style, &mut out);
+    }
+    out.push('\n');
+    style.labelled("  do       ", &f.remedy(), &mut out);
+    out
+}
+
+fn table(f: &Finding, style: Style, out: &mut String) {
+    let mut all: Vec<&Proof> = f.proof.iter().collect();
+    // The order measured, except that a long list begins with what counts.
+    if all.len() > SHOWN {
+        all.sort_by_key(|p| !p.speaks);
+    }
+    let shown = &all[..all.len().min(SHOWN)];
+    let who = |p: &Proof| match &p.to {
+        Some(to) => format!("{} -> {to}", p.node),
+        None => p.node.to_string(),
+    };
+    let amount = |p: &Proof, value: Option<f64>| match (p.metric, value) {
+        (Some(metric), Some(value)) => metric.unit().show(value),
+        _ => String::new(),
+    };
+    let difference = |p: &Proof| match (p.metric, p.measured, p.expected) {
+        (Some(_), Some(measured), Some(expected)) if expected > 0.0 => {
+            format!("{:+.1} %", 100.0 * (measured / expected - 1.0))
+        }
+        (Some(_), None, Some(_)) => "nothing arrived".to_owned(),
+        _ => String::new(),
+    };
+    let interval = |p: &Proof| match (p.interval, p.n) {
+        (Some((low, high)), Some(n)) => {
+            format!("{} to {}, n = {n}", amount(p, Some(low)), amount(p, Some(high)))
+        }
+        (None, Some(n)) => format!("n = {n}"),
+        _ => String::new(),
+    };
+    type Cell<'a> = &'a dyn Fn(&Proof) -> String;
+    let (left, right) = (CellAlignment::Left, CellAlignment::Right);
+    let columns: [(&str, CellAlignment, Cell<'_>); 8] = [
+        ("node", left, &who),
+        ("step", left, &|p| clean(&p.step).into_owned()),
+        ("case", left, &|p| clean(&p.case.to_string()).into_owned()),
+        ("metric", left, &|p| p.metric.map_or(String::new(), |m| m.name().to_owned())),
+        ("measured", right, &|p| amount(p, p.measured)),
+        ("95 % interval", left, &interval),
+        ("held against", right, &|p| amount(p, p.expected)),
+        ("difference", right, &difference),
+    ];
+    let kept: Vec<_> = columns.iter().filter(|(.., get)| shown.iter().any(|p| !get(p).is_empty())).collect();
+    let mut grid = Grid::new();
+    grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    let marked = shown.iter().any(|p| !p.speaks);
+    let titles = kept.iter().map(|(title, ..)| *title).chain(marked.then_some(""));
+    grid.set_header(titles);
+    for p in shown {
+        let mark = if p.speaks { "slow" } else { "" };
+        grid.add_row(kept.iter().map(|(.., get)| get(p)).chain(marked.then(|| mark.to_owned())));
+    }
+    for (i, (_, align, _)) in kept.iter().enumerate() {
+        if let Some(column) = grid.column_mut(i) {
+            column.set_padding((0, 2));
+            column.set_cell_alignment(*align);
+        }
+    }
+    for (i, line) in grid.to_string().lines().enumerate() {
+        let line = line.trim_end();
+        out.push_str(&format!("  {}\n", if i == 0 { style.paint(BOLD, line) } else { line.to_owned() }));
+    }
+    if all.len() > shown.len() {
+        let more = format!("  and {} more; `gonogo report RECORD --format json` has all", all.len() - shown.len());
+        out.push_str(&format!("{}\n", style.paint(DIM, &more)));
+    }
+}
