@@ -590,9 +590,9 @@ codes! {
         suspect: "the cable's class, a port's settings, or dirt in a connector",
         remedy: "look at `ibportstate LID PORT query` for the enabled speeds of both ends; swap the cable for one of the right class; clean optical connectors";
     FAB_003 "FAB-003" Fail, "a port does not come up",
-        cause: "The port trains again and again, or is up physically and was given no LID and no state by a subnet manager: no traffic passes.",
+        cause: "The port has no cable or trains again and again, or is up physically and was given no LID and no state by a subnet manager: no traffic passes.",
         suspect: "the cable, or the subnet manager",
-        remedy: "training: reseat or swap the cable; Initialize or Armed: look at the subnet manager's log (FAB-010)";
+        remedy: "no link: plug in the cable (`ibstat` says Polling until then); training: reseat or swap the cable; Initialize or Armed: look at the subnet manager's log (FAB-010)";
     FAB_004 "FAB-004" Warn, "a leaf has fewer uplinks than its peers",
         cause: "Each uplink that is missing takes its share from all hosts of the leaf, and the routing spreads over what is left.",
         suspect: "a cable that is unplugged or dead, or a disabled port",
@@ -641,6 +641,10 @@ codes! {
         cause: "The capture holds lines that are not understood, or nodes that others point at and nobody describes: it was cut, or a node did not answer.",
         suspect: "the capture, or a node whose management agent does not answer",
         remedy: "capture again to the end (`ibnetdiscover > FILE`), and look at the tool's own warnings";
+    FAB_016 "FAB-016" Warn, "error counters stand at their end",
+        cause: "A counter of the old query stops at its largest value. Errors that came during the check would not show in it: that it did not move proves nothing.",
+        suspect: "counters that nobody has cleared since errors that may be long gone",
+        remedy: "clear them (`ibqueryerrors -k`, or `perfquery -R LID PORT`) and check again";
     HET_001 "HET-001" Warn, "a node differs from the others",
         cause: "Kernel, driver, CUDA, firmware, hardware or settings are not those of most nodes, or no two nodes have the same. Mixed clusters fail in ways that no single node shows.",
         suspect: "the node's image or hardware",

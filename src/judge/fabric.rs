@@ -39,6 +39,7 @@ const WAIT: &str = "PortXmitWait";
 pub fn findings(fabric: &Fabric) -> Vec<Finding> {
     let mut out = Vec::new();
     if let Some(subnet) = &fabric.subnet {
+        alone(subnet, &mut out);
         rates(subnet, fabric.expected.as_ref(), &mut out);
         uplinks(subnet, &mut out);
         rails(subnet, &mut out);
@@ -126,6 +127,17 @@ fn is_host(subnet: &Subnet, guid: u64) -> bool {
     subnet.nodes.get(&guid).is_some_and(|n| n.kind == Kind::Ca && !n.is_aggregation())
 }
 
+/// A capture that reached nothing: the adapter that it was made from has no link.
+fn alone(subnet: &Subnet, out: &mut Vec<Finding>) {
+    if subnet.nodes.is_empty() || subnet.nodes.values().any(|n| !n.ports.is_empty()) {
+        return;
+    }
+    let names: Vec<&str> = subnet.nodes.values().map(|n| n.name.trim()).take(4).collect();
+    let evidence =
+        format!("{} is connected with nothing: no switch and no other adapter was reached", names.join(", "));
+    out.push(Finding::new(Code::FAB_003, Subject::Run, evidence));
+}
+
 /// Links slower than the others of their kind, or than they were.
 fn rates(subnet: &Subnet, expected: Option<&Subnet>, out: &mut Vec<Finding>) {
     let cables = subnet.cables();
@@ -150,9 +162,22 @@ fn rates(subnet: &Subnet, expected: Option<&Subnet>, out: &mut Vec<Finding>) {
             clear.then(|| (kind, (usual.clone(), format!("{n} of {} links between the same models", rates.len()))))
         })
         .collect();
+    // One lane is what is left of a link: nobody builds one. However few links there are, one wider shows what its kind can do.
+    let mut widest: BTreeMap<_, &Rate> = BTreeMap::new();
+    for c in &cables {
+        let best = widest.entry(kind(c)).or_insert(&c.rate);
+        if c.rate.width > best.width {
+            *best = &c.rate;
+        }
+    }
+    let lanes_lost = |c: &Cable| {
+        let best = widest.get(&kind(c)).filter(|best| c.rate.width == 1 && best.width > 1)?;
+        Some(((*best).clone(), "the widest link between the same models".to_owned()))
+    };
     for c in &cables {
         let expected = || was.get(&(c.a, c.b)).map(|rate| (rate.clone(), "the expected topology".to_owned()));
-        let Some((reference, source)) = expected().or_else(|| usual.get(&kind(c)).cloned()) else { continue };
+        let like = expected().or_else(|| usual.get(&kind(c)).cloned()).or_else(|| lanes_lost(c));
+        let Some((reference, source)) = like else { continue };
         let below = |ours: f64, theirs: f64| ours < 0.99 * theirs;
         if c.rate.width > 0 && c.rate.width < reference.width {
             let evidence = format!("it runs at {}", c.rate);
@@ -382,6 +407,10 @@ fn states(links: &[LinkState], names: &Names<'_>, out: &mut Vec<Finding>) {
         if training || unused {
             let evidence = format!("{} / {}", l.state, l.physical);
             out.push(Finding::new(Code::FAB_003, subject(l), evidence));
+        } else if l.kind == Kind::Ca && l.state == "Down" {
+            // Of a switch, ports without a cable are ordinary; of an adapter, the second port may be meant to have none.
+            let evidence = format!("{} / {}: no cable, or nothing at its other end", l.state, l.physical);
+            out.push(Finding::new(Code::FAB_003, subject(l), evidence).severity(Severity::Warn));
         }
     }
     for ((rate, could), links) in slow {
@@ -417,6 +446,8 @@ fn counters(errors: &[PortErrors], before: Option<&[PortErrors]>, names: &Names<
     // By both ends, or by name where they are not known: what of the wire, what of drops, and whom it is about.
     type Cables = BTreeMap<(Option<(End, End)>, String), (Vec<String>, Vec<String>, Subject)>;
     let mut cables = Cables::new();
+    // Counters that stood at their end before: they cannot show whether anything came since.
+    let mut stuck: Vec<String> = Vec::new();
     for p in errors {
         let end = names.end(p.guid, p.lid, p.port);
         let peer = end.and_then(|e| names.peer(e));
@@ -436,7 +467,11 @@ fn counters(errors: &[PortErrors], before: Option<&[PortErrors]>, names: &Names<
                 (false, "LocalLinkIntegrityErrors" | "ExcessiveBufferOverrunErrors") => 1,
                 (false, _) => PLUGGED + 1,
             };
-            let shown = format!("{name} {n}{}", if sticky(name) == Some(*value) { " (at its end)" } else { "" });
+            let at_end = sticky(name) == Some(*value);
+            if at_end && n == 0 && (WIRE.contains(&name.as_str()) || DROPS.contains(&name.as_str())) {
+                stuck.push(format!("{own}: {name} {value}"));
+            }
+            let shown = format!("{name} {n}{}", if at_end { " (at its end)" } else { "" });
             if WIRE.contains(&name.as_str()) && n >= least {
                 wire.push(shown);
             } else if ASIDE.contains(&name.as_str()) && n > 0 {
@@ -454,6 +489,12 @@ fn counters(errors: &[PortErrors], before: Option<&[PortErrors]>, names: &Names<
         } else if !drops.is_empty() {
             entry.1.push(format!("{own}: {}", [drops, aside].concat().join(", ")));
         }
+    }
+    if let Some(first) = stuck.first() {
+        let more = if stuck.len() > 1 { format!(" and {} more", stuck.len() - 1) } else { String::new() };
+        out.push(
+            Finding::new(Code::FAB_016, Subject::Run, format!("{first}{more}")).limit("counters that can still count"),
+        );
     }
     let since = if before.is_some() { "since the earlier reading" } else { "since the counters were last cleared" };
     for (wire, drops, subject) in cables.into_values() {
