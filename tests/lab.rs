@@ -143,6 +143,7 @@ fn the_guilty_node_is_named_and_no_other() -> Result {
     healthy_and_a_slow_link()?;
     what_the_plan_asks_of_the_network()?;
     a_lossy_link()?;
+    a_node_that_is_far_and_one_that_refuses_its_peers()?;
     a_bad_rail_and_a_wrong_route()?;
     the_checkpoint_directory(&shared)?;
     a_starved_cpu()?;
@@ -210,6 +211,22 @@ fn a_lossy_link() -> Result {
     lab(&["degrade", "node5", "--loss", "5%"])?;
     check(SRUN, NETWORK, None)?.blames("node5", &["NET-02"]);
     lab(&["heal", "node5"])?;
+    Ok(())
+}
+
+/// Two milliseconds more to and fro cost little bandwidth, and a firewall none to whoever calls out.
+fn a_node_that_is_far_and_one_that_refuses_its_peers() -> Result {
+    let far = lab(&["degrade", "node3", "--delay", "2ms"])?;
+    if far.status.success() {
+        check(SRUN, NETWORK, None)?.blames("node3", &["NET-0"]);
+    } else {
+        skip::skip(false, format_args!("a delay: {}", String::from_utf8_lossy(&far.stderr).trim()));
+    }
+    lab(&["heal", "node3"])?;
+    let deaf = lab(&["refuse", "node6"])?;
+    assert!(deaf.status.success(), "{}", String::from_utf8_lossy(&deaf.stderr));
+    check(SRUN, NETWORK, None)?.blames("node6", &["NET-0"]);
+    lab(&["heal", "node6"])?;
     Ok(())
 }
 

@@ -713,6 +713,10 @@ codes! {
         cause: "Connections open and small packets pass; of what fills whole packets nothing arrives. Somewhere on the way the MTU is smaller than at both ends and nobody says so (a switch port without jumbo frames), or large packets are dropped.",
         suspect: "the MTU of the node's switch port, or of its interface",
         remedy: "compare `ip link show {interface}` on the node, its peers and the switch port; from the node `ping -M do -s 8972 PEER` (for an MTU of 9000) must pass; leave it out (--exclude) until it does";
+    NET_033 "NET-033" Hold, "a node is far from all others",
+        cause: "Of many round trips with every partner even the shortest takes many times as long as between others: small messages, barriers and the first byte of every collective wait for it. Bandwidth need not suffer, so nothing else shows it.",
+        suspect: "a path through a slow device (a firewall, a tunnel, software switching), interrupt coalescing or power saving of the interface, a delay that somebody set",
+        remedy: "from the node `ping PEER` beside another node's; look at `tc qdisc show dev {interface}`, `ethtool -c {interface}` and `ip route get PEER`; leave it out (--exclude) until it is explained";
     NET_032 "NET-032" Fail, "two nodes have one address",
         cause: "The same address stands on two nodes' interfaces in one network: each takes the other's packets by turns, and connections break without a pattern.",
         suspect: "a node that was cloned, or an address that was given twice",

@@ -137,6 +137,8 @@ pub enum Rule {
     Peers,
     /// All readings of a network at once.
     Localised,
+    /// A node's shortest round trip against the shortest of all.
+    Distance,
     /// A test that failed, or an answer that is wrong.
     Outcome,
 }
@@ -159,6 +161,10 @@ impl Rule {
                  nodes, sides, leaves and pairs get the deficits that explain all readings best, with the noise of the round as it was \
                  measured; a node is named with odds of 9 to 1 or more, slow with two partners in two rounds or more; what is likelier than not and \
                  less than that is open"
+            }
+            Rule::Distance => {
+                "of many round trips with each partner the shortest counts, of these the nearest partner's: it is open when that takes more \
+                 than 10 times as long as between the nearest two nodes of the run, and half a millisecond more"
             }
             Rule::Outcome => "it happened: no number is weighed",
         }

@@ -3,6 +3,7 @@
 mod cluster;
 mod configuration;
 mod differences;
+mod distance;
 mod domain;
 mod environment;
 mod fabric;
@@ -241,6 +242,7 @@ pub fn judge_knowing<'r>(
     cluster::findings(record, &mut findings);
     differences::findings(record, &mut findings);
     network::findings(record, &mut findings);
+    distance::findings(record, &mut findings);
     storage::share(record, &mut findings);
     outcomes::excuse(&mut findings);
     waivers::apply(run, record.header.started, &mut findings);

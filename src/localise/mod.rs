@@ -9,6 +9,7 @@
 
 mod belief;
 mod decode;
+mod distance;
 pub mod infer;
 mod ladder;
 mod pairs;
@@ -21,6 +22,7 @@ mod uplinks;
 mod verdict;
 
 pub use belief::Side;
+pub use distance::{Far, far};
 pub use ladder::{GroupTest, Level, Scale, Suspects};
 pub use pairs::{Hop, Pairs, Reading, Test};
 pub use record::{

@@ -445,6 +445,14 @@ fn provoke(code: &str) -> Option<Record> {
             }
             Some(r)
         }
+        "NET-033" => {
+            let mut r = network(4, 1);
+            let us = |i: usize, j: usize| (i != j).then_some(if i == 2 || j == 2 { 2019.0 } else { 19.0 });
+            let rtt_us = (0..4).map(|i| (0..4).map(|j| us(i, j)).collect()).collect();
+            let facts = Facts::Latencies(gonogo::measure::Latencies { nodes: r.header.nodes.clone(), rtt_us });
+            add_on(&mut r, "n0", "tcp", "latencies", Outcome::facts(facts));
+            Some(r)
+        }
         "NET-032" => cluster(&|r| {
             for (n, last) in [("n1", 1), ("n2", 2), ("n3", 2), ("n4", 4)] {
                 let nic = |name: &str, address: [u8; 4]| gonogo::topology::Nic {

@@ -118,7 +118,7 @@ fn compared_chunks(streams: usize) -> usize {
 }
 
 fn bandwidth(child: &mut Child, streams: usize, args: &Args) -> Result<(), ProbeError> {
-    let connections = connect(child, streams, 0)?;
+    let connections = connect(child, 0, streams, 0)?;
     let budget = child.share(child.step.cases.len());
     let seed = child.step.seed;
     // A thread a stream, and what each returned; a panic of one is an error of the case.
@@ -261,7 +261,8 @@ fn sink(mut s: TcpStream, seed: u64, streams: usize) -> Result<usize, ProbeError
 }
 
 fn ping(child: &mut Child, bytes: usize) -> Result<(), ProbeError> {
-    let mut connection = connect(child, 1, 0)?.pop().ok_or_else(|| ProbeError::Broken("no connection".to_owned()))?;
+    let mut connection =
+        connect(child, 0, 1, 0)?.pop().ok_or_else(|| ProbeError::Broken("no connection".to_owned()))?;
     let budget = child.share(child.step.cases.len());
     let mut buffer = vec![0u8; bytes];
     if child.rank == 1 {

@@ -79,7 +79,9 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
 fn flow(child: &mut Child, case: &Case, (way, sends): (Way, [bool; 2]), budget: Duration) -> Result<bool, ProbeError> {
     let me = child.rank as usize;
     let flows = sends.iter().filter(|s| **s).count();
-    let mut streams = connect(child, STREAMS * flows, way as u64)?;
+    // Who sends calls: a node that refuses calls, or cannot make any, is seen in each of its tests, whichever end of them it is.
+    let caller = u32::from(way == Way::Back);
+    let mut streams = connect(child, caller, STREAMS * flows, way as u64)?;
     let seed = child.step.seed;
     let before = Interfaces::read();
     let local = streams[0].local_addr().map(|a| a.ip()).ok();
@@ -303,7 +305,7 @@ fn receive(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> (Vec<f64>, u
 }
 
 fn ping(child: &mut Child, case: &Case, budget: Duration) -> Result<(), ProbeError> {
-    let mut stream = connect(child, 1, 99)?.pop().ok_or_else(|| ProbeError::Broken("no connection".to_owned()))?;
+    let mut stream = connect(child, 0, 1, 99)?.pop().ok_or_else(|| ProbeError::Broken("no connection".to_owned()))?;
     let mut byte = [0u8; 1];
     if child.rank == 1 {
         loop {
