@@ -28,9 +28,12 @@ struct Patience {
     grace: Duration,
     /// When one member failed, the others' errors are waited for so long: the first to complain is not always the cause.
     echo: Duration,
+    /// Whoever ends within so much of the step's deadline ended for it: members' clocks for a step differ by what a message takes.
+    over: Duration,
 }
 
-const PATIENCE: Patience = Patience { grace: Duration::from_secs(5), echo: Duration::from_millis(400) };
+const PATIENCE: Patience =
+    Patience { grace: Duration::from_secs(5), echo: Duration::from_millis(400), over: Duration::from_millis(250) };
 /// Most blobs of an exchange together.
 const MAX_EXCHANGE: usize = 48 << 20;
 
@@ -408,8 +411,10 @@ impl Coordinator {
             }
             _ => {}
         }
-        // An exchange that a member has left can never be complete.
-        let left = (0..t.members.len()).find(|p| t.ended[*p] && t.published[*p].is_none());
+        // An exchange that a member has left can never be complete. Whoever leaves at the step's own deadline ran out of time like the
+        // others, whose clocks end a moment later: that is nobody's fault.
+        let over = Instant::now() + self.patience.grace + self.patience.over >= t.deadline;
+        let left = (0..t.members.len()).find(|p| !over && t.ended[*p] && t.published[*p].is_none());
         if let (Some(place), None, true) = (left, &t.failure, t.published.iter().any(Option::is_some)) {
             let error = "it ended before an exchange that the others wait in".to_owned();
             t.failure = Some((place, Failure { kind: FailKind::Junk, error }));

@@ -191,7 +191,7 @@ fn play(ways: &[Way], groups: &[Vec<u32>], exclusive: bool) -> (Vec<GroupOutcome
     let interrupt = Arc::new(AtomicBool::new(false));
     let mut c =
         Coordinator::gather(hub, &who(0, size), &Expected::default(), Duration::from_secs(5), interrupt, |_, _| {});
-    c.patience = Patience { grace: Duration::from_millis(120), echo: Duration::from_millis(30) };
+    c.patience = Patience { grace: Duration::from_millis(120), echo: Duration::from_millis(30), over: Duration::ZERO };
     let name = |i: &u32| NodeName(format!("n{i}"));
     let groups: Vec<Vec<NodeName>> = groups.iter().map(|g| g.iter().map(name).collect()).collect();
     let mut out = Vec::new();
