@@ -196,36 +196,23 @@ pub struct Held {
     pub rate: Option<f64>,
     /// What pairs of its class and round reach when nothing is wrong, bytes per second.
     pub reference: f64,
-    /// Standard deviation of such readings where all is well, as a share.
-    pub noise: f64,
     /// Slower than noise explains.
     pub slow: bool,
 }
 
 impl Pairs {
-    /// Every direction of every test as the verdict reads it, in the order measured.
-    pub fn held(&self) -> Vec<Held> {
-        let mut tests = self.decode().tests;
-        tests.sort_by_key(|o| o.round);
-        let ways = |o: &Observed| {
-            let (o, reference) = (*o, o.reference.exp());
-            [0, 1].map(|way| Held {
-                round: o.round,
-                from: o.ends[way],
-                to: o.ends[1 - way],
-                back: way == 1,
-                rate: o.residual[way].map(|y| (y + o.reference).exp()),
-                reference,
-                noise: o.deviation[way],
-                slow: o.is_slow(way, 0.0),
-            })
-        };
-        tests.iter().flat_map(ways).collect()
-    }
-
     /// The verdict on everything measured so far.
     pub fn verdict(&self) -> Verdict {
+        self.verdict_of(&self.decode())
+    }
+
+    /// The same, and what it rests on: every direction of every test, in the order measured.
+    pub fn judged(&self) -> (Verdict, Vec<Held>) {
         let decoded = self.decode();
+        (self.verdict_of(&decoded), held(decoded.tests))
+    }
+
+    fn verdict_of(&self, decoded: &Decoded) -> Verdict {
         let standings = decoded.standings();
         let mut verdict = Verdict { readings: 2 * decoded.tests.len(), fastest: decoded.fastest, ..Verdict::default() };
         let mut of: Vec<Vec<usize>> = vec![Vec::new(); self.nodes as usize];
@@ -238,7 +225,7 @@ impl Pairs {
         let well = decoded.nodes.iter().zip(&standings).filter(|(b, s)| s.readings > 0 && b.log_odds <= 0.0).count();
         for (i, (belief, standing)) in decoded.nodes.iter().zip(&standings).enumerate() {
             let node = i as u32;
-            let fault = (belief.log_odds > 0.0).then(|| fault(&decoded, node, belief, &of[i], standing)).flatten();
+            let fault = (belief.log_odds > 0.0).then(|| fault(decoded, node, belief, &of[i], standing)).flatten();
             if let Some(fault) = fault.filter(|_| decoded.is_proven(belief, standing)) {
                 verdict.nodes.push(fault);
                 continue;
@@ -252,11 +239,29 @@ impl Pairs {
             }
         }
         verdict.open_leaves = decoded.uplinks.iter().filter(|u| !is_sure(u)).map(leaf_fault).collect();
-        verdict.pairs = pair_faults(&decoded);
-        verdict.unexplained = unexplained(&decoded, &verdict.pairs);
+        verdict.pairs = pair_faults(decoded);
+        verdict.unexplained = unexplained(decoded, &verdict.pairs);
         verdict.uneven = verdict.unexplained as f64 > UNEVEN * verdict.readings as f64 + UNEVEN_MORE;
         verdict
     }
+}
+
+/// Tests as the verdict reads them.
+fn held(mut tests: Vec<Observed>) -> Vec<Held> {
+    tests.sort_by_key(|o| o.round);
+    let ways = |o: &Observed| {
+        let (o, reference) = (*o, o.reference.exp());
+        [0, 1].map(|way| Held {
+            round: o.round,
+            from: o.ends[way],
+            to: o.ends[1 - way],
+            back: way == 1,
+            rate: o.residual[way].map(|y| (y + o.reference).exp()),
+            reference,
+            slow: o.is_slow(way, 0.0),
+        })
+    };
+    tests.iter().flat_map(ways).collect()
 }
 
 pub(super) fn is_sure(u: &Uplink) -> bool {

@@ -41,7 +41,7 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
     if network.pairs.tests.is_empty() {
         return;
     }
-    let verdict = network.pairs.verdict();
+    let (verdict, held) = network.pairs.judged();
     let before = findings.len();
     nodes(record, plane, &network, &verdict, &on, findings);
     let leaves = localise::leaves(record);
@@ -82,7 +82,7 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
         );
         findings.push(Finding::new(Code::NET_028, Subject::Run, evidence).limit(SOURCE));
     }
-    prove(&network, &mut findings[before..]);
+    prove(&network, &held, &mut findings[before..]);
     against_nominal(&network, &verdict, &on, findings);
     unanswered(record, plane, &network, findings);
     if network.pairs.nodes == 2 {
@@ -93,11 +93,7 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
 
 /// Gives what the verdict names the readings that it rests on: those of a node, of a link, of what crosses a leaf's border; of the
 /// run, all that are slow.
-fn prove(network: &localise::Network<'_>, findings: &mut [Finding]) {
-    if findings.is_empty() {
-        return;
-    }
-    let held = network.pairs.held();
+fn prove(network: &localise::Network<'_>, held: &[Held], findings: &mut [Finding]) {
     let name = |i: u32| network.nodes[i as usize];
     let proof = |h: &Held| {
         let step = network.steps.get(h.round as usize)?;
