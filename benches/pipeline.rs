@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use gonogo::cluster::{Processes, Step};
+use gonogo::cluster::Step;
 use gonogo::id::{NodeName, ProbeName};
 use gonogo::measure::{Measured, Outcome, stats};
 use gonogo::record::{End, Header, OutcomeLine, Record, SCHEMA, Writer};
@@ -38,23 +38,7 @@ fn big() -> Record {
     };
     let mut out = Record::new(header);
     let cases: Vec<Case> = (0..CASES).map(|i| Case::Streams(i as u32)).collect();
-    out.steps = vec![Step {
-        name: "tcp".into(),
-        probe: ProbeName::new("tcp"),
-        ranks: 2,
-        groups: Vec::new(),
-        exclusive: false,
-        cases: cases.clone(),
-        args: serde_json::Value::Null,
-        seed: 1,
-        estimate_ms: 1,
-        start_ms: 0,
-        processes: Processes::Own,
-        scratch: None,
-        round: None,
-        rail: None,
-        attempt: 1,
-    }];
+    out.steps = vec![Step { ranks: 2, ..Step::new("tcp", ProbeName::new("tcp"), cases.clone()) }];
     let mut rng = fastrand::Rng::with_seed(1);
     for node in out.header.nodes.clone() {
         for case in &cases {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gonogo::cluster::message::{Down, Join, PROTOCOL, Up};
 use gonogo::cluster::secure::MAX_MESSAGE;
 use gonogo::cluster::wire::Blob;
-use gonogo::cluster::{Coordinator, Expected, Hub, Meeting, Processes, Step, Token, join};
+use gonogo::cluster::{Coordinator, Expected, Hub, Meeting, Shape, Step, Token, join};
 use gonogo::id::ProbeName;
 use gonogo::measure::{Measured, Outcome};
 use gonogo::work::Case;
@@ -76,21 +76,9 @@ fn coordinate(size: u32, token: Token) {
     let mut c = Coordinator::gather(hub, &who(0, size), &Expected::default(), PATIENCE, interrupt, |_, _| {});
     let joined = start.elapsed();
     let step = Step {
-        name: "exchange and barrier".into(),
-        probe: ProbeName::new("benchmark"),
-        ranks: 1,
-        groups: vec![c.members().iter().map(|m| m.node.clone()).collect()],
-        exclusive: false,
-        cases: vec![Case::read("done")],
-        args: serde_json::Value::Null,
-        seed: 0,
+        shape: Shape::Groups(vec![c.members().iter().map(|m| m.node.clone()).collect()]),
         estimate_ms: 30_000,
-        start_ms: 0,
-        processes: Processes::Own,
-        scratch: None,
-        round: None,
-        rail: None,
-        attempt: 1,
+        ..Step::new("exchange and barrier", ProbeName::new("benchmark"), vec![Case::read("done")])
     };
     let mut good = 0;
     let then = Instant::now();

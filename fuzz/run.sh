@@ -3,11 +3,12 @@
 #
 #   fuzz/run.sh [SECONDS [TARGET...]]
 #
-# Ends with 1 when a target fails; what made it fail then lies in target/fuzz/artifacts. With KEEP=1 the corpus is reduced to what
+# TIMEOUT=60 gives an input a minute, on a busy machine. Ends with 1 when a target fails; what made it fail then lies in target/fuzz/artifacts. With KEEP=1 the corpus is reduced to what
 # adds coverage, and kept in fuzz/corpus.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-60}; shift || true
+timeout=${TIMEOUT:-10}  # seconds that one input may take: more where other work takes the cores
 all=(record plan baseline hostlist topology fabric nccl elf words frames world ticket machine)
 targets=("${@:-${all[@]}}"); [ $# -gt 0 ] || targets=("${all[@]}")
 out=$PWD/target/fuzz; mkdir -p "$out/artifacts" "$out/log"
@@ -34,7 +35,7 @@ seeds() { # TARGET: inputs that are there anyway
 
 one() { # TARGET
   mkdir -p "$out/corpus/$1" "fuzz/corpus/$1"; seeds "$1"
-  GONOGO_FUZZ=$1 "$bin" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
+  GONOGO_FUZZ=$1 "$bin" -max_total_time="$seconds" -timeout="$timeout" -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
     -artifact_prefix="$out/artifacts/$1-" "$out/corpus/$1" "fuzz/corpus/$1" "$out/seeds/$1" >"$out/log/$1" 2>&1 || { echo "$1: FAILED"; tail -n 25 "$out/log/$1" | cut -c1-200; return 1; }
   printf '%-9s %9s runs, coverage %s, corpus %s\n' "$1" "$(sed -n 's/stat::number_of_executed_units: //p' "$out/log/$1")" \
     "$(grep -ao 'cov: [0-9]*' "$out/log/$1" | tail -1 | cut -c6-)" "$(ls "$out/corpus/$1" | wc -l)"

@@ -1,5 +1,6 @@
 //! The folder list is the pipeline: a stage imports from those before it only.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -63,6 +64,111 @@ fn every_stage_imports_from_its_left_only() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The files of a room, by the path of their module in it; `""` is the room's own `mod.rs`.
+fn modules(room: &str) -> BTreeMap<String, String> {
+    let inside = |(file, text): (String, String)| {
+        let path = file.strip_prefix(room)?.strip_prefix('/')?.strip_suffix(".rs")?;
+        let path = if path == "mod" { "" } else { path.strip_suffix("/mod").unwrap_or(path) };
+        // What a comment names is no import.
+        let code = without_tests(&text).lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>();
+        let tests = path.ends_with("tests");
+        (!tests).then(|| (path.replace('/', "::"), code.join("\n")))
+    };
+    all().into_iter().filter_map(inside).collect()
+}
+
+/// `a::b::{C, D}` as the path and the names after it.
+fn imported(text: &str) -> Option<(String, Vec<String>)> {
+    let end = text.find(|c: char| !(c.is_alphanumeric() || "_:".contains(c))).unwrap_or(text.len());
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    let names = |list: &str| list.split(|c| !word(c)).filter(|n| !n.is_empty()).map(str::to_owned).collect();
+    match text[end..].strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+        Some((list, _)) if text[..end].ends_with("::") || end == 0 => {
+            Some((text[..end].trim_end_matches("::").to_owned(), names(list)))
+        }
+        _ => {
+            let (path, name) = text[..end].rsplit_once("::").unwrap_or(("", &text[..end]));
+            (!name.is_empty()).then(|| (path.to_owned(), vec![name.to_owned()]))
+        }
+    }
+}
+
+/// Which modules of a room each of them imports from, names that a `mod.rs` hands on traced to where they come from. What a `mod.rs`
+/// itself defines for its own modules is no edge.
+fn edges(room: &str, modules: &BTreeMap<String, String>) -> BTreeMap<String, BTreeSet<String>> {
+    let join = |a: &str, b: &str| [a, b].into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("::");
+    let mut handed: BTreeMap<(String, String), String> = BTreeMap::new();
+    for (module, text) in modules {
+        for (i, _) in text.match_indices("use ") {
+            let Some((path, names)) = imported(text[i + 4..].trim_start_matches("self::")) else { continue };
+            let from = join(module, &path);
+            if !path.is_empty() && modules.contains_key(&from) {
+                names.into_iter().for_each(|n| drop(handed.insert((module.clone(), n), from.clone())));
+            }
+        }
+    }
+    let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, text) in modules {
+        let above = module.rsplit_once("::").map_or("", |(a, _)| a);
+        let own = format!("crate::{room}::");
+        let absolute = text.match_indices(&own).map(|(i, m)| ("", &text[i + m.len()..]));
+        let relative = text.match_indices("super::").map(|(i, m)| (above, &text[i + m.len()..]));
+        for (base, rest) in absolute.chain(relative.filter(|_| !module.is_empty())) {
+            let Some((path, names)) = imported(rest) else { continue };
+            for name in names {
+                let (mut at, mut left) = (join(base, &path), name);
+                while !modules.contains_key(&at) {
+                    let Some((up, last)) = at.rsplit_once("::") else {
+                        (left, at) = (at.clone(), String::new());
+                        break;
+                    };
+                    (left, at) = (last.to_owned(), up.to_owned());
+                }
+                let child = join(&at, &left);
+                if modules.contains_key(&child) {
+                    at = child;
+                }
+                while let Some(from) = handed.get(&(at.clone(), left.clone())) {
+                    at = from.clone();
+                }
+                let own_room = module.starts_with(&format!("{at}::")) || at.is_empty();
+                if at != *module && !own_room {
+                    out.entry(module.clone()).or_default().insert(at);
+                }
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn no_circles_within_a_room() {
+    fn reach(from: &str, edges: &BTreeMap<String, BTreeSet<String>>, seen: &mut BTreeSet<String>) {
+        for to in edges.get(from).into_iter().flatten() {
+            if seen.insert(to.clone()) {
+                reach(to, edges, seen);
+            }
+        }
+    }
+    let mut circles = Vec::new();
+    let mut found = 0;
+    for room in ORDER {
+        let modules = modules(room);
+        let edges = edges(room, &modules);
+        found += edges.values().map(BTreeSet::len).sum::<usize>();
+        for module in modules.keys() {
+            let mut seen = BTreeSet::new();
+            reach(module, &edges, &mut seen);
+            if seen.contains(module) {
+                let to: Vec<&str> = edges[module].iter().filter(|t| seen.contains(*t)).map(String::as_str).collect();
+                circles.push(format!("{room}: {module} imports {} and is reached from there", to.join(", ")));
+            }
+        }
+    }
+    assert!(found > 100, "only {found} imports within rooms were seen");
+    assert!(circles.is_empty(), "{}", circles.join("\n"));
 }
 
 #[test]

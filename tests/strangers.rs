@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use gonogo::cluster::message::{Down, Join, PROTOCOL, Placement, Up};
-use gonogo::cluster::{Event, Hub, Meeting, Processes, Step, StepKey, Token};
+use gonogo::cluster::{Event, Hub, Meeting, Step, StepKey, Token};
 use gonogo::id::ProbeName;
 use world::{Result, TOKEN, World, against, end};
 
@@ -373,21 +373,8 @@ fn a_first_message_that_was_recorded_gets_no_answer() -> Result {
 
 fn step(name: &str, change: impl FnOnce(&mut Step)) -> Step {
     let mut step = Step {
-        name: name.into(),
-        probe: ProbeName::new("environment"),
-        ranks: 1,
-        groups: Vec::new(),
-        exclusive: false,
-        cases: vec![gonogo::work::Case::read("a")],
-        args: serde_json::Value::Null,
-        seed: 1,
         estimate_ms: 100,
-        start_ms: 0,
-        processes: Processes::Own,
-        scratch: None,
-        round: None,
-        rail: None,
-        attempt: 1,
+        ..Step::new(name, ProbeName::new("environment"), vec![gonogo::work::Case::read("a")])
     };
     change(&mut step);
     step

@@ -211,9 +211,9 @@ mod tests {
     /// Two would say of one figure that it comes from two places.
     #[test]
     fn products_on_hosts_and_on_gpus_have_one_floor_each() {
-        use crate::work::{Dtype, GemmCase, Load};
-        let gpu = Case::Gemm(GemmCase::Gpu { dtype: Dtype::Fp8, m: 8192, load: Load::Burst, gpu: 0 });
-        let host = Case::Gemm(GemmCase::Host { dtype: Dtype::F32, cores: 1 });
+        use crate::work::{Dtype, HostTest, Load};
+        let gpu = Case::GpuGemm { dtype: Dtype::Fp8, m: 8192, load: Load::Burst, gpu: 0 };
+        let host = Case::Host { test: HostTest::Gemm(Dtype::F32), cores: 1 };
         for (case, file) in [(gpu, "gpu.toml"), (host, "host.toml")] {
             let all = builtin();
             let floors: Vec<&Expectation> =

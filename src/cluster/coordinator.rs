@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::hub::{Event, Hub, Lost, Peer};
 use crate::cluster::message::{Down, Failure, Placement, Up};
 use crate::cluster::wire::Blob;
-use crate::cluster::{Interrupt, Step, StepKey};
+use crate::cluster::{Interrupt, Shape, Step, StepKey};
 use crate::id::NodeName;
 use crate::measure::{FailKind, Load, Outcome, WaiveKind};
 use crate::work::Case;
@@ -140,7 +140,7 @@ impl Coordinator {
         }
         let boot: HashMap<&NodeName, &str> = self.members.iter().map(|m| (&m.node, m.boot.as_str())).collect();
         let mut uses: HashMap<&str, u32> = HashMap::new();
-        for group in &step.groups {
+        for group in step.groups() {
             for machine in group.iter().filter_map(|n| boot.get(n)).collect::<HashSet<_>>() {
                 *uses.entry(machine).or_default() += 1;
             }
@@ -212,10 +212,12 @@ impl Coordinator {
         each: &mut dyn FnMut(GroupOutcome),
     ) {
         let end = Instant::now() + at_most;
+        // What an agent is told: who else works is none of its business, and much where there are many.
+        let bare = Step { shape: Shape::Each, ..step.clone() };
         let index: HashMap<NodeName, usize> =
             self.members.iter().enumerate().map(|(i, m)| (m.node.clone(), i)).collect();
-        let mut queue: VecDeque<(&Vec<NodeName>, Vec<usize>)> =
-            step.groups.iter().map(|g| (g, g.iter().filter_map(|n| index.get(n).copied()).collect())).collect();
+        let mut queue: VecDeque<(&[NodeName], Vec<usize>)> =
+            step.groups().map(|g| (g, g.iter().filter_map(|n| index.get(n).copied()).collect())).collect();
         let mut tasks: HashMap<u64, Task> = HashMap::new();
         let mut busy: HashSet<String> = HashSet::new();
         loop {
@@ -238,7 +240,7 @@ impl Coordinator {
                         busy.extend(members.iter().map(|i| self.members[*i].boot.clone()));
                     }
                     let left = end.saturating_duration_since(Instant::now());
-                    let task = self.start(step, members, args, left);
+                    let task = self.start(&bare, members, args, left);
                     tasks.insert(self.next_task, task);
                 }
             }
@@ -309,7 +311,7 @@ impl Coordinator {
         let names: Vec<NodeName> = members.iter().map(|i| self.members[*i].node.clone()).collect();
         let (total, key) = (step.ranks * members.len() as u32, StepKey::new());
         for (place, i) in members.iter().enumerate() {
-            let mut step = Step { groups: Vec::new(), ..step.clone() };
+            let mut step = step.clone();
             if let Some(own) = args(&self.members[*i].node) {
                 step.args = own;
             }

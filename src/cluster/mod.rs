@@ -33,6 +33,6 @@ pub use hub::{Event, Hub, Peer};
 pub use key::{PROOF, StepKey, random};
 pub use permit::Permit;
 pub use secure::{Token, TokenError, VARIABLE as TOKEN_VARIABLE};
-pub use step::{PRESENCE, PairRound, Processes, Step};
+pub use step::{PRESENCE, PairRound, Processes, Shape, Step};
 pub use worker::{Interrupt, Supervisor};
 pub use world::{Asked, DEFAULT_PORT, Job, Launcher, Meeting, World, WorldError, node_name};

@@ -8,8 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Instant;
 
-use crate::cluster::process::{LEAVE, Process};
-use crate::cluster::worker::Event;
+use crate::cluster::process::{Event, LEAVE, Process};
 
 type Job = Box<dyn FnOnce() + Send>;
 

@@ -10,8 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::cluster::TOKEN_VARIABLE;
-use crate::cluster::wire::{MAX_LINE, MAX_TOTAL, ToChild, ToParent};
-use crate::cluster::worker::Event;
+use crate::cluster::wire::{Blob, MAX_LINE, MAX_TOTAL, ToChild, ToParent};
 use crate::measure::FailKind;
 use crate::sys::signal;
 
@@ -19,6 +18,17 @@ use crate::sys::signal;
 const STDERR_KEPT: usize = 2048;
 /// How long a rank that has said that it ends may take to leave.
 pub(super) const LEAVE: Duration = Duration::from_secs(2);
+
+/// What happens in a step: to one of its processes, by its place, or at the coordinator's word.
+pub(super) enum Event {
+    Frame(u32, ToParent),
+    Junk(u32, String),
+    Closed(u32),
+    /// From the coordinator: what the whole group published.
+    All(Vec<Blob>),
+    /// From the coordinator: end at once.
+    Stop,
+}
 
 /// Where a process's frames go: to the step that it works for.
 enum Sink {

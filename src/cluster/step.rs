@@ -1,7 +1,7 @@
 //! A step: one probe, its cases, its ranks, its deadline.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
+use std::slice;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -41,9 +41,9 @@ pub struct Step {
     pub probe: ProbeName,
     /// Child processes on each node.
     pub ranks: u32,
-    /// Who does it: disjoint groups of nodes, all at once, rank order within a group. Empty means every node alone.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<Vec<NodeName>>,
+    /// Who does it, and together with whom.
+    #[serde(flatten)]
+    pub shape: Shape,
     /// Nodes that share one machine take turns: the step wants all of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exclusive: bool,
@@ -63,9 +63,6 @@ pub struct Step {
     /// ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<PathBuf>,
-    /// Of a step of pairs, what its round is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub round: Option<PairRound>,
     /// The network interface that carries it, where that is not the one of the control channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rail: Option<String>,
@@ -85,20 +82,157 @@ pub struct PairRound {
     pub late: bool,
 }
 
-impl Step {
-    /// The round of pairs that it is; `None` for any other step. Records of schema 1 have it among the probe's parameters.
-    pub fn pair_round(&self) -> Option<Cow<'_, PairRound>> {
-        if let Some(round) = &self.round {
-            return Some(Cow::Borrowed(round));
+/// Who does a step, and together with whom. In a record: `groups`, none for [`Shape::Each`], and the `round` of pairs.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "ShapeLine", into = "ShapeLine")]
+pub enum Shape {
+    /// Every node of the check, each alone.
+    #[default]
+    Each,
+    /// These nodes, each alone.
+    Alone(Vec<NodeName>),
+    /// A round of pairs, all at one time.
+    Pairs(PairRound, Vec<[NodeName; 2]>),
+    /// Disjoint groups, all at one time; rank order within a group.
+    Groups(Vec<Vec<NodeName>>),
+}
+
+/// A [`Shape`] as records have it.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct ShapeLine {
+    /// Disjoint groups of nodes, all at once, rank order within a group. Empty means every node alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<Vec<NodeName>>,
+    /// Of a step of pairs, what its round is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    round: Option<PairRound>,
+}
+
+impl From<Shape> for ShapeLine {
+    fn from(shape: Shape) -> Self {
+        let (round, groups) = match shape {
+            Shape::Each => (None, Vec::new()),
+            Shape::Alone(nodes) => (None, nodes.into_iter().map(|n| vec![n]).collect()),
+            Shape::Pairs(round, pairs) => (Some(round), pairs.into_iter().map(Vec::from).collect()),
+            Shape::Groups(groups) => (None, groups),
+        };
+        ShapeLine { groups, round }
+    }
+}
+
+/// A step whose groups are none.
+#[derive(Debug, thiserror::Error)]
+pub enum ShapeError {
+    #[error("a group of no nodes")]
+    Empty,
+    #[error("a round of pairs with a group of {0} nodes")]
+    NoPair(usize),
+}
+
+impl TryFrom<ShapeLine> for Shape {
+    type Error = ShapeError;
+
+    fn try_from(line: ShapeLine) -> Result<Self, ShapeError> {
+        if line.groups.iter().any(Vec::is_empty) {
+            return Err(ShapeError::Empty);
         }
-        let kind = self.args.get("round")?.as_str().and_then(RoundKind::named).unwrap_or(RoundKind::Inter);
+        match line.round {
+            Some(round) => Shape::round(round, line.groups),
+            None => Ok(Shape::groups(line.groups)),
+        }
+    }
+}
+
+impl Shape {
+    /// Groups of any size, of which none is empty.
+    pub fn groups(groups: Vec<Vec<NodeName>>) -> Self {
+        match groups {
+            none if none.is_empty() => Shape::Each,
+            alone if alone.iter().all(|g| g.len() == 1) => Shape::Alone(alone.into_iter().flatten().collect()),
+            several => Shape::Groups(several),
+        }
+    }
+
+    /// Nodes two by two; who is left over takes no part.
+    pub fn two_by_two(nodes: &[NodeName]) -> Self {
+        Shape::Groups(nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect())
+    }
+
+    /// # Errors
+    /// A group that is no pair.
+    fn round(round: PairRound, groups: Vec<Vec<NodeName>>) -> Result<Self, ShapeError> {
+        let pair = |g: Vec<NodeName>| <[NodeName; 2]>::try_from(g).map_err(|g| ShapeError::NoPair(g.len()));
+        Ok(Shape::Pairs(round, groups.into_iter().map(pair).collect::<Result<_, _>>()?))
+    }
+}
+
+impl Step {
+    /// A step of one process on each node by itself, with nodes that share a machine side by side; callers set what differs.
+    pub fn new(name: impl Into<String>, probe: ProbeName, cases: Vec<Case>) -> Self {
+        Step {
+            name: name.into(),
+            probe,
+            ranks: 1,
+            shape: Shape::Each,
+            exclusive: false,
+            cases,
+            args: serde_json::Value::Null,
+            seed: 0,
+            estimate_ms: 1,
+            start_ms: 0,
+            processes: Processes::Own,
+            scratch: None,
+            rail: None,
+            attempt: 1,
+        }
+    }
+
+    /// Records of schema 1 have the round of a step of pairs among the probe's parameters.
+    ///
+    /// # Errors
+    /// A group that is no pair.
+    pub fn read_schema_1(&mut self) -> Result<(), ShapeError> {
+        let Some(kind) = self.args.get("round") else { return Ok(()) };
+        let kind = kind.as_str().and_then(RoundKind::named).unwrap_or(RoundKind::Inter);
         let controls = self.args.get("controls").and_then(|c| Vec::deserialize(c).ok()).unwrap_or_default();
-        Some(Cow::Owned(PairRound { kind, controls, late: false }))
+        let groups = self.groups().map(<[NodeName]>::to_vec).collect();
+        self.shape = Shape::round(PairRound { kind, controls, late: false }, groups)?;
+        Ok(())
+    }
+
+    /// The round of pairs that it is; `None` for any other step.
+    pub fn pair_round(&self) -> Option<&PairRound> {
+        match &self.shape {
+            Shape::Pairs(round, _) => Some(round),
+            Shape::Each | Shape::Alone(_) | Shape::Groups(_) => None,
+        }
+    }
+
+    /// Its groups, those of one node as well; none where every node does it alone.
+    pub fn groups(&self) -> impl Iterator<Item = &[NodeName]> {
+        let (alone, pairs, groups): (&[NodeName], &[[NodeName; 2]], &[Vec<NodeName>]) = match &self.shape {
+            Shape::Each => (&[], &[], &[]),
+            Shape::Alone(nodes) => (nodes, &[], &[]),
+            Shape::Pairs(_, pairs) => (&[], pairs, &[]),
+            Shape::Groups(groups) => (&[], &[], groups),
+        };
+        let (alone, pairs) = (alone.iter().map(slice::from_ref), pairs.iter().map(<[NodeName; 2]>::as_slice));
+        alone.chain(pairs).chain(groups.iter().map(Vec::as_slice))
+    }
+
+    /// Its groups of several nodes.
+    pub fn together(&self) -> impl Iterator<Item = &[NodeName]> {
+        self.groups().filter(|g| g.len() > 1)
+    }
+
+    /// Whether each node does it by itself.
+    pub fn is_solo(&self) -> bool {
+        self.together().next().is_none()
     }
 
     /// The group of several nodes that a node speaks for; `None` for a node alone.
     pub fn group_of(&self, first: &NodeName) -> Option<&[NodeName]> {
-        self.groups.iter().find(|g| g.len() > 1 && g[0] == *first).map(Vec::as_slice)
+        self.together().find(|g| g[0] == *first)
     }
 
     /// The place of a case among its cases.
@@ -119,4 +253,62 @@ impl Step {
 
 fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn named(groups: &[Vec<u8>]) -> Vec<Vec<NodeName>> {
+        groups.iter().map(|g| g.iter().map(|n| NodeName(format!("n{n}"))).collect()).collect()
+    }
+
+    fn step(shape: Shape) -> Step {
+        Step { shape, ..Step::new("s", ProbeName::new("tcp"), vec![Case::read("pair out")]) }
+    }
+
+    proptest! {
+        #[test]
+        fn a_shape_in_a_record_is_read_as_it_was(
+            groups in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..4), 0..6),
+            late in any::<bool>(),
+        ) {
+            let pairs: Vec<[NodeName; 2]> = named(&groups).into_iter().filter_map(|g| g.try_into().ok()).collect();
+            let round = PairRound { kind: RoundKind::Inter, controls: vec![NodeName("n1".into())], late };
+            for shape in [Shape::groups(named(&groups)), Shape::Pairs(round, pairs)] {
+                let step = step(shape);
+                let text = serde_json::to_string(&step).unwrap_or_else(|e| panic!("{e}"));
+                let read: Step = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+                prop_assert_eq!(&read, &step);
+                prop_assert_eq!(step.is_solo(), step.groups().all(|g| g.len() < 2));
+            }
+        }
+    }
+
+    #[test]
+    fn groups_that_are_none_are_refused() {
+        let read = |groups: &str| {
+            let whole = serde_json::to_value(step(Shape::Each)).unwrap_or_default();
+            let (mut whole, more) = (whole, serde_json::from_str::<serde_json::Value>(groups).unwrap_or_default());
+            for (key, value) in more.as_object().into_iter().flatten() {
+                whole[key] = value.clone();
+            }
+            serde_json::from_value::<Step>(whole).map_err(|e| e.to_string())
+        };
+        assert!(read(r#"{"groups": [["a"], ["b", "c"]]}"#).is_ok());
+        assert_eq!(read(r#"{"groups": [["a"], []]}"#), Err("a group of no nodes".to_owned()));
+        let three = r#"{"groups": [["a", "b", "c"]], "round": {"kind": "inter-leaf"}}"#;
+        assert_eq!(read(three), Err("a round of pairs with a group of 3 nodes".to_owned()));
+    }
+
+    #[test]
+    fn a_round_of_schema_1_is_among_the_parameters() {
+        let args = serde_json::json!({ "round": "confirm", "controls": ["n3"], "streams": 4 });
+        let mut old = Step { args, ..step(Shape::groups(named(&[vec![1, 2], vec![3, 4]]))) };
+        assert!(old.pair_round().is_none() && old.read_schema_1().is_ok());
+        let Some(round) = old.pair_round() else { panic!("{old:?}") };
+        assert_eq!((round.kind, round.controls.as_slice()), (RoundKind::Confirm, &[NodeName("n3".into())][..]));
+        assert_eq!(old.groups().count(), 2);
+    }
 }

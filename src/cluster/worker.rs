@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::message::{Failure, Placement};
 use crate::cluster::pool::Pool;
-use crate::cluster::process::{LEAVE, Process};
+use crate::cluster::process::{Event, LEAVE, Process};
 use crate::cluster::scratch;
 use crate::cluster::wire::{Blob, ToChild, ToParent};
 use crate::cluster::{Processes, Step, StepKey};
@@ -25,16 +25,6 @@ pub struct Supervisor {
     pub arguments: Vec<String>,
     pub interrupt: Interrupt,
     gpus: Mutex<Pool>,
-}
-
-pub(super) enum Event {
-    Frame(u32, ToParent),
-    Junk(u32, String),
-    Closed(u32),
-    /// From the coordinator: what the whole group published.
-    All(Vec<Blob>),
-    /// From the coordinator: end at once.
-    Stop,
 }
 
 /// Where a step's events come together: those of its processes, and the coordinator's.

@@ -20,7 +20,7 @@ use crate::cluster::{
     TOKEN_VARIABLE, Token, World, WorldError, remove_meeting, wait_for_verdict, write_meeting,
 };
 use crate::cmd::Failure;
-use crate::cmd::check::{Progress, header, hostname, is_interrupted, measure};
+use crate::cmd::measure::{Progress, header, hostname, is_interrupted, measure};
 use crate::exit::Exit;
 use crate::hostlist;
 use crate::id::{NodeName, clean};

@@ -11,6 +11,7 @@ mod fabric;
 mod gate;
 mod judge;
 mod list;
+mod measure;
 mod package;
 mod shell;
 mod simulate;

@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow};
 
 use crate::cli;
 use crate::cmd::simulate::setting::Setting;
-use crate::cmd::{Failure, check, judge as judging, shell};
+use crate::cmd::{Failure, judge as judging, measure, shell};
 use crate::exit::Exit;
 use crate::hostlist;
 use crate::id::NodeName;
@@ -108,7 +108,7 @@ fn one(s: &Setting, keep: Option<&Path>, seed: u64) -> Result<Found, Failure> {
     let plan = plan_of(s, seed).map_err(Failure::internal)?;
     let nodes: Vec<_> = (0..s.nodes).map(|i| (fleet.name(i).clone(), String::new())).collect();
     let leaves = if s.topology { fleet.leaves() } else { Vec::new() };
-    let header = check::header(plan, &nodes, Some(SIMULATION.to_owned()), leaves);
+    let header = measure::header(plan, &nodes, Some(SIMULATION.to_owned()), leaves);
     let limits = judging::limits(&header.plan.run);
     let started = Instant::now();
     let cannot = |path: &Path| format!("cannot write the record {}", path.display());

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::cluster::Job;
 use crate::gate::Verdict;
-use crate::gate::launch::Placeholder;
+use crate::gate::launch::{Allocation, Placeholder};
 use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::plan::{PlanHash, RunPlan, Time};
@@ -25,13 +25,6 @@ pub struct Ask<'a> {
     pub job: Option<Job>,
     /// What would start; empty when only the verdict is asked for.
     pub command: &'a [String],
-}
-
-/// The nodes that a command starts on and those that it must not, by the launcher's names for them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Allocation {
-    pub nodes: Vec<String>,
-    pub exclude: Vec<String>,
 }
 
 /// Why a verdict is not used. Each holds the gate.

@@ -9,7 +9,6 @@ use sha2::{Digest, Sha256};
 
 use crate::cluster::TOKEN_VARIABLE;
 use crate::files;
-use crate::gate::Allocation;
 use crate::hostlist;
 use crate::plan::PlanHash;
 use crate::topology::Machine;
@@ -44,6 +43,13 @@ impl Placeholder {
     pub fn is_in(self, command: &[String]) -> bool {
         command.iter().any(|a| a.contains(self.text()))
     }
+}
+
+/// The nodes that a command starts on and those that it must not, by the launcher's names for them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Allocation {
+    pub nodes: Vec<String>,
+    pub exclude: Vec<String>,
 }
 
 /// A command to replace this process with.

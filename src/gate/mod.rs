@@ -7,8 +7,8 @@ mod seal;
 mod ticket;
 mod verdict;
 
-pub use admit::{Allocation, Ask, Refusal, admit};
-pub use launch::{Launch, Placeholder, software_digest, told_where, write_hostfile};
+pub use admit::{Ask, Refusal, admit};
+pub use launch::{Allocation, Launch, Placeholder, software_digest, told_where, write_hostfile};
 pub use seal::{KeyError, SealError, new_key, read_secret, read_trusted};
 pub use ticket::{FORMAT as TICKET_FORMAT, Ticket, TicketError, check_record, sign_record};
 pub use verdict::Verdict;

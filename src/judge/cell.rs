@@ -6,12 +6,57 @@ use rustc_hash::FxHashMap;
 
 use crate::baseline::{Expectation, Limit, Source, Weight};
 use crate::cluster::Step;
-use crate::judge::rules::Row;
+use crate::id::NodeName;
+use crate::judge::finding::Subject;
 use crate::judge::verdict::{Reason, Verdict, verdict};
 use crate::measure::stats::{self, Summary};
 use crate::measure::{Load, Series};
+use crate::record::OutcomeLine;
 use crate::record::Record;
 use crate::work::{Among, Better, Metric, widest};
+use crate::work::{Case, on_gpu};
+
+/// Where an outcome belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Row<'r> {
+    pub node: &'r NodeName,
+    pub probe: &'r str,
+    pub step: &'r str,
+    pub case: &'r Case,
+    /// The group that did it together, `node` first; empty for a node alone.
+    pub group: &'r [NodeName],
+}
+
+impl<'r> Row<'r> {
+    pub(super) fn of(line: &'r OutcomeLine, groups: &Groups<'r>) -> Self {
+        // Most records have no groups: nothing is looked up for them.
+        let group = if groups.is_empty() { None } else { groups.get(&(&*line.step, &line.node)) };
+        let group = group.copied().unwrap_or(&[]);
+        Row { node: &line.node, probe: line.probe.as_str(), step: &line.step, case: &line.case, group }
+    }
+
+    /// Whether a GPU did it.
+    pub(super) fn on_gpu(&self) -> bool {
+        on_gpu(self.case)
+    }
+
+    /// The number of the GPU in its node, of a case of one GPU.
+    pub fn gpu(&self) -> Option<u32> {
+        self.case.gpu()
+    }
+
+    /// The node, or the group that did it together.
+    pub fn subject(&self) -> Subject {
+        if self.group.is_empty() { Subject::Node(self.node.clone()) } else { Subject::Group(self.group.to_vec()) }
+    }
+}
+
+/// Groups of several nodes, by step and first node.
+pub(super) type Groups<'r> = FxHashMap<(&'r str, &'r NodeName), &'r [NodeName]>;
+
+pub(super) fn groups(record: &Record) -> Groups<'_> {
+    record.steps.iter().flat_map(|s| s.together().map(move |g| ((s.name.as_str(), &g[0]), g))).collect()
+}
 
 /// A limit as a report shows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +123,8 @@ pub(super) struct Places<'r> {
 impl<'r> Places<'r> {
     pub(super) fn new(record: &'r Record) -> Self {
         let run = widest(record.steps.iter().flat_map(|s| &s.cases));
-        let place = |s: &'r Step| Place { among: Among { step: &s.cases, run }, at_once: s.groups.len().max(1) as f64 };
+        let place =
+            |s: &'r Step| Place { among: Among { step: &s.cases, run }, at_once: s.groups().count().max(1) as f64 };
         Places {
             by_step: record.steps.iter().map(|s| (s.name.as_str(), place(s))).collect(),
             nowhere: Place { among: Among { step: &[], run }, at_once: 1.0 },

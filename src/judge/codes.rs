@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::judge::Severity;
+use crate::judge::severity::Severity;
 
 /// What `gonogo explain CODE` tells.
 #[derive(Debug, PartialEq)]

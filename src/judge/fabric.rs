@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::judge::codes::Code;
-use crate::judge::finding::{Finding, Severity, Subject};
+use crate::judge::finding::{Finding, Subject};
+use crate::judge::severity::Severity;
 use crate::topology::ib::{Cable, End, Fabric, Kind, LinkState, Node, PortErrors, Rate, Subnet};
 
 /// A kind of link is uniform when this share of it has one rate.

@@ -9,30 +9,8 @@ use serde::Serialize;
 use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
+use crate::judge::severity::Severity;
 use crate::work::{Case, Metric};
-
-/// How a finding weighs on the decision. Ordered: worst last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    Info,
-    Warn,
-    /// Nothing is proven: holds the gate.
-    Hold,
-    /// Proven bad.
-    Fail,
-}
-
-impl Severity {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Severity::Info => "note",
-            Severity::Warn => "warn",
-            Severity::Hold => "hold",
-            Severity::Fail => "fail",
-        }
-    }
-}
 
 /// What a finding is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -10,16 +10,18 @@ pub mod fabric;
 mod finding;
 mod offenders;
 mod rules;
+mod severity;
 mod verdict;
 
-pub use cell::{Cell, LimitShown, Straggler};
+pub use cell::{Cell, LimitShown, Row, Straggler};
 pub use codes::{CODES, Code, CodeDoc};
 pub use coverage::Coverage;
 pub use decide::{Decision, Placement};
 pub use diff::{Change, Diff, Moved, diff};
-pub use finding::{Finding, Proof, Rule, Severity, Subject};
+pub use finding::{Finding, Proof, Rule, Subject};
 pub use offenders::offenders;
-pub use rules::{Facts, Row, judge, judge_knowing};
+pub use rules::{Facts, judge, judge_knowing};
+pub use severity::Severity;
 pub use verdict::{Reason, Verdict};
 
 use crate::id::NodeName;

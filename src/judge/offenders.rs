@@ -3,7 +3,8 @@
 use crate::baseline::{Offender, merge};
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
-use crate::judge::finding::{Finding, Severity, Subject};
+use crate::judge::finding::{Finding, Subject};
+use crate::judge::severity::Severity;
 use crate::judge::{Facts, Judgement};
 use crate::topology::Machine;
 

@@ -27,61 +27,15 @@ use rustc_hash::FxHashMap;
 
 use crate::baseline::{Expectation, Offender};
 use crate::id::NodeName;
-use crate::judge::cell::{Limits, Place, Places};
+use crate::judge::cell::{Limits, Place, Places, Row, groups};
 use crate::judge::decide::decide;
-use crate::judge::finding::{Finding, Subject};
+use crate::judge::finding::Finding;
 use crate::judge::{Cell, Coverage, Judgement, cell};
 use crate::measure::{self, Load, Measured, Outcome};
 use crate::plan::{RunPlan, Tier};
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{Component, Filesystem, Machine};
 use crate::work::{Case, Software, on_gpu};
-
-/// Where an outcome belongs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Row<'r> {
-    pub node: &'r NodeName,
-    pub probe: &'r str,
-    pub step: &'r str,
-    pub case: &'r Case,
-    /// The group that did it together, `node` first; empty for a node alone.
-    pub group: &'r [NodeName],
-}
-
-impl<'r> Row<'r> {
-    fn of(line: &'r OutcomeLine, groups: &Groups<'r>) -> Self {
-        // Most records have no groups: nothing is looked up for them.
-        let group = if groups.is_empty() { None } else { groups.get(&(&*line.step, &line.node)) };
-        let group = group.copied().unwrap_or(&[]);
-        Row { node: &line.node, probe: line.probe.as_str(), step: &line.step, case: &line.case, group }
-    }
-
-    /// Whether a GPU did it.
-    pub(super) fn on_gpu(&self) -> bool {
-        on_gpu(self.case)
-    }
-
-    /// The number of the GPU in its node, of a case of one GPU.
-    pub fn gpu(&self) -> Option<u32> {
-        self.case.gpu()
-    }
-
-    /// The node, or the group that did it together.
-    pub fn subject(&self) -> Subject {
-        if self.group.is_empty() { Subject::Node(self.node.clone()) } else { Subject::Group(self.group.to_vec()) }
-    }
-}
-
-/// Groups of several nodes, by step and first node.
-type Groups<'r> = FxHashMap<(&'r str, &'r NodeName), &'r [NodeName]>;
-
-fn groups(record: &Record) -> Groups<'_> {
-    let several = |s: &'_ crate::cluster::Step| s.groups.iter().any(|g| g.len() > 1);
-    let steps = record.steps.iter().filter(|s| several(s));
-    steps
-        .flat_map(|s| s.groups.iter().filter(|g| g.len() > 1).map(move |g| ((s.name.as_str(), &g[0]), g.as_slice())))
-        .collect()
-}
 
 /// The facts of a record that are no samples.
 pub struct Facts;

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::localise::decode::{Observed, SLOWEST};
+use crate::localise::observed::{Observed, SLOWEST};
 use crate::measure::stats;
 
 /// Shares of the rate that are lost, at which a node's severity is looked for. The last one is dead: no reading at all.

@@ -12,6 +12,7 @@ mod decode;
 mod distance;
 pub mod infer;
 mod ladder;
+mod observed;
 mod pairs;
 mod record;
 mod reference;

@@ -137,7 +137,7 @@ pub fn network<'r>(record: &'r Record, plane: &Plane) -> Network<'r> {
 /// The same, among these nodes as well, whether or not they took part in any.
 pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]) -> Network<'r> {
     let steps: Vec<&Step> = record.steps.iter().filter(|s| Plane::of(s).as_ref() == Some(plane)).collect();
-    let mut nodes: Vec<&NodeName> = steps.iter().flat_map(|s| s.groups.iter().flatten()).chain(also).collect();
+    let mut nodes: Vec<&NodeName> = steps.iter().flat_map(|s| s.groups().flatten()).chain(also).collect();
     nodes.sort();
     nodes.dedup();
     let number: HashMap<&NodeName, u32> = nodes.iter().enumerate().map(|(i, n)| (*n, i as u32)).collect();
@@ -171,7 +171,7 @@ pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]
     for (i, step) in steps.iter().enumerate() {
         let Some(round) = step.pair_round() else { continue };
         let quiet = round.kind.is_quiet();
-        for group in step.groups.iter().filter(|g| g.len() == 2) {
+        for group in step.groups() {
             let Some((out, back, blamed)) = got.get(&(step.name.as_str(), &group[0])) else { continue };
             if *blamed {
                 continue;
@@ -204,7 +204,7 @@ pub fn is_all_reduce(case: &Case) -> bool {
 
 /// A collective over groups of nodes.
 fn is_group(s: &Step) -> bool {
-    s.probe.as_str() == "collective" && s.groups.iter().any(|g| g.len() > 1)
+    s.probe.as_str() == "collective" && !s.is_solo()
 }
 
 /// What carried collectives over groups: `None` for the control channel's own network, else a rail's name.
@@ -227,7 +227,7 @@ pub fn groups<'r>(record: &'r Record, rail: Option<&str>) -> Groups<'r> {
         .filter(several)
         .filter_map(|s| Some((s, s.cases.iter().rfind(|c| is_all_reduce(c))?)))
         .collect();
-    let mut nodes: Vec<&NodeName> = steps.iter().flat_map(|(s, _)| s.groups.iter().flatten()).collect();
+    let mut nodes: Vec<&NodeName> = steps.iter().flat_map(|(s, _)| s.groups().flatten()).collect();
     nodes.sort();
     nodes.dedup();
     let number: HashMap<&NodeName, u32> = nodes.iter().enumerate().map(|(i, n)| (*n, i as u32)).collect();
@@ -240,12 +240,10 @@ pub fn groups<'r>(record: &'r Record, rail: Option<&str>) -> Groups<'r> {
         }
     }
     let level = |(step, _): &(&Step, &Case)| Level {
-        size: step.groups.iter().map(Vec::len).max().unwrap_or(0) as u32,
+        size: step.groups().map(<[NodeName]>::len).max().unwrap_or(0) as u32,
         narrowing: step.cases.iter().any(|c| c.collective().is_some_and(|c| c.topology == Topology::Narrow)),
         groups: step
-            .groups
-            .iter()
-            .filter(|g| !g.is_empty())
+            .groups()
             .map(|g| GroupTest {
                 nodes: g.iter().map(|n| number[n]).collect(),
                 busbw: busbw.get(&(step.name.as_str(), &g[0])).copied().filter(|b| *b > 0.0),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::localise::Hop;
-use crate::localise::decode::Observed;
+use crate::localise::observed::Observed;
 use crate::measure::stats;
 
 /// Shares that an uplink is looked at for, as logarithms: 3 % to 95 %.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::localise::belief::{Belief, Side};
-use crate::localise::decode::{Decoded, Observed, known};
+use crate::localise::decode::{Decoded, known};
+use crate::localise::observed::Observed;
 use crate::localise::uplinks::Uplink;
 use crate::localise::{Hop, Pairs};
 use crate::measure::stats;

@@ -14,7 +14,7 @@ use crate::probe::{Priority, Probe, ProbeError, gpu, step};
 use crate::sys::gemm::{Element, multiply};
 use crate::sys::pages::huge_vec;
 use crate::topology::Machine;
-use crate::work::{Case, CheckName, Declared, Dtype, GemmCase, Metric};
+use crate::work::{Case, CheckName, Declared, Dtype, HostTest, Metric};
 
 pub struct Gemm;
 
@@ -106,7 +106,7 @@ fn thread_counts(all: usize) -> Vec<usize> {
 
 fn case<T: Element>(threads: usize) -> Case {
     let dtype = if size_of::<T>() == 4 { Dtype::F32 } else { Dtype::F64 };
-    Case::Gemm(GemmCase::Host { dtype, cores: threads as u32 })
+    Case::Host { test: HostTest::Gemm(dtype), cores: threads as u32 }
 }
 
 fn cases(all: usize) -> Vec<Case> {

@@ -20,7 +20,7 @@ use crate::probe::{Priority, Probe, ProbeError, gpu, step};
 use crate::sys::pages::huge_vec;
 use crate::topology::Machine;
 use crate::unit::Bytes;
-use crate::work::{Case, CheckName, Declared, Kernel, Metric};
+use crate::work::{Case, CheckName, Declared, HostTest, Kernel, Metric};
 
 pub struct Memory;
 
@@ -117,7 +117,7 @@ fn core_counts(all: usize) -> Vec<usize> {
 }
 
 fn case(kernel: Kernel, cores: usize) -> Case {
-    Case::Memory { kernel, cores: cores as u32 }
+    Case::Host { test: HostTest::Memory(kernel), cores: cores as u32 }
 }
 
 /// What the arrays hold; small whole numbers, so that every sum is exact.

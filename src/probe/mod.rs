@@ -168,22 +168,12 @@ fn is_on_gpus(step: &Step) -> bool {
 /// A step of `probe` with one rank; the callers set what differs.
 fn step(probe: &dyn Probe, plan: &CheckPlan, cases: Vec<Case>, args: impl serde::Serialize, estimate_ms: u64) -> Step {
     Step {
-        name: probe.name().as_str().to_owned(),
-        probe: probe.name(),
-        ranks: 1,
-        groups: Vec::new(),
         exclusive: true,
-        cases,
         // The arguments are plain structs of ours: their serialisation cannot fail.
         args: serde_json::to_value(args).unwrap_or_default(),
         seed: plan.seed,
         estimate_ms,
-        start_ms: 0,
-        processes: Processes::Own,
-        scratch: None,
-        round: None,
-        rail: None,
-        attempt: 1,
+        ..Step::new(probe.name().as_str(), probe.name(), cases)
     }
 }
 

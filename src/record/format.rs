@@ -12,7 +12,6 @@ use crate::cluster::{Job, Step};
 use crate::id::{NodeName, ProbeName};
 use crate::measure::{Load, Outcome};
 use crate::plan::CheckPlan;
-use crate::record::Damage;
 use crate::roster::Roster;
 use crate::topology::Leaf;
 use crate::work::Case;
@@ -92,6 +91,19 @@ pub(super) enum Line {
     Steps(Vec<Step>),
     Outcome(Box<OutcomeLine>),
     End(End),
+}
+
+/// A record that ends too early.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    pub line: usize,
+    pub bytes: usize,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {} is cut off after {} bytes; everything before it is used", self.line, self.bytes)
+    }
 }
 
 /// A whole record.

@@ -6,6 +6,6 @@ mod format;
 mod reader;
 mod writer;
 
-pub use format::{End, Header, OutcomeLine, Record, SCHEMA, schema};
-pub use reader::{Damage, RecordError, digest, file_of, parse, read, read_digested};
+pub use format::{Damage, End, Header, OutcomeLine, Record, SCHEMA, schema};
+pub use reader::{RecordError, digest, file_of, parse, read, read_digested};
 pub use writer::Writer;

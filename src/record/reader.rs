@@ -1,6 +1,5 @@
 //! Reads a record back, also one that was cut off; nothing in it is trusted.
 
-use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,10 +8,11 @@ use rayon::prelude::*;
 use rustc_hash::FxHashSet;
 use sha2::{Digest, Sha256};
 
+use crate::cluster::Step;
 use crate::files;
 use crate::id::clean;
 use crate::plan::hex;
-use crate::record::format::{Line, Record, SCHEMA};
+use crate::record::format::{Damage, Line, Record, SCHEMA};
 
 /// Longest line that is read.
 const MAX_LINE: u64 = 64 << 20;
@@ -32,19 +32,6 @@ pub enum RecordError {
     Newer { path: PathBuf, found: u32 },
     #[error("{path}:{line}: {why}; the record was changed after it was written")]
     Line { path: PathBuf, line: usize, why: String },
-}
-
-/// A record that ends too early.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    pub line: usize,
-    pub bytes: usize,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {} is cut off after {} bytes; everything before it is used", self.line, self.bytes)
-    }
 }
 
 /// The record that `path` names: itself, or `record.jsonl` in it when it is a directory.
@@ -174,7 +161,12 @@ fn take(
         (Err(error), None) => return Err(first_line(path, bytes, &error)),
         (Ok(_), Some(r)) if r.end.is_some() => return Err(broken("a line after the end".to_owned())),
         (Ok(Line::Header(_)), Some(_)) => return Err(broken("a second header".to_owned())),
-        (Ok(Line::Steps(steps)), Some(r)) => r.steps.extend(steps),
+        (Ok(Line::Steps(mut steps)), Some(r)) => {
+            if r.header.schema == 1 {
+                steps.iter_mut().try_for_each(Step::read_schema_1).map_err(|e| broken(e.to_string()))?;
+            }
+            r.steps.extend(steps);
+        }
         (Ok(Line::Outcome(mut outcome)), Some(r)) => {
             match steps.get(&outcome.step) {
                 Some(known) => outcome.step = Arc::clone(known),

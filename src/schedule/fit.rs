@@ -59,23 +59,7 @@ mod tests {
 
     fn step(probe: &'static str, estimate_ms: u64) -> Step {
         let cases = vec![Case::read("a"), Case::read("b")];
-        Step {
-            name: probe.into(),
-            probe: ProbeName::new(probe),
-            ranks: 1,
-            groups: Vec::new(),
-            exclusive: false,
-            cases,
-            args: serde_json::Value::Null,
-            seed: 1,
-            estimate_ms,
-            start_ms: 0,
-            processes: Processes::Own,
-            scratch: None,
-            round: None,
-            rail: None,
-            attempt: 1,
-        }
+        Step { estimate_ms, ..Step::new(probe, ProbeName::new(probe), cases) }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::cluster::{PairRound, Step};
+use crate::cluster::{PairRound, Shape, Step};
 use crate::id::{NodeName, ProbeName};
 use crate::localise::{self, Plane, Reading, Round};
 use crate::measure::{Outcome, WaiveKind, stats};
@@ -83,8 +83,8 @@ pub(super) fn next_pairs(
     let controls: Vec<NodeName> = pairs.iter().filter(|(_, _, c)| *c).map(|(a, _, _)| name(*a)).collect();
     let mut step = net.pair_step(plan);
     step.name = plane.step_name(done.len() + 1);
-    step.round = Some(PairRound { kind, controls, late: plane.late });
-    step.groups = pairs.iter().map(|(a, b, _)| vec![name(*a), name(*b)]).collect();
+    let pairs = pairs.iter().map(|(a, b, _)| [name(*a), name(*b)]).collect();
+    step.shape = Shape::Pairs(PairRound { kind, controls, late: plane.late }, pairs);
     Some((step, kind))
 }
 
@@ -116,7 +116,7 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName],
             if *number > 1 {
                 step.name = format!("{}-{number}", step.name);
             }
-            step.groups = groups;
+            step.shape = Shape::Groups(groups);
             out.push(step);
         }
     };
@@ -173,7 +173,8 @@ pub(super) fn next_halving(record: &Record, plan: &CheckPlan, alive: &[NodeName]
     step.cases = vec![step.cases.swap_remove(largest)];
     let done = groups.scale.levels.iter().filter(|l| l.narrowing).count();
     step.name = format!("collective-narrow-{}{}", carrier.map_or(String::new(), |c| format!("{c}-")), done + 1);
-    step.groups = halves.iter().map(|g| g.iter().map(|i| groups.nodes[*i as usize].clone()).collect()).collect();
+    let of_group = |g: &Vec<u32>| g.iter().map(|i| groups.nodes[*i as usize].clone()).collect();
+    step.shape = Shape::Groups(halves.iter().map(of_group).collect());
     Some(step)
 }
 
@@ -190,7 +191,7 @@ const BEHIND: f64 = 0.25;
 /// than the pairs before them: that only where no nodes share a machine, whose pairs have it to themselves in turn.
 pub(super) fn fell_behind(record: &Record, from: usize, net: &Net, share: bool) -> bool {
     let carrier = net.plane.carrier();
-    let of_groups = |s: &&Step| s.groups.iter().any(|g| g.len() > 1) && s.rail.as_deref() == carrier;
+    let of_groups = |s: &&Step| !s.is_solo() && s.rail.as_deref() == carrier;
     let steps: HashMap<&str, &Step> = record.steps.iter().filter(of_groups).map(|s| (s.name.as_str(), s)).collect();
     let pairs = pair_rate(record, &net.plane);
     record.outcomes[from..].iter().any(|line| {
@@ -224,7 +225,7 @@ pub(super) fn rail_collective(record: &Record, plan: &CheckPlan, plane: &Plane, 
     let carrier =
         plane.carrier().map_or_else(|| Carrier::Interface(rail.into()), |device| Carrier::Rdma(device.into()));
     let step = probe::group_step(plan, Topology::Rail, nodes.len() as u32, &carrier, pair_rate(record, plane));
-    Some(Step { groups: vec![nodes], ..step })
+    Some(Step { shape: Shape::Groups(vec![nodes]), ..step })
 }
 
 /// The RDMA devices that every node has, with an active port and reliable connections.
@@ -244,7 +245,7 @@ pub(super) fn gpu_pairs(
     let gpus = machines.iter().all(|(_, m)| m.gpus.iter().any(|g| g.is_nvidia()));
     let (_, first) = machines.first().filter(|_| gpus && nodes.len() > 1)?;
     let step = probe::gpu_pair_step(plan, device, first)?;
-    Some(Step { groups: nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect(), ..step })
+    Some(Step { shape: Shape::two_by_two(nodes), ..step })
 }
 
 /// Neighbours, two by two, over all their devices at once.
@@ -252,8 +253,7 @@ pub(super) fn all_rails(plan: &CheckPlan, devices: &[String], nodes: &[NodeName]
     if devices.len() < 2 || nodes.len() < 2 {
         return None;
     }
-    let groups = nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect();
-    Some(Step { groups, ..probe::rails_step(plan, devices) })
+    Some(Step { shape: Shape::two_by_two(nodes), ..probe::rails_step(plan, devices) })
 }
 
 /// The other interfaces of the same kind as the one that carried the pairs: up, with an address, on every node, as fast.

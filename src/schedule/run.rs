@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::baseline::Expectation;
-use crate::cluster::{GroupOutcome, Launcher, PRESENCE, Processes, Step};
+use crate::cluster::{GroupOutcome, Launcher, PRESENCE, Shape, Step};
 use crate::id::{NodeName, ProbeName};
 use crate::judge;
 use crate::localise::{self, Plane};
@@ -127,7 +127,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
     /// What became of every node that should be there, as the coordinator sees it.
     fn presence(&mut self, when: Presence) {
         let case = Case::Fact(Fact::Presence(when));
-        let step = said_step(&case.to_string(), PRESENCE, case.clone(), Vec::new());
+        let step = Step::new(case.to_string(), PRESENCE, vec![case.clone()]);
         let mut known: Vec<(NodeName, String)> = Vec::new();
         for line in &self.record.outcomes {
             if let (true, Outcome::Failed { error, .. }) = (line.probe == PRESENCE, &line.outcome) {
@@ -161,7 +161,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         let by_slurm = self.record.header.launcher.as_deref() == Some(Launcher::Slurm.name());
         if by_slurm && plan.wants("environment") && !self.fleet.interrupted() {
             let mut step = probe::launcher_step(plan, when);
-            step.groups = self.fleet.nodes().into_iter().map(|n| vec![n]).collect();
+            step.shape = Shape::Alone(self.fleet.nodes());
             self.plan_steps(vec![step.clone()]);
             // The look of a moment: it is taken whatever is left of the budget, as the verdict needs it.
             let at_most = Duration::from_secs(2);
@@ -181,7 +181,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         let from = self.record.outcomes.len();
         for mut step in looks {
             if self.is_cluster() {
-                step.groups = self.fleet.nodes().into_iter().map(|n| vec![n]).collect();
+                step.shape = Shape::Alone(self.fleet.nodes());
             }
             let planned = Planned { step, args: HashMap::new() };
             if wanted {
@@ -203,11 +203,9 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         let plan = self.record.header.plan.clone();
         let alive = self.fleet.nodes();
         let answered = |(n, m): &&(NodeName, Machine)| alive.contains(n) && driver_answers(m);
-        let nodes: Vec<&NodeName> = machines.iter().filter(answered).map(|(n, _)| n).collect();
+        let nodes: Vec<NodeName> = machines.iter().filter(answered).map(|(n, _)| n.clone()).collect();
         if plan.wants("environment") && !nodes.is_empty() && !self.fleet.interrupted() {
-            let groups =
-                if self.is_cluster() { nodes.into_iter().map(|n| vec![n.clone()]).collect() } else { Vec::new() };
-            let step = Step { groups, ..probe::gpus_step(&plan) };
+            let step = Step { shape: self.alone_on(nodes), ..probe::gpus_step(&plan) };
             self.plan_steps(vec![step.clone()]);
             // Its time was kept; it is taken whatever became of it, as the verdict needs it.
             let at_most = step.deadline();
@@ -221,8 +219,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         let alive = self.fleet.nodes();
         let one = |(node, machine): &(NodeName, Machine)| {
             let step = probe::fabric_step(&plan, machine, when).filter(|_| alive.contains(node))?;
-            let groups = if self.is_cluster() { vec![vec![node.clone()]] } else { Vec::new() };
-            Some(Step { groups, ..step })
+            Some(Step { shape: self.alone_on(vec![node.clone()]), ..step })
         };
         // Counters that nobody read before cannot be differenced after.
         let counted = || {
@@ -253,9 +250,8 @@ impl<'a, F: Fleet> Schedule<'a, F> {
             return;
         }
         for p in absent {
-            let alone = || self.fleet.nodes().into_iter().map(|n| vec![n]).collect();
-            let groups = if self.is_cluster() { alone() } else { Vec::new() };
-            let step = said_step(p.name().as_str(), p.name(), Case::Fact(Fact::Device), groups);
+            let step = Step::new(p.name().as_str(), p.name(), vec![Case::Fact(Fact::Device)]);
+            let step = Step { shape: self.alone_on(self.fleet.nodes()), ..step };
             self.plan_steps(vec![step.clone()]);
             let why = format!("not here: {}", p.needs());
             self.waive(&Planned { step, args: HashMap::new() }, WaiveKind::Absent, &why);
@@ -267,9 +263,9 @@ impl<'a, F: Fleet> Schedule<'a, F> {
     fn solo_steps(&self, machines: &[(NodeName, Machine)]) -> (Vec<Planned>, Vec<Step>) {
         let plan = &self.record.header.plan;
         let cluster = self.is_cluster() && machines.len() > 1;
-        let mut out: Vec<Planned> = Vec::new();
+        let mut out: Vec<(Planned, Vec<NodeName>)> = Vec::new();
         let mut variants = Variants::new();
-        let mut left_out: Vec<Step> = Vec::new();
+        let mut left_out: Vec<(Step, Vec<NodeName>)> = Vec::new();
         for (node, machine) in machines {
             for step in probe::steps(plan, machine) {
                 // Between nodes the network itself is measured.
@@ -277,18 +273,17 @@ impl<'a, F: Fleet> Schedule<'a, F> {
                     continue;
                 }
                 if is_left_out(plan, machine, &step) {
-                    let groups = if self.is_cluster() { vec![vec![node.clone()]] } else { Vec::new() };
-                    match left_out.iter_mut().find(|s| s.name == step.name && s.cases == step.cases) {
-                        Some(same) => same.groups.extend(groups),
-                        None => left_out.push(Step { groups, ..step }),
+                    match left_out.iter_mut().find(|(s, _)| s.name == step.name && s.cases == step.cases) {
+                        Some((_, nodes)) => nodes.push(node.clone()),
+                        None => left_out.push((step, vec![node.clone()])),
                     }
                     continue;
                 }
                 let of_name = variants.entry(step.name.clone()).or_default();
-                match of_name.iter().find(|i| out[**i].step.cases == step.cases) {
+                match of_name.iter().find(|i| out[**i].0.step.cases == step.cases) {
                     Some(same) => {
-                        out[*same].step.groups.push(vec![node.clone()]);
-                        out[*same].args.insert(node.clone(), step.args);
+                        out[*same].1.push(node.clone());
+                        out[*same].0.args.insert(node.clone(), step.args);
                     }
                     None => {
                         let args = HashMap::from([(node.clone(), step.args.clone())]);
@@ -297,14 +292,19 @@ impl<'a, F: Fleet> Schedule<'a, F> {
                             others => format!("{}-v{}", step.name, others + 1),
                         };
                         of_name.push(out.len());
-                        // A machine that is checked alone has no groups.
-                        let groups = if self.is_cluster() { vec![vec![node.clone()]] } else { Vec::new() };
-                        out.push(Planned { step: Step { name, groups, ..step }, args });
+                        out.push((Planned { step: Step { name, ..step }, args }, vec![node.clone()]));
                     }
                 }
             }
         }
-        (out, left_out)
+        let planned = |(p, nodes): (Planned, _)| Planned { step: Step { shape: self.alone_on(nodes), ..p.step }, ..p };
+        let left = |(step, nodes)| Step { shape: self.alone_on(nodes), ..step };
+        (out.into_iter().map(planned).collect(), left_out.into_iter().map(left).collect())
+    }
+
+    /// Each of these nodes alone; a machine that is checked alone has no name among others.
+    fn alone_on(&self, nodes: Vec<NodeName>) -> Shape {
+        if self.is_cluster() { Shape::Alone(nodes) } else { Shape::Each }
     }
 
     /// Time for the last look at the GPUs: counters that nobody reads at the end prove nothing.
@@ -322,7 +322,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         }
         let plan = &self.record.header.plan;
         let mut pair = probe::pair_step(plan, &Plane::TCP.probe, None);
-        pair.groups = nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect();
+        pair.shape = Shape::two_by_two(&nodes);
         let turns = u64::from(self.fleet.turns(&pair));
         let mut ms = 1500;
         if plan.wants("tcp") {
@@ -383,7 +383,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         let latency = (unknown && plan.wants("tcp")).then(|| probe::latency_step(&plan));
         let shared = if plan.wants("storage") { probe::shared_step(&plan) } else { None };
         for mut step in [clock, latency, shared].into_iter().flatten() {
-            step.groups = vec![self.fleet.nodes()];
+            step.shape = Shape::Groups(vec![self.fleet.nodes()]);
             self.between(step);
         }
     }
@@ -457,8 +457,9 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         if others.is_empty() || !self.record.header.plan.wants("collective") || self.fleet.interrupted() {
             return;
         }
-        let groups = others.iter().map(|(n, _)| vec![n.clone()]).collect();
-        let step = said_step("collective-gpu-world", ProbeName::new("collective"), Case::Fact(Fact::GpuCount), groups);
+        let nodes = others.iter().map(|(n, _)| n.clone()).collect();
+        let (probe, cases) = (ProbeName::new("collective"), vec![Case::Fact(Fact::GpuCount)]);
+        let step = Step { shape: Shape::Alone(nodes), ..Step::new("collective-gpu-world", probe, cases) };
         self.plan_steps(vec![step.clone()]);
         for (node, count) in others {
             let error = format!(
@@ -530,8 +531,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         for step in steps {
             self.between(step);
         }
-        let pairs = nodes.chunks_exact(2).map(<[NodeName]>::to_vec).collect();
-        let share = self.fleet.turns(&Step { groups: pairs, ..net.pair_step(&plan) }) > 1;
+        let share = self.fleet.turns(&Step { shape: Shape::two_by_two(&nodes), ..net.pair_step(&plan) }) > 1;
         if network::fell_behind(&self.record, from, net, share) {
             self.pairs_late(net, &nodes);
         }
@@ -559,21 +559,22 @@ impl<'a, F: Fleet> Schedule<'a, F> {
             let open = judge::judge(&self.record, &self.record.header.plan.run, limits).open_cases();
             let alive = self.fleet.nodes();
             let mut again: Vec<Planned> = Vec::new();
-            for s in self.record.steps.iter().filter(|s| s.groups.iter().all(|g| g.len() == 1)) {
+            for s in self.record.steps.iter().filter(|s| s.is_solo()) {
                 let mut cases: Vec<Case> = Vec::new();
-                let mut groups: Vec<Vec<NodeName>> = Vec::new();
+                let mut nodes: Vec<NodeName> = Vec::new();
                 for o in open.iter().filter(|o| o.step == s.name && alive.contains(&o.node)) {
                     if !cases.contains(&o.case) {
                         cases.push(o.case.clone());
                     }
-                    if self.is_cluster() && !groups.iter().any(|g| g[0] == o.node) {
-                        groups.push(vec![o.node.clone()]);
+                    if !nodes.contains(&o.node) {
+                        nodes.push(o.node.clone());
                     }
                 }
                 if !cases.is_empty() {
                     let cases: Vec<Case> = s.cases.iter().filter(|c| cases.contains(c)).cloned().collect();
                     let asked = probe::find(s.probe.as_str()).and_then(|p| p.again_ms(s, &cases));
-                    let step = Step { attempt: round + 1, groups, ..fit::again(s, cases, 2, asked) };
+                    let step =
+                        Step { attempt: round + 1, shape: self.alone_on(nodes), ..fit::again(s, cases, 2, asked) };
                     again.push(Planned { step, args: HashMap::new() });
                 }
             }
@@ -615,8 +616,8 @@ impl<'a, F: Fleet> Schedule<'a, F> {
 
     fn waive(&mut self, p: &Planned, kind: WaiveKind, why: &str) {
         let alive = self.fleet.nodes();
-        let alone: Vec<Vec<NodeName>> = alive.iter().map(|n| vec![n.clone()]).collect();
-        for group in if p.step.groups.is_empty() { &alone } else { &p.step.groups } {
+        let each = if p.step.shape == Shape::Each { alive.as_slice() } else { &[] };
+        for group in each.iter().map(std::slice::from_ref).chain(p.step.groups()) {
             // What a lost node did not do any more is not for lack of time.
             let lost = group.iter().find(|n| !alive.contains(n)).cloned();
             let why = lost.as_ref().map_or_else(|| why.to_owned(), |n| format!("{n} was lost before it"));
@@ -648,27 +649,6 @@ fn is_loopback(plan: &CheckPlan, step: &Step) -> bool {
 /// What the quick tier leaves to a longer one on a node with GPUs, where what they do counts first; unless somebody asks for it.
 fn is_left_out(plan: &CheckPlan, machine: &Machine, step: &Step) -> bool {
     driver_answers(machine) && is_loopback(plan, step) && !plan.asks_for(step.probe.as_str())
-}
-
-/// A step of one case that no process runs: what becomes of it is known, and said.
-fn said_step(name: &str, probe: ProbeName, case: Case, groups: Vec<Vec<NodeName>>) -> Step {
-    Step {
-        name: name.to_owned(),
-        probe,
-        ranks: 1,
-        groups,
-        exclusive: false,
-        cases: vec![case],
-        args: serde_json::Value::Null,
-        seed: 0,
-        estimate_ms: 1,
-        start_ms: 0,
-        processes: Processes::Own,
-        scratch: None,
-        round: None,
-        rail: None,
-        attempt: 1,
-    }
 }
 
 /// The machine in an outcome of discovery.

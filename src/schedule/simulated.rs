@@ -163,7 +163,7 @@ impl Simulated {
     }
 
     /// Picks the pair that is to be among the measured ones: at the first round across leaves, of nodes that are well.
-    fn choose_pair(&mut self, groups: &[Vec<NodeName>]) {
+    fn choose_pair(&mut self, step: &Step) {
         let well = |n: u32| {
             !self.faults.iter().any(|f| match f.part {
                 Faulty::Node(x) | Faulty::Sends(x) | Faulty::Receives(x) => x == n,
@@ -171,8 +171,8 @@ impl Simulated {
                 _ => false,
             })
         };
-        let of = |g: &Vec<NodeName>| Some((*self.numbers.get(g.first()?)?, *self.numbers.get(g.get(1)?)?));
-        let pairs: Vec<(u32, u32)> = groups.iter().filter_map(of).filter(|(a, b)| well(*a) && well(*b)).collect();
+        let of = |g: &[NodeName]| Some((*self.numbers.get(g.first()?)?, *self.numbers.get(g.get(1)?)?));
+        let pairs: Vec<(u32, u32)> = step.groups().filter_map(of).filter(|(a, b)| well(*a) && well(*b)).collect();
         let Some((a, b)) = self.rng.choice(pairs) else { return };
         for f in self.faults.iter_mut().filter(|f| f.part == Faulty::MeasuredPair) {
             f.part = Faulty::Pair(a, b);
@@ -376,15 +376,15 @@ impl Fleet for Simulated {
         let pairs = crate::localise::is_pairs(step);
         if pairs {
             self.rounds += 1;
-            self.tests += step.groups.len() as u64;
+            self.tests += step.groups().count() as u64;
             let leaves = self.shape.nodes.div_ceil(self.shape.per_leaf.max(1));
             let (share, rng) = (self.shape.jobs, &mut self.rng);
             self.jobs = (0..leaves).map(|_| if rng.f64() < share { between(rng, JOBS) } else { 1.0 }).collect();
             if step.pair_round().is_some_and(|r| r.kind == RoundKind::Inter) {
-                self.choose_pair(&step.groups);
+                self.choose_pair(step);
             }
         }
-        for group in &step.groups {
+        for group in step.groups() {
             let members: Vec<u32> = group.iter().map(|n| self.numbers[n]).collect();
             let rates = if pairs { self.pair(step, members[0], members[1]) } else { Default::default() };
             for case in &step.cases {

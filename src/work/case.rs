@@ -24,10 +24,10 @@ pub enum Case {
     Fabric { tool: Name, when: When },
     /// A kind of software in a container image: `nccl`.
     Software(Software),
-    /// Matrix products.
-    Gemm(GemmCase),
-    /// Bandwidth of the host's memory: `read 2 cores`.
-    Memory { kernel: Kernel, cores: u32 },
+    /// What so many cores of the host do at once: `f32 2 cores`, `read 1 core`.
+    Host { test: HostTest, cores: u32 },
+    /// Matrix products on a GPU: `bf16 8192 burst gpu3`; `m` is the rows of the result.
+    GpuGemm { dtype: Dtype, m: u32, load: Load, gpu: u32 },
     /// Bandwidth of a GPU's memory: `device read gpu0`.
     GpuMemory { kernel: GpuKernel, gpu: u32 },
     /// Copies between the host and a GPU, or between GPUs: `h2d alone gpu0`.
@@ -107,12 +107,13 @@ pub enum When {
     After,
 }
 
+/// What cores of the host do. A test of another probe is one more value, with its name in the table below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum GemmCase {
-    /// `f32 2 cores`
-    Host { dtype: Dtype, cores: u32 },
-    /// `bf16 8192 burst gpu3`; `m` is the rows of the result.
-    Gpu { dtype: Dtype, m: u32, load: Load, gpu: u32 },
+pub enum HostTest {
+    /// Matrix products.
+    Gemm(Dtype),
+    /// Bandwidth of the memory.
+    Memory(Kernel),
 }
 
 /// An element's type.
@@ -348,6 +349,16 @@ named!(When { When::Before => "before", When::After => "after" } [When::Before, 
 named!(Dtype {
     Dtype::Bf16 => "bf16", Dtype::F16 => "f16", Dtype::Fp8 => "fp8", Dtype::Tf32 => "tf32", Dtype::F32 => "f32", Dtype::F64 => "f64",
 } [Dtype::Bf16, Dtype::F16, Dtype::Fp8, Dtype::Tf32, Dtype::F32, Dtype::F64]);
+named!(HostTest {
+    HostTest::Gemm(Dtype::Bf16) => "bf16", HostTest::Gemm(Dtype::F16) => "f16", HostTest::Gemm(Dtype::Fp8) => "fp8",
+    HostTest::Gemm(Dtype::Tf32) => "tf32", HostTest::Gemm(Dtype::F32) => "f32", HostTest::Gemm(Dtype::F64) => "f64",
+    HostTest::Memory(Kernel::Read) => "read", HostTest::Memory(Kernel::Write) => "write",
+    HostTest::Memory(Kernel::Copy) => "copy", HostTest::Memory(Kernel::Triad) => "triad",
+} [
+    HostTest::Gemm(Dtype::Bf16), HostTest::Gemm(Dtype::F16), HostTest::Gemm(Dtype::Fp8), HostTest::Gemm(Dtype::Tf32),
+    HostTest::Gemm(Dtype::F32), HostTest::Gemm(Dtype::F64), HostTest::Memory(Kernel::Read), HostTest::Memory(Kernel::Write),
+    HostTest::Memory(Kernel::Copy), HostTest::Memory(Kernel::Triad),
+]);
 named!(Load { Load::Burst => "burst", Load::Sustained => "sustained" } [Load::Burst, Load::Sustained]);
 named!(Kernel {
     Kernel::Read => "read", Kernel::Write => "write", Kernel::Copy => "copy", Kernel::Triad => "triad",
@@ -410,7 +421,7 @@ impl Case {
     /// The number of the GPU that it is of, as NVML and cases count.
     pub fn gpu(&self) -> Option<u32> {
         match self {
-            Case::Gemm(GemmCase::Gpu { gpu, .. }) | Case::GpuMemory { gpu, .. } | Case::Copy { gpu, .. } => Some(*gpu),
+            Case::GpuGemm { gpu, .. } | Case::GpuMemory { gpu, .. } | Case::Copy { gpu, .. } => Some(*gpu),
             Case::Collective(c) => c.gpu,
             _ => None,
         }
@@ -451,9 +462,7 @@ impl Case {
     pub fn of_gpu(&self, number: u32) -> Case {
         let mut case = self.clone();
         match &mut case {
-            Case::Gemm(GemmCase::Gpu { gpu, .. }) | Case::GpuMemory { gpu, .. } | Case::Copy { gpu, .. } => {
-                *gpu = number
-            }
+            Case::GpuGemm { gpu, .. } | Case::GpuMemory { gpu, .. } | Case::Copy { gpu, .. } => *gpu = number,
             Case::Collective(c) => c.gpu = Some(number),
             _ => {}
         }
@@ -464,7 +473,7 @@ impl Case {
     pub fn any_part(&self) -> Case {
         let mut case = self.clone();
         match &mut case {
-            Case::Gemm(GemmCase::Gpu { gpu, .. }) | Case::GpuMemory { gpu, .. } | Case::Copy { gpu, .. } => *gpu = 0,
+            Case::GpuGemm { gpu, .. } | Case::GpuMemory { gpu, .. } | Case::Copy { gpu, .. } => *gpu = 0,
             Case::Collective(c) => c.gpu = c.gpu.map(|_| 0),
             Case::Link(LinkCase { scope: Scope::Loopback, over, .. }) => *over = None,
             _ => {}
@@ -594,7 +603,6 @@ impl Words<'_> {
 
 impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cores = |f: &mut fmt::Formatter<'_>, n: u32| write!(f, " {n} core{}", if n == 1 { "" } else { "s" });
         match self.case {
             Case::Fact(fact) => write!(f, "{fact}"),
             Case::Fabric { tool, when } => {
@@ -603,17 +611,10 @@ impl fmt::Display for Words<'_> {
             }
             Case::Software(software) => write!(f, "{software}"),
             Case::Other(name) => self.name(f, name),
-            Case::Gemm(GemmCase::Host { dtype, cores: n }) => {
-                write!(f, "{dtype}")?;
-                cores(f, *n)
-            }
-            Case::Gemm(GemmCase::Gpu { dtype, m, load, gpu }) => {
+            Case::Host { test, cores: n } => write!(f, "{test} {n} core{}", if *n == 1 { "" } else { "s" }),
+            Case::GpuGemm { dtype, m, load, gpu } => {
                 write!(f, "{dtype} {m} {load}")?;
                 self.gpu(f, *gpu)
-            }
-            Case::Memory { kernel, cores: n } => {
-                write!(f, "{kernel}")?;
-                cores(f, *n)
             }
             Case::GpuMemory { kernel, gpu } => {
                 write!(f, "{kernel}")?;

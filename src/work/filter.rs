@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::unit::Bytes;
 use crate::work::case::{
-    Carrier, Case, Collective, CollectiveCase, CopyKind, Dtype, GemmCase, GpuKernel, Kernel, LinkTest, Memory, Scope,
+    Carrier, Case, Collective, CollectiveCase, CopyKind, Dtype, GpuKernel, HostTest, Kernel, LinkTest, Memory, Scope,
     StorageOp, Topology, Way,
 };
 
@@ -142,9 +142,9 @@ impl Filter {
             (None, None, None, None, None, None);
         let (mut scope, mut way, mut storage, mut bytes) = (None, None, None, None);
         match case {
-            Case::Gemm(GemmCase::Host { dtype: d, .. }) => dtype = Some(*d),
-            Case::Gemm(GemmCase::Gpu { dtype: d, m: rows, .. }) => (dtype, m) = (Some(*d), Some(*rows)),
-            Case::Memory { kernel: k, .. } => kernel = Some(*k),
+            Case::Host { test: HostTest::Gemm(d), .. } => dtype = Some(*d),
+            Case::Host { test: HostTest::Memory(k), .. } => kernel = Some(*k),
+            Case::GpuGemm { dtype: d, m: rows, .. } => (dtype, m) = (Some(*d), Some(*rows)),
             Case::GpuMemory { kernel: k, .. } => gpu_kernel = Some(*k),
             Case::Copy { kind, .. } => copy = Some(both_alike(*kind)),
             Case::Streams(_) => loopback = Some(Loopback::Streams),
@@ -187,7 +187,7 @@ fn is_of(case: &Case, run: (Topology, CarrierKind)) -> bool {
 /// Whether GPUs do it.
 pub fn on_gpu(case: &Case) -> bool {
     match case {
-        Case::Gemm(GemmCase::Gpu { .. }) | Case::GpuMemory { .. } | Case::Copy { .. } => true,
+        Case::GpuGemm { .. } | Case::GpuMemory { .. } | Case::Copy { .. } => true,
         Case::Start { .. } | Case::Channels { .. } => true,
         Case::Collective(c) => c.carrier == Carrier::Nccl,
         _ => false,
@@ -197,7 +197,7 @@ pub fn on_gpu(case: &Case) -> bool {
 /// Cores, ranks, bytes.
 fn size(case: &Case) -> (u32, u32, u64) {
     match case {
-        Case::Gemm(GemmCase::Host { cores, .. }) | Case::Memory { cores, .. } => (*cores, 0, 0),
+        Case::Host { cores, .. } => (*cores, 0, 0),
         Case::Streams(streams) => (*streams, 0, 0),
         Case::Collective(c) => (0, c.ranks, c.bytes.0),
         _ => (0, 0, 0),

@@ -9,7 +9,7 @@ mod named;
 mod read;
 
 pub use case::{
-    Carrier, Case, Collective, CollectiveCase, CopyKind, Dtype, Fact, GemmCase, GpuKernel, Kernel, LinkCase, LinkTest,
+    Carrier, Case, Collective, CollectiveCase, CopyKind, Dtype, Fact, GpuKernel, HostTest, Kernel, LinkCase, LinkTest,
     Load, Memory, NCCL, Name, Presence, RdmaOp, RoundKind, Scope, Software, StorageOp, Test, Topology, Way, When,
 };
 pub use filter::{Among, CarrierKind, Extent, Filter, Loopback, On, on_gpu, widest};

@@ -5,8 +5,8 @@
 
 use crate::unit::Bytes;
 use crate::work::case::{
-    Carrier, Case, Collective, CollectiveCase, CopyKind, Dtype, Fact, GemmCase, GpuKernel, Kernel, LinkCase, LinkTest,
-    Load, Memory, Name, RdmaOp, Scope, Software, StorageOp, Topology, Way, When,
+    Carrier, Case, Collective, CollectiveCase, CopyKind, Dtype, Fact, GpuKernel, HostTest, LinkCase, LinkTest, Load,
+    Memory, Name, RdmaOp, Scope, Software, StorageOp, Topology, Way, When,
 };
 
 impl Case {
@@ -88,8 +88,7 @@ fn fabric(words: &str) -> Option<Case> {
 /// What cores do.
 fn host(words: &str) -> Option<Case> {
     let (test, cores) = cores(words)?;
-    let gemm = |dtype| Case::Gemm(GemmCase::Host { dtype, cores });
-    Dtype::named(test).map(gemm).or_else(|| Some(Case::Memory { kernel: Kernel::named(test)?, cores }))
+    Some(Case::Host { test: HostTest::named(test)?, cores })
 }
 
 /// What one GPU does.
@@ -103,7 +102,7 @@ fn of_gpu(words: &str) -> Option<Case> {
     }
     let (dtype, rest) = named(test, Dtype::ALL, Dtype::name)?;
     let (m, load) = rest.split_once(' ')?;
-    Some(Case::Gemm(GemmCase::Gpu { dtype, m: number(m)?, load: Load::named(load)?, gpu }))
+    Some(Case::GpuGemm { dtype, m: number(m)?, load: Load::named(load)?, gpu })
 }
 
 /// TCP within a node.
@@ -227,16 +226,14 @@ mod tests {
     }
 
     fn case() -> impl Strategy<Value = Case> {
-        let host = (any_of(Dtype::ALL), 1u32..300).prop_map(|(dtype, cores)| GemmCase::Host { dtype, cores });
         let gpu = (any_of(Dtype::ALL), 1u32..70_000, any_of(Load::ALL), 0u32..16);
-        let gpu = gpu.prop_map(|(dtype, m, load, gpu)| GemmCase::Gpu { dtype, m, load, gpu });
         prop_oneof![
             any_of(Fact::ALL).prop_map(Case::Fact),
             any_of(Software::ALL).prop_map(Case::Software),
             any_of(StorageOp::ALL).prop_map(Case::Storage),
             (name(), any_of(When::ALL)).prop_map(|(tool, when)| Case::Fabric { tool, when }),
-            prop_oneof![host, gpu].prop_map(Case::Gemm),
-            (any_of(Kernel::ALL), 1u32..300).prop_map(|(kernel, cores)| Case::Memory { kernel, cores }),
+            (any_of(HostTest::ALL), 1u32..300).prop_map(|(test, cores)| Case::Host { test, cores }),
+            gpu.prop_map(|(dtype, m, load, gpu)| Case::GpuGemm { dtype, m, load, gpu }),
             (any_of(GpuKernel::ALL), 0u32..16).prop_map(|(kernel, gpu)| Case::GpuMemory { kernel, gpu }),
             (any_of(CopyKind::ALL), 0u32..16).prop_map(|(kind, gpu)| Case::Copy { kind, gpu }),
             (1u32..64).prop_map(Case::Streams),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::common::*;
+use gonogo::cluster::Shape;
 use gonogo::id::NodeName;
 use gonogo::id::is_code;
 use gonogo::judge::{CODES, Severity};
@@ -57,8 +58,8 @@ fn provoke(code: &str) -> Option<Record> {
         let mut record = healthy(RunPlan::default());
         record.header.launcher = Some("Slurm".into());
         record.header.nodes = (1..=8).map(|i| NodeName(format!("n{i}"))).collect();
-        let first = vec![vec![record.header.nodes[0].clone()]];
-        record.steps.iter_mut().for_each(|s| s.groups = first.clone());
+        let first = Shape::Alone(vec![record.header.nodes[0].clone()]);
+        record.steps.iter_mut().for_each(|s| s.shape = first.clone());
         edit(&mut record);
         Some(record)
     };

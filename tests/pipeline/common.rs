@@ -1,13 +1,13 @@
 //! Records made by hand, for tests of what is made of them.
 
-use gonogo::cluster::{Processes, Step};
+use gonogo::cluster::{PairRound, Shape, Step};
 use gonogo::id::{NodeName, ProbeName};
 use gonogo::measure::{Check, Facts, Load, Measured, Outcome, Series};
 use gonogo::plan::{self, CheckPlan, RunPlan};
 use gonogo::record::{End, Header, OutcomeLine, Record, SCHEMA};
 use gonogo::topology::{Filesystem, Leaf, Machine, Mount};
 use gonogo::unit::Bytes;
-use gonogo::work::{Case, CheckName};
+use gonogo::work::{Case, CheckName, RoundKind};
 use gonogo::{baseline, judge, probe};
 use jiff::Timestamp;
 
@@ -53,23 +53,9 @@ pub fn add(record: &mut Record, probe: &'static str, case: &str, outcome: Outcom
 
 pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome: Outcome, load: Option<Load>) -> usize {
     let name = format!("{probe}-{}", record.steps.len());
-    record.steps.push(Step {
-        name: name.clone(),
-        probe: ProbeName::new(probe),
-        ranks: 1,
-        groups: Vec::new(),
-        exclusive: false,
-        cases: vec![Case::read(case)],
-        args: serde_json::Value::Null,
-        seed: 1,
-        estimate_ms: 1000,
-        start_ms: 0,
-        processes: Processes::Own,
-        scratch: None,
-        round: None,
-        rail: None,
-        attempt: 1,
-    });
+    record
+        .steps
+        .push(Step { estimate_ms: 1000, ..Step::new(name.clone(), ProbeName::new(probe), vec![Case::read(case)]) });
     if !record.header.plan.probes.contains(&ProbeName::new(probe)) {
         record.header.plan.probes.push(ProbeName::new(probe));
     }
@@ -167,8 +153,11 @@ pub fn add_on(record: &mut Record, node: &str, probe: &'static str, case: &str, 
     let step = format!("{probe}-{case}");
     let node = NodeName(node.into());
     match record.steps.iter_mut().find(|s| s.name == step) {
-        Some(s) if s.groups.iter().any(|g| g[0] == node) => {}
-        Some(s) => s.groups.push(vec![node.clone()]),
+        Some(s) if s.groups().any(|g| g[0] == node) => {}
+        Some(s) => {
+            let more = s.groups().map(<[NodeName]>::to_vec).chain([vec![node.clone()]]).collect();
+            s.shape = Shape::groups(more);
+        }
         None => add_groups(record, &step, probe, &[case], serde_json::Value::Null, &[vec![node.clone()]]),
     }
     add_line(record, &node, &step, probe, case, outcome)
@@ -183,21 +172,11 @@ pub fn add_groups(
     groups: &[Vec<NodeName>],
 ) {
     record.steps.push(Step {
-        name: step.into(),
-        probe: ProbeName::new(probe),
-        ranks: 1,
-        groups: groups.to_vec(),
+        shape: Shape::groups(groups.to_vec()),
         exclusive: true,
-        cases: cases.iter().map(|c| Case::read(c)).collect(),
         args,
-        seed: 1,
         estimate_ms: 1000,
-        start_ms: 0,
-        processes: Processes::Own,
-        scratch: None,
-        round: None,
-        rail: None,
-        attempt: 1,
+        ..Step::new(step, ProbeName::new(probe), cases.iter().map(|c| Case::read(c)).collect())
     });
 }
 
@@ -234,16 +213,37 @@ pub fn network(nodes: u32, leaves: u32) -> Record {
     record
 }
 
+pub fn add_pairs(
+    record: &mut Record,
+    step: &str,
+    probe: &'static str,
+    cases: &[&str],
+    round: PairRound,
+    pairs: &[[NodeName; 2]],
+) {
+    add_groups(record, step, probe, cases, serde_json::Value::Null, &[]);
+    if let Some(step) = record.steps.last_mut() {
+        step.shape = Shape::Pairs(round, pairs.to_vec());
+    }
+}
+
+/// Nodes two by two, and a first round of pairs among all of them.
+pub fn pairs_of(nodes: &[NodeName]) -> (PairRound, Vec<[NodeName; 2]>) {
+    let pair = |p: &[NodeName]| [p[0].clone(), p[1].clone()];
+    let round = PairRound { kind: RoundKind::Inter, controls: Vec::new(), late: false };
+    (round, nodes.chunks_exact(2).map(pair).collect())
+}
+
 /// A round of pairs, each direction at `rate(from, to)`; a rate of 0 is no connection.
 pub fn add_round(record: &mut Record, round: usize, kind: &str, pairs: &[(u32, u32)], rate: &dyn Fn(u32, u32) -> f64) {
     let name = |i: u32| NodeName(format!("n{i}"));
     let step = format!("tcp-pairs-{round}");
-    let groups: Vec<Vec<NodeName>> = pairs.iter().map(|(a, b)| vec![name(*a), name(*b)]).collect();
     // In a quiet round all but the first are there for reference.
     let controls: Vec<NodeName> =
         if kind == "confirm" { pairs.iter().skip(1).map(|(a, _)| name(*a)).collect() } else { vec![] };
-    let args = serde_json::json!({ "round": kind, "controls": controls });
-    add_groups(record, &step, "tcp", &["pair out", "pair back"], args, &groups);
+    let kind = RoundKind::named(kind).unwrap_or_else(|| panic!("no round {kind}"));
+    let named: Vec<[NodeName; 2]> = pairs.iter().map(|(a, b)| [name(*a), name(*b)]).collect();
+    add_pairs(record, &step, "tcp", &["pair out", "pair back"], PairRound { kind, controls, late: false }, &named);
     for (a, b) in pairs {
         for (case, from, to) in [("pair out", *a, *b), ("pair back", *b, *a)] {
             let outcome = match rate(from, to) {
@@ -277,11 +277,11 @@ pub fn large() -> Record {
     }
     for rail in 0..8 {
         let device = format!("mlx5_{rail}");
-        let args = serde_json::json!({ "round": "inter-leaf", "controls": [] });
+
         let step = format!("rdma-pairs-{device}-1");
-        let pairs: Vec<Vec<NodeName>> = nodes.chunks(2).map(<[NodeName]>::to_vec).collect();
+        let (round, pairs) = pairs_of(&nodes);
         let cases = [format!("pair out {device}"), format!("pair back {device}")];
-        add_groups(&mut record, &step, "rdma", &[&cases[0], &cases[1]], args, &pairs);
+        add_pairs(&mut record, &step, "rdma", &[&cases[0], &cases[1]], round, &pairs);
         if let Some(s) = record.steps.last_mut() {
             s.rail = Some(device.clone());
         }

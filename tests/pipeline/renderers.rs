@@ -37,9 +37,9 @@ fn hostile() -> Record {
     }
     record.outcomes.clear();
     record.steps.clear();
-    let args = serde_json::json!({ "round": "inter-leaf", "controls": [] });
-    let pairs: Vec<Vec<NodeName>> = names.chunks(2).map(<[NodeName]>::to_vec).collect();
-    add_groups(&mut record, &evil(40), "tcp", &["pair out", "pair back"], args, &pairs);
+
+    let (round, pairs) = pairs_of(&names);
+    add_pairs(&mut record, &evil(40), "tcp", &["pair out", "pair back"], round, &pairs);
     for (i, pair) in pairs.iter().enumerate() {
         for case in ["pair out", "pair back"] {
             let rate = if i == 0 { 1e9 } else { 10e9 };

@@ -10,23 +10,8 @@ use gonogo::measure::{FailKind, Outcome, WaiveKind};
 use gonogo::work::Case;
 
 fn step(estimate_ms: u64) -> Step {
-    Step {
-        name: "s".into(),
-        probe: ProbeName::new("gemm"),
-        ranks: 1,
-        groups: Vec::new(),
-        exclusive: false,
-        cases: vec![Case::read("a"), Case::read("b")],
-        args: serde_json::Value::Null,
-        seed: 1,
-        estimate_ms,
-        start_ms: 0,
-        processes: Processes::Own,
-        scratch: None,
-        round: None,
-        rail: None,
-        attempt: 1,
-    }
+    let cases = vec![Case::read("a"), Case::read("b")];
+    Step { estimate_ms, ..Step::new("s", ProbeName::new("gemm"), cases) }
 }
 
 /// Runs `script` as the one rank of a step with two cases; returns the outcomes and the time it took.

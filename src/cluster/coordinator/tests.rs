@@ -9,7 +9,6 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cluster::Processes;
 use crate::cluster::hub::Detached;
 use crate::cluster::message::{Join, PROTOCOL};
 use crate::id::ProbeName;
@@ -78,23 +77,8 @@ fn blob(text: &str) -> Blob {
 }
 
 fn step(groups: Vec<Vec<NodeName>>, exclusive: bool) -> Step {
-    Step {
-        name: "work".into(),
-        probe: ProbeName::new("test"),
-        ranks: 1,
-        groups,
-        exclusive,
-        cases: vec![Case::read("a"), Case::read("b")],
-        args: serde_json::Value::Null,
-        seed: 0,
-        estimate_ms: 1,
-        start_ms: 0,
-        processes: Processes::Own,
-        scratch: None,
-        round: None,
-        rail: None,
-        attempt: 1,
-    }
+    let cases = vec![Case::read("a"), Case::read("b")];
+    Step { shape: Shape::groups(groups), exclusive, ..Step::new("work", ProbeName::new("test"), cases) }
 }
 
 /// Plays one agent until the coordinator hangs up.

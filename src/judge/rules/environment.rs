@@ -3,8 +3,9 @@
 use crate::id::clean;
 use crate::judge::cell::is_busy;
 use crate::judge::codes::Code;
-use crate::judge::finding::{Finding, Severity, Subject};
+use crate::judge::finding::{Finding, Subject};
 use crate::judge::rules::{Facts, configuration, on_gpu};
+use crate::judge::severity::Severity;
 use crate::plan::RunPlan;
 use crate::record::Record;
 use crate::topology::{Machine, Standing};

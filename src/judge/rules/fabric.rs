@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use crate::judge::fabric as rules;
-use crate::judge::finding::{Finding, Severity, Subject};
+use crate::judge::finding::{Finding, Subject};
+use crate::judge::severity::Severity;
 use crate::measure;
 use crate::record::Record;
 use crate::topology::ib::{Fabric, parse_queryerrors};

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
-use crate::judge::finding::{Finding, Severity, Subject};
+use crate::judge::finding::{Finding, Subject};
 use crate::judge::rules::{Facts, facts, xids};
+use crate::judge::severity::Severity;
 use crate::measure::{self, GpuLoad, Measured, stats};
 use crate::plan::RunPlan;
 use crate::record::{OutcomeLine, Record};

@@ -2,8 +2,9 @@
 
 use crate::id::clean;
 use crate::judge::codes::Code;
-use crate::judge::finding::{Finding, Severity, Subject};
+use crate::judge::finding::{Finding, Subject};
 use crate::judge::rules::{Facts, facts};
+use crate::judge::severity::Severity;
 use crate::measure;
 use crate::plan::{ImagePlan, RunPlan};
 use crate::record::Record;

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use crate::baseline::{self, Expectation, Limit};
 use crate::hostlist;
 use crate::id::{NodeName, clean};
+use crate::judge::cell::Row;
 use crate::judge::cell::{Places, is_busy};
 use crate::judge::codes::Code;
-use crate::judge::finding::{Finding, Proof, Rule, Severity, Subject};
-use crate::judge::rules::Row;
+use crate::judge::finding::{Finding, Proof, Rule, Subject};
+use crate::judge::severity::Severity;
 use crate::judge::{Cell, Reason, Straggler, Verdict};
 use crate::work::{Case, Metric};
 
@@ -101,7 +102,7 @@ fn code_of(row: &Row<'_>, metric: Metric) -> Code {
         Metric::Flops if row.on_gpu() => Code::GEM_011,
         Metric::Flops => Code::GEM_010,
         Metric::Bandwidth => match row.case {
-            Case::Memory { .. } => Code::MEM_010,
+            Case::Host { .. } => Code::MEM_010,
             Case::GpuMemory { .. } => Code::MEM_011,
             Case::Copy { .. } => Code::CPY_010,
             Case::Link(_) if row.probe == "rdma" => Code::RDM_012,

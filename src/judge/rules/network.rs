@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::id::NodeName;
 use crate::judge::codes::Code;
-use crate::judge::finding::{Finding, Proof, Rule, Severity, Subject};
+use crate::judge::finding::{Finding, Proof, Rule, Subject};
+use crate::judge::severity::Severity;
 use crate::localise::{self, Held, Hop, Open, Plane, Reading, Side, Verdict};
 use crate::measure::{FailKind, Outcome, stats};
 use crate::record::Record;
@@ -233,7 +234,7 @@ fn across(network: &localise::Network<'_>, on: &str, findings: &mut Vec<Finding>
 fn stalled<'r>(record: &'r Record, plane: &Plane, node: &NodeName) -> Option<&'r str> {
     let mut said = None;
     for step in record.steps.iter().filter(|s| Plane::of(s).as_ref() == Some(plane)) {
-        let Some(group) = step.groups.iter().find(|g| g.len() == 2 && g.contains(node)) else { continue };
+        let Some(group) = step.groups().find(|g| g.contains(node)) else { continue };
         for line in record.outcomes.iter().filter(|l| *l.step == *step.name && l.node == group[0]) {
             match &line.outcome {
                 Outcome::Failed { kind: FailKind::Stalled, error } => said = Some(error.as_str()),
@@ -274,9 +275,9 @@ fn unanswered(record: &Record, plane: &Plane, network: &localise::Network<'_>, f
             continue;
         }
         let steps = record.steps.iter().filter(|s| Plane::of(s).as_ref() == Some(plane));
-        let of_pair = |g: &&Vec<NodeName>| g.len() == 2 && g.contains(a) && g.contains(b);
+        let of_pair = |g: &&[NodeName]| g.contains(a) && g.contains(b);
         let error = steps.rev().find_map(|s| {
-            let first = &s.groups.iter().find(of_pair)?[0];
+            let first = &s.groups().find(of_pair)?[0];
             record.outcomes.iter().find_map(|l| match &l.outcome {
                 Outcome::Failed { error, .. } if *l.step == *s.name && l.node == *first => Some(error.clone()),
                 Outcome::TimedOut { after_ms, .. } if *l.step == *s.name && l.node == *first => {

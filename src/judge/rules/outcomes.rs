@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashSet};
 
 use rustc_hash::FxHashMap;
 
-use crate::cluster::{PRESENCE, Step};
+use crate::cluster::{PRESENCE, Shape, Step};
 use crate::id::NodeName;
 use crate::judge::Coverage;
+use crate::judge::cell::Row;
 use crate::judge::codes::Code;
-use crate::judge::finding::{Finding, Proof, Rule, Severity, Subject};
-use crate::judge::rules::{Cases, Row, standing};
+use crate::judge::finding::{Finding, Proof, Rule, Subject};
+use crate::judge::rules::{Cases, standing};
+use crate::judge::severity::Severity;
 use crate::localise::is_pairs;
 use crate::measure::{Facts, FailKind, Load, Measured, Outcome, WaiveKind};
 use crate::plan::RunPlan;
@@ -27,11 +29,11 @@ pub(super) fn coverage<'r>(
     let mut tally = Tally::default();
     for step in &record.steps {
         let alone: Vec<&NodeName> = record.header.nodes.iter().collect();
-        let first: Vec<&NodeName> = step.groups.iter().filter_map(|g| g.first()).collect();
-        for node in if step.groups.is_empty() { &alone } else { &first } {
-            let group = step.groups.iter().find(|g| g.len() > 1 && g[0] == **node);
+        let first: Vec<&NodeName> = step.groups().map(|g| &g[0]).collect();
+        for node in if step.shape == Shape::Each { &alone } else { &first } {
+            let group = step.group_of(node);
             for case in &step.cases {
-                let together = group.map_or(&[][..], |g| g.as_slice());
+                let together = group.unwrap_or(&[]);
                 let row = Row { node, probe: step.probe.as_str(), step: &step.name, case, group: together };
                 let line = cases.index.get(&row).and_then(|i| standing(&cases.rows[*i].1));
                 coverage.count(line.map(|l| &l.outcome));

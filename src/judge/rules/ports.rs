@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
-use crate::judge::finding::{Finding, Severity, Subject};
+use crate::judge::finding::{Finding, Subject};
 use crate::judge::rules::Facts;
+use crate::judge::severity::Severity;
 use crate::measure::stats;
 use crate::record::Record;
 use crate::topology::{IbDevice, IbPort, Machine};
@@ -199,7 +200,7 @@ fn together(record: &Record, findings: &mut Vec<Finding>) {
         let shown: Vec<String> = shares.iter().map(|(d, r, a)| format!("{d} {:.0} %", 100.0 * r / a)).collect();
         let show = |v: f64| Unit::BytePerSecond.show(v);
         let evidence = format!("{} together, {} alone: {}", show(sum), show(each), shown.join(", "));
-        let other = step.and_then(|s| s.groups.iter().find(|g| g.first() == Some(node))).and_then(|g| g.get(1));
+        let other = step.and_then(|s| s.group_of(node)).and_then(|g| g.get(1));
         let subject = other.map_or(Subject::Node((*node).clone()), |o| Subject::Link((*node).clone(), o.clone()));
         slow.push((subject, evidence));
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::id::clean;
 use crate::judge::codes::Code;
-use crate::judge::finding::Severity;
+use crate::judge::severity::Severity;
 use crate::topology::{Nvidia, Recovery, Xid, XidDetail};
 
 /// For how long an Xid speaks against its GPU.

@@ -15,7 +15,7 @@ use crate::probe::{Probe, ProbeError};
 use crate::sys::cublaslt::{Lt, Product, Types};
 use crate::sys::cuda::{Arg, Memory};
 use crate::topology::Machine;
-use crate::work::{Case, CheckName, Dtype, GemmCase, Load, Metric};
+use crate::work::{Case, CheckName, Dtype, Load, Metric};
 
 /// A type of product.
 struct Kind {
@@ -73,7 +73,7 @@ fn tests(tier: Tier) -> Vec<Case> {
     if tier != Tier::Quick {
         out.push((Fp8, 8192, Sustained));
     }
-    out.into_iter().map(|(dtype, m, load)| Case::Gemm(GemmCase::Gpu { dtype, m, load, gpu: 0 })).collect()
+    out.into_iter().map(|(dtype, m, load)| Case::GpuGemm { dtype, m, load, gpu: 0 }).collect()
 }
 
 fn sustained_ms(tier: Tier) -> u64 {
@@ -121,7 +121,7 @@ pub(in crate::probe) fn is_gemm(child: &Child) -> bool {
 }
 
 fn parse(test: &Case) -> Option<(&'static Kind, u64, Load)> {
-    let Case::Gemm(GemmCase::Gpu { dtype, m, load, .. }) = test else { return None };
+    let Case::GpuGemm { dtype, m, load, .. } = test else { return None };
     Some((KINDS.iter().find(|k| k.dtype == *dtype)?, u64::from(*m), *load))
 }
 

@@ -3,13 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::probe::ProbeError;
-use crate::probe::rdma::gpu::GpuMemory;
+use crate::probe::rdma::DEPTH;
+use crate::probe::rdma::memory::GpuMemory;
 use crate::sys::verbs::{self, Endpoint, Op, Rdma, VerbsError, Wc};
 
 /// Queue pairs of one test at most.
 pub(super) const MAX_QPS: usize = 8;
-/// Requests outstanding over all queue pairs of a test: perftest's default.
-pub(super) const DEPTH: u32 = 128;
 /// Requests posted between two looks for completions.
 const BURST: u32 = 8;
 /// Empty looks between two looks at the clock.

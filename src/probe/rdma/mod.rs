@@ -8,6 +8,7 @@ mod address;
 mod counters;
 mod engine;
 mod gpu;
+mod memory;
 mod rails;
 
 pub(super) use address::{Address, choose};
@@ -30,8 +31,8 @@ use crate::topology::{Connectionless, Machine, SysRoot};
 use crate::unit::Bytes;
 use crate::work::{Case, CheckName, Declared, Fact, LinkCase, LinkTest, Memory, Metric, RdmaOp, Scope, Way};
 
-use engine::{DEPTH, End, MAX_QPS};
-use gpu::GpuMemory;
+use engine::{End, MAX_QPS};
+use memory::GpuMemory;
 
 pub struct RdmaProbe;
 
@@ -64,6 +65,8 @@ const KIB: u32 = 1 << 10;
 const MIB: u32 = 1 << 20;
 /// The message of a flow that says nothing else.
 const FLOW: u32 = 64 * KIB;
+/// Requests outstanding over all queue pairs of a test: perftest's default.
+const DEPTH: u32 = 128;
 
 fn case(scope: Scope, device: &str, test: LinkTest) -> Case {
     Case::Link(LinkCase { scope, test, over: Some(device.into()) })

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::id::clean;
 use crate::judge::codes::Code;
-use crate::judge::finding::Severity;
 use crate::judge::rules::nccl::Add;
+use crate::judge::severity::Severity;
 use crate::topology::{Far, Machine, Nccl, Refusal, SOCKETS, VERBS, Way};
 
 /// Of what there may be many, so many are named.
