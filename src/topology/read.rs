@@ -40,8 +40,8 @@ pub fn discover(root: &SysRoot) -> Machine {
         missing: Vec::new(),
     };
     machine.nvidia = nvidia::nvidia(root, machine.gpus.iter().any(|g| g.is_nvidia()));
-    if let Some(told) = machine.nvidia.take() {
-        machine.nvidia = Some(beside_nvml(root, &machine, told));
+    if let Some(view) = machine.nvidia.take() {
+        machine.nvidia = Some(beside_nvml(root, &machine, view));
     }
     machine.uverbs = (!machine.infiniband.is_empty()).then(|| root.exists("/dev/infiniband"));
     let roots = ["/proc/cpuinfo", "/proc/meminfo", "/proc/self/mountinfo", "/sys/devices/system/cpu", "/sys/class/net"];
@@ -57,15 +57,15 @@ pub fn discover(root: &SysRoot) -> Machine {
 }
 
 /// What is to be seen of NVIDIA's GPUs without NVML.
-fn beside_nvml(root: &SysRoot, machine: &Machine, mut told: Nvidia) -> Nvidia {
+fn beside_nvml(root: &SysRoot, machine: &Machine, mut view: Nvidia) -> Nvidia {
     let present: Vec<&str> = machine.gpus.iter().filter(|g| g.is_nvidia()).map(|g| g.pci.as_str()).collect();
-    let shown: Vec<&str> = told.gpus.iter().map(|g| g.pci.as_str()).collect();
+    let shown: Vec<&str> = view.gpus.iter().map(|g| g.pci.as_str()).collect();
     let driver_views = nvidia::driver_views(root, &present, &shown);
-    let in_domain = told.gpus.iter().any(|g| g.fabric.as_ref().is_some_and(|f| f.cluster.is_some()));
-    told.imex = in_domain.then(|| nvidia::imex(root, machine.container.is_some()));
-    told.masked = nvidia::is_masked(&machine.mounts);
-    told.driver_views = driver_views;
-    told
+    let in_domain = view.gpus.iter().any(|g| g.fabric.as_ref().is_some_and(|f| f.cluster.is_some()));
+    view.imex = in_domain.then(|| nvidia::imex(root, machine.container.is_some()));
+    view.masked = nvidia::is_masked(&machine.mounts);
+    view.driver_views = driver_views;
+    view
 }
 
 #[cfg(test)]
@@ -100,8 +100,8 @@ mod tests {
         write("nvidia-files.json", br#"{"1": "absent"}"#)?;
         let fabric = FabricState { state: "completed".into(), cluster: Some("ab".into()), ..FabricState::default() };
         let gpu = Gpu { pci: addresses[0].into(), fabric: Some(fabric), ..Gpu::default() };
-        let told = Nvidia { driver: Some("570.86.15".into()), gpus: vec![gpu], ..Nvidia::default() };
-        write("nvidia.json", &serde_json::to_vec(&told)?)?;
+        let view = Nvidia { driver: Some("570.86.15".into()), gpus: vec![gpu], ..Nvidia::default() };
+        write("nvidia.json", &serde_json::to_vec(&view)?)?;
         write("dev/nvidia-caps-imex-channels/channel0", b"")?;
 
         let m = discover(&SysRoot::replay(dir.path())?);

@@ -37,8 +37,8 @@ fn of_word(word: &str) -> String {
     {
         let separator = &word[name.len()..=name.len()];
         let lower = name.to_ascii_lowercase();
-        let told = TELLING.iter().any(|t| lower.contains(t));
-        let value = if told { MASK.to_owned() } else { of_word(value) };
+        let secret = TELLING.iter().any(|t| lower.contains(t));
+        let value = if secret { MASK.to_owned() } else { of_word(value) };
         return format!("{name}{separator}{value}");
     }
     if is_key(word) { MASK.to_owned() } else { word.to_owned() }

@@ -109,10 +109,10 @@ pub fn gpu_specs() -> Vec<GpuSpec> {
 /// Words that say nothing of the model (the maker, a trade name, a suffix) are passed over; one that tells variants of a model apart
 /// must be the row's own.
 pub fn gpu_spec(name: &str) -> Option<GpuSpec> {
-    let told = words(name);
+    let given = words(name);
     let fit = |row: &str| {
         let row = words(row);
-        let fits = row.iter().all(|w| told.contains(w)) && !told.iter().any(|w| tells_apart(w) && !row.contains(w));
+        let fits = row.iter().all(|w| given.contains(w)) && !given.iter().any(|w| tells_apart(w) && !row.contains(w));
         fits.then_some(row.len())
     };
     let best = |e: &Entry| e.names.iter().filter_map(|n| fit(n)).max();

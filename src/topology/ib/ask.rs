@@ -51,7 +51,7 @@ pub fn ask(tool: &[&str], patience: Duration) -> Result<String, String> {
     }
     let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
     match failure(&out, &err) {
-        Some(said) => Err(format!("{}; is this run as root, on a node with an active port?", clean(&said))),
+        Some(reason) => Err(format!("{}; is this run as root, on a node with an active port?", clean(&reason))),
         None => Ok(out),
     }
 }
@@ -59,13 +59,13 @@ pub fn ask(tool: &[&str], patience: Duration) -> Result<String, String> {
 /// Why a tool has no answer, if it has none: it said nothing, or only that it could not open a port (`sminfo` says so where
 /// answers stand), which says nothing of the fabric.
 fn failure(out: &str, err: &str) -> Option<String> {
-    let said = |text: &str| text.lines().map(str::trim).find(|l| !l.is_empty()).map(str::to_owned);
+    let first_line = |text: &str| text.lines().map(str::trim).find(|l| !l.is_empty()).map(str::to_owned);
     let unopened = |line: &str| {
         let failures = ["iberror: failed: Failed to open", "iberror: failed: discover failed"];
         failures.iter().any(|f| line.contains(f)) || line.starts_with("Failed to open ")
     };
-    match said(out) {
-        None => Some(said(err).unwrap_or_else(|| "it said nothing".to_owned())),
+    match first_line(out) {
+        None => Some(first_line(err).unwrap_or_else(|| "it said nothing".to_owned())),
         Some(first) => out.lines().map(str::trim).all(|l| l.is_empty() || unopened(l)).then_some(first),
     }
 }

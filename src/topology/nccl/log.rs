@@ -28,7 +28,7 @@ pub use tuning::{Choice, Prediction};
 /// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Log {
-    // Of the process: some of it is said only once.
+    // Of the process: some of it is logged once only.
     pub network: Option<String>,
     pub devices: Vec<NetDevice>,
     /// Multicast over NVLink; NCCL says it of nodes with several GPUs only.
@@ -78,9 +78,9 @@ pub fn parse_log(text: &str) -> Log {
 }
 
 impl Log {
-    /// Reads what was said since the communicator of `self`: of the next one, whose text begins where this
+    /// Reads what was logged since the communicator of `self`: of the next one, whose text begins where this
     /// rank began to join it. What holds for the process (network, adapters and their GPUDirect, multicast, settings, plugins) is kept where it
-    /// is not said anew; what belongs to a communicator (channels, ways, ring, distances, choices, predictions, warnings)
+    /// is not logged anew; what belongs to a communicator (channels, ways, ring, distances, choices, predictions, warnings)
     /// begins afresh. Reading more of the same communicator is reading its whole text again, after the same `self`.
     #[must_use]
     pub fn after(&self, text: &str) -> Log {
@@ -96,75 +96,75 @@ impl Log {
             ..Log::default()
         };
         for line in text.lines() {
-            if let Some((_, said)) = line.split_once("NCCL INFO ") {
-                log.info(said.trim_end());
-            } else if let Some((_, said)) = line.split_once("NCCL WARN ") {
-                log.warn(said.trim());
+            if let Some((_, message)) = line.split_once("NCCL INFO ") {
+                log.info(message.trim_end());
+            } else if let Some((_, message)) = line.split_once("NCCL WARN ") {
+                log.warn(message.trim());
             }
         }
         log.finish();
         log
     }
 
-    fn info(&mut self, said: &str) {
-        if self.setting(said) || plugin::line(self, said) || self.collnet(said) {
+    fn info(&mut self, message: &str) {
+        if self.setting(message) || plugin::line(self, message) || self.collnet(message) {
             return;
         }
-        if let Some(name) = said.strip_prefix("Using network ") {
+        if let Some(name) = message.strip_prefix("Using network ") {
             self.network = Some(kept(name));
         } else if let Some(list) =
-            said.strip_prefix("NET/IB : Using ").or_else(|| said.strip_prefix("NET/Socket : Using "))
+            message.strip_prefix("NET/IB : Using ").or_else(|| message.strip_prefix("NET/Socket : Using "))
         {
             direct::devices(self, list);
-        } else if let Some((_, rest)) = said.split_once("GPU Direct RDMA ") {
+        } else if let Some((_, rest)) = message.split_once("GPU Direct RDMA ") {
             direct::line(self, rest);
-        } else if said.starts_with("NVLS ") || said.contains("(NVLS)") {
-            self.nvlink_sharp(said);
-        } else if said.starts_with("Channel ") && said.contains(" via ") {
-            self.channel(said);
-        } else if let Some((before, after)) = said.split_once(" coll channels, ") {
+        } else if message.starts_with("NVLS ") || message.contains("(NVLS)") {
+            self.nvlink_sharp(message);
+        } else if message.starts_with("Channel ") && message.contains(" via ") {
+            self.channel(message);
+        } else if let Some((before, after)) = message.split_once(" coll channels, ") {
             self.channels = before.trim().parse().ok();
             let nvls = after.split(", ").find_map(|part| part.trim().strip_suffix(" nvls channels"));
             self.nvls_channels = nvls.and_then(|n| n.parse().ok()).unwrap_or(0);
-        } else if let Some(rest) = said.strip_prefix("Channel 00/") {
+        } else if let Some(rest) = message.strip_prefix("Channel 00/") {
             // `Channel 00/24 : 0 1 2 3`: the first ring, told by rank 0.
             let ranks = rest.split_once(':').map_or("", |(_, r)| r);
             let ring: Option<Vec<u32>> = ranks.split_whitespace().map(|w| w.parse().ok()).collect();
             if let Some(ring) = ring.filter(|r| !r.is_empty() && r.len() <= MOST) {
                 self.ring = ring;
             }
-        } else if said.contains('|') {
-            tuning::table(self, said);
-        } else if let Some((left, right)) = said.split_once(" Bytes -> Algo ") {
+        } else if message.contains('|') {
+            tuning::table(self, message);
+        } else if let Some((left, right)) = message.split_once(" Bytes -> Algo ") {
             tuning::choice(self, left, right);
         }
     }
 
-    fn warn(&mut self, said: &str) {
-        if said.contains("(NVLS)") {
-            self.nvlink_sharp(said);
+    fn warn(&mut self, message: &str) {
+        if message.contains("(NVLS)") {
+            self.nvlink_sharp(message);
         }
-        let said = kept(said);
-        if self.warnings.len() < WARNINGS && !self.warnings.contains(&said) {
-            self.warnings.push(said);
+        let message = kept(message);
+        if self.warnings.len() < WARNINGS && !self.warnings.contains(&message) {
+            self.warnings.push(message);
         }
     }
 
     /// `NVLS multicast support is available on dev 0 (NVLS_NCHANNELS 16)`; `NVLS comm 0x.. headRank 0 nHeads 8 ..` when it is
     /// connected; `Failed to bind NVLink SHARP (NVLS) Multicast memory ..` when what seemed available is not (since 2.27).
-    fn nvlink_sharp(&mut self, said: &str) {
-        if let Some(rest) = said.strip_prefix("NVLS multicast support is ") {
+    fn nvlink_sharp(&mut self, message: &str) {
+        if let Some(rest) = message.strip_prefix("NVLS multicast support is ") {
             self.nvls = Some(rest.starts_with("available"));
-        } else if said.starts_with("NVLS comm ") {
+        } else if message.starts_with("NVLS comm ") {
             self.multicast = true;
-        } else if said.starts_with("Failed to bind ") {
+        } else if message.starts_with("Failed to bind ") {
             (self.nvls, self.multicast) = (Some(false), false);
         }
     }
 
     /// `Channel 00/0 : 0[0] -> 8[0] [send] via NET/IB/0/GDRDMA/Shared`
-    fn channel(&mut self, said: &str) {
-        let Some((ends, how)) = said.split_once(" via ") else { return };
+    fn channel(&mut self, message: &str) {
+        let Some((ends, how)) = message.split_once(" via ") else { return };
         // What one side receives, the other sends.
         if ends.contains("[receive]") || how.trim().is_empty() {
             return;
@@ -184,18 +184,18 @@ impl Log {
 
     /// What says that the network's switches add up. The `collnet channels` of the line of channels say nothing: since 2.21 they
     /// are the channels of collectives, whatever carries these.
-    fn collnet(&mut self, said: &str) -> bool {
+    fn collnet(&mut self, message: &str) -> bool {
         // `CollNet 00/0 : 0 [send] via COLLNET/SHARP/0/GDRDMA`
-        let connected = said.starts_with("CollNet ") && said.contains(" via COLLNET/")
-            || said.starts_with("Connected collnet")
-            || said.starts_with("Connected Collnet")
-            || said.ends_with(" Connected CollNet");
+        let connected = message.starts_with("CollNet ") && message.contains(" via COLLNET/")
+            || message.starts_with("Connected collnet")
+            || message.starts_with("Connected Collnet")
+            || message.ends_with(" Connected CollNet");
         if connected {
             self.collnet = Some(true);
-            if let Some((_, how)) = said.split_once("[send] via ") {
+            if let Some((_, how)) = message.split_once("[send] via ") {
                 self.count(Way::of(how), 1);
             }
-        } else if said.ends_with("disabling CollNet") {
+        } else if message.ends_with("disabling CollNet") {
             self.collnet = Some(false);
         } else {
             return false;
@@ -204,14 +204,14 @@ impl Log {
     }
 
     /// `NCCL_ALGO set by environment to Ring`, `Comm config netName reset to NCCL_NET=IB`, `NCCL_IB_HCA set to mlx5`; true if it is one.
-    fn setting(&mut self, said: &str) -> bool {
-        let (name, value) = if let Some((name, value)) = said.split_once(" set by environment to ") {
+    fn setting(&mut self, message: &str) -> bool {
+        let (name, value) = if let Some((name, value)) = message.split_once(" set by environment to ") {
             (name.rsplit(' ').next().unwrap_or(name), value)
         } else if let Some((name, value)) =
-            said.strip_prefix("Comm config ").and_then(|s| s.split_once(" reset to ")?.1.split_once('='))
+            message.strip_prefix("Comm config ").and_then(|s| s.split_once(" reset to ")?.1.split_once('='))
         {
             (name, value)
-        } else if let Some(value) = said.strip_prefix("NCCL_IB_HCA set to ") {
+        } else if let Some(value) = message.strip_prefix("NCCL_IB_HCA set to ") {
             ("NCCL_IB_HCA", value)
         } else {
             return false;

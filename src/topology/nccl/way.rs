@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn every_wording_of_the_transports_is_known() {
         let p2p = |by| Way::P2p { by, copied: false };
-        for (said, way, name) in [
+        for (words, way, name) in [
             ("P2P/direct pointer/read", p2p(P2p::Pointer), "P2P/direct pointer"),
             ("P2P/CUMEM/read", p2p(P2p::Cumem), "P2P/CUMEM"),
             ("P2P/CUMEM/CE", Way::P2p { by: P2p::Cumem, copied: true }, "P2P/CUMEM/CE"),
@@ -212,7 +212,7 @@ mod tests {
             ("NVLS", Way::Nvls, "NVLS"),
             ("PIGEON/0", Way::Other("PIGEON/0".into()), "PIGEON/0"),
         ] {
-            assert_eq!((Way::of(said), way.to_string().as_str()), (way, name), "{said}");
+            assert_eq!((Way::of(words), way.to_string().as_str()), (way, name), "{words}");
         }
         let staged = ["NET/IB/1", "NET/AWS Libfabric/0/Shared"];
         assert!(staged.iter().all(|w| Way::of(w).is_staged()));

@@ -20,27 +20,27 @@ const DEFAULT: &str = "libnccl-net.so";
 const LACKING: &str = "it has no ncclNetPlugin symbol of a version that this NCCL knows";
 
 /// True if the line is of a plugin.
-pub fn line(log: &mut Log, said: &str) -> bool {
-    if let Some(body) = said.strip_prefix("NET/Plugin") {
+pub fn line(log: &mut Log, message: &str) -> bool {
+    if let Some(body) = message.strip_prefix("NET/Plugin") {
         of_search(log, body.trim_start_matches([' ', ':']));
-    } else if let Some(name) = said
+    } else if let Some(name) = message
         .strip_prefix("Successfully loaded external network plugin ")
-        .or_else(|| said.strip_prefix("Successfully loaded external plugin "))
+        .or_else(|| message.strip_prefix("Successfully loaded external plugin "))
     {
         loaded(log, name);
-    } else if let Some(rest) = said.strip_prefix("External network plugin ") {
+    } else if let Some(rest) = message.strip_prefix("External network plugin ") {
         let Some(name) = rest.strip_suffix(" is unsupported") else { return true };
         refuse(log, Some(name), Refusal::Unsupported, LACKING);
-    } else if let Some(name) = said.strip_prefix("Failed to initialize NET plugin ") {
+    } else if let Some(name) = message.strip_prefix("Failed to initialize NET plugin ") {
         // Its own networks are tried one after another, too: no verbs, then sockets.
         if name != VERBS && name != SOCKETS {
             refuse(log, Some(name), Refusal::NotInitialised, "its initialisation failed, or it found no device");
         }
-    } else if let Some(name) = said.strip_prefix("Plugin name set by env to ") {
+    } else if let Some(name) = message.strip_prefix("Plugin name set by env to ") {
         // Up to 2.20, before anything is opened: `libnccl-net-NAME.so`.
         log.plugin.opened = Some(kept(name));
     } else {
-        return said.contains("/Plugin: ") || said.contains("/Plugin : ");
+        return message.contains("/Plugin: ") || message.contains("/Plugin : ");
     }
     true
 }

@@ -128,7 +128,7 @@ fn a_second_communicator_is_read_on_its_own_and_keeps_what_is_said_once() {
     assert_eq!((second.devices.len(), &second.devices), (8, &first.devices));
     assert_eq!(second.plugins, [("libnccl-net.so".to_owned(), false)]);
     assert_eq!(second.network.as_deref(), Some("IB"));
-    // And nothing of it has to be said again at all.
+    // And nothing of it has to be logged again at all.
     let silent = first.after("");
     assert_eq!((&silent.network, &silent.devices, &silent.settings), (&first.network, &first.devices, &first.settings));
     assert!(silent.transports.is_empty() && silent.ring.is_empty() && silent.choices.is_empty());
@@ -146,9 +146,9 @@ fn distances_are_told_where_they_matter() {
     };
     assert_eq!(far(text("2.22-two-nodes-far")), ["31000 mlx5_0 6 > 4"]);
     assert!(LOGS.iter().filter(|(n, _)| !n.contains("far")).all(|(_, t)| far(t).is_empty()));
-    let said = |lines: &[&str]| -> String { lines.iter().map(|l| format!("h:1:1 [0] NCCL INFO {l}\n")).collect() };
+    let log_of = |lines: &[&str]| -> String { lines.iter().map(|l| format!("h:1:1 [0] NCCL INFO {l}\n")).collect() };
     // Each near to its own, and far from the other's: as it should be.
-    let pairs = said(&[
+    let pairs = log_of(&[
         "GPU Direct RDMA Enabled for GPU 31000 / HCA 0 (distance 4 <= 4), read 0",
         "GPU Direct RDMA Disabled for GPU 31000 / HCA 1 (distance 7 > 4)",
         "GPU Direct RDMA Disabled for GPU ca000 / HCA 0 (distance 7 > 4)",
@@ -156,10 +156,10 @@ fn distances_are_told_where_they_matter() {
     ]);
     assert_eq!(far(&pairs), [""; 0]);
     // Unless it sends through the other's.
-    let sends = format!("{pairs}{}", said(&["Channel 00/0 : 0[0] -> 2[0] [send] via NET/IB/1"]));
+    let sends = format!("{pairs}{}", log_of(&["Channel 00/0 : 0[0] -> 2[0] [send] via NET/IB/1"]));
     assert_eq!(far(&sends), ["31000 1 7 > 4"]);
     // 2.24 counts GPUs by rank, and devices with their host; 2.29 has words of its own.
-    let newer = said(&[
+    let newer = log_of(&[
         "NET/IB : GPU Direct RDMA Enabled for HCA 2 'mlx5_4'",
         "GPU Direct RDMA Disabled for GPU 3 / HCA 100000000000002 (distance 9 > 5)",
         "GPU Direct RDMA Disabled for GPU/0-827392 (rank 5) - NET/0-2 (distance 8 > 5)",
@@ -234,7 +234,7 @@ fn network_plugins_are_told_from_others_and_the_found_from_the_missing() {
     ] {
         assert_eq!(of(&[line]), (vec![], refused(name, Refusal::NotOpened)), "{line}");
     }
-    // Whatever is said of others is no network's.
+    // Whatever is log_of of others is no network's.
     for line in [
         "TUNER/Plugin: Could not find: libnccl-tuner.so libnccl-net.so. Using internal tuner plugin.",
         "PROFILER/Plugin: Could not find: libnccl-profiler.so",
@@ -290,7 +290,7 @@ fn settings_and_networks_are_read_whole() {
         [("NCCL_ALGO", "Ring"), ("NCCL_NET", "IB"), ("NCCL_IB_HCA", "=mlx5_0,mlx5_1"), ("NCCL_IB_TIMEOUT", "22")];
     assert_eq!(set, expected);
     assert_eq!(log.network.as_deref(), Some("AWS Libfabric"));
-    // What is said anew counts.
+    // What is log_of anew counts.
     let next = log
         .after("h:1:1 [0] NCCL INFO Using network Socket\nh:1:1 [0] NCCL INFO NCCL_ALGO set by environment to Tree\n");
     assert_eq!((next.network.as_deref(), next.settings[0].1.as_str()), (Some("Socket"), "Tree"));
@@ -329,7 +329,7 @@ fn what_it_chose_and_expects_is_found_by_operation_and_size() {
     assert_eq!((pat.algorithm.as_str(), pat.protocol.as_str()), ("PAT", "Simple"));
 }
 
-/// Nothing grows with what is said, and nothing that is said breaks a record.
+/// Nothing grows with what is log_of, and nothing that is log_of breaks a record.
 fn bounded(log: &Log) {
     let texts = log.warnings.iter().chain(log.network.iter()).chain(log.devices.iter().map(|d| &d.name));
     let texts =

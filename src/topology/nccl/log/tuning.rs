@@ -43,8 +43,8 @@ impl Log {
 }
 
 /// The table of predictions: a line of algorithms, one of protocols, and one of `latency/bandwidth` an operation (microseconds, GB/s).
-pub fn table(log: &mut Log, said: &str) {
-    let mut cells = said.split('|');
+pub fn table(log: &mut Log, message: &str) {
+    let mut cells = message.split('|');
     let head = cells.next().unwrap_or("").trim();
     let cells: Vec<&str> = cells.collect();
     match head {
