@@ -234,7 +234,7 @@ fn network_plugins_are_told_from_others_and_the_found_from_the_missing() {
     ] {
         assert_eq!(of(&[line]), (vec![], refused(name, Refusal::NotOpened)), "{line}");
     }
-    // Whatever is log_of of others is no network's.
+    // Whatever is logged of others is no network's.
     for line in [
         "TUNER/Plugin: Could not find: libnccl-tuner.so libnccl-net.so. Using internal tuner plugin.",
         "PROFILER/Plugin: Could not find: libnccl-profiler.so",
@@ -290,7 +290,7 @@ fn settings_and_networks_are_read_whole() {
         [("NCCL_ALGO", "Ring"), ("NCCL_NET", "IB"), ("NCCL_IB_HCA", "=mlx5_0,mlx5_1"), ("NCCL_IB_TIMEOUT", "22")];
     assert_eq!(set, expected);
     assert_eq!(log.network.as_deref(), Some("AWS Libfabric"));
-    // What is log_of anew counts.
+    // What is logged anew counts.
     let next = log
         .after("h:1:1 [0] NCCL INFO Using network Socket\nh:1:1 [0] NCCL INFO NCCL_ALGO set by environment to Tree\n");
     assert_eq!((next.network.as_deref(), next.settings[0].1.as_str()), (Some("Socket"), "Tree"));
@@ -329,7 +329,7 @@ fn what_it_chose_and_expects_is_found_by_operation_and_size() {
     assert_eq!((pat.algorithm.as_str(), pat.protocol.as_str()), ("PAT", "Simple"));
 }
 
-/// Nothing grows with what is log_of, and nothing that is log_of breaks a record.
+/// Nothing grows with what is logged, and nothing that is logged breaks a record.
 fn bounded(log: &Log) {
     let texts = log.warnings.iter().chain(log.network.iter()).chain(log.devices.iter().map(|d| &d.name));
     let texts =
