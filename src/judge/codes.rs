@@ -721,6 +721,22 @@ codes! {
         cause: "The same address stands on two nodes' interfaces in one network: each takes the other's packets by turns, and connections break without a pattern.",
         suspect: "a node that was cloned, or an address that was given twice",
         remedy: "give one of them another address on {interface}; `arping -D -I {interface} ADDRESS` from a third node shows both answer";
+    NET_034 "NET-034" Fail, "a node's link loses packets",
+        cause: "TCP had to send segments again in the node's flows with whoever it was tested, and hardly in those of others. A flow within one rack bears it for a while; each loss over a longer way, in a collective of all nodes or in RDMA stops everybody until it is mended.",
+        suspect: "cable, transceiver or switch port (dirty optics, a marginal link), a full queue of the adapter, a duplex or speed mismatch",
+        remedy: "look at what drops: `ethtool -S {interface}`, `ip -s link show {interface}` and the switch port's counters; swap cable or transceiver; leave the node out (--exclude) until it does not";
+    NET_035 "NET-035" Fail, "a node's link comes and goes",
+        cause: "The carrier of an interface in use changed while the check ran. Each time the network forgets the port for seconds, and NCCL ends a run whose peer is silent for longer.",
+        suspect: "cable, transceiver, switch port, or somebody's hand at one of them",
+        remedy: "`ip -d link show {interface}` and the kernel log (`dmesg -T | grep {interface}`) tell when; swap cable and transceiver, then the port; leave the node out (--exclude) until it stays up";
+    NET_036 "NET-036" Hold, "others use a node's link",
+        cause: "The interface counted far more bytes than the test sent over it: another job, a backup, a file system. What the test reached says nothing of the link; it was measured again, and such tests are left out. It warns where two partners met the node undisturbed, and holds where not.",
+        suspect: "another job on the node or its neighbours, traffic of a file system or a backup",
+        remedy: "see who it is: `nethogs {interface}` or `ss -tip`; check again when it has ended, or give the run the node for itself";
+    NET_037 "NET-037" Warn, "an interface counts errors",
+        cause: "Packets arrived damaged or could not be sent while the check ran; each is sent again by TCP, and lost to everything else.",
+        suspect: "cable, transceiver, or the adapter",
+        remedy: "`ethtool -S {interface}` tells which kind; swap cable or transceiver before the run if they grow";
     RDM_001 "RDM-001" Warn, "a port counts errors under traffic",
         cause: "Error counters of the port moved while this was measured, and only what moved is told. Sequence errors and retries are packets that got lost on the way; congestion marks say that a queue on the way was full.",
         suspect: "the cable or the network between the nodes, or a receiver that is too slow",

@@ -101,8 +101,30 @@ pub struct Proof {
     pub n: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<f64>,
+    /// Of a flow, the share of its segments that was sent again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent_again: Option<f64>,
     /// Whether the reading by itself speaks for the finding.
     pub speaks: bool,
+}
+
+impl Proof {
+    /// That something happened there; callers add the numbers.
+    pub fn new(node: &NodeName, step: &str, case: &Case) -> Self {
+        Proof {
+            node: node.clone(),
+            to: None,
+            step: step.to_owned(),
+            case: case.clone(),
+            metric: None,
+            measured: None,
+            interval: None,
+            n: None,
+            expected: None,
+            sent_again: None,
+            speaks: true,
+        }
+    }
 }
 
 /// How readings become a finding.
@@ -117,6 +139,8 @@ pub enum Rule {
     Localised,
     /// A node's shortest round trip against the shortest of all.
     Distance,
+    /// Segments that flows sent again, by node and direction.
+    Lost,
     /// A test that failed, or an answer that is wrong.
     Outcome,
 }
@@ -143,6 +167,11 @@ impl Rule {
             Rule::Distance => {
                 "of many round trips with each partner the shortest counts, of these the nearest partner's: it is open when that takes more \
                  than 10 times as long as between the nearest two nodes of the run, and half a millisecond more"
+            }
+            Rule::Lost => {
+                "a flow loses segments when it sent again one in a thousand or more, and ten times the share of the flows of other nodes in \
+                 the middle; a node is named when four in five of its flows of a direction do, with two partners or more, those first that \
+                 explain most; from 0.3 % on it fails"
             }
             Rule::Outcome => "it happened: no number is weighed",
         }

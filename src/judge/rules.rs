@@ -9,6 +9,7 @@ mod environment;
 mod fabric;
 mod gpus;
 mod image;
+mod links;
 mod metrics;
 mod nccl;
 mod network;

@@ -12,6 +12,7 @@ mod decode;
 mod distance;
 pub mod infer;
 mod ladder;
+mod loss;
 mod observed;
 mod pairs;
 mod record;
@@ -25,10 +26,11 @@ mod verdict;
 pub use belief::Side;
 pub use distance::{Far, far};
 pub use ladder::{GroupTest, Level, Scale, Suspects};
+pub use loss::{LossTest, Lossy, lossy};
 pub use pairs::{Hop, Pairs, Reading, Test};
 pub use record::{
-    Groups, MAX_INFERRED, Network, Plane, carriers, groups, is_all_reduce, is_pairs, leaf_numbers, leaves, network,
-    network_among, planes,
+    Disturbed, Groups, MAX_INFERRED, Network, Plane, carriers, groups, is_all_reduce, is_pairs, leaf_numbers, leaves,
+    losses, network, network_among, planes,
 };
 pub use rounds::{Round, circle, next};
 pub use verdict::{Deficit, Fabric, Held, LeafFault, NodeFault, Open, PairFault, Rate, Verdict};

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use crate::cluster::Step;
 use crate::id::{NodeName, ProbeName};
-use crate::localise::{GroupTest, Level, Pairs, Reading, Scale, Test, infer};
-use crate::measure::{Facts, Outcome, stats};
+use crate::localise::{GroupTest, Level, LossTest, Pairs, Reading, Scale, Test, infer};
+use crate::measure::{Facts, LinkEnd, Measured, Outcome, Transport, stats};
 use crate::record::Record;
 use crate::topology::Leaf;
 use crate::work::{Case, Collective, Metric, Topology, Way};
@@ -63,6 +63,60 @@ pub struct Network<'r> {
     pub pairs: Pairs,
     /// The steps that measured, by [`Test::round`](crate::localise::Test).
     pub steps: Vec<&'r Step>,
+    /// Tests that others' traffic disturbed: they are not among those of `pairs`, and their nodes are measured again.
+    pub disturbed: Vec<Disturbed<'r>>,
+}
+
+/// A link that others used while it was measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Disturbed<'r> {
+    pub step: &'r Step,
+    /// The end that counted what was not the test's own.
+    pub end: &'r LinkEnd,
+    /// Bytes per second that others sent the same way, and that the test reached beside them.
+    pub others: f64,
+    pub rate: f64,
+}
+
+/// Others' share of what a link usually carries from which a test says nothing of the link.
+const OTHERS: f64 = 0.1;
+
+impl<'r> Disturbed<'r> {
+    fn of(step: &'r Step, outcome: &'r Outcome, usual: f64) -> Option<Self> {
+        let m = outcome.measured()?;
+        let rate = bandwidth(m)?;
+        let of = |t: &'r Transport| {
+            let (end, bytes) = t.others()?;
+            let others = bytes as f64 * rate / t.bytes.max(1) as f64;
+            (others > OTHERS * usual).then_some(Disturbed { step, end, others, rate })
+        };
+        m.transport.iter().filter_map(of).max_by(|a, b| a.others.total_cmp(&b.others))
+    }
+}
+
+fn bandwidth(m: &Measured) -> Option<f64> {
+    let s = m.series.iter().find(|s| s.metric == Metric::Bandwidth).filter(|s| !s.samples.is_empty())?;
+    Some(stats::median(&s.samples))
+}
+
+/// What links of a plane carry: the upper quartile of all readings, as most are well.
+fn usual_rate<'r>(outcomes: impl Iterator<Item = &'r Outcome>) -> f64 {
+    let mut rates: Vec<f64> = outcomes.filter_map(|o| bandwidth(o.measured()?)).collect();
+    rates.sort_by(f64::total_cmp);
+    rates.get(rates.len() * 3 / 4).copied().unwrap_or(0.0)
+}
+
+/// How many segments each flow of a plane sent again, by the numbers of its nodes in `network`.
+pub fn losses(record: &Record, plane: &Plane, network: &Network<'_>) -> Vec<LossTest> {
+    let number: HashMap<&NodeName, u32> = network.nodes.iter().enumerate().map(|(i, n)| (*n, i as u32)).collect();
+    let steps: HashSet<&str> = network.steps.iter().map(|s| s.name.as_str()).collect();
+    let of = |t: &Transport| {
+        let [from, to] = &**t.ends.as_ref()?;
+        let share = t.segments?.share_again()?;
+        Some(LossTest { from: *number.get(&from.node)?, to: *number.get(&to.node)?, share })
+    };
+    let lines = record.outcomes.iter().filter(|l| l.probe == plane.probe && steps.contains(&*l.step));
+    lines.filter_map(|l| l.outcome.measured()).flat_map(|m| m.transport.iter().filter_map(of)).collect()
 }
 
 /// The leaves that the run was told of, else those of the fabric that was read, else those that the latencies between its nodes
@@ -155,6 +209,8 @@ pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]
         // Whose own fault it is has its own finding: such a test says nothing about the network.
         ends.2 |= line.blame.is_some();
     }
+    let usual = usual_rate(got.values().flat_map(|(out, back, _)| [*out, *back].into_iter().flatten()));
+    let mut disturbed: Vec<Disturbed<'_>> = Vec::new();
     let mut nominal: Option<f64> = None;
     let mut reading = |o: Option<&Outcome>| match o? {
         Outcome::Measured(m) => {
@@ -176,6 +232,12 @@ pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]
             if *blamed {
                 continue;
             }
+            let by_others = [*out, *back].into_iter().flatten().filter_map(|o| Disturbed::of(step, o, usual));
+            let before = disturbed.len();
+            disturbed.extend(by_others);
+            if disturbed.len() > before {
+                continue;
+            }
             let (out, back) = match (reading(*out), reading(*back)) {
                 (Some(out), Some(back)) => (out, back),
                 // A first direction that failed takes the second with it: one failure, told once for both.
@@ -188,7 +250,7 @@ pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]
         }
     }
     pairs.nominal = nominal;
-    Network { nodes, pairs, steps }
+    Network { nodes, pairs, steps, disturbed }
 }
 
 /// Which nodes the numbers in [`Scale`] stand for.

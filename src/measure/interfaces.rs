@@ -1,8 +1,10 @@
-//! Bytes that each network interface counted: what a transport claims is held against what the kernel saw leave.
+//! What network interfaces counted: a transport's claim is held against what the kernel saw leave and arrive, and what else the link
+//! carried or suffered meanwhile is told.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,28 +21,115 @@ pub struct Transport {
     pub bytes: u64,
     /// Bytes that each interface sent meanwhile, headers and everybody else's included.
     pub counted: Vec<(String, u64)>,
+    /// Of a flow with nothing beside it: its segments, as the sender's kernel counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Segments>,
+    /// Of a flow with nothing beside it: the interface of the sender, and that of the receiver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<Box<[LinkEnd; 2]>>,
+}
+
+/// Segments with data of one flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Segments {
+    pub sent: u64,
+    /// Those of them that were sent again, and their bytes.
+    pub again: u64,
+    pub bytes_again: u64,
+}
+
+impl Segments {
+    /// The share that was sent again; `None` where too few were sent to tell.
+    pub fn share_again(&self) -> Option<f64> {
+        (self.sent >= FEW_SEGMENTS).then(|| self.again as f64 / self.sent as f64)
+    }
+}
+
+/// Of fewer segments one that is sent again says nothing.
+const FEW_SEGMENTS: u64 = 500;
+
+/// An interface at one end of a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LinkEnd {
+    pub node: NodeName,
+    pub interface: String,
+    /// Bytes that it counted meanwhile, headers and everybody else's included.
+    pub sent: u64,
+    pub received: u64,
+    #[serde(flatten)]
+    pub state: LinkState,
+}
+
+/// What an interface has suffered since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct LinkState {
+    /// How often its carrier came or went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier_changes: Option<u64>,
+    /// Packets that it received or sent with errors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<u64>,
+}
+
+impl Transport {
+    /// Bytes that others sent the same way meanwhile: what an end counted beyond payload, headers and what was sent again. Of the two
+    /// ends, the one with more.
+    pub fn others(&self) -> Option<(&LinkEnd, u64)> {
+        let [from, to] = &**self.ends.as_ref()?;
+        let again = self.segments.map_or(0, |s| s.bytes_again);
+        // Headers are a tenth of packets of 576 bytes, and less of larger ones.
+        let own = (self.bytes + again).saturating_add((self.bytes + again) / 10);
+        let ends = [(from, from.sent), (to, to.received)].into_iter().filter(|(end, _)| end.interface != "lo");
+        ends.map(|(end, counted)| (end, counted.saturating_sub(own))).max_by_key(|(_, others)| *others)
+    }
 }
 
 /// A reading of all interfaces' counters.
 #[derive(Debug, Clone, Default)]
-pub struct Interfaces(BTreeMap<String, u64>);
+pub struct Interfaces(BTreeMap<String, Counted>);
+
+/// Bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    sent: u64,
+    received: u64,
+}
 
 impl Interfaces {
-    /// `tx_bytes` of every interface, from sysfs.
+    /// `tx_bytes` and `rx_bytes` of every interface, from sysfs.
     pub fn read() -> Self {
         let names = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
         let of = |e: fs::DirEntry| {
-            let text = fs::read_to_string(e.path().join("statistics/tx_bytes")).ok()?;
-            Some((e.file_name().into_string().ok()?, text.trim().parse().ok()?))
+            let name = e.file_name().into_string().ok()?;
+            let counted = Counted {
+                sent: number(&name, "statistics/tx_bytes")?,
+                received: number(&name, "statistics/rx_bytes").unwrap_or(0),
+            };
+            Some((name, counted))
         };
         Interfaces(names.filter_map(of).collect())
+    }
+
+    /// What an interface sent and received since `before`; nothing where its counters went back.
+    pub fn moved_since(&self, before: &Interfaces, name: &str) -> Option<(u64, u64)> {
+        let (now, then) = (self.0.get(name)?, before.0.get(name)?);
+        Some((now.sent.checked_sub(then.sent)?, now.received.checked_sub(then.received)?))
+    }
+
+    /// What an interface has suffered so far.
+    pub fn state(name: &str) -> LinkState {
+        let (received, sent) = (number(name, "statistics/rx_errors"), number(name, "statistics/tx_errors"));
+        LinkState {
+            carrier_changes: number(name, "carrier_changes"),
+            errors: received.zip(sent).map(|(r, s): (u64, u64)| r.saturating_add(s)),
+        }
     }
 
     /// What each interface sent since `before`; those that sent nothing are left out, and so are counters that went
     /// back.
     pub fn sent_since(&self, before: &Interfaces) -> Vec<(String, u64)> {
-        let of = |(name, now): (&String, &u64)| {
-            let sent = now.checked_sub(*before.0.get(name)?)?;
+        let of = |(name, now): (&String, &Counted)| {
+            let sent = now.sent.checked_sub(before.0.get(name)?.sent)?;
             (sent > 0).then(|| (name.clone(), sent))
         };
         self.0.iter().filter_map(of).collect()
@@ -55,7 +144,7 @@ impl Interfaces {
 
     /// The largest packet of an interface, in bytes.
     pub fn mtu(name: &str) -> Option<u32> {
-        fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?.trim().parse().ok()
+        number(name, "mtu")
     }
 
     /// The interface that bears an address.
@@ -63,4 +152,9 @@ impl Interfaces {
         let address = address.to_canonical();
         if_addrs::get_if_addrs().ok()?.into_iter().find(|i| i.ip() == address).map(|i| i.name)
     }
+}
+
+/// A file of an interface in sysfs that holds one number.
+fn number<T: FromStr>(name: &str, file: &str) -> Option<T> {
+    fs::read_to_string(format!("/sys/class/net/{name}/{file}")).ok()?.trim().parse().ok()
 }

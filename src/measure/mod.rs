@@ -11,7 +11,7 @@ pub mod stats;
 
 pub use busbw::bus_factor;
 pub use clock::resolution;
-pub use interfaces::{Interfaces, Transport};
+pub use interfaces::{Interfaces, LinkEnd, LinkState, Segments, Transport};
 pub use load::{Load, LoadMeter};
 pub use outcome::{
     Bits, Bound, Capture, Check, ClockOffset, CountersMoved, Facts, FailKind, GpuLoad, Latencies, Measured, Outcome,

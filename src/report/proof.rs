@@ -45,7 +45,7 @@ pub fn proof(f: &Finding, number: usize, style: Style) -> String {
     } else {
         let speaking = f.proof.iter().filter(|p| p.speaks).count();
         let quiet = f.proof.len() - speaking;
-        let said = if quiet > 0 { format!(", {speaking} of them slow") } else { String::new() };
+        let said = if quiet > 0 { format!(", {speaking} of them speak for it") } else { String::new() };
         style.labelled("  readings ", &format!("{}{said}", f.proof.len()), &mut out);
         out.push('\n');
         table(f, style, &mut out);
@@ -86,7 +86,7 @@ fn table(f: &Finding, style: Style, out: &mut String) {
     };
     type Cell<'a> = &'a dyn Fn(&Proof) -> String;
     let (left, right) = (CellAlignment::Left, CellAlignment::Right);
-    let columns: [(&str, CellAlignment, Cell<'_>); 8] = [
+    let columns: [(&str, CellAlignment, Cell<'_>); 9] = [
         ("node", left, &who),
         ("step", left, &|p| clean(&p.step).into_owned()),
         ("case", left, &|p| clean(&p.case.to_string()).into_owned()),
@@ -95,6 +95,7 @@ fn table(f: &Finding, style: Style, out: &mut String) {
         ("95 % interval", left, &interval),
         ("held against", right, &|p| amount(p, p.expected)),
         ("difference", right, &difference),
+        ("sent again", right, &|p| p.sent_again.map_or(String::new(), |s| format!("{:.3} %", 100.0 * s))),
     ];
     let kept: Vec<_> = columns.iter().filter(|(.., get)| shown.iter().any(|p| !get(p).is_empty())).collect();
     let mut grid = Grid::new();
@@ -103,7 +104,11 @@ fn table(f: &Finding, style: Style, out: &mut String) {
     let titles = kept.iter().map(|(title, ..)| *title).chain(marked.then_some(""));
     grid.set_header(titles);
     for p in shown {
-        let mark = if p.speaks { "slow" } else { "" };
+        let mark = match p.sent_again {
+            _ if !p.speaks => "",
+            Some(_) => "loses",
+            None => "slow",
+        };
         grid.add_row(kept.iter().map(|(.., get)| get(p)).chain(marked.then(|| mark.to_owned())));
     }
     for (i, (_, align, _)) in kept.iter().enumerate() {

@@ -13,6 +13,7 @@ pub mod pages;
 pub mod places;
 pub mod signal;
 pub mod software;
+pub mod tcp;
 pub mod verbs;
 
 #[cfg(test)]

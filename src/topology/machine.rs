@@ -111,6 +111,12 @@ pub struct Nic {
     /// Link rate in Mb/s as ethtool has it; absent when down or virtual.
     pub speed_mbps: Option<u64>,
     pub mtu: Option<u32>,
+    /// How often its carrier came or went since it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub carrier_changes: Option<u64>,
+    /// Packets that it received or sent with errors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<u64>,
     pub numa: Option<u32>,
     /// PCI address, when a device is behind it.
     pub pci: Option<String>,

@@ -67,6 +67,11 @@ fn nic(root: &SysRoot, name: &str) -> Nic {
             .and_then(|s| u64::try_from(s).ok())
             .filter(|s| *s > 0 && *s < 10_000_000),
         mtu: root.parse(format!("{dir}/mtu")),
+        carrier_changes: root.parse(format!("{dir}/carrier_changes")),
+        errors: root
+            .parse::<u64>(format!("{dir}/statistics/rx_errors"))
+            .zip(root.parse::<u64>(format!("{dir}/statistics/tx_errors")))
+            .map(|(r, s)| r.saturating_add(s)),
         numa: root.parse::<i64>(format!("{dir}/device/numa_node")).and_then(|n| u32::try_from(n).ok()),
         pci: root.link_name(format!("{dir}/device")),
         addresses: Vec::new(),

@@ -8,7 +8,8 @@ use gonogo::id::NodeName;
 use gonogo::id::is_code;
 use gonogo::judge::{CODES, Severity};
 use gonogo::measure::{
-    ClockOffset, CountersMoved, Facts, FailKind, Load, Measured, Outcome, RdmaEnd, SharedView, Transport, WaiveKind,
+    ClockOffset, CountersMoved, Facts, FailKind, LinkEnd, LinkState, Load, Measured, Outcome, RdmaEnd, Segments,
+    SharedView, Transport, WaiveKind,
 };
 use gonogo::plan::RunPlan;
 use gonogo::record::{Damage, Record};
@@ -428,6 +429,8 @@ fn provoke(code: &str) -> Option<Record> {
             let mut o = measured(series("tcp", "bandwidth", 1e12));
             if let Outcome::Measured(m) = &mut o {
                 m.transport = vec![Transport {
+                    segments: None,
+                    ends: None,
                     node: NodeName("n1".into()),
                     interface: Some("ib0".into()),
                     bytes: 1 << 30,
@@ -435,6 +438,28 @@ fn provoke(code: &str) -> Option<Record> {
                 }];
             }
             add(r, "tcp", "x", o);
+        }),
+        "NET-034" => flows(&|from, to, t| {
+            t.segments =
+                Some(Segments { sent: 10_000, again: if from == 3 || to == 3 { 120 } else { 0 }, bytes_again: 0 });
+        }),
+        "NET-035" => flows(&|from, to, t| {
+            // Node 3's carrier, from test to test.
+            let end = t.ends.as_mut().map(|e| &mut e[usize::from(to == 3)]).filter(|_| from == 3 || to == 3);
+            if let Some(end) = end {
+                end.state.carrier_changes = Some(2 + 4 * u64::from(from) + 4 * u64::from(to));
+            }
+        }),
+        "NET-036" => flows(&|from, to, t| {
+            if let Some(ends) = t.ends.as_mut().filter(|_| from == 3 || to == 3) {
+                ends[usize::from(to == 3)].sent += 30 << 30;
+                ends[usize::from(to == 3)].received += 30 << 30;
+            }
+        }),
+        "NET-037" => flows(&|from, to, t| {
+            if let Some(ends) = t.ends.as_mut().filter(|_| from == 3 || to == 3) {
+                ends[usize::from(to == 3)].state.errors = Some(u64::from(from + to));
+            }
         }),
         "NET-027" => pairs(&|a, b| if a == 3 || b == 3 { 0.0 } else { 10e9 }, 1),
         "NET-031" => {
@@ -572,4 +597,44 @@ fn every_code_has_its_texts_and_a_record_that_provokes_it() {
 #[test]
 fn the_healthy_record_is_a_go_without_findings() {
     assert_eq!(verdict(&healthy(RunPlan::default())), ("GO".into(), vec![]));
+}
+
+/// Eight nodes in three rounds of pairs, all as fast, where both ends of a flow counted what it sent, and more where `edit` says so:
+/// with the numbers of sender and receiver.
+pub fn flows(edit: &dyn Fn(u32, u32, &mut Transport)) -> Option<Record> {
+    let mut r = network(8, 1);
+    for (round, pairs) in gonogo::localise::circle(8).into_iter().take(3).enumerate() {
+        add_round(&mut r, round, "inter-leaf", &pairs, &|_, _| 10e9);
+        let mut lines = r.outcomes.iter_mut().rev().take(2 * pairs.len()).collect::<Vec<_>>();
+        lines.reverse();
+        for ((a, b), both) in pairs.iter().zip(lines.chunks_mut(2)) {
+            for (line, (from, to)) in both.iter_mut().zip([(*a, *b), (*b, *a)]) {
+                let bytes = 10 << 30;
+                let state = LinkState { carrier_changes: Some(2), errors: Some(0) };
+                let end = |n: u32, sent, received| LinkEnd {
+                    node: NodeName(format!("n{n}")),
+                    interface: "eth0".into(),
+                    sent,
+                    received,
+                    state,
+                };
+                let mut t = Transport {
+                    node: NodeName(format!("n{from}")),
+                    interface: Some("eth0".into()),
+                    bytes,
+                    counted: vec![("eth0".into(), bytes + bytes / 20)],
+                    segments: Some(Segments { sent: 10_000, again: 0, bytes_again: 0 }),
+                    ends: Some(Box::new([
+                        end(from, bytes + bytes / 20, 1 << 20),
+                        end(to, 1 << 20, bytes + bytes / 20),
+                    ])),
+                };
+                edit(from, to, &mut t);
+                if let Outcome::Measured(m) = &mut line.outcome {
+                    m.transport = vec![t];
+                }
+            }
+        }
+    }
+    Some(r)
 }

@@ -2,6 +2,7 @@
 
 mod codes;
 mod common;
+mod counters;
 mod diff;
 mod differences;
 mod fabric;

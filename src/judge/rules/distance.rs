@@ -38,16 +38,11 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
 fn proof(line: &OutcomeLine, all: &Latencies, node: usize, usual_us: f64) -> Vec<Proof> {
     let with = |(j, us): (usize, &Option<f64>)| {
         Some(Proof {
-            node: all.nodes[node].clone(),
             to: Some(all.nodes.get(j)?.clone()),
-            step: line.step.to_string(),
-            case: line.case.clone(),
             metric: Some(Metric::RttP50),
             measured: Some((*us)? * 1e-6),
-            interval: None,
-            n: None,
             expected: Some(usual_us * 1e-6),
-            speaks: true,
+            ..Proof::new(&all.nodes[node], &line.step, &line.case)
         })
     };
     let mut out: Vec<Proof> = all.rtt_us[node].iter().enumerate().filter_map(with).collect();

@@ -124,16 +124,12 @@ fn code_of(row: &Row<'_>, metric: Metric) -> Code {
 /// The cell as what a finding rests on.
 pub(super) fn proof(cell: &Cell<'_>) -> Proof {
     Proof {
-        node: cell.row.node.clone(),
-        to: None,
-        step: cell.row.step.to_owned(),
-        case: cell.row.case.clone(),
         metric: Some(cell.series.metric),
         measured: cell.summary.map(|s| s.median),
         interval: cell.summary.and_then(|s| s.interval),
         n: cell.summary.map(|s| s.n),
         expected: cell.limit.as_ref().map(|l| l.value),
-        speaks: true,
+        ..Proof::new(cell.row.node, cell.row.step, cell.row.case)
     }
 }
 

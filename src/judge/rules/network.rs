@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::id::NodeName;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Proof, Rule, Subject};
+use crate::judge::rules::links;
 use crate::judge::severity::Severity;
 use crate::localise::{self, Held, Hop, Open, Plane, Reading, Side, Verdict};
 use crate::measure::{FailKind, Outcome, stats};
@@ -32,6 +33,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
         ladder(record, rail, &culprits, findings);
     }
     transport(record, findings);
+    links::unstable(record, findings);
 }
 
 fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
@@ -39,9 +41,10 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
     let all = if *plane == Plane::TCP { &record.header.nodes[..] } else { &[] };
     let network = localise::network_among(record, plane, all);
     let on = plane.label();
-    if network.pairs.tests.is_empty() {
+    if network.pairs.tests.is_empty() && network.disturbed.is_empty() {
         return;
     }
+    links::busy(&network, &on, findings);
     let (verdict, held) = network.pairs.judged();
     let before = findings.len();
     nodes(record, plane, &network, &verdict, &on, findings);
@@ -90,6 +93,7 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
         one_way(&network, &on, findings);
     }
     across(&network, &on, findings);
+    links::lossy(record, plane, &network, &on, findings);
 }
 
 /// Gives what the verdict names the readings that it rests on: those of a node, of a link, of what crosses a leaf's border; of the
@@ -101,16 +105,12 @@ fn prove(network: &localise::Network<'_>, held: &[Held], findings: &mut [Finding
         let way = if h.back { Way::Back } else { Way::Out };
         let case = step.cases.iter().find(|c| c.pair_way() == Some(way))?;
         Some(Proof {
-            node: name(h.from).clone(),
             to: Some(name(h.to).clone()),
-            step: step.name.clone(),
-            case: case.clone(),
             metric: Some(Metric::Bandwidth),
             measured: h.rate,
-            interval: None,
-            n: None,
             expected: Some(h.reference),
             speaks: h.slow,
+            ..Proof::new(name(h.from), &step.name, case)
         })
     };
     for finding in findings {

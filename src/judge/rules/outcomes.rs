@@ -265,18 +265,8 @@ fn failure(row: &Row<'_>, kind: FailKind, error: &str, cases: usize) -> Finding 
 
 /// An outcome as what a finding rests on.
 fn proof(row: &Row<'_>) -> Proof {
-    Proof {
-        node: row.node.clone(),
-        to: row.group.get(1).filter(|_| row.group.len() == 2).cloned(),
-        step: row.step.to_owned(),
-        case: row.case.clone(),
-        metric: None,
-        measured: None,
-        interval: None,
-        n: None,
-        expected: None,
-        speaks: true,
-    }
+    let to = row.group.get(1).filter(|_| row.group.len() == 2).cloned();
+    Proof { to, ..Proof::new(row.node, row.step, row.case) }
 }
 
 /// Samples say something of a machine, a library that was loaded something of an image.

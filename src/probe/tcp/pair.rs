@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
-use crate::measure::{Check, FailKind, Interfaces, Measured, Outcome, Transport, stats};
+use crate::id::NodeName;
+use crate::measure::{Check, FailKind, Interfaces, LinkEnd, LinkState, Measured, Outcome, Segments, Transport, stats};
 use crate::plan::CheckPlan;
 use crate::probe::tcp::{CHUNK, Tcp, connect, fill};
 use crate::probe::{ProbeError, io, step};
+use crate::sys::tcp;
 use crate::work::{Case, CheckName, LinkCase, LinkTest, Metric, Name, Scope, Way};
 
 const STREAMS: usize = 4;
@@ -56,6 +58,18 @@ struct RankReport {
     mtu: Option<u32>,
     /// Bytes sent by each interface meanwhile.
     counted: Vec<(String, u64)>,
+    /// Of what it sent itself.
+    segments: Option<Segments>,
+    /// Bytes that its interface sent and received meanwhile.
+    moved: Option<(u64, u64)>,
+    state: LinkState,
+}
+
+impl RankReport {
+    fn end(&self, node: &NodeName) -> Option<LinkEnd> {
+        let (sent, received) = self.moved?;
+        Some(LinkEnd { node: node.clone(), interface: self.interface.clone()?, sent, received, state: self.state })
+    }
 }
 
 pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
@@ -97,8 +111,9 @@ fn flow(child: &mut Child, case: &Case, (way, sends): (Way, [bool; 2]), budget: 
     thread::scope(|scope| {
         let sending = (!mine.is_empty()).then(|| scope.spawn(|| send(mine, seed, budget)));
         let receiving = (!theirs.is_empty()).then(|| scope.spawn(|| receive(theirs, seed, budget)));
-        if let Some(Ok((sent, whole, error))) = sending.map(thread::ScopedJoinHandle::join) {
-            (reports.sent, reports.whole, reports.error) = (sent, whole, error);
+        if let Some(Ok(flow)) = sending.map(thread::ScopedJoinHandle::join) {
+            (reports.sent, reports.whole, reports.error) = (flow.bytes, flow.whole, flow.error);
+            reports.segments = flow.segments;
         }
         if let Some(Ok((rates, received, wrong, error))) = receiving.map(thread::ScopedJoinHandle::join) {
             (reports.rates, reports.received, reports.wrong) = (rates, received, wrong);
@@ -106,8 +121,13 @@ fn flow(child: &mut Child, case: &Case, (way, sends): (Way, [bool; 2]), budget: 
             reports.stalled = received == 0 && reports.error.is_none();
         }
     });
-    reports.counted = Interfaces::read().sent_since(&before);
+    let after = Interfaces::read();
+    reports.counted = after.sent_since(&before);
     reports.interface = local.and_then(Interfaces::of);
+    if let Some(interface) = &reports.interface {
+        reports.moved = after.moved_since(&before, interface);
+        reports.state = Interfaces::state(interface);
+    }
     reports.mtu = reports.interface.as_deref().and_then(Interfaces::mtu);
     let reports = child.exchange(&reports)?.all(child)?;
     if let Some(to) = reports.iter().position(|t| t.stalled) {
@@ -141,11 +161,14 @@ fn flow(child: &mut Child, case: &Case, (way, sends): (Way, [bool; 2]), budget: 
             STREAMS * COMPARED * CHUNK
         );
         checks.push(Check::new(CheckName::Payload, whole, detail));
+        let ends = sender.end(&child.members[from]).zip(receiver.end(&child.members[to])).map(<[LinkEnd; 2]>::from);
         transport.push(Transport {
             node: child.members[from].clone(),
             interface: sender.interface.clone(),
             bytes: sender.sent,
             counted: sender.counted.clone(),
+            segments: sender.segments.filter(|_| flows == 1),
+            ends: ends.filter(|_| flows == 1).map(Box::new),
         });
     }
     let series = vec![Metric::Bandwidth.series(rates, 1)];
@@ -173,10 +196,20 @@ fn is_pause(e: &std::io::Error) -> bool {
     matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut | std::io::ErrorKind::Interrupted)
 }
 
-/// Sends on every stream for `budget`; returns the bytes sent, whether all of them arrived, and an error.
-fn send(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> (u64, bool, Option<String>) {
+/// What was sent on all streams of a flow.
+struct Flow {
+    bytes: u64,
+    /// All of it arrived.
+    whole: bool,
+    /// As far as the kernel counts them.
+    segments: Option<Segments>,
+    error: Option<String>,
+}
+
+/// Sends on every stream for `budget`.
+fn send(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> Flow {
     let end = Instant::now() + budget;
-    let one = |(i, mut s): (usize, TcpStream)| -> std::io::Result<(u64, bool)> {
+    let one = |(i, mut s): (usize, TcpStream)| -> std::io::Result<(u64, bool, Option<tcp::Sent>)> {
         s.set_write_timeout(Some(LOOK))?;
         s.set_read_timeout(Some(LOOK))?;
         let mut chunk = vec![0u8; CHUNK];
@@ -210,24 +243,30 @@ fn send(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> (u64, bool, Opt
             // What a slow link still holds must not disturb the next case.
             let _ = rustix::net::sockopt::set_socket_linger(&s, Some(Duration::ZERO));
         }
-        Ok((sent as u64, whole))
+        Ok((sent as u64, whole, tcp::sent(&s)))
     };
-    let results: Vec<std::io::Result<(u64, bool)>> = thread::scope(|scope| {
+    let results: Vec<std::io::Result<(u64, bool, Option<tcp::Sent>)>> = thread::scope(|scope| {
         let handles: Vec<_> = streams.into_iter().enumerate().map(|s| scope.spawn(move || one(s))).collect();
         let panicked = || std::io::Error::other("a stream's thread panicked");
         handles.into_iter().map(|h| h.join().unwrap_or_else(|_| Err(panicked()))).collect()
     });
-    let (mut sent, mut whole, mut error) = (0, true, None);
+    let mut flow = Flow { bytes: 0, whole: true, segments: None, error: None };
     for r in results {
         match r {
-            Ok((n, all)) => {
-                sent += n;
-                whole &= all;
+            Ok((bytes, whole, sent)) => {
+                flow.bytes += bytes;
+                flow.whole &= whole;
+                if let Some(tcp::Sent { segments, again, mss }) = sent {
+                    let all = flow.segments.get_or_insert_default();
+                    all.sent += segments;
+                    all.again += again;
+                    all.bytes_again += again * mss;
+                }
             }
-            Err(e) => error = error.or(Some(format!("sending: {e}"))),
+            Err(e) => flow.error = flow.error.or(Some(format!("sending: {e}"))),
         }
     }
-    (sent, whole, error)
+    flow
 }
 
 /// Receives until every stream ends. Returns rates by interval, bytes, and how many of the compared were wrong.
