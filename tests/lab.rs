@@ -144,6 +144,7 @@ fn the_guilty_node_is_named_and_no_other() -> Result {
     what_the_plan_asks_of_the_network()?;
     a_lossy_link()?;
     a_node_that_is_far_and_one_that_refuses_its_peers()?;
+    a_link_that_flaps_and_one_that_others_use()?;
     a_bad_rail_and_a_wrong_route()?;
     the_checkpoint_directory(&shared)?;
     a_starved_cpu()?;
@@ -211,6 +212,23 @@ fn a_lossy_link() -> Result {
     lab(&["degrade", "node5", "--loss", "5%"])?;
     check(SRUN, NETWORK, None)?.blames("node5", &["NET-02"]);
     lab(&["heal", "node5"])?;
+    // Too little to be slow by within one machine: what the kernels sent again tells.
+    lab(&["degrade", "node3", "--loss", "0.5%"])?;
+    check(SRUN, NETWORK, None)?.blames("node3", &["NET-034"]);
+    lab(&["heal", "node3"])?;
+    Ok(())
+}
+
+/// A link that comes and goes is its node's; one that others fill is busy, and nobody's fault.
+fn a_link_that_flaps_and_one_that_others_use() -> Result {
+    let seen = check(SRUN, NETWORK, Some((1, &["flap", "node4", "20"])))?;
+    seen.blames("node4", &["NET-0", "CLU-003", "RUN-"]);
+    assert!(seen.against().iter().any(|f| f == "NET-035 node4"), "{:?}", seen.against());
+    let busy = check(SRUN, NETWORK, Some((0, &["traffic", "node7", "node6", "25"])))?;
+    assert_eq!(busy.findings(&["fail"]), [] as [String; 0], "{}", busy.err);
+    let held = busy.against();
+    let used = |f: &String| ["NET-036 node6", "NET-036 node7"].contains(&f.as_str());
+    assert!(held.iter().any(used) && held.iter().all(used), "{held:?}");
     Ok(())
 }
 
