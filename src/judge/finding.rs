@@ -169,8 +169,8 @@ impl Rule {
                  than 10 times as long as between the nearest two nodes of the run, and half a millisecond more"
             }
             Rule::Lost => {
-                "a flow loses segments when it sent again one in a thousand or more, and ten times the share of the flows of other nodes in \
-                 the middle; a node is named when four in five of its flows of a direction do, with two partners or more, those first that \
+                "a flow loses segments when it sent again one in a thousand or more, and ten times the lower quartile of the \
+                 flows of other nodes; a node is named when four in five of its flows of a direction do, with two partners or more, those first that \
                  explain most; from 0.3 % on it fails"
             }
             Rule::Outcome => "it happened: no number is weighed",

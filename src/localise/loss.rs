@@ -24,7 +24,7 @@ pub struct Lossy {
     pub slow: usize,
     pub flows: usize,
     pub partners: usize,
-    /// The middle of all other flows.
+    /// What the flows of other nodes lose that lose little: their lower quartile, as up to half of them may be sick themselves.
     pub usual: f64,
 }
 
@@ -43,6 +43,12 @@ const TIMES: f64 = 10.0;
 const MOST: f64 = 0.8;
 /// Partners with whom it shows.
 const PARTNERS: usize = 2;
+
+/// Of the flows that no node of `named` explains, those that lose `least` or more, and how many there are.
+pub fn unexplained(tests: &[LossTest], named: &[Lossy], least: f64) -> (usize, usize) {
+    let left = tests.iter().filter(|t| named.iter().all(|l| l.node != t.from && l.node != t.to));
+    left.fold((0, 0), |(losing, all), t| (losing + usize::from(t.share >= least), all + 1))
+}
 
 /// The nodes to blame, those first that explain most: what one explains says nothing of its partners. Where all flows lose alike,
 /// it is nobody's own.
@@ -65,13 +71,14 @@ fn most(tests: &[LossTest]) -> Option<Lossy> {
         by_part.entry((t.from, true)).or_default().push(t);
         by_part.entry((t.to, false)).or_default().push(t);
     }
-    let middle = |of: &dyn Fn(&LossTest) -> bool| {
-        let shares: Vec<f64> = tests.iter().filter(|t| of(t)).map(|t| t.share).collect();
-        (!shares.is_empty()).then(|| stats::median(&shares))
+    let little = |of: &dyn Fn(&LossTest) -> bool| {
+        let mut shares: Vec<f64> = tests.iter().filter(|t| of(t)).map(|t| t.share).collect();
+        shares.sort_by(f64::total_cmp);
+        shares.get(shares.len() / 4).copied()
     };
     let of = |((node, sends), flows): (&(u32, bool), &Vec<&LossTest>)| {
         // Nobody else's flows, nothing to hold it against.
-        let usual = middle(&|t| t.from != *node && t.to != *node)?;
+        let usual = little(&|t| t.from != *node && t.to != *node)?;
         let least = (TIMES * usual).max(LEAST);
         let loses = |t: &&&LossTest| t.share >= least;
         let losing: Vec<&&LossTest> = flows.iter().filter(loses).collect();

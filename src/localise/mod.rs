@@ -26,7 +26,7 @@ mod verdict;
 pub use belief::Side;
 pub use distance::{Far, far};
 pub use ladder::{GroupTest, Level, Scale, Suspects};
-pub use loss::{LossTest, Lossy, lossy};
+pub use loss::{LossTest, Lossy, lossy, unexplained};
 pub use pairs::{Hop, Pairs, Reading, Test};
 pub use record::{
     Disturbed, Groups, MAX_INFERRED, Network, Plane, carriers, groups, is_all_reduce, is_pairs, leaf_numbers, leaves,

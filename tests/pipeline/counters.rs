@@ -32,10 +32,10 @@ fn on_3(from: u32, to: u32) -> bool {
 #[test]
 fn flows_that_are_well_say_nothing() {
     assert_eq!(found(&record(&|_, _, _| {})), []);
-    // Congestion that all suffer is nobody's link.
+    // Congestion that all suffer is nobody's link, and is told.
     let all =
         |_: u32, _: u32, t: &mut Transport| t.segments = Some(Segments { sent: 10_000, again: 60, bytes_again: 0 });
-    assert_eq!(found(&record(&all)), []);
+    assert_eq!(found(&record(&all)), [("NET-034".into(), Severity::Warn, "this run".into())]);
 }
 
 #[test]

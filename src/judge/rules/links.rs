@@ -16,6 +16,9 @@ use crate::work::Metric;
 /// Share of segments sent again from which a node is left out: TCP's rate falls with the root of it, and at 0.3 % a flow with a round
 /// trip of 100 us and packets of 1500 bytes stays below 3 Gbit/s (Mathis et al. 1997).
 const LOSES: f64 = 3e-3;
+/// Flows that lose, and their share of all, from which it is the network's: queues that overflow, not links that fail.
+const FLOWS: usize = 3;
+const MANY: f64 = 0.2;
 /// A link that went and came once may have been somebody's hand; one that did so twice is not stable.
 const FLAPS: u64 = 4;
 /// Tests without others' traffic, with as many partners, that clear a node all the same.
@@ -51,7 +54,16 @@ pub(super) fn busy(network: &Network<'_>, on: &str, findings: &mut Vec<Finding>)
 /// Nodes whose flows lose segments; those that the pairs named already lose them because they are slow, or are slow because of it.
 pub(super) fn lossy(record: &Record, plane: &Plane, network: &Network<'_>, on: &str, findings: &mut Vec<Finding>) {
     let tests = localise::losses(record, plane, network);
-    for l in localise::lossy(&tests) {
+    let lossy = localise::lossy(&tests);
+    let (losing, all) = localise::unexplained(&tests, &lossy, LOSES);
+    if losing >= FLOWS && losing as f64 >= MANY * all as f64 {
+        let evidence = format!(
+            "{on}{losing} of {all} flows had to send {} or more of their segments again, and no node explains it",
+            percent(LOSES)
+        );
+        findings.push(Finding::new(Code::NET_034, Subject::Run, evidence).severity(Severity::Warn));
+    }
+    for l in lossy {
         let node = network.nodes[l.node as usize];
         if let Some(named) =
             findings.iter_mut().find(|f| f.severity == Severity::Fail && f.subject.node() == Some(node))

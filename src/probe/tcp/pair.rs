@@ -142,10 +142,19 @@ fn flow(child: &mut Child, case: &Case, (way, sends): (Way, [bool; 2]), budget: 
     if let Some(error) = reports.iter().find_map(|t| t.error.clone()) {
         return Err(ProbeError::Broken(format!("{case}: {error}")));
     }
+    let measured = both_ends(child, sends, &reports);
+    child.outcome(case, Outcome::Measured(measured))?;
+    Ok(true)
+}
+
+/// What both ends say together: rates, what arrived, and what their kernels counted.
+fn both_ends(child: &Child, sends: [bool; 2], reports: &[RankReport]) -> Measured {
     let flowing: Vec<(usize, usize)> = [(0, 1), (1, 0)].into_iter().filter(|(from, _)| sends[*from]).collect();
     // Both ways: interval by interval, as long as both flowed.
     let n = flowing.iter().map(|(_, to)| reports[*to].rates.len()).min().unwrap_or(0);
     let rates: Vec<f64> = (0..n).map(|i| flowing.iter().map(|(_, to)| reports[*to].rates[i]).sum()).collect();
+    // With flows both ways an interface's counters cannot be told apart.
+    let alone = flowing.len() == 1;
     let mut checks = Vec::new();
     let mut transport = Vec::new();
     for (from, to) in flowing {
@@ -167,14 +176,12 @@ fn flow(child: &mut Child, case: &Case, (way, sends): (Way, [bool; 2]), budget: 
             interface: sender.interface.clone(),
             bytes: sender.sent,
             counted: sender.counted.clone(),
-            segments: sender.segments.filter(|_| flows == 1),
-            ends: ends.filter(|_| flows == 1).map(Box::new),
+            segments: sender.segments.filter(|_| alone),
+            ends: ends.filter(|_| alone).map(Box::new),
         });
     }
     let series = vec![Metric::Bandwidth.series(rates, 1)];
-    let measured = Measured { series, checks, transport, ..Measured::default() };
-    child.outcome(case, Outcome::Measured(measured))?;
-    Ok(true)
+    Measured { series, checks, transport, ..Measured::default() }
 }
 
 /// What is known of a direction in which nothing arrives.
