@@ -53,6 +53,11 @@ fn host(m: &Machine, line: &mut dyn FnMut(&str, String)) {
             m.cpu.model, m.cpu.sockets, m.cpu.cores, m.cpu.threads
         ),
     );
+    if !m.cpu.kinds.is_empty() {
+        let clock = |hz: Option<f64>| hz.map_or(String::new(), |hz| format!(" up to {:.2} GHz", hz / 1e9));
+        let kinds: Vec<String> = m.cpu.kinds.iter().map(|k| format!("{} cores{}", k.cores, clock(k.max_hz))).collect();
+        line("", format!("of {} kinds: {}", kinds.len(), kinds.join(", ")));
+    }
     line(
         "",
         format!(

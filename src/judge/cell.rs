@@ -209,7 +209,7 @@ pub(super) fn judge<'r>(
         } else {
             value
         };
-        let v = verdict(&summary, value, e.margin, series.better, e.weight);
+        let v = opinion(&used, &summary, value, e, series.better);
         // The worst verdict shows its limit; among equals the highest demand.
         let demands_more = cell.limit.as_ref().is_none_or(|l| match series.better {
             Better::Higher => value > l.value,
@@ -239,6 +239,23 @@ pub(super) fn judge<'r>(
         cell.verdict = Verdict::Inconclusive(Reason::NearYardstick);
     }
     Some(cell)
+}
+
+/// The verdict on all samples, unless one attempt by itself failed and another passed: what is well at one time and not at another is
+/// neither.
+fn opinion(
+    attempts: &[&(&Series, Option<&Load>)],
+    all: &Summary,
+    value: f64,
+    e: &Expectation,
+    better: Better,
+) -> Verdict {
+    let of = |s: &Summary| verdict(s, value, e.margin, better, e.weight);
+    let by_attempt = |wanted: Verdict| {
+        attempts.iter().filter_map(|(s, _)| stats::summary(&s.samples)).any(|s| s.min > 0.0 && of(&s) == wanted)
+    };
+    let contradict = attempts.len() > 1 && by_attempt(Verdict::Fail) && by_attempt(Verdict::Pass);
+    if contradict { Verdict::Inconclusive(Reason::Unsteady) } else { of(all) }
 }
 
 fn is_time(series: &Series) -> bool {

@@ -173,6 +173,10 @@ codes! {
         cause: "The interval timed is so short that the clock's own step makes up a noticeable part of it.",
         suspect: "a coarse clock source",
         remedy: "look at /sys/devices/system/clocksource/clocksource0/current_clocksource: it should be tsc or arch_sys_counter";
+    VAL_006 "VAL-006" Hold, "a measurement failed at one time and passed at another",
+        cause: "What fails is measured again, apart in time. Here the attempts contradict each other, and no process of others explains it: clocks that were held down for a while, or, on a virtual machine, a host that took cores without saying so. Neither attempt says what the run will get.",
+        suspect: "power or heat (a fan, a cap), other guests of the host, a governor that is slow to raise the clock",
+        remedy: "check again; if it stays unsteady, look at the clocks under load (`turbostat`, `nvidia-smi -q -d PERFORMANCE`) and at the host of a virtual machine, and leave the node out until it holds";
     ENV_001 "ENV-001" Warn, "the memlock limit is low beside an InfiniBand device",
         cause: "Registering memory with an HCA pins it. A limited RLIMIT_MEMLOCK makes ibv_reg_mr fail with ENOMEM, inside the launcher even when a login shell shows `unlimited`.",
         suspect: "limits of slurmd or the container runtime",

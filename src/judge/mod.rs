@@ -53,7 +53,12 @@ pub struct Judgement<'r> {
 impl Judgement<'_> {
     /// Steps with a case that may be measured again: its verdict is open for a reason that more samples may cure.
     pub fn open_cases(&self) -> Vec<OpenCase> {
-        let curable = |c: &&Cell<'_>| matches!(c.verdict, Verdict::Inconclusive(r) if r.curable());
+        let curable = |c: &&Cell<'_>| match c.verdict {
+            Verdict::Inconclusive(reason) => reason.curable(),
+            // A failure is confirmed, apart in time: a host that took a guest's cores shows in nothing else.
+            Verdict::Fail => c.attempts.is_empty(),
+            Verdict::NoLimit | Verdict::Pass | Verdict::Warn => false,
+        };
         let open =
             |c: &Cell<'_>| OpenCase { node: c.row.node.clone(), step: c.row.step.to_owned(), case: c.row.case.clone() };
         let mut out: Vec<OpenCase> = self.cells.iter().filter(curable).map(open).collect();

@@ -196,7 +196,7 @@ pub fn judge_knowing<'r>(
     storage::findings(record, run, &cells, &mut findings);
     cluster::findings(record, &mut findings);
     differences::findings(record, &mut findings);
-    network::findings(record, &mut findings);
+    network::findings(record, run, &mut findings);
     distance::findings(record, &mut findings);
     storage::share(record, &mut findings);
     outcomes::excuse(&mut findings);

@@ -18,6 +18,8 @@ pub enum Reason {
     Busy,
     /// Slower than its peers, once.
     Unconfirmed,
+    /// Measured again it was well, or the other way round.
+    Unsteady,
     /// Above what physics allows, or not a number.
     Invalid,
     /// Near the resolution of the clock.
@@ -27,7 +29,10 @@ pub enum Reason {
 impl Reason {
     /// Whether measuring again may help.
     pub const fn curable(self) -> bool {
-        matches!(self, Reason::TooFewSamples | Reason::VarianceTooHigh | Reason::Busy | Reason::Unconfirmed)
+        matches!(
+            self,
+            Reason::TooFewSamples | Reason::VarianceTooHigh | Reason::Busy | Reason::Unconfirmed | Reason::Unsteady
+        )
     }
 
     pub const fn name(self) -> &'static str {
@@ -36,6 +41,7 @@ impl Reason {
             Reason::VarianceTooHigh => "varies too much",
             Reason::Busy => "machine busy",
             Reason::Unconfirmed => "slower than its peers, once",
+            Reason::Unsteady => "unsteady",
             Reason::Invalid => "invalid",
             Reason::NearYardstick => "near the clock's resolution",
         }

@@ -129,7 +129,15 @@ impl Closer<'_> {
             let of = decoded.tests.iter().filter(|o| key(o.ends[0], o.ends[1]) == key(a, b));
             of.filter(|o| o.is_slow(0, 0.0) && o.is_slow(1, 0.0)).count() > 0
         };
-        let alone = |a: u32, b: u32| decoded.pairs.get(&key(a, b)).is_some_and(|p| *p > ALONE);
+        // Who is slow with others as well meets one of those who are not: the pair again says nothing of who of the two it is.
+        let elsewhere = |n: u32, but: u32| {
+            let of = decoded.tests.iter().filter(|o| o.ends.contains(&n) && !o.ends.contains(&but));
+            of.filter(|o| o.is_slow(0, 0.0) || o.is_slow(1, 0.0)).count() > 0
+        };
+        let alone = |a: u32, b: u32| {
+            let likely = decoded.pairs.get(&key(a, b)).is_some_and(|p| *p > ALONE);
+            likely && !elsewhere(a, b) && !elsewhere(b, a)
+        };
         let many = self.among.len() > FEW;
         self.again(&decoded, &|a, b| many && both(a, b) && (looked(a) && looked(b) || alone(a, b)));
         suspects.retain(|i| !self.used.contains(i));

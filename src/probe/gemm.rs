@@ -65,7 +65,12 @@ impl Probe for Gemm {
             Some("asimd") => (32.0, 16.0),
             _ => (64.0, 0.0),
         };
-        let clock = cpu.max_hz.or(cpu.seen_hz).unwrap_or(0.0);
+        // Cores of several kinds are held to the mean of their clocks.
+        let (sum, cores) = cpu.kinds.iter().fold((0.0, 0.0), |(sum, cores), k| {
+            (sum + f64::from(k.cores) * k.max_hz.unwrap_or(0.0), cores + f64::from(k.cores))
+        });
+        let mean = (sum > 0.0).then(|| sum / cores);
+        let clock = mean.or(cpu.max_hz).or(cpu.seen_hz).unwrap_or(0.0);
         let args = Args {
             // Beside GPUs the host is looked at for a shorter time: smaller products, or one core would make too few of them.
             n: plan.tier.pick(1024, if gpu::count(machine) > 0 { 2048 } else { 4096 }, 8192),

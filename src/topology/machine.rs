@@ -69,9 +69,12 @@ pub struct Cpu {
     /// Hardware threads that this process may use.
     pub allowed: Vec<u32>,
     pub smt: bool,
+    /// Where cores differ: each kind, the fastest first; empty where all are alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<CoreKind>,
     pub numa: Vec<NumaNode>,
     pub governor: Option<String>,
-    /// Highest frequency that the kernel admits.
+    /// Highest frequency that the kernel admits to any core.
     pub max_hz: Option<f64>,
     /// Frequency in /proc/cpuinfo when looked at; in a virtual machine the base frequency.
     pub seen_hz: Option<f64>,
@@ -80,6 +83,15 @@ pub struct Cpu {
     /// Of all last-level caches together.
     pub last_level_cache: Option<Bytes>,
     pub virtualised: bool,
+}
+
+/// Cores that are alike among others that are not: performance and efficiency cores, big and little ones.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct CoreKind {
+    /// Hardware threads.
+    pub cpus: Vec<u32>,
+    pub cores: u32,
+    pub max_hz: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -410,8 +422,17 @@ impl Machine {
 
     /// Physical cores among the usable threads.
     pub fn usable_cores(&self) -> usize {
-        let per_core = self.cpu.threads.checked_div(self.cpu.cores).map_or(1, |t| t.max(1) as usize);
-        (self.usable_threads() / per_core).max(1)
+        let per_core = |threads: u32, cores: u32| threads.checked_div(cores).map_or(1, |t| t.max(1) as usize);
+        let threads = self.usable_threads();
+        if self.cpu.kinds.is_empty() {
+            return (threads / per_core(self.cpu.threads, self.cpu.cores)).max(1);
+        }
+        let usable = |k: &CoreKind| {
+            let allowed = k.cpus.iter().filter(|c| self.cpu.allowed.is_empty() || self.cpu.allowed.contains(c)).count();
+            allowed / per_core(k.cpus.len() as u32, k.cores)
+        };
+        // A quota bounds what the affinity mask allows.
+        self.cpu.kinds.iter().map(usable).sum::<usize>().clamp(1, threads.max(1))
     }
 
     /// A clock that no core of this machine exceeds: the kernel's maximum, or 6.5 GHz, above every part sold by 2026.

@@ -236,8 +236,15 @@ impl SysRoot {
     /// Where a link points, as it is written.
     pub fn link(&self, path: impl AsRef<Path>) -> Option<String> {
         let path = path.as_ref();
-        if let Mode::Replay { links, .. } = &self.mode {
-            return links.get(path).cloned();
+        if let Mode::Replay { links, .. } = &self.mode
+            && let Some(target) = links.get(path)
+        {
+            return Some(target.clone());
+        }
+        if !self.is_live() {
+            // A plain copy of /sys has links of its own. What one says is text: it is not followed.
+            let parent = self.real(path.parent()?).ok()?;
+            return fs::read_link(parent.join(path.file_name()?)).ok()?.into_os_string().into_string().ok();
         }
         let target = self.look(path, |p| fs::read_link(p))?.into_os_string().into_string().ok()?;
         self.links.borrow_mut().insert(path.to_owned(), target.clone());
@@ -324,6 +331,21 @@ mod tests {
     fn a_folder_that_is_no_recording_is_refused() {
         let dir = tempfile::tempdir().map_err(|e| e.to_string()).unwrap_or_else(|e| panic!("{e}"));
         assert!(matches!(SysRoot::replay(dir.path()), Err(SysRootError::NotARecording(_))));
+    }
+
+    #[test]
+    fn a_plain_copy_has_links_of_its_own() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        fs::create_dir_all(dir.path().join("proc"))?;
+        fs::create_dir_all(dir.path().join("sys/class/net/eth0/device"))?;
+        std::os::unix::fs::symlink("../../drivers/mlx5_core", dir.path().join("sys/class/net/eth0/device/driver"))?;
+        std::os::unix::fs::symlink("/etc", dir.path().join("sys/out"))?;
+        let root = SysRoot::replay(dir.path())?;
+        assert_eq!(root.link_name("/sys/class/net/eth0/device/driver").as_deref(), Some("mlx5_core"));
+        assert_eq!(root.link_name("/sys/class/net/eth0/device/subsystem"), None);
+        // Nothing is looked up behind a link that leads out.
+        assert_eq!((root.link_name("/sys/out/mtab"), root.read("/sys/out/hostname")), (None, None));
+        Ok(())
     }
 
     #[test]

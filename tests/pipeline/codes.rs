@@ -227,6 +227,14 @@ fn provoke(code: &str) -> Option<Record> {
                 }
             }
         }),
+        "VAL-006" => with("", &|r| {
+            // A host that took the guest's cores, unseen, and gave them back.
+            for (attempt, rate) in [(1, 0.1e9), (2, 4e9)] {
+                let line = add(r, "tcp", "loopback 1 stream", measured(series("tcp", "bandwidth", rate)));
+                r.outcomes[line].attempt = attempt;
+                r.outcomes[line].step = "tcp-1".into();
+            }
+        }),
         "ENV-008" => node(&|m| m.memory.shm = Some(Bytes(64 << 20))),
         code if code.starts_with("IMG-") => crate::image::provoke(code),
         "GPU-022" | "GPU-017" | "GPU-018" | "GPU-019" | "GPU-020" | "GPU-021" | "NCL-014" => crate::gpus::provoke(code),

@@ -204,3 +204,32 @@ fn spares_cover_bad_nodes() {
     };
     assert_eq!((build(1).as_str(), build(2).as_str()), ("GO-WITHOUT", "NO-GO"));
 }
+
+/// A machine whose host took its cores read a sixth of its GEMM, with nothing in `steal`, and was NO-GO.
+#[test]
+fn a_failure_stands_when_it_is_confirmed_and_a_contradiction_is_open() {
+    let measure = |rates: &[f64]| {
+        let mut r = empty(RunPlan::default());
+        add(&mut r, "gemm", "f32 1 core", good_gemm());
+        for (i, rate) in rates.iter().enumerate() {
+            let line = add(&mut r, "tcp", "loopback 1 stream", measured(series("tcp", "bandwidth", *rate)));
+            (r.outcomes[line].attempt, r.outcomes[line].step) = (i as u32 + 1, "tcp-1".into());
+        }
+        r.steps.truncate(2);
+        r
+    };
+    let judged = |rates: &[f64]| {
+        let r = measure(rates);
+        let open = judge::judge(&r, &RunPlan::default(), &gonogo::baseline::builtin()).open_cases().len();
+        (verdict(&r), open)
+    };
+    let (found, open) = judged(&[0.1e9]);
+    assert!(found.1.iter().any(|f| f == "NET-010 fail") && open == 1, "{found:?}, {open} to be measured again");
+    let (found, open) = judged(&[0.1e9, 0.11e9]);
+    assert!(found.1.iter().any(|f| f == "NET-010 fail") && open == 0, "{found:?}, {open} to be measured again");
+    for rates in [&[0.1e9, 4e9][..], &[4e9, 0.1e9], &[0.1e9, 4e9, 4.1e9]] {
+        let (found, open) = judged(rates);
+        assert!(found.1.iter().any(|f| f == "VAL-006 hold") && open == 1, "{found:?}, {open} to be measured again");
+        assert!(found.1.iter().all(|f| !f.ends_with(" fail")), "{found:?}");
+    }
+}

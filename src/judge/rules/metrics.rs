@@ -26,6 +26,7 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
             (Verdict::Inconclusive(Reason::Invalid), ..) => Code::VAL_001,
             (Verdict::Inconclusive(Reason::Busy), ..) => Code::VAL_002,
             (Verdict::Inconclusive(Reason::NearYardstick), ..) => Code::VAL_005,
+            (Verdict::Inconclusive(Reason::Unsteady), ..) => Code::VAL_006,
             (Verdict::Inconclusive(_), ..) => Code::VAL_003,
             (_, Some(straggler), Some(gpu)) => {
                 let who = match straggler {
@@ -153,6 +154,10 @@ fn evidence(cell: &Cell<'_>) -> String {
                 None => out.push_str(&format!(" (n = {}, too few for an interval)", s.n)),
             }
         }
+    }
+    if cell.attempts.len() > 1 {
+        let shown: Vec<String> = cell.attempts.iter().map(|m| unit.show(*m)).collect();
+        out.push_str(&format!("; by attempt {}", shown.join(", ")));
     }
     if let Some(load) = cell.load.filter(|l| is_busy(l)) {
         out.push_str(&format!(

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use crate::forecast;
 use crate::id::NodeName;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Proof, Rule, Subject};
@@ -9,8 +10,9 @@ use crate::judge::rules::links;
 use crate::judge::severity::Severity;
 use crate::localise::{self, Held, Hop, Open, Plane, Reading, Side, Verdict};
 use crate::measure::{FailKind, Outcome, stats};
+use crate::plan::RunPlan;
 use crate::record::Record;
-use crate::unit::Unit;
+use crate::unit::{Unit, three_digits};
 use crate::work::{Metric, Way};
 
 /// A fabric that carries less than this share across leaves under full load of what it carries when quiet is
@@ -23,9 +25,9 @@ const LEAST_OF_NOMINAL: f64 = 0.6;
 /// Of two nodes alone, one direction at less than this share of the other is slow.
 const ONE_WAY: f64 = 0.5;
 
-pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
+pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
     for plane in localise::planes(record) {
-        pairs(record, &plane, findings);
+        pairs(record, run, &plane, findings);
     }
     let culprits: HashSet<NodeName> =
         findings.iter().filter(|f| f.severity >= Severity::Hold).filter_map(|f| f.subject.node().cloned()).collect();
@@ -36,7 +38,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     links::unstable(record, findings);
 }
 
-fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
+fn pairs(record: &Record, run: &RunPlan, plane: &Plane, findings: &mut Vec<Finding>) {
     // On the usual network every node is to be measured; on others, those that have them.
     let all = if *plane == Plane::TCP { &record.header.nodes[..] } else { &[] };
     let network = localise::network_among(record, plane, all);
@@ -47,7 +49,8 @@ fn pairs(record: &Record, plane: &Plane, findings: &mut Vec<Finding>) {
     links::busy(&network, &on, findings);
     let (verdict, held) = network.pairs.judged();
     let before = findings.len();
-    nodes(record, plane, &network, &verdict, &on, findings);
+    let prices = Prices::new(record, run, &verdict);
+    nodes(record, plane, &network, &verdict, &prices, &on, findings);
     let leaves = localise::leaves(record);
     let leaf_name = |l: u32| {
         let of_leaf = network.nodes.iter().zip(&network.pairs.leaf).find(|(_, x)| **x == l).map(|(n, _)| (*n).clone());
@@ -133,12 +136,55 @@ fn lost(d: &localise::Deficit) -> String {
     format!("{:.0} % of the rate ({:.0} to {:.0} %)", 100.0 * d.share, 100.0 * d.low.max(0.0), 100.0 * d.high)
 }
 
+/// A fault that costs the run less than this is worth keeping where leaving the node out costs more.
+const MILD: f64 = 0.05;
+
+/// What slow nodes cost the run, and what it costs to do without them.
+struct Prices {
+    nodes: u32,
+    spares: u32,
+    /// Of the whole run, where the plan says how long it is.
+    days: Option<f64>,
+    /// The share by which a node makes everything longer from which leaving it out pays.
+    worth: f64,
+}
+
+impl Prices {
+    fn new(record: &Record, run: &RunPlan, verdict: &Verdict) -> Self {
+        let nodes = record.header.nodes.len() as u32;
+        let spares = run.nodes.as_ref().map_or(0, |n| nodes.saturating_sub(n.needed));
+        let slow: Vec<f64> = verdict.nodes.iter().map(|f| forecast::longer(f.deficit.share)).collect();
+        Prices { nodes, spares, days: forecast::run_days(run), worth: forecast::worth_excluding(&slow, nodes, spares) }
+    }
+
+    fn is_worth_keeping(&self, d: &localise::Deficit) -> bool {
+        forecast::longer(d.high) < MILD && forecast::longer(d.share) < self.worth
+    }
+
+    /// In days of the plan, where it has any.
+    fn of(&self, d: &localise::Deficit) -> String {
+        let amount = |longer: f64| match self.days {
+            Some(days) => format!("{} days", three_digits(longer * days)),
+            None => format!("{} %", three_digits(100.0 * longer)),
+        };
+        let [cost, low, high] = [d.share, d.low, d.high].map(|lost| amount(forecast::longer(lost)));
+        let of = self.days.map_or(" of the run".to_owned(), |days| format!(" of {}", three_digits(days)));
+        let without = match forecast::without_one(self.nodes, self.spares) {
+            0.0 if self.spares > 0 => "nothing, as the plan has spares".to_owned(),
+            0.0 => return format!("a step that waits for it costs up to {cost}{of} ({low} to {high})"),
+            longer => amount(longer),
+        };
+        format!("a step that waits for it costs up to {cost}{of} ({low} to {high}), doing without it {without}")
+    }
+}
+
 /// Nodes that are slow, and those that nobody can clear.
 fn nodes(
     record: &Record,
     plane: &Plane,
     network: &localise::Network<'_>,
     verdict: &Verdict,
+    prices: &Prices,
     on: &str,
     findings: &mut Vec<Finding>,
 ) {
@@ -156,12 +202,13 @@ fn nodes(
             (Code::NET_027, format!("{on}no connection with any of {} partners", f.partners))
         } else {
             let shown = format!("{} of {} readings with {} partners", f.slow, f.readings, f.partners);
-            (code, format!("{on}{way}, it loses {}, by {shown}", lost(&f.deficit)))
+            (code, format!("{on}{way}, it loses {}, by {shown}; {}", lost(&f.deficit), prices.of(&f.deficit)))
         };
+        let severity = if !dead && prices.is_worth_keeping(&f.deficit) { Severity::Warn } else { Severity::Fail };
         let interface =
             plane.rail.as_deref().filter(|_| plane.carrier().is_none()).or_else(|| interface(record, &name(f.node)));
         let finding = Finding::new(code, Subject::Node(name(f.node)), evidence).limit(SOURCE);
-        findings.push(finding.on_interface(interface));
+        findings.push(finding.severity(severity).on_interface(interface));
     }
     for (i, why) in &verdict.open {
         let node = name(*i);
