@@ -81,7 +81,12 @@ pub(super) fn none(nodes: usize) -> Vec<Belief> {
 struct Fit {
     plain: [f64; G + 1],
     disturbed: [f64; G + 1],
+    /// Disturbed together with the other direction: what slows both for a moment leaves neither as it was.
+    together: [f64; G + 1],
 }
+
+/// How often others' traffic that slows both directions takes so little from one of them that noise hides it.
+const HARDLY: f64 = 0.1;
 
 /// Student's t with four degrees of freedom, its peak 1: tails that real readings have.
 fn bell(z: f64) -> f64 {
@@ -100,23 +105,24 @@ fn grid(g: usize) -> f64 {
 impl Fit {
     fn new(o: &Observed, way: usize) -> Self {
         let (y, floor, own) = (o.seen(way), o.floor[way], o.deviation[way]);
-        let (mut plain, mut disturbed) = ([0.0; G + 1], [0.0; G + 1]);
+        let (mut plain, mut disturbed, mut together) = ([0.0; G + 1], [0.0; G + 1], [0.0; G + 1]);
         for g in 0..=G {
             let deficit = (grid(g) - o.hidden).max(floor);
             // A step of the grid is as wide as the deficit it stands for is uncertain.
             let wide = if g > 0 && g < DEAD { own.hypot(0.12 * grid(g)) } else { own };
-            (plain[g], disturbed[g]) = match (y, g == DEAD) {
-                (None, true) => (1.0, DISTURBED_FAILS),
-                (None, false) => (FAILS, DISTURBED_FAILS),
-                (Some(_), true) => (REVIVES, REVIVES),
+            (plain[g], disturbed[g], together[g]) = match (y, g == DEAD) {
+                (None, true) => (1.0, DISTURBED_FAILS, DISTURBED_FAILS),
+                (None, false) => (FAILS, DISTURBED_FAILS, DISTURBED_FAILS),
+                (Some(_), true) => (REVIVES, REVIVES, REVIVES),
                 (Some(y), false) => {
                     let z = (y + deficit) / wide;
                     let fits = bell(z);
-                    (fits, if z < 0.0 { 1.0 } else { fits })
+                    let seen = HARDLY + (1.0 - HARDLY) * ((-z - 1.0) / 2.0).clamp(0.0, 1.0);
+                    if z < 0.0 { (fits, 1.0, seen) } else { (fits, fits, HARDLY * fits) }
                 }
             };
         }
-        Fit { plain, disturbed }
+        Fit { plain, disturbed, together }
     }
 }
 
@@ -132,7 +138,8 @@ impl Table {
             for (j, cell) in row.iter_mut().enumerate() {
                 let (po, pb, co, cb) = (out.plain[i], back.plain[j], out.disturbed[i], back.disturbed[j]);
                 // Others' traffic mostly slows both directions of the moment.
-                let disturbed = DISTURBED * (0.8 * co * cb + 0.1 * co * pb + 0.1 * po * cb);
+                let both = out.together[i] * back.together[j];
+                let disturbed = DISTURBED * (0.8 * both + 0.1 * co * pb + 0.1 * po * cb);
                 let fits = (1.0 - q) * po * pb + q * disturbed;
                 *cell = (1.0 - o.explained) * fits + o.explained * DISTURBED;
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::localise::decode::Decoded;
 use crate::localise::verdict::PARTNERS;
-use crate::localise::{Hop, Pairs};
+use crate::localise::{Hop, Open, Pairs};
 use crate::work::RoundKind;
 
 /// Disjoint pairs, measured at once.
@@ -15,8 +15,9 @@ pub struct Round {
     pub pairs: Vec<(u32, u32, bool)>,
 }
 
-/// Rounds that look closer, at most.
+/// Rounds that look closer, at most; and so many more while somebody is neither cleared nor named: who comes and goes takes more looks.
 const QUIET: u32 = 3;
+const UNDECIDED: u32 = 3;
 /// Log-odds from which a node with slow readings is looked at again: below, one more slow test changes nothing; and from
 /// which one without any is.
 const SUSPECT: f64 = -12.0;
@@ -61,12 +62,18 @@ pub fn next(pairs: &Pairs, there: &dyn Fn(u32) -> bool, done: &[RoundKind], seed
             return Some(Round { kind, pairs: lead.in_turn(chosen) });
         }
     }
-    if count(&[RoundKind::Confirm, RoundKind::Again]) >= QUIET || n < 3 {
+    let quiet = count(&[RoundKind::Confirm, RoundKind::Again]);
+    if n < 3 || quiet >= QUIET + UNDECIDED || (quiet >= QUIET && !is_undecided(pairs)) {
         return None;
     }
     let mut closer = Closer { pairs, among: &among, met: &met, rng, used: HashSet::new(), chosen: Vec::new() };
     let kind = closer.look()?;
     Some(Round { kind, pairs: lead.in_turn(closer.chosen) })
+}
+
+/// Whether somebody is neither cleared nor named.
+fn is_undecided(pairs: &Pairs) -> bool {
+    pairs.verdict().open.iter().any(|(_, why)| matches!(why, Open::Suspected { .. }))
 }
 
 /// How often each node led a test: the first of a pair listens, the second connects, and each does both in turn.
@@ -129,15 +136,7 @@ impl Closer<'_> {
             let of = decoded.tests.iter().filter(|o| key(o.ends[0], o.ends[1]) == key(a, b));
             of.filter(|o| o.is_slow(0, 0.0) && o.is_slow(1, 0.0)).count() > 0
         };
-        // Who is slow with others as well meets one of those who are not: the pair again says nothing of who of the two it is.
-        let elsewhere = |n: u32, but: u32| {
-            let of = decoded.tests.iter().filter(|o| o.ends.contains(&n) && !o.ends.contains(&but));
-            of.filter(|o| o.is_slow(0, 0.0) || o.is_slow(1, 0.0)).count() > 0
-        };
-        let alone = |a: u32, b: u32| {
-            let likely = decoded.pairs.get(&key(a, b)).is_some_and(|p| *p > ALONE);
-            likely && !elsewhere(a, b) && !elsewhere(b, a)
-        };
+        let alone = |a: u32, b: u32| decoded.pairs.get(&key(a, b)).is_some_and(|p| *p > ALONE);
         let many = self.among.len() > FEW;
         self.again(&decoded, &|a, b| many && both(a, b) && (looked(a) && looked(b) || alone(a, b)));
         suspects.retain(|i| !self.used.contains(i));
