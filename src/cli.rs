@@ -180,7 +180,7 @@ pub struct Check {
     /// How long to wait for the last node; those that do not come are findings.
     #[arg(long, value_name = "TIME", default_value = "30s", help_heading = "Cluster")]
     pub join_timeout: Time,
-    /// Which node hangs at which leaf: a topology.conf of Slurm, or the output of ibnetdiscover.
+    /// Which node hangs at which leaf: a topology.conf or topology.yaml of Slurm, or the output of ibnetdiscover.
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub topology: Option<PathBuf>,
 }
@@ -413,14 +413,14 @@ pub enum Discovered {
 
 #[derive(Debug, Args)]
 pub struct DiscoverFabric {
-    /// Saved output of ibnetdiscover, iblinkinfo, ibqueryerrors, perfquery, sminfo or saquery, or a folder of such; the
-    /// tools are run unless given (repeat).
+    /// Saved output of ibnetdiscover, iblinkinfo, ibqueryerrors, perfquery, ibstat, sminfo or saquery, or a folder of
+    /// such; the tools are run unless given (repeat).
     #[arg(long, value_name = "PATH")]
     pub from: Vec<PathBuf>,
     /// Keep what the tools said in this folder.
     #[arg(long, value_name = "DIR", conflicts_with = "from")]
     pub save: Option<PathBuf>,
-    /// The topology as it should be: ibnetdiscover's output of a good day.
+    /// The topology as it should be: ibnetdiscover's output of a good day, also with -p.
     #[arg(long, value_name = "FILE")]
     pub expect: Option<PathBuf>,
     /// Counters of an earlier time: only what moved since is blamed.

@@ -24,7 +24,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("plan", |b| drop(plan::parse(Path::new("p"), &text(b)))),
     ("baseline", |b| drop(Baseline::parse(&text(b)))),
     ("hostlist", hostlist_),
-    ("topology", |b| drop(topology::parse_topology_conf(Path::new("t"), &text(b)))),
+    ("topology", leaves),
     ("fabric", fabric),
     ("nccl", nccl),
     ("elf", elf),
@@ -69,6 +69,13 @@ fn hostlist_(bytes: &[u8]) {
     nodes.iter().for_each(|n| assert_eq!(roster.find(&n.0), Some(n)));
 }
 
+/// A topology file of any kind, and after a zero what it includes.
+fn leaves(bytes: &[u8]) {
+    let text = text(bytes);
+    let (file, included) = text.split_once('\u{0}').unwrap_or((&text, ""));
+    drop(topology::leaves_of(Path::new("d/t"), file, &|_| Ok(included.to_owned())));
+}
+
 fn fabric(bytes: &[u8]) {
     let text = text(bytes);
     let mut fabric = ib::Fabric::default();
@@ -78,7 +85,8 @@ fn fabric(bytes: &[u8]) {
     }
     drop(judge::fabric::findings(&fabric));
     drop(ib::parse_netdiscover(&text).value.leaves());
-    drop((ib::parse_linkinfo(&text), ib::parse_queryerrors(&text), ib::parse_sm(&text)));
+    drop(ib::parse_netdiscover(&text).value.split_by_port());
+    drop((ib::parse_linkinfo(&text), ib::parse_queryerrors(&text), ib::parse_sm(&text), ib::parse_ibstat("t", &text)));
 }
 
 fn nccl(bytes: &[u8]) {

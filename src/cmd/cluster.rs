@@ -319,9 +319,16 @@ fn leaves(args: &cli::Check, world: &World, plan: &CheckPlan) -> Result<Vec<Leaf
         return Ok(Vec::new());
     }
     let dir = std::env::var_os("SLURM_CONF").map(PathBuf::from).and_then(|p| p.parent().map(Path::to_owned));
-    let path = dir.unwrap_or_else(|| PathBuf::from("/etc/slurm")).join("topology.conf");
-    // Slurm's file was not given to us: where it cannot be used, the run goes on without.
-    let mut leaves = read_topology(&path).unwrap_or_default();
+    let dir = dir.unwrap_or_else(|| PathBuf::from("/etc/slurm"));
+    // Slurm itself takes no notice of topology.conf beside a topology.yaml.
+    let Some(path) = ["topology.yaml", "topology.conf"].map(|f| dir.join(f)).into_iter().find(|p| p.exists()) else {
+        return Ok(Vec::new());
+    };
+    // The file was not given to us: where it cannot be used, that is said, and the run goes on without.
+    let mut leaves = read_topology(&path).unwrap_or_else(|why| {
+        eprintln!("gonogo: no leaves from Slurm's own file: {why}");
+        Vec::new()
+    });
     for leaf in &mut leaves {
         leaf.nodes.retain(|n| world.hosts.contains(&n.0));
     }

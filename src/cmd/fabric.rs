@@ -14,7 +14,7 @@ use crate::files::{self, Readers};
 use crate::id::clean;
 use crate::judge::{self, Finding, Severity};
 use crate::report;
-use crate::topology::ib::{Fabric, Kind, MAX_CAPTURE, TOOLS, Tool, ask, parse_netdiscover, parse_queryerrors};
+use crate::topology::ib::{End, Fabric, Kind, MAX_CAPTURE, TOOLS, Tool, ask, parse_netdiscover, parse_queryerrors};
 
 /// A large fabric answers within seconds; one whose nodes are gone takes a second for each.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -30,7 +30,7 @@ pub(super) fn run(args: cli::DiscoverFabric) -> Result<Exit, Failure> {
             let text = read(&file)?;
             if !fabric.take(&file.display().to_string(), &text) {
                 let why = format!(
-                    "{}: no output of ibnetdiscover, iblinkinfo, ibqueryerrors, perfquery, sminfo or saquery",
+                    "{}: no output of ibnetdiscover, iblinkinfo, ibqueryerrors, perfquery, ibstat, sminfo or saquery",
                     file.display()
                 );
                 // In a folder other files may lie; a file that was named is meant.
@@ -48,7 +48,8 @@ pub(super) fn run(args: cli::DiscoverFabric) -> Result<Exit, Failure> {
         fabric.expected = Some(expect_tool(path, Tool::Netdiscover, |t| parse_netdiscover(t).value)?);
     }
     let empty = fabric.subnet.as_ref().is_none_or(|s| s.nodes.is_empty());
-    if empty && fabric.links.is_none() && fabric.errors.is_none() && fabric.sms.is_none() {
+    let others = [fabric.links.is_some(), fabric.errors.is_some(), fabric.sms.is_some(), fabric.adapters.is_some()];
+    if empty && others == [false; 4] {
         return Err(Failure::usage(anyhow!("nothing of a fabric was read; {}", remarks.join("; "))));
     }
     let findings = judge::fabric::findings(&fabric);
@@ -110,6 +111,7 @@ const fn name(tool: Tool) -> &'static str {
         Tool::Netdiscover => "ibnetdiscover's output",
         Tool::Linkinfo => "iblinkinfo's output",
         Tool::Queryerrors => "ibqueryerrors' or perfquery's output",
+        Tool::Ibstat => "ibstat's output",
         Tool::Sm => "sminfo's or saquery's output",
     }
 }
@@ -153,6 +155,10 @@ struct Summary {
     /// Each rate, with how many cables.
     rates: Vec<(String, usize)>,
     ports_down: usize,
+    /// Adapters' ports that were listed with nothing at their other end.
+    ports_open: usize,
+    /// Ports that ibstat told of, by link layer and state, with how many.
+    adapter_ports: Vec<(String, usize)>,
     manager: Option<String>,
 }
 
@@ -169,6 +175,11 @@ fn summary(fabric: &Fabric) -> Summary {
     let of = |kind| subnet.nodes.values().filter(move |n| n.kind == kind);
     let hosts: std::collections::BTreeSet<&str> = of(Kind::Ca).filter_map(|n| n.host()).map(|(h, _)| h).collect();
     let master = fabric.sms.iter().flatten().find(|s| s.master);
+    let mut own: std::collections::BTreeMap<String, usize> = Default::default();
+    for p in fabric.adapters.iter().flatten().flat_map(|a| &a.ports) {
+        *own.entry(format!("{} {}", p.layer, p.state).trim().to_owned()).or_default() += 1;
+    }
+    let is_ca = |end: &&End| subnet.nodes.get(&end.guid).is_some_and(|n| n.kind == Kind::Ca && !n.is_aggregation());
     Summary {
         switches: of(Kind::Switch).count(),
         leaves: subnet.leaf_switches().len(),
@@ -177,6 +188,8 @@ fn summary(fabric: &Fabric) -> Summary {
         cables: cables.len(),
         rates,
         ports_down: fabric.links.iter().flatten().filter(|l| l.state == "Down").count(),
+        ports_open: subnet.open.iter().filter(is_ca).count(),
+        adapter_ports: own.into_iter().collect(),
         manager: master.map(|m| format!("0x{:016x}", m.guid)),
     }
 }
@@ -198,6 +211,13 @@ fn page(fabric: &Fabric, findings: &[Finding], remarks: &[String]) -> String {
     }
     if let Some(links) = &fabric.links {
         line("ports", format!("{} listed, {} down", links.len(), s.ports_down));
+    }
+    if s.ports_open > 0 {
+        line("ports", format!("{} of adapters with nothing at their other end", s.ports_open));
+    }
+    if let Some(adapters) = &fabric.adapters {
+        let ports: Vec<String> = s.adapter_ports.iter().map(|(what, n)| format!("{n} x {what}")).collect();
+        line("adapters", format!("{} read by ibstat: ports {}", adapters.len(), ports.join(", ")));
     }
     if let Some(errors) = &fabric.errors {
         line("counters", format!("of {} ports", errors.len()));

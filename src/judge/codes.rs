@@ -649,6 +649,10 @@ codes! {
         cause: "A counter of the old query stops at its largest value. Errors that came during the check would not show in it: that it did not move proves nothing.",
         suspect: "counters that nobody has cleared since errors that may be long gone",
         remedy: "clear them (`ibqueryerrors -k`, or `perfquery -R LID PORT`) and check again";
+    FAB_017 "FAB-017" Warn, "a port has another link layer than its like",
+        cause: "The same port of the same device is InfiniBand on nearly all nodes and Ethernet on this one, or the other way round: it cannot reach the others, and what names devices alike on all nodes fails on this one.",
+        suspect: "the adapter's settings after a swap or a reset, or devices that are numbered otherwise on this node",
+        remedy: "mlxconfig -d DEV query LINK_TYPE_P1; set it as on the other nodes (1 InfiniBand, 2 Ethernet), then mlxfwreset or reboot; else compare which device is in which slot";
     HET_001 "HET-001" Warn, "a node differs from the others",
         cause: "Kernel, driver, CUDA, firmware, hardware or settings are not those of most nodes, or no two nodes have the same. Mixed clusters fail in ways that no single node shows.",
         suspect: "the node's image or hardware",

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::judge::adapters;
 use crate::judge::codes::Code;
+use crate::judge::fabric_names::{Names, cable, is_host};
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::severity::Severity;
-use crate::topology::ib::{Cable, End, Fabric, Kind, LinkState, Node, PortErrors, Rate, Subnet};
+use crate::topology::ib::{Cable, Counter, End, Fabric, Kind, LinkState, Node, PortErrors, Rate, Subnet};
 
 /// A kind of link is uniform when this share of it has one rate.
 const UNIFORM: f64 = 0.75;
@@ -30,10 +32,11 @@ const WIRE: &[&str] = &[
     "LocalLinkIntegrityErrors",
     "ExcessiveBufferOverrunErrors",
     "LinkDownedCounter",
+    "PortLocalPhysicalErrors",
 ];
 /// Told beside them, never alone: another port saw the error first, or it is ordinary.
-const ASIDE: &[&str] = &["PortRcvRemotePhysicalErrors"];
-const DROPS: &[&str] = &["PortXmitDiscards"];
+const ASIDE: &[&str] = &["PortRcvRemotePhysicalErrors", "PortMalformedPktErrors", "PortInactiveDiscards"];
+const DROPS: &[&str] = &["PortXmitDiscards", "PortSwLifetimeLimitDiscards", "PortSwHOQLifetimeLimitDiscards"];
 const WAIT: &str = "PortXmitWait";
 
 /// Everything that is wrong with a fabric, worst first.
@@ -41,13 +44,11 @@ pub fn findings(fabric: &Fabric) -> Vec<Finding> {
     let mut out = Vec::new();
     if let Some(subnet) = &fabric.subnet {
         alone(subnet, &mut out);
-        rates(subnet, fabric.expected.as_ref(), &mut out);
+        open(subnet, &mut out);
         uplinks(subnet, &mut out);
         rails(subnet, &mut out);
         doubles(subnet, &mut out);
-        if let Some(expected) = &fabric.expected {
-            cabling(subnet, expected, &mut out);
-        }
+        against(subnet, fabric.expected.as_ref(), &mut out);
     }
     let names = Names::of(fabric);
     if let Some(links) = &fabric.links {
@@ -56,76 +57,17 @@ pub fn findings(fabric: &Fabric) -> Vec<Finding> {
     if let Some(errors) = &fabric.errors {
         counters(errors, fabric.before.as_deref(), &names, &mut out);
     }
+    if let Some(all) = &fabric.adapters {
+        adapters::findings(all, &names, &mut out);
+    }
     managers(fabric, &mut out);
     unread(fabric, &mut out);
-    // What the rates of the topology and iblinkinfo both say is said once.
+    // What the rates of the topology, iblinkinfo and ibstat all say is said once, at its worst.
+    out.sort_by_key(|f| std::cmp::Reverse(f.severity));
     let mut seen = BTreeSet::new();
     out.retain(|f| seen.insert((f.code, f.subject.clone())));
     out.sort_by(|a, b| (b.severity, &a.code, &a.subject).cmp(&(a.severity, &b.code, &b.subject)));
     out
-}
-
-/// What to call a port, and what hangs at its other end.
-struct Names<'f> {
-    subnet: Option<&'f Subnet>,
-    /// An adapter's ports by their own GUIDs.
-    by_port: HashMap<u64, End>,
-    by_lid: HashMap<u32, End>,
-}
-
-impl<'f> Names<'f> {
-    fn of(fabric: &'f Fabric) -> Self {
-        let subnet = fabric.subnet.as_ref();
-        let (mut by_port, mut by_lid) = (HashMap::new(), HashMap::new());
-        for node in subnet.iter().flat_map(|s| s.nodes.values()) {
-            if let Some(lid) = node.lid {
-                by_lid.insert(u32::from(lid), End { guid: node.guid, port: 0 });
-            }
-            for (number, port) in node.ports.iter().filter(|_| node.kind != Kind::Switch) {
-                let end = End { guid: node.guid, port: *number };
-                by_port.extend(port.guid.map(|g| (g, end)));
-                by_lid.extend(port.lid.map(|l| (u32::from(l), end)));
-            }
-        }
-        Names { subnet, by_port, by_lid }
-    }
-
-    /// The port that a GUID (of a node or of an adapter's port) or a LID stands for.
-    fn end(&self, guid: Option<u64>, lid: Option<u32>, port: u32) -> Option<End> {
-        let known = |g: &u64| self.subnet.is_some_and(|s| s.nodes.contains_key(g));
-        // Of an adapter the tools give the port's GUID, which may be a neighbour's own.
-        let by_guid = guid.and_then(|g| self.by_port.get(&g).map(|e| e.guid).or_else(|| known(&g).then_some(g)));
-        let guid = by_guid.or_else(|| self.by_lid.get(&lid?).map(|e| e.guid));
-        guid.map(|guid| End { guid, port })
-    }
-
-    fn peer(&self, end: End) -> Option<End> {
-        let port = self.subnet?.nodes.get(&end.guid)?.ports.get(&end.port)?;
-        Some(End { guid: port.peer, port: port.peer_port })
-    }
-
-    fn show(&self, end: Option<End>, name: &str, guid: Option<u64>, port: u32) -> String {
-        match (end, self.subnet) {
-            (Some(end), Some(subnet)) => subnet.show(end),
-            _ if !name.trim().is_empty() => format!("{} port {port}", name.trim()),
-            _ => format!("0x{:016x} port {port}", guid.unwrap_or(0)),
-        }
-    }
-}
-
-/// Both ends of a cable, named; the host's or the leaf's end first.
-fn cable(subnet: &Subnet, a: End, b: End) -> Subject {
-    let rank = |e: &End| match subnet.nodes.get(&e.guid) {
-        Some(n) if n.kind != Kind::Switch => (0, 0),
-        Some(n) => (1, usize::MAX - n.ports.values().filter(|p| is_host(subnet, p.peer)).count()),
-        None => (2, 0),
-    };
-    let (a, b) = if (rank(&a), a) <= (rank(&b), b) { (a, b) } else { (b, a) };
-    Subject::Cable(subnet.show(a), subnet.show(b))
-}
-
-fn is_host(subnet: &Subnet, guid: u64) -> bool {
-    subnet.nodes.get(&guid).is_some_and(|n| n.kind == Kind::Ca && !n.is_aggregation())
 }
 
 /// A capture that reached nothing: the adapter that it was made from has no link.
@@ -137,6 +79,35 @@ fn alone(subnet: &Subnet, out: &mut Vec<Finding>) {
     let evidence =
         format!("{} is connected with nothing: no switch and no other adapter was reached", names.join(", "));
     out.push(Finding::new(Code::FAB_003, Subject::Run, evidence));
+}
+
+/// Adapters' ports without anything at their other end. Of a switch that is ordinary; of an adapter, the second port may be meant to
+/// have none.
+fn open(subnet: &Subnet, out: &mut Vec<Finding>) {
+    // That it is alone was said.
+    if subnet.nodes.values().all(|n| n.ports.is_empty()) {
+        return;
+    }
+    for end in subnet.open.iter().filter(|e| is_host(subnet, e.guid)) {
+        let evidence = "no cable, or nothing at its other end";
+        let subject = Subject::Cable(subnet.show(*end), "nothing".to_owned());
+        out.push(Finding::new(Code::FAB_003, subject, evidence).severity(Severity::Warn));
+    }
+}
+
+/// Rates and cables, also against the expected topology. One of the two may be a ports report, which knows no adapters but their
+/// ports: then the other is taken by ports, too.
+fn against(subnet: &Subnet, expected: Option<&Subnet>, out: &mut Vec<Finding>) {
+    if let Some(expected) = expected {
+        let by_port = subnet.by_port || expected.by_port;
+        let like = |subnet: &Subnet| by_port.then(|| subnet.split_by_port());
+        let (own, was) = (like(subnet), like(expected));
+        let (subnet, expected) = (own.as_ref().unwrap_or(subnet), was.as_ref().unwrap_or(expected));
+        rates(subnet, Some(expected), out);
+        cabling(subnet, expected, out);
+    } else {
+        rates(subnet, None, out);
+    }
 }
 
 /// Links slower than the others of their kind, or than they were.
@@ -151,6 +122,7 @@ fn rates(subnet: &Subnet, expected: Option<&Subnet>, out: &mut Vec<Finding>) {
         ends.sort();
         ends
     };
+    let known = |ends: &[Option<(Kind, Option<u32>)>; 2]| ends.iter().all(|end| end.is_some_and(|(_, d)| d.is_some()));
     let mut kinds: BTreeMap<_, Vec<&Rate>> = BTreeMap::new();
     for c in &cables {
         kinds.entry(kind(c)).or_default().push(&c.rate);
@@ -160,7 +132,9 @@ fn rates(subnet: &Subnet, expected: Option<&Subnet>, out: &mut Vec<Finding>) {
         .filter_map(|(kind, rates)| {
             let (usual, n) = most(rates.iter().copied())?;
             let clear = rates.len() >= FEW && n as f64 >= UNIFORM * rates.len() as f64;
-            clear.then(|| (kind, (usual.clone(), format!("{n} of {} links between the same models", rates.len()))))
+            let like =
+                if known(&kind) { "the same models" } else { "nodes of the same kind, whose models were not told" };
+            clear.then(|| (kind, (usual.clone(), format!("{n} of {} links between {like}", rates.len()))))
         })
         .collect();
     // One lane is what is left of a link: nobody builds one. However few links there are, one wider shows what its kind can do.
@@ -176,21 +150,23 @@ fn rates(subnet: &Subnet, expected: Option<&Subnet>, out: &mut Vec<Finding>) {
         Some(((*best).clone(), "the widest link between the same models".to_owned()))
     };
     for c in &cables {
-        let expected = || was.get(&(c.a, c.b)).map(|rate| (rate.clone(), "the expected topology".to_owned()));
-        let like = expected().or_else(|| usual.get(&kind(c)).cloned()).or_else(|| lanes_lost(c));
+        let expected = was.get(&(c.a, c.b)).map(|rate| (rate.clone(), "the expected topology".to_owned()));
+        // Nodes whose models nobody told may be meant to differ; what one lane runs at is no design.
+        let certain = expected.is_some() || c.rate.width == 1 || known(&kind(c));
+        let like = expected.or_else(|| usual.get(&kind(c)).cloned()).or_else(|| lanes_lost(c));
         let Some((reference, source)) = like else { continue };
-        let below = |ours: f64, theirs: f64| ours < 0.99 * theirs;
-        if c.rate.width > 0 && c.rate.width < reference.width {
-            let evidence = format!("it runs at {}", c.rate);
-            let limit = format!("{reference}: {source}");
-            out.push(Finding::new(Code::FAB_001, cable(subnet, c.a, c.b), evidence).limit(limit));
-        } else if let (Some(ours), Some(theirs)) = (c.rate.speed.lane_gbps(), reference.speed.lane_gbps())
-            && below(ours, theirs)
-        {
-            let evidence = format!("it runs at {}", c.rate);
-            let limit = format!("{reference}: {source}");
-            out.push(Finding::new(Code::FAB_002, cable(subnet, c.a, c.b), evidence).limit(limit));
-        }
+        let is_slower = match (c.rate.speed.lane_gbps(), reference.speed.lane_gbps()) {
+            (Some(ours), Some(theirs)) => ours < 0.99 * theirs,
+            _ => false,
+        };
+        let code = match c.rate.width > 0 && c.rate.width < reference.width {
+            true => Code::FAB_001,
+            false if is_slower => Code::FAB_002,
+            false => continue,
+        };
+        let finding = Finding::new(code, cable(subnet, c.a, c.b), format!("it runs at {}", c.rate));
+        let finding = finding.limit(format!("{reference}: {source}"));
+        out.push(if certain { finding } else { finding.severity(Severity::Warn) });
     }
 }
 
@@ -379,9 +355,11 @@ fn cabling(subnet: &Subnet, expected: &Subnet, out: &mut Vec<Finding>) {
 fn states(links: &[LinkState], names: &Names<'_>, out: &mut Vec<Finding>) {
     let subject = |l: &LinkState| {
         let end = names.end(l.guid, Some(l.lid), l.port);
-        let own = names.show(end, &l.name, l.guid, l.port);
-        let peer =
-            l.peer.as_ref().map(|(lid, port, name)| names.show(names.end(None, Some(*lid), *port), name, None, *port));
+        let own = names.show(end, &l.name, (l.guid, Some(l.lid)), l.port);
+        let peer = l
+            .peer
+            .as_ref()
+            .map(|(lid, port, name)| names.show(names.end(None, Some(*lid), *port), name, (None, Some(*lid)), *port));
         match (end, end.and_then(|e| names.peer(e)), names.subnet, peer) {
             (Some(a), Some(b), Some(subnet), _) => cable(subnet, a, b),
             // Both ends print it: one order for both.
@@ -434,15 +412,25 @@ fn could_be(text: &str) -> Vec<String> {
     text.split("Could be").map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect()
 }
 
+/// How far a counter moved.
+fn moved_by(old: Option<&Counter>, now: &Counter) -> u64 {
+    match old {
+        // What the old query no longer counted stands in the extended counter: when it came cannot be told.
+        Some(old) if old.is_at_end() && now.end.is_none() => 0,
+        // A counter that went back was cleared: what it shows is all new.
+        Some(old) => now.value.checked_sub(old.value).unwrap_or(now.value),
+        None => now.value,
+    }
+}
+
 /// Counters of both ends of a cable in one finding.
 fn counters(errors: &[PortErrors], before: Option<&[PortErrors]>, names: &Names<'_>, out: &mut Vec<Finding>) {
     type Key = (Option<u64>, Option<u32>, u32);
     let key = |p: &PortErrors| -> Key { (p.guid, p.lid, p.port) };
     let earlier: HashMap<Key, &PortErrors> = before.unwrap_or(&[]).iter().map(|p| (key(p), p)).collect();
-    // A counter that went back was cleared: what it shows is all new.
-    let moved = |p: &PortErrors, name: &str, value: u64| -> u64 {
-        let old = earlier.get(&key(p)).and_then(|o| o.counters.iter().find(|(n, _)| n == name)).map_or(0, |(_, v)| *v);
-        if value >= old { value - old } else { value }
+    let moved = |p: &PortErrors, counter: &Counter| {
+        let old = earlier.get(&key(p)).and_then(|o| o.counters.iter().find(|c| c.name == counter.name));
+        moved_by(old, counter)
     };
     // By both ends, or by name where they are not known: what of the wire, what of drops, and whom it is about.
     type Cables = BTreeMap<(Option<(End, End)>, String), (Vec<String>, Vec<String>, Subject)>;
@@ -452,15 +440,15 @@ fn counters(errors: &[PortErrors], before: Option<&[PortErrors]>, names: &Names<
     for p in errors {
         let end = names.end(p.guid, p.lid, p.port);
         let peer = end.and_then(|e| names.peer(e));
-        let own = names.show(end, &p.name, p.guid, p.port);
+        let own = names.show(end, &p.name, (p.guid, p.lid), p.port);
         let subject = match (end, peer, names.subnet) {
             (Some(a), Some(b), Some(subnet)) => cable(subnet, a, b),
             _ => Subject::Cable(own.clone(), "unknown".to_owned()),
         };
         let ends = end.zip(peer).map(|(a, b)| (a.min(b), a.max(b)));
         let (mut wire, mut aside, mut drops) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, value) in &p.counters {
-            let n = moved(p, name, *value);
+        for counter in &p.counters {
+            let (name, n) = (&counter.name, moved(p, counter));
             // Without an earlier reading a few may be from plugging in, and a link goes down when its host boots.
             let least = match (before.is_some(), name.as_str()) {
                 (true, _) => 1,
@@ -468,9 +456,9 @@ fn counters(errors: &[PortErrors], before: Option<&[PortErrors]>, names: &Names<
                 (false, "LocalLinkIntegrityErrors" | "ExcessiveBufferOverrunErrors") => 1,
                 (false, _) => PLUGGED + 1,
             };
-            let at_end = sticky(name) == Some(*value);
+            let at_end = counter.is_at_end();
             if at_end && n == 0 && (WIRE.contains(&name.as_str()) || DROPS.contains(&name.as_str())) {
-                stuck.push(format!("{own}: {name} {value}"));
+                stuck.push(format!("{own}: {name} {}", counter.value));
             }
             let shown = format!("{name} {n}{}", if at_end { " (at its end)" } else { "" });
             if WIRE.contains(&name.as_str()) && n >= least {
@@ -507,16 +495,6 @@ fn counters(errors: &[PortErrors], before: Option<&[PortErrors]>, names: &Names<
         if !drops.is_empty() {
             out.push(Finding::new(Code::FAB_006, subject, format!("{}, {since}", drops.join("; "))));
         }
-    }
-}
-
-/// Where a counter of the old query stops (IBTA volume 1, PortCounters).
-fn sticky(name: &str) -> Option<u64> {
-    match name {
-        "LinkErrorRecoveryCounter" | "LinkDownedCounter" => Some(255),
-        "LocalLinkIntegrityErrors" | "ExcessiveBufferOverrunErrors" => Some(15),
-        "SymbolErrorCounter" | "PortRcvErrors" | "PortRcvRemotePhysicalErrors" | "PortXmitDiscards" => Some(65_535),
-        _ => None,
     }
 }
 

@@ -1,12 +1,14 @@
 //! Record + expectations + plan -> verdicts, findings, a decision. Pure: no clock, no file, no environment, so that the
 //! same record gives the same answer on a laptop a year later.
 
+mod adapters;
 mod cell;
 pub mod codes;
 mod coverage;
 mod decide;
 mod diff;
 pub mod fabric;
+mod fabric_names;
 mod finding;
 mod offenders;
 mod rules;

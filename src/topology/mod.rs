@@ -4,6 +4,7 @@ mod cpu;
 mod fabric;
 mod filesystem;
 pub mod ib;
+mod leaf;
 mod machine;
 mod nccl;
 mod net;
@@ -14,15 +15,19 @@ mod ports;
 mod rdma;
 mod read;
 mod secret;
+mod slurm_conf;
+mod slurm_yaml;
 mod software;
 mod spec;
 mod sysroot;
 mod transport;
 mod wires;
+mod yaml;
 
 pub use cpu::parse_list as parse_cpu_list;
-pub use fabric::{FabricError, Leaf, parse_topology_conf, read_topology};
+pub use fabric::{leaves_of, read_topology};
 pub use filesystem::{Filesystem, Mount, mount_of};
+pub use leaf::{FabricError, Leaf};
 pub use machine::*;
 pub use nccl::{
     Choice, Direct, Far, Log, Nccl, NcclTopology, NetDevice, NvLinkEnd, NvLinkTo, P2p, Prediction, Refusal, Refused,

@@ -8,7 +8,9 @@ use gonogo::judge::fabric::findings;
 use gonogo::judge::{self, Severity};
 use gonogo::localise;
 use gonogo::measure::{Capture, Facts, Measured, Outcome};
-use gonogo::topology::ib::{Fabric, Tool, parse_linkinfo, parse_netdiscover, parse_queryerrors, parse_sm};
+use gonogo::topology::ib::{
+    Fabric, Tool, parse_ibstat, parse_linkinfo, parse_netdiscover, parse_queryerrors, parse_sm,
+};
 use proptest::prelude::*;
 
 fn fixture(name: &str) -> String {
@@ -115,6 +117,15 @@ pub fn provoke(code: &str) -> Vec<String> {
             let text = "Errors for \"host03 mlx5_0\"\n   GUID 0x1006 port 1: [SymbolErrorCounter == 65535] [LinkDownedCounter == 255]\n";
             let mut f = link(text);
             f.before = Some(parse_queryerrors(text).value);
+            f
+        }
+        "FAB-017" => {
+            let mut f = Fabric::default();
+            for node in 0..4 {
+                let layer = if node == 2 { "Ethernet" } else { "InfiniBand" };
+                let text = format!("CA 'mlx5_0'\n\tCA type: MT4129\n\tPort 1:\n\t\tState: Active\n\t\tPhysical state: LinkUp\n\t\tRate: 400\n\t\tLink layer: {layer}\n");
+                assert!(f.take(&format!("n{node}"), &text));
+            }
             f
         }
         _ => return Vec::new(),
@@ -280,18 +291,31 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     /// Cut, doubled and garbled captures: something comes of them, and no panic.
     #[test]
-    fn garbled_captures_are_survived(cut in 0usize..40_000, from in 0usize..40_000, junk in "\\PC{0,20}", file in 0usize..5) {
-        let name = ["fdr10-144.ibnetdiscover", "simulated.iblinkinfo", "simulated.ibqueryerrors", "edr-switch.perfquery", "simulated.saquery"][file];
+    fn garbled_captures_are_survived(cut in 0usize..40_000, from in 0usize..40_000, junk in "\\PC{0,20}", file in 0usize..8) {
+        let name = ["fdr10-144.ibnetdiscover", "simulated.iblinkinfo", "simulated.ibqueryerrors", "edr-switch.perfquery", "simulated.saquery", "ports.ibnetdiscover", "node.ibstat", "extended.perfquery"][file];
         let text: String = fixture(name).chars().take(40_000).collect();
         let at = |n: usize| text.char_indices().map(|(i, _)| i).nth(n % text.chars().count().max(1)).unwrap_or(0);
         let (a, b) = (at(cut).min(at(from)), at(cut).max(at(from)));
         let garbled = format!("{}{junk}{}", &text[..a], &text[b..]);
         for text in [garbled.as_str(), &text[a..b]] {
             let mut f = Fabric { subnet: Some(parse_netdiscover(text).value), links: Some(parse_linkinfo(text).value),
-                errors: Some(parse_queryerrors(text).value), sms: Some(parse_sm(text).value), ..Fabric::default() };
+                errors: Some(parse_queryerrors(text).value), sms: Some(parse_sm(text).value),
+                adapters: Some(parse_ibstat("text", text).value), ..Fabric::default() };
             f.before = f.errors.clone();
             f.expected = Some(parse_netdiscover(&text[..at(cut / 2).min(text.len()).min(a)].chars().collect::<String>()).value);
             let _ = (findings(&f), Tool::of(text), f.subnet.as_ref().map(|s| s.leaves()));
+        }
+    }
+
+    #[test]
+    fn a_topology_by_nodes_and_by_ports_is_held_against_each_other(cut in 0usize..40_000, by_port in proptest::bool::ANY) {
+        let text: String = fixture(if by_port { "ports.ibnetdiscover" } else { "fdr10-144.ibnetdiscover" }).chars().take(cut).collect();
+        let subnet = parse_netdiscover(&text).value;
+        let split = subnet.split_by_port();
+        assert_eq!(subnet.cables().len(), split.cables().len());
+        for (own, expected) in [(&subnet, &split), (&split, &subnet)] {
+            let f = Fabric { subnet: Some(own.clone()), expected: Some(expected.clone()), ..Fabric::default() };
+            assert!(findings(&f).iter().all(|f| !["FAB-007", "FAB-008"].contains(&f.code.as_str())));
         }
     }
 

@@ -60,6 +60,10 @@ pub struct Subnet {
     pub nodes: BTreeMap<u64, Node>,
     /// GUIDs that two nodes claim, with both names.
     pub twice: Vec<(u64, String, String)>,
+    /// Whether each port of an adapter is a node of its own: a ports report does not tell which of them are of one adapter.
+    pub by_port: bool,
+    /// Ports that were listed with nothing at their other end.
+    pub open: Vec<End>,
 }
 
 /// Devid of the SHARP aggregation node inside a switch: an adapter that is no host's.
@@ -105,15 +109,46 @@ impl Subnet {
     pub fn show(&self, end: End) -> String {
         match self.nodes.get(&end.guid) {
             None => format!("0x{:016x} port {}", end.guid, end.port),
-            Some(n) if self.is_ambiguous(&n.name) => {
+            Some(n) if self.is_ambiguous(&n.name, end.port) => {
                 format!("{} (0x{:016x}) port {}", n.name.trim(), end.guid, end.port)
             }
             Some(n) => format!("{} port {}", n.name.trim(), end.port),
         }
     }
 
-    fn is_ambiguous(&self, name: &str) -> bool {
-        self.nodes.values().filter(|n| n.name == name).take(2).count() > 1
+    fn is_ambiguous(&self, name: &str, port: u32) -> bool {
+        // Where each port is a node, the ports of one adapter have one name and different numbers.
+        let is_other_port = |n: &Node| {
+            let open = || self.open.contains(&End { guid: n.guid, port });
+            self.by_port && n.kind != Kind::Switch && !n.ports.contains_key(&port) && !open()
+        };
+        self.nodes.values().filter(|n| n.name == name && !is_other_port(n)).take(2).count() > 1
+    }
+
+    /// The same with each port of an adapter as a node of its own, so that it can be held against a ports report.
+    pub fn split_by_port(&self) -> Subnet {
+        if self.by_port {
+            return self.clone();
+        }
+        let mut moved: HashMap<End, u64> = HashMap::new();
+        for node in self.nodes.values().filter(|n| n.kind != Kind::Switch) {
+            let own = |(number, port): (&u32, &Port)| Some((End { guid: node.guid, port: *number }, port.guid?));
+            moved.extend(node.ports.iter().filter_map(own));
+        }
+        let mut out = Subnet { twice: self.twice.clone(), by_port: true, ..Subnet::default() };
+        for node in self.nodes.values() {
+            for (number, port) in &node.ports {
+                let guid = moved.get(&End { guid: node.guid, port: *number }).copied().unwrap_or(node.guid);
+                let to = moved.get(&End { guid: port.peer, port: port.peer_port }).copied().unwrap_or(port.peer);
+                let own =
+                    out.nodes.entry(guid).or_insert_with(|| Node { guid, ports: BTreeMap::new(), ..node.clone() });
+                own.ports.insert(*number, Port { peer: to, ..port.clone() });
+            }
+            if node.ports.is_empty() {
+                out.nodes.entry(node.guid).or_insert_with(|| node.clone());
+            }
+        }
+        out
     }
 
     /// Switches with adapters of hosts at them, each with these and its ports to other switches.

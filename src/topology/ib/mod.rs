@@ -7,15 +7,18 @@
 mod ask;
 mod errors;
 mod graph;
+mod ibstat;
 mod linkinfo;
 mod netdiscover;
+mod ports_report;
 mod rate;
 mod sm;
 mod view;
 
 pub use ask::{MAX_CAPTURE, TOOLS, ask};
-pub use errors::{PortErrors, parse_queryerrors};
+pub use errors::{Counter, PortErrors, parse_queryerrors};
 pub use graph::{Cable, End, Kind, Node, Port, Subnet};
+pub use ibstat::{Adapter, AdapterPort, parse_ibstat};
 pub use linkinfo::{LinkState, parse_linkinfo};
 pub use netdiscover::parse_netdiscover;
 pub use rate::{Rate, Speed};

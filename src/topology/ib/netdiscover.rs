@@ -1,9 +1,13 @@
-//! `ibnetdiscover`'s topology file, also with `-f` and `-g`; ibsim's net files; ibdiagnet's `.ibnetdiscover`.
+//! `ibnetdiscover`'s topology file, also with `-f`, `-g` and `-p`; ibsim's net files; ibdiagnet's `.ibnetdiscover`.
 
+use crate::topology::ib::ports_report;
 use crate::topology::ib::{Kind, Node, Parsed, Port, Rate, Skipped, Speed, Subnet, hex, lines, quoted, skip};
 
 /// Reads a topology. Never fails: a text without a single node is an empty subnet.
 pub fn parse_netdiscover(text: &str) -> Parsed<Subnet> {
+    if lines(text).any(|(_, line)| ports_report::is_line(line)) {
+        return ports_report::parse(text);
+    }
     let mut subnet = Subnet::default();
     let mut skipped: Vec<Skipped> = Vec::new();
     let mut device = None;
@@ -88,7 +92,7 @@ fn port(line: &str) -> Option<(u32, Port)> {
     let (peer_port, rest) = bracket(rest)?;
     let comment = rest.split_once('#').map_or("", |(_, c)| c);
     let (before, _, tail) = quoted(comment).unwrap_or((comment, "", comment));
-    let rate = rate(tail).unwrap_or(Rate { width: 0, speed: Speed::Unknown("?".to_owned()) });
+    let rate = Rate::of_words(tail).unwrap_or(Rate { width: 0, speed: Speed::Unknown("?".to_owned()) });
     let port = Port { peer: guid_of(id)?, peer_port, rate, lid: after(before, "lid"), guid: own_guid };
     Some((own, port))
 }
@@ -104,22 +108,4 @@ fn after<T: std::str::FromStr>(text: &str, word: &str) -> Option<T> {
     let mut words = text.split_whitespace();
     words.find(|w| *w == word)?;
     words.next()?.parse().ok()
-}
-
-/// `4xHDR`, `4x ???`.
-fn rate(text: &str) -> Option<Rate> {
-    let mut words = text.split_whitespace();
-    while let Some(word) = words.next() {
-        if let Some((width, speed)) = word.split_once('x')
-            && let Ok(width) = width.parse::<u8>()
-        {
-            let speed = if speed.is_empty() { words.next().unwrap_or("?") } else { speed };
-            return Some(Rate { width, speed: Speed::of_name(speed) });
-        }
-        // Words of other tools (`s=4 w=2`) may follow, none of them has a width.
-        if word.starts_with("??x") || word == "??" {
-            return Some(Rate { width: 0, speed: Speed::of_name(word.trim_start_matches("??x")) });
-        }
-    }
-    None
 }

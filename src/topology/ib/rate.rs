@@ -71,6 +71,24 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// The first of `4xHDR`, `4x HDR`, `4x ???` in a text.
+    pub(super) fn of_words(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        while let Some(word) = words.next() {
+            if let Some((width, speed)) = word.split_once('x')
+                && let Ok(width) = width.parse::<u8>()
+            {
+                let speed = if speed.is_empty() { words.next().unwrap_or("?") } else { speed };
+                return Some(Rate { width, speed: Speed::of_name(speed) });
+            }
+            // Words of other tools (`s=4 w=2`) may follow, none of them has a width.
+            if word.starts_with("??x") || word == "??" {
+                return Some(Rate { width: 0, speed: Speed::of_name(word.trim_start_matches("??x")) });
+            }
+        }
+        None
+    }
+
     /// Gb/s of data; `None` for hardware that is not known here.
     pub fn gbps(&self) -> Option<f64> {
         (self.width > 0).then(|| self.speed.lane_gbps()).flatten().map(|lane| lane * f64::from(self.width))

@@ -1,8 +1,11 @@
 //! All that is known of a fabric, from whatever captures there are.
 
+use crate::topology::ib::errors::merged;
 use crate::topology::ib::{
-    LinkState, PortErrors, Skipped, Sm, Subnet, parse_linkinfo, parse_netdiscover, parse_queryerrors, parse_sm,
+    Adapter, LinkState, PortErrors, Skipped, Sm, Subnet, parse_ibstat, parse_linkinfo, parse_netdiscover,
+    parse_queryerrors, parse_sm,
 };
+use crate::topology::ib::{ibstat, ports_report};
 
 /// What each tool said; absent where it was not asked.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -13,6 +16,8 @@ pub struct Fabric {
     /// The same counters earlier: then only what moved since counts.
     pub before: Option<Vec<PortErrors>>,
     pub sms: Option<Vec<Sm>>,
+    /// Of the nodes on which ibstat ran.
+    pub adapters: Option<Vec<Adapter>>,
     /// How it should be.
     pub expected: Option<Subnet>,
     /// Where each line came from that nobody understood.
@@ -26,6 +31,7 @@ pub enum Tool {
     Linkinfo,
     Queryerrors,
     Sm,
+    Ibstat,
 }
 
 impl Tool {
@@ -47,21 +53,29 @@ impl Tool {
     }
 
     fn of_line(line: &str) -> Option<Self> {
-        const COUNTERS: [&str; 5] =
-            ["Errors for ", "Data Counters for ", "# Port counters:", "# Port extended counters:", "## Summary:"];
+        const COUNTERS: [&str; 3] = ["Errors for ", "Data Counters for ", "## Summary:"];
+        // `# Port counters: Lid 7 port 1`, `# PortRcvErrorDetails counters: ...`
+        let perfquery = line.strip_prefix("# Port").is_some_and(|rest| rest.contains("counters: "));
         // `Switch  40 "S-b8cef6..."`, `Ca  1 "H-..."`
         let node = |kind: &str| {
             let rest = line.strip_prefix(kind).filter(|r| r.starts_with([' ', '\t'])).map(str::trim_start);
             rest.is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()))
         };
-        if COUNTERS.iter().any(|mark| line.starts_with(mark)) {
+        if perfquery || COUNTERS.iter().any(|mark| line.starts_with(mark)) {
             Some(Tool::Queryerrors)
         } else if line.contains("==(") {
             Some(Tool::Linkinfo)
         } else if line.starts_with("sminfo: ") || line.starts_with("SMInfoRecord dump:") {
             Some(Tool::Sm)
-        } else if line.starts_with("switchguid=") || line.starts_with("caguid=") || node("Switch") || node("Ca") {
+        } else if line.starts_with("switchguid=")
+            || line.starts_with("caguid=")
+            || node("Switch")
+            || node("Ca")
+            || ports_report::is_line(line)
+        {
             Some(Tool::Netdiscover)
+        } else if ibstat::is_head(line) {
+            Some(Tool::Ibstat)
         } else {
             None
         }
@@ -85,7 +99,13 @@ impl Fabric {
             }
             Tool::Queryerrors => {
                 let parsed = parse_queryerrors(text);
-                self.errors.get_or_insert_default().extend(parsed.value);
+                let known = self.errors.take().unwrap_or_default();
+                self.errors = Some(merged([known, parsed.value].concat()));
+                parsed.skipped
+            }
+            Tool::Ibstat => {
+                let parsed = parse_ibstat(name, text);
+                self.adapters.get_or_insert_default().extend(parsed.value);
                 parsed.skipped
             }
             Tool::Sm => {
