@@ -188,7 +188,8 @@ fn a_host_that_does_not_resolve_and_a_contradiction_are_told() -> Result {
     Ok(())
 }
 
-/// Known targets of the localiser: exactly the right nodes, in at most six rounds of pairs.
+/// Known targets of the localiser: exactly the right nodes, in six rounds of pairs or fewer in 99 % of the runs; three more at most while
+/// somebody is neither cleared nor named.
 #[test]
 fn the_localiser_finds_exactly_the_bad_nodes() -> Result {
     for (nodes, bad, runs, least, more) in [
@@ -211,8 +212,8 @@ fn the_localiser_finds_exactly_the_bad_nodes() -> Result {
         };
         let right = number("exactly the right nodes in ").unwrap_or(0.0) / runs.parse::<f64>()?;
         assert!(right >= least, "{text}");
-        let rounds = text.split(" at most").next().and_then(|t| t.split_whitespace().last()?.parse::<u32>().ok());
-        assert!(rounds.is_some_and(|r| r <= 6), "{text}");
+        let rounds = |before: &str| text.split(before).next()?.split_whitespace().last()?.parse::<u32>().ok();
+        assert!(rounds(" or fewer").is_some_and(|r| r <= 6) && rounds(" at most").is_some_and(|r| r <= 9), "{text}");
     }
     Ok(())
 }
