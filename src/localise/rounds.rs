@@ -63,17 +63,21 @@ pub fn next(pairs: &Pairs, there: &dyn Fn(u32) -> bool, done: &[RoundKind], seed
         }
     }
     let quiet = count(&[RoundKind::Confirm, RoundKind::Again]);
-    if n < 3 || quiet >= QUIET + UNDECIDED || (quiet >= QUIET && !is_undecided(pairs)) {
+    if n < 3 || quiet >= QUIET + UNDECIDED {
+        return None;
+    }
+    let decoded = pairs.decode();
+    if quiet >= QUIET && !is_undecided(pairs, &decoded) {
         return None;
     }
     let mut closer = Closer { pairs, among: &among, met: &met, rng, used: HashSet::new(), chosen: Vec::new() };
-    let kind = closer.look()?;
+    let kind = closer.look(&decoded)?;
     Some(Round { kind, pairs: lead.in_turn(closer.chosen) })
 }
 
 /// Whether somebody is neither cleared nor named.
-fn is_undecided(pairs: &Pairs) -> bool {
-    pairs.verdict().open.iter().any(|(_, why)| matches!(why, Open::Suspected { .. }))
+fn is_undecided(pairs: &Pairs, decoded: &Decoded) -> bool {
+    pairs.verdict_of(decoded).open.iter().any(|(_, why)| matches!(why, Open::Suspected { .. }))
 }
 
 /// How often each node led a test: the first of a pair listens, the second connects, and each does both in turn.
@@ -107,8 +111,7 @@ struct Closer<'p> {
 
 impl Closer<'_> {
     /// Chooses pairs; `None` when nothing is left to find out.
-    fn look(&mut self) -> Option<RoundKind> {
-        let decoded = self.pairs.decode();
+    fn look(&mut self, decoded: &Decoded) -> Option<RoundKind> {
         let standings = decoded.standings();
         let odds = |i: u32| decoded.nodes[i as usize].log_odds;
         let mut quiet: HashMap<u32, u32> = HashMap::new();
@@ -138,15 +141,15 @@ impl Closer<'_> {
         };
         let alone = |a: u32, b: u32| decoded.pairs.get(&key(a, b)).is_some_and(|p| *p > ALONE);
         let many = self.among.len() > FEW;
-        self.again(&decoded, &|a, b| many && both(a, b) && (looked(a) && looked(b) || alone(a, b)));
+        self.again(decoded, &|a, b| many && both(a, b) && (looked(a) && looked(b) || alone(a, b)));
         suspects.retain(|i| !self.used.contains(i));
         let half = self.among.len() / 2;
         suspects.truncate(if half > FEW { half - 1 } else { half });
         let mut cleared = self.confirm(&suspects, &odds, &|i| standings[i as usize].well);
-        self.leaves(&decoded, &cleared);
+        self.leaves(decoded, &cleared);
         // Pairs whose ends are cleared by now take part in the same rounds: rounds cost time, tests do not.
-        self.again(&decoded, &|_, _| true);
-        self.alike(&decoded);
+        self.again(decoded, &|_, _| true);
+        self.alike(decoded);
         let again = suspects.is_empty() && !self.chosen.is_empty();
         self.across(&cleared);
         if self.chosen.is_empty() {

@@ -213,7 +213,7 @@ impl Pairs {
         (self.verdict_of(&decoded), held(decoded.tests))
     }
 
-    fn verdict_of(&self, decoded: &Decoded) -> Verdict {
+    pub(super) fn verdict_of(&self, decoded: &Decoded) -> Verdict {
         let standings = decoded.standings();
         let mut verdict = Verdict { readings: 2 * decoded.tests.len(), fastest: decoded.fastest, ..Verdict::default() };
         let mut of: Vec<Vec<usize>> = vec![Vec::new(); self.nodes as usize];

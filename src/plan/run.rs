@@ -53,6 +53,13 @@ pub struct Nodes {
     pub mig: bool,
 }
 
+impl RunPlan {
+    /// Of so many nodes, those that the run can do without.
+    pub fn spares_of(&self, nodes: u32) -> u32 {
+        self.nodes.as_ref().map_or(0, |n| nodes.saturating_sub(n.needed))
+    }
+}
+
 /// The machines that an image is for, and what it must bring.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -152,7 +152,7 @@ struct Prices {
 impl Prices {
     fn new(record: &Record, run: &RunPlan, verdict: &Verdict) -> Self {
         let nodes = record.header.nodes.len() as u32;
-        let spares = run.nodes.as_ref().map_or(0, |n| nodes.saturating_sub(n.needed));
+        let spares = run.spares_of(nodes);
         let slow: Vec<f64> = verdict.nodes.iter().map(|f| forecast::longer(f.deficit.share)).collect();
         Prices { nodes, spares, days: forecast::run_days(run), worth: forecast::worth_excluding(&slow, nodes, spares) }
     }

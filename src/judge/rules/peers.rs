@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use statrs::distribution::{ContinuousCDF, Normal};
 
 use crate::baseline::{Source, Weight};
-use crate::forecast::worth_excluding;
+use crate::forecast::{longer, worth_excluding};
 use crate::judge::cell::{Cell, LimitShown, Straggler};
 use crate::judge::rules::Facts;
 use crate::judge::verdict::{Reason, Verdict};
@@ -133,8 +133,8 @@ fn weigh(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) {
         let (median, usual) = (c.summary.map_or(1.0, |s| s.median), c.limit.as_ref().map_or(1.0, |l| l.value));
         if c.series.better == Better::Higher { usual / median - 1.0 } else { median / usual - 1.0 }
     };
-    let broken = |c: &Cell<'_>| slowdown(c) > 1.0 / (1.0 - BROKEN) - 1.0;
-    let spares = run.nodes.as_ref().map_or(0, |n| (nodes as u32).saturating_sub(n.needed));
+    let broken = |c: &Cell<'_>| slowdown(c) > longer(BROKEN);
+    let spares = run.spares_of(nodes as u32);
     let mut slow: BTreeMap<String, f64> = BTreeMap::new();
     let saves = |c: &Cell<'_>| matches!(c.row.case, Case::Storage(_));
     for c in cells.iter().filter(|c| !saves(c) && matches!(failed(c), Some(Straggler::Node | Straggler::Gpu))) {
@@ -147,7 +147,7 @@ fn weigh(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) {
     for c in cells.iter_mut() {
         let warns = match failed(c) {
             None => false,
-            Some(Straggler::Node) if saves(c) => slowdown(c) < 1.0 / (1.0 - BROKEN_STORAGE) - 1.0,
+            Some(Straggler::Node) if saves(c) => slowdown(c) < longer(BROKEN_STORAGE),
             Some(Straggler::Node) => cheap(c),
             // One node is checked for itself: there is no run that would go on without it.
             Some(Straggler::Gpu) => nodes > 1 && cheap(c) && !broken(c),
