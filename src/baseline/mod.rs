@@ -1,8 +1,8 @@
 //! Expectations: what a measurement is held against, each with where it comes from.
 //!
-//! Five sources: the plan's own requirements ([`required`]), the nominal rate of the hardware and the built-in catalogue of floors
-//! ([`builtin`], `host.toml`, `gpu.toml`), a baseline learned from healthy records ([`Baseline`]), and peers in the same run, which
-//! the judge adds.
+//! Six sources: the plan's own requirements ([`required`]), the nominal rate of the hardware and the built-in catalogue of floors
+//! ([`builtin`], `host.toml`, `gpu.toml`), a baseline learned from healthy records ([`Baseline`]), and of the same run peers and what a
+//! collective consists of, which the judge adds.
 
 mod learned;
 mod offender;
@@ -31,6 +31,8 @@ pub enum Source {
     Peers,
     /// What this cluster reached when it was healthy.
     Baseline,
+    /// What links and nodes reached by themselves in the same run.
+    Parts,
 }
 
 /// How bad it is to miss a limit.

@@ -805,6 +805,10 @@ codes! {
         cause: "Every group of this size with the node in it is slow, those with its partners and not with it are well, and in smaller groups and pairs the node is well, too.",
         suspect: "the node under load from several sides: its PCIe or NIC queues, its switch port's buffers, memory for many connections",
         remedy: "leave it out (--exclude); look at drops and pauses (`ethtool -S {interface}`) and the PCIe width while several nodes send to it";
+    COL_023 "COL-023" Warn, "a collective is slower than its parts allow",
+        cause: "What pairs of its nodes reached and what the algorithm needs say how long it takes; it takes more than twice as long. With more than four times, where smaller groups were well, it holds.",
+        suspect: "many flows at once: the switches' buffers, routing that lays flows on one link, congestion control (PFC, ECN), or system noise that all wait for",
+        remedy: "`gonogo explain RECORD --finding N` shows every size beside what it needs; look at the switches' discards and pauses while it runs, and at the first size that is slow";
     STO_040 "STO-040" Fail, "the checkpoint directory is another file system on a node",
         cause: "Most nodes have the directory on one mount, this node on another: what it saves is not where the others look.",
         suspect: "a mount that failed on the node",

@@ -141,6 +141,10 @@ pub enum Rule {
     Distance,
     /// Segments that flows sent again, by node and direction.
     Lost,
+    /// A collective against what pairs of its nodes and its algorithm need.
+    Parts,
+    /// A group's all-reduce against those of other groups of its size.
+    Groups,
     /// A test that failed, or an answer that is wrong.
     Outcome,
 }
@@ -172,6 +176,15 @@ impl Rule {
                 "a flow loses segments when it sent again one in a thousand or more, and ten times the lower quartile of the \
                  flows of other nodes; a node is named when four in five of its flows of a direction do, with two partners or more, those first that \
                  explain most; from 0.3 % on it fails"
+            }
+            Rule::Parts => {
+                "what a collective needs: the algorithm's exchanges, each at what a small one takes, and its bytes at the rate that the slowest \
+                 of its nodes reaches with a partner (both ways at once perhaps half); it warns from twice that on, and holds from four times \
+                 on where smaller groups were well; by NCCL, the slower of pairs of nodes and of one node's GPUs carries the bus bandwidth"
+            }
+            Rule::Groups => {
+                "the all-reduce of a group against the middle of the groups of its size: slow below 70 % of it and beyond four deviations, or \
+                 below 40 %; halves of a slow group among cleared nodes show which half has the cause"
             }
             Rule::Outcome => "it happened: no number is weighed",
         }

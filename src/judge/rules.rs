@@ -15,6 +15,7 @@ mod nccl;
 mod network;
 mod offenders;
 mod outcomes;
+mod parts;
 mod peers;
 mod ports;
 mod storage;
@@ -179,6 +180,7 @@ pub fn judge_knowing<'r>(
         judge_case(row, &attempts, &by_key, clock, places.of(row.step), &mut cells, &mut findings);
     }
     peers::judge(record, run, &mut cells);
+    parts::judge(record, &mut cells);
     coverage.without_limit = cells.iter().filter(|c| c.limit.is_none()).count();
     metrics::findings(&cells, &mut findings);
     if !of_image {
@@ -198,6 +200,7 @@ pub fn judge_knowing<'r>(
     differences::findings(record, &mut findings);
     network::findings(record, run, &mut findings);
     distance::findings(record, &mut findings);
+    parts::findings(&cells, &mut findings);
     storage::share(record, &mut findings);
     outcomes::excuse(&mut findings);
     waivers::apply(run, record.header.started, &mut findings);

@@ -69,6 +69,13 @@ fn ordinary(level: &Level) -> Option<(f64, f64)> {
     }
 }
 
+impl Level {
+    /// What groups of it usually reach; `None` where there are no others to tell by.
+    pub fn usual(&self) -> Option<f64> {
+        ordinary(self).map(|(reference, _)| reference)
+    }
+}
+
 /// Shares of the reference of those groups of a level that are slow, by place.
 fn slow(level: &Level) -> Vec<(usize, f64)> {
     let Some((reference, least)) = ordinary(level) else { return Vec::new() };

@@ -8,7 +8,7 @@ use crate::localise::{GroupTest, Level, LossTest, Pairs, Reading, Scale, Test, i
 use crate::measure::{Facts, LinkEnd, Measured, Outcome, Transport, stats};
 use crate::record::Record;
 use crate::topology::Leaf;
-use crate::work::{Case, Collective, Metric, Topology, Way};
+use crate::work::{Carrier, Case, Collective, Metric, NCCL, Topology, Way};
 
 /// Largest cluster whose round trips are measured all to all to infer its leaves.
 pub const MAX_INFERRED: usize = 256;
@@ -30,6 +30,17 @@ impl Plane {
     /// What carries collectives here, as their steps have it: an RDMA device, or NCCL; `None` over TCP.
     pub fn carrier(&self) -> Option<&str> {
         self.rail.as_deref().filter(|_| self.probe.as_str() != "tcp")
+    }
+
+    /// Where pairs show what a carrier of collectives can do.
+    pub fn of_carrier(carrier: &Carrier) -> Self {
+        let (probe, rail) = match carrier {
+            Carrier::Tcp => return Plane::TCP,
+            Carrier::Interface(name) => ("tcp", &**name),
+            Carrier::Rdma(device) => ("rdma", &**device),
+            Carrier::Nccl => ("collective", NCCL),
+        };
+        Plane { probe: ProbeName::new(probe), rail: Some(rail.to_owned()), late: false }
     }
 
     /// The plane of a round of pairs; `None` for any other step.
@@ -257,6 +268,8 @@ pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]
 pub struct Groups<'r> {
     pub nodes: Vec<&'r NodeName>,
     pub scale: Scale,
+    /// What was measured at each of its levels.
+    pub steps: Vec<(&'r Step, &'r Case)>,
 }
 
 /// What the localiser reads of a collective step.
@@ -313,5 +326,5 @@ pub fn groups<'r>(record: &'r Record, rail: Option<&str>) -> Groups<'r> {
             .collect(),
     };
     let levels = steps.iter().map(level).collect();
-    Groups { nodes, scale: Scale { levels } }
+    Groups { nodes, scale: Scale { levels }, steps }
 }

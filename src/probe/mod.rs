@@ -21,7 +21,7 @@ use crate::plan::CheckPlan;
 use crate::topology::Machine;
 use crate::work::{Case, Declared};
 
-pub use collective::{group_step, nccl_step};
+pub use collective::{cost, group_step, nccl_step};
 pub use environment::{clock_step, gpus_step, launcher_step};
 pub use fabric::fabric_step;
 pub use gpu::gpus as visible_gpus;

@@ -3,14 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::cluster::{PairRound, Shape, Step};
-use crate::id::{NodeName, ProbeName};
+use crate::id::NodeName;
 use crate::localise::{self, Plane, Reading, Round};
 use crate::measure::{Outcome, WaiveKind, stats};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe;
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{Machine, Nic};
-use crate::work::{Carrier, Metric, NCCL, RoundKind, Topology};
+use crate::work::{Carrier, Metric, RoundKind, Topology};
 
 /// A plane, and how many GPUs of each node take part in it: none where processes of the host do.
 pub(super) struct Net {
@@ -25,7 +25,7 @@ impl Net {
 
     /// The GPUs by NCCL.
     pub fn nccl(gpus: u32) -> Self {
-        Net { plane: Plane { probe: ProbeName::new("collective"), rail: Some(NCCL.to_owned()), late: false }, gpus }
+        Net { plane: Plane::of_carrier(&Carrier::Nccl), gpus }
     }
 
     pub fn pair_step(&self, plan: &CheckPlan) -> Step {

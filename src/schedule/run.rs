@@ -18,7 +18,7 @@ use crate::schedule::fleet::Fleet;
 use crate::schedule::network::{Net, driver_answers};
 use crate::schedule::{fit, network};
 use crate::topology::Machine;
-use crate::work::{Case, Fact, Presence, RoundKind, When};
+use crate::work::{Carrier, Case, Fact, Presence, RoundKind, When};
 
 /// Kept of the budget for judging and printing.
 pub const RESERVE: Duration = Duration::from_millis(400);
@@ -476,7 +476,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         let devices = network::devices(machines);
         let plan = self.record.header.plan.clone();
         for (i, device) in devices.iter().enumerate() {
-            let plane = Plane { probe: ProbeName::new("rdma"), rail: Some(device.clone()), late: false };
+            let plane = Plane::of_carrier(&Carrier::Rdma(device.as_str().into()));
             let net = Net::host(plane);
             self.pairs(&net, None);
             if plan.wants("rdma")

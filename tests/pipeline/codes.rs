@@ -539,6 +539,7 @@ fn provoke(code: &str) -> Option<Record> {
             }
             Some(r)
         }
+        "COL-023" => Some(crate::parts::scaled(1.0, &|n, _| if n > 4 { 12.0 } else { 1.0 })),
         "COL-021" => {
             let mut r = network(8, 1);
             let names: Vec<NodeName> = (0..8).map(|i| NodeName(format!("n{i}"))).collect();

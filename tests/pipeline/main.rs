@@ -15,6 +15,7 @@ mod links;
 mod names;
 mod nccl;
 mod offenders;
+mod parts;
 mod peers;
 mod renderers;
 mod shared_storage;

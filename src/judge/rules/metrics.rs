@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::baseline::{self, Expectation, Limit};
+use crate::baseline::{self, Expectation, Limit, Source};
 use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::cell::Row;
@@ -15,7 +15,9 @@ use crate::work::{Case, Metric};
 
 pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     let mut stragglers: BTreeMap<Who<'_>, Vec<&Cell<'_>>> = BTreeMap::new();
-    for cell in cells {
+    // What stays behind its parts is told once, at the size where that begins.
+    let by_itself = |c: &&Cell<'_>| c.limit.as_ref().is_none_or(|l| l.source != Source::Parts);
+    for cell in cells.iter().filter(by_itself) {
         let severity = match cell.verdict {
             Verdict::NoLimit | Verdict::Pass => continue,
             Verdict::Warn => Severity::Warn,

@@ -392,8 +392,27 @@ fn ladder(record: &Record, rail: Option<&str>, culprits: &HashSet<NodeName>, fin
                 Finding::new(Code::COL_020, Subject::Group(nodes), evidence)
             }
         };
-        findings.push(finding.severity(severity));
+        findings.push(finding.severity(severity).proven(Rule::Groups, of_size(&groups, &s)));
     }
+}
+
+/// Every group of the suspects' size, and whether it speaks against them.
+fn of_size(groups: &localise::Groups<'_>, s: &localise::Suspects) -> Vec<Proof> {
+    let mut out = Vec::new();
+    for (level, (step, case)) in groups.scale.levels.iter().zip(&groups.steps).filter(|(l, _)| l.size == s.size) {
+        let expected = level.usual();
+        for group in &level.groups {
+            let (Some(first), Some(busbw)) = (group.nodes.first(), group.busbw) else { continue };
+            out.push(Proof {
+                metric: Some(Metric::BusBw),
+                measured: Some(busbw),
+                expected,
+                speaks: s.nodes.iter().any(|n| group.nodes.contains(n)),
+                ..Proof::new(groups.nodes[*first as usize], &step.name, case)
+            });
+        }
+    }
+    out
 }
 
 /// Traffic that left by another interface than the one that bears the address.

@@ -19,8 +19,9 @@ pub(super) fn findings(cells: &[Cell<'_>], run: &RunPlan, findings: &mut Vec<Fin
     let mut rates: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for cell in cells.iter().filter(|c| c.row.group.len() > 1) {
         let Some(what) = throughput(cell) else { continue };
-        // What nodes are held against by each other says who is odd among them, not what they should reach.
-        if cell.limit.as_ref().is_some_and(|l| l.source != Source::Peers) {
+        // What nodes are held against by each other says who is odd among them, and pairs beside collectives how well they add up:
+        // neither says what they should reach.
+        if cell.limit.as_ref().is_some_and(|l| !matches!(l.source, Source::Peers | Source::Parts)) {
             return;
         }
         rates.entry(what).or_default().extend(cell.summary.map(|s| s.median));

@@ -5,6 +5,7 @@
 //! bytes, `algorithm` arranges them, `verify` knows what must come out.
 
 mod algorithm;
+pub mod cost;
 mod mesh;
 mod nccl;
 mod tcp;
@@ -25,7 +26,7 @@ use crate::topology::{Machine, SysRoot};
 use crate::unit::{Bytes, Unit};
 use crate::work::{Carrier, Case, CheckName, Collective, CollectiveCase, Declared, Metric, Topology};
 
-use algorithm::{Algorithm, Link};
+use cost::{Algorithm, Link};
 use mesh::Mesh;
 use tcp::Tcp;
 use verbs::Verbs;
@@ -79,7 +80,7 @@ pub fn group_step(plan: &CheckPlan, topology: Topology, nodes: u32, carrier: &Ca
     // Both ways at once, which may halve the rate.
     let link = Link { latency: 0.0, per_byte: rate.filter(|r| *r > 0.0).map_or(0.0, |r| 2.0 / r) };
     let slow = |(op, size): &(Collective, usize)| {
-        (algorithm::expected(*op, nodes, *size, link) * FEWEST as f64 * 1e3).min(MOST_MS as f64) as u64
+        (cost::expected(*op, nodes, *size, link) * FEWEST as f64 * 1e3).min(MOST_MS as f64) as u64
     };
     let estimate = args.sizes.iter().map(|case| each.max(slow(case))).sum();
     let step = step(&HostCollective, plan, cases, args, estimate);
@@ -217,7 +218,7 @@ impl Probe for HostCollective {
         let wanted: Vec<_> = args.sizes.iter().filter(|(op, s)| child.wants(&args.case(*op, ranks, *s))).collect();
         let budget = child.share(wanted.len());
         for (i, (op, size)) in wanted.iter().enumerate() {
-            let expected = algorithm::expected(*op, ranks, *size, link);
+            let expected = cost::expected(*op, ranks, *size, link);
             // All ranks decide alike: the shortest time left counts. Half of it is for the cases after this one.
             let share = if i + 1 == wanted.len() { 1 } else { 2 };
             let left = child.time_left().saturating_sub(SPARE) / share;
@@ -284,8 +285,8 @@ fn measure(
     let ranks = child.ranks;
     let before = port.map(Port::counters);
     let mut buffers = verify::Buffers::new(op, child.rank, ranks, size, child.step.seed);
-    let algorithm = algorithm::choose(op, ranks, size, link);
-    let slow = algorithm::expected(op, ranks, size, link) > budget.as_secs_f64() / 16.0;
+    let algorithm = cost::choose(op, ranks, size, link);
+    let slow = cost::expected(op, ranks, size, link) > budget.as_secs_f64() / 16.0;
     // Every rank must run the same number of blocks: rank 0 times one operation and all take its plan.
     let mut wrong = 0usize;
     for _ in 0..if slow { 1 } else { 3 } {

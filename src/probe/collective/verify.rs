@@ -4,7 +4,8 @@
 //! is wrong, no tolerance needed.
 
 use crate::probe::ProbeError;
-use crate::probe::collective::algorithm::{self, Algorithm, part};
+use crate::probe::collective::algorithm::{self, part};
+use crate::probe::collective::cost::Algorithm;
 use crate::probe::collective::mesh::Mesh;
 use crate::sys::pages::huge_vec;
 use crate::work::Collective;
