@@ -37,6 +37,8 @@ pub enum Command {
     Diff(Diff),
     /// Start a command only if the record says go.
     Gate(Gate),
+    /// Follow a run's checkpoints: say when the space ends, move finished ones to a cold place, and raise the alarm in time.
+    Watch(Watch),
     /// Tell Slurm to give the nodes that a record proved bad to nobody; prints the commands unless --yes.
     Drain(Drain),
     /// Show what gonogo sees of the machine; record it, or replay a recording.
@@ -376,9 +378,39 @@ pub struct Gate {
     /// Make a key pair FILE and FILE.pub, and end.
     #[arg(long, value_name = "FILE")]
     pub new_key: Option<PathBuf>,
+    /// Watch the plan's checkpoint directory while the command runs, and end with the command's own code.
+    #[arg(long, requires = "command")]
+    pub watch: bool,
     /// The command; {nodelist}, {count} (of its nodes), {hostfile} (a file of them) and {exclude} in it are filled in.
     #[arg(last = true)]
     pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// The checkpoint directory; else the plan's `[checkpoint] dir`.
+    pub dir: Option<PathBuf>,
+    /// The run: how large a save is, how often, what to keep, and where checkpoints go (`[watch]`).
+    #[arg(long, value_name = "RUN.TOML")]
+    pub plan: Option<PathBuf>,
+    /// Look once, move nothing, and end: 0 the next save fits, 1 it does not, 2 it cannot be known.
+    #[arg(long)]
+    pub once: bool,
+    /// Where to keep the journal and the record; under gonogo-out unless given.
+    #[arg(long, value_name = "DIR", conflicts_with = "once")]
+    pub out: Option<PathBuf>,
+    /// Time between two looks; else the plan's, else 10s.
+    #[arg(long, value_name = "TIME")]
+    pub every: Option<Time>,
+    /// Keep a report here, written anew when something changed; its kind by the extension: txt json xml (JUnit) md html prom csv
+    /// (repeat).
+    #[arg(long = "report", value_name = "FILE")]
+    pub reports: Vec<PathBuf>,
+    #[arg(long, value_enum, default_value = "terminal")]
+    pub format: Format,
+    /// No live line; what comes up is told all the same.
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 #[derive(Debug, Args)]

@@ -36,6 +36,7 @@ pub mod judge;
 pub mod localise;
 pub mod report;
 pub mod schedule;
+pub mod watch;
 // The program.
 pub mod cli;
 pub mod cmd;

@@ -1,13 +1,10 @@
 //! `gonogo check`: this machine, or the cluster that a launcher placed it in.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli;
 use crate::cluster::{Interrupt, Supervisor, World};
@@ -25,7 +22,7 @@ use crate::topology::{Machine, SysRoot, Version, architecture, gpu_specs, gpus_o
 
 pub(super) fn run(args: cli::Check) -> Result<Exit, Failure> {
     let started = Instant::now();
-    let interrupt = listen().map_err(Failure::internal)?;
+    let interrupt = shell::listen().map_err(Failure::internal)?;
     let world = cluster::world(&args).map_err(Failure::usage)?;
     let plan = resolve(&args, world.as_ref())?;
     // Before anything is measured, too: a demand that cannot be met would hold the gate however good the machines are.
@@ -67,18 +64,6 @@ fn verdict_alone(header: Header, fleet: &mut Solo, started: Instant) -> Result<E
     schedule.go(&limits);
     let (record, _) = schedule.end();
     Ok(judge::judge_knowing(&record, &record.header.plan.run, &limits, &[]).decision.exit())
-}
-
-/// The first signal ends the run in good order, with a report; the second at once.
-fn listen() -> anyhow::Result<Interrupt> {
-    let interrupt: Interrupt = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        let code = i32::from(Exit::Hold.code());
-        signal_hook::flag::register_conditional_shutdown(signal, code, interrupt.clone())
-            .context("cannot listen for signals")?;
-        signal_hook::flag::register(signal, interrupt.clone()).context("cannot listen for signals")?;
-    }
-    Ok(interrupt)
 }
 
 fn resolve(args: &cli::Check, world: Option<&World>) -> Result<CheckPlan, Failure> {

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::cli;
 use crate::cluster::Job;
 use crate::cmd::judge::Case;
-use crate::cmd::{Failure, shell};
+use crate::cmd::{Failure, shell, watch};
 use crate::exit::Exit;
 use crate::files::{self, Readers};
 use crate::gate::{self, Allocation, Ask, Launch, Placeholder, Refusal, Ticket, Verdict};
@@ -74,10 +74,21 @@ pub(super) fn run(args: cli::Gate) -> Result<Exit, Failure> {
         shell::print(&format!("{decision}  on {on}, by {}\n", source.what)).map_err(Failure::internal)?;
         return Ok(Exit::Go);
     }
-    launch(decision, &allocation, &source, &args.command)
+    let launch = prepare(decision, &allocation, &source, &args.command)?;
+    if args.watch {
+        let run = given.as_ref().unwrap_or(&source.verdict.plan);
+        return watch::beside(&launch, run, &source.dir, args.record.as_deref());
+    }
+    eprintln!("{decision}  by {}; starting {}", source.what, clean(&launch.command[0]));
+    Err(watch::not_started(&launch, launch.exec()))
 }
 
-fn launch(decision: &Decision, allocation: &Allocation, source: &Source, command: &[String]) -> Result<Exit, Failure> {
+fn prepare(
+    decision: &Decision,
+    allocation: &Allocation,
+    source: &Source,
+    command: &[String],
+) -> Result<Launch, Failure> {
     let hostfile = if Placeholder::Hostfile.is_in(command) {
         let written = gate::write_hostfile(&source.dir, &allocation.nodes);
         Some(
@@ -88,11 +99,7 @@ fn launch(decision: &Decision, allocation: &Allocation, source: &Source, command
     } else {
         None
     };
-    let launch = Launch::new(decision.name(), allocation, hostfile.as_deref(), command);
-    eprintln!("{decision}  by {}; starting {}", source.what, clean(&launch.command[0]));
-    let error = launch.exec();
-    let exit = if error.kind() == std::io::ErrorKind::NotFound { Exit::Usage } else { Exit::Internal };
-    Err(Failure { exit, error: anyhow!(error).context(format!("cannot start {}", clean(&launch.command[0]))) })
+    Ok(Launch::new(decision.name(), allocation, hostfile.as_deref(), command))
 }
 
 /// The nodes that the launcher has.

@@ -105,6 +105,16 @@ pub(super) fn show(
         result => result.context("cannot print the report").map_err(Failure::internal)?,
     }
     drop(out);
+    write_files(judgement, record, files)
+}
+
+/// Writes a report to each file, in the form that its ending says.
+pub(super) fn write_files(
+    judgement: &Judgement<'_>,
+    record: &Path,
+    files: &[(PathBuf, Format)],
+) -> Result<(), Failure> {
+    let shown = record.to_string_lossy();
     let style = report::Style { width: 100, colour: false };
     for (path, format) in files {
         let written = files::replace(path, Readers::Others, |file| {

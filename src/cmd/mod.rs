@@ -15,6 +15,7 @@ mod measure;
 mod package;
 mod shell;
 mod simulate;
+mod watch;
 mod worker;
 
 use crate::cli::{Cli, Command};
@@ -48,6 +49,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Report(args) => judge::report(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Gate(args) => gate::run(args),
+        Command::Watch(args) => watch::run(&args),
         Command::Drain(args) => drain::run(&args),
         Command::Discover(args) => discover::run(args),
         Command::Explain(args) => explain::run(&args),

@@ -1,7 +1,14 @@
 //! The terminal around a command, and texts that go to it.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use anyhow::Context;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::cluster::Interrupt;
+use crate::exit::Exit;
 use crate::report::Style;
 
 /// Width where nobody says: what fits everywhere.
@@ -28,4 +35,16 @@ pub(super) fn print(text: &str) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
+}
+
+/// The first signal ends the run in good order, with a report; the second at once.
+pub(super) fn listen() -> anyhow::Result<Interrupt> {
+    let interrupt: Interrupt = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        let code = i32::from(Exit::Hold.code());
+        signal_hook::flag::register_conditional_shutdown(signal, code, interrupt.clone())
+            .context("cannot listen for signals")?;
+        signal_hook::flag::register(signal, interrupt.clone()).context("cannot listen for signals")?;
+    }
+    Ok(interrupt)
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 
 use sha2::{Digest, Sha256};
 
@@ -79,17 +79,25 @@ impl Launch {
 
     /// Becomes the command; returns only when that fails.
     pub fn exec(&self) -> io::Error {
-        let Some((program, arguments)) = self.command.split_first() else {
-            return io::ErrorKind::InvalidInput.into();
-        };
-        Command::new(program)
+        self.prepared().map_or_else(|| io::ErrorKind::InvalidInput.into(), |mut command| command.exec())
+    }
+
+    /// Starts the command beside this process.
+    pub fn spawn(&self) -> io::Result<Child> {
+        self.prepared().ok_or(io::ErrorKind::InvalidInput)?.spawn()
+    }
+
+    fn prepared(&self) -> Option<Command> {
+        let (program, arguments) = self.command.split_first()?;
+        let mut command = Command::new(program);
+        command
             .args(arguments)
             .env("GONOGO_DECISION", self.decision)
             .env("GONOGO_EXCLUDE", &self.exclude)
             .env("GONOGO_NODELIST", &self.nodelist)
             // What let the agents in is no secret of the run.
-            .env_remove(TOKEN_VARIABLE)
-            .exec()
+            .env_remove(TOKEN_VARIABLE);
+        Some(command)
     }
 }
 

@@ -661,6 +661,54 @@ codes! {
         cause: "GPUs of one node differ in model, firmware or memory. A run shares its work evenly: the least of them sets the pace and the batch that fits.",
         suspect: "a GPU that was changed for another, or an update that left one out",
         remedy: "compare `nvidia-smi --query-gpu=index,name,vbios_version,memory.total --format=csv`; bring all GPUs to one firmware, or leave the node out";
+    STO_050 "STO-050" Fail, "the next checkpoint does not fit",
+        cause: "What is free is less than a save takes: the next one fails, and a trainer that cannot save ends, or goes on and loses what it did.",
+        suspect: "nobody moves or removes old checkpoints, or others fill the place",
+        remedy: "make room before the next save: remove what STO-052 names, move old checkpoints away; then set [checkpoint] keep, or [watch] cold for `gonogo watch` to do it";
+    STO_051 "STO-051" Warn, "the space for checkpoints ends while the run goes on",
+        cause: "By the size of the saves so far and the time between them there is a save that does not fit, and it comes before the run is over.",
+        suspect: "no retention, others who write there, or a cold place that fills up",
+        remedy: "set [checkpoint] keep in the trainer, or [watch] cold in the plan; enlarge the place or its quota before that hour";
+    STO_052 "STO-052" Warn, "a checkpoint was never completed",
+        cause: "A later save is complete and this one is not: the run was interrupted while it was written. It takes space, and a resume from it fails.",
+        suspect: "a crash or a kill during the save",
+        remedy: "look at it and remove it; gonogo leaves it where it is";
+    STO_053 "STO-053" Fail, "a copy in the cold place is not what was copied",
+        cause: "After it was written and flushed, the file was read again past the cache, and its content differs. The copy is thrown away and the checkpoint stays.",
+        suspect: "the cold place's storage, its network, or this node's memory",
+        remedy: "do not trust other files there; read its servers' logs; check this node (`gonogo check --only memory,storage --path COLD`)";
+    STO_054 "STO-054" Warn, "checkpoints cannot be moved away",
+        cause: "The cold place refuses, is full, or is no other file system. Nothing is removed here meanwhile, so that the space still ends.",
+        suspect: "its quota or free space, permissions, a mount that is gone",
+        remedy: "mend the cold place; the watch tries again by itself";
+    STO_055 "STO-055" Fail, "the checkpoint directory is not what it was",
+        cause: "The directory cannot be read, or another file system is mounted there: saves fail, or go where a restart does not find them.",
+        suspect: "a mount that dropped, a server that is away, an automounter",
+        remedy: "findmnt -T DIR; mount it again and look where the latest save is; nothing is moved until it is back";
+    STO_056 "STO-056" Warn, "nothing says whether checkpoints are complete",
+        cause: "They stopped growing, which proves nothing: a save that hangs does not grow, either. What is not known to be complete is never moved.",
+        suspect: "a layout that gonogo does not know, or a trainer that does not write its pointer",
+        remedy: "set [watch] layout, or [watch] complete_file to the name of a file that the trainer writes last";
+    STO_057 "STO-057" Warn, "a checkpoint cannot be copied as it is",
+        cause: "A link in it leads out of it, or something in it is no file: a copy would not be the same checkpoint.",
+        suspect: "a trainer that links to shared files, a socket or pipe left in the directory",
+        remedy: "move it by hand, or have the trainer save plain files";
+    STO_058 "STO-058" Warn, "saves are larger or slower than planned",
+        cause: "What the plan was checked against is not what the run does: the space ends earlier, and saving costs more of the run.",
+        suspect: "other settings than the plan's, or storage that became slow since the check",
+        remedy: "correct [checkpoint] size or stall_budget; `gonogo check --only storage` tells whether the storage is slower than it was";
+    STO_059 "STO-059" Warn, "the watch cannot tell what it sees",
+        cause: "Its journal cannot be written, or the command for the alarm failed: what happens is not on record, or nobody hears of it.",
+        suspect: "a full disk at --out, or an error in [watch] on_alarm",
+        remedy: "give another --out; run the command by hand";
+    STO_060 "STO-060" Hold, "nothing was saved for two intervals",
+        cause: "Saves came regularly and then no more: the run hangs, or it saves somewhere else.",
+        suspect: "a hanging collective, a full or lost mount, a run that ended",
+        remedy: "look at the trainer's log and at its ranks; what was done since the last save is lost if it dies now";
+    STO_061 "STO-061" Warn, "checkpoints come faster than they can be moved away",
+        cause: "Moving one takes longer than the time to the next: the hot place fills up however long the watch works.",
+        suspect: "[watch] rate, or a cold place that is slow",
+        remedy: "raise [watch] rate, save less often, or let only milestones be moved";
     PER_001 "PER-001" Fail, "a node is slower than its peers",
         cause: "Measured twice, the node stays behind the median of all nodes by more than noise explains. A synchronous run goes as fast as its slowest node.",
         suspect: "the node: thermal throttling, a power cap, a CPU quota, a dead memory channel, a stray process",

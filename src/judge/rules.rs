@@ -21,6 +21,7 @@ mod ports;
 mod storage;
 mod unproven;
 mod waivers;
+mod watched;
 mod xids;
 
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ use crate::judge::decide::decide;
 use crate::judge::finding::Finding;
 use crate::judge::{Cell, Coverage, Judgement, cell};
 use crate::measure::{self, Load, Measured, Outcome};
-use crate::plan::{RunPlan, Tier};
+use crate::plan::{RunPlan, Tier, WatchPlan};
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{Component, Filesystem, Machine};
 use crate::work::{Case, Software, on_gpu};
@@ -71,6 +72,8 @@ impl Facts {
 fn facts(record: &Record) -> impl Iterator<Item = (&OutcomeLine, &measure::Facts)> {
     record.outcomes.iter().filter_map(|l| Some((l, l.outcome.measured()?.facts.as_deref()?)))
 }
+
+pub use watched::latest as watched;
 
 /// What most nodes have; `None` without a majority.
 fn majority<'a, T: Ord + ?Sized>(values: impl Iterator<Item = &'a T>) -> Option<(&'a T, usize)> {
@@ -141,6 +144,19 @@ fn judge_case<'r>(
     }
 }
 
+/// What a watcher wrote is no check of a machine: nothing else is asked of it.
+fn of_watch<'r>(record: &'r Record, run: &RunPlan, node: &NodeName, w: &measure::Watched) -> Judgement<'r> {
+    let mut findings = Vec::new();
+    watched::findings(node, w, run, &mut findings);
+    watched::weigh(&mut findings, run.watch.as_ref().is_some_and(WatchPlan::moves));
+    waivers::apply(run, record.header.started, &mut findings);
+    findings.sort_by_key(|f| (f.waived.is_some(), std::cmp::Reverse(f.severity)));
+    let (decision, placement) = decide(&findings, record, run);
+    let mut coverage = Coverage::default();
+    record.outcomes.iter().for_each(|l| coverage.count(Some(&l.outcome)));
+    Judgement { record, decision, placement, findings, cells: Vec::new(), coverage }
+}
+
 /// Judges a record. `run` is the plan to judge by: the record's own unless another was given.
 pub fn judge<'r>(record: &'r Record, run: &RunPlan, limits: &'r [Expectation]) -> Judgement<'r> {
     judge_knowing(record, run, limits, &[])
@@ -153,6 +169,9 @@ pub fn judge_knowing<'r>(
     limits: &'r [Expectation],
     known: &[Offender],
 ) -> Judgement<'r> {
+    if let Some((node, w)) = watched(record) {
+        return of_watch(record, run, node, w);
+    }
     // One plan serves an image and the machines: what it asks of machines is not asked of an image.
     let of_image = record.header.plan.tier == Tier::Image;
     let reduced = of_image.then(|| RunPlan {

@@ -8,6 +8,7 @@ mod outcome;
 mod sampler;
 mod slow;
 pub mod stats;
+mod watched;
 
 pub use busbw::bus_factor;
 pub use clock::resolution;
@@ -19,3 +20,4 @@ pub use outcome::{
 };
 pub use sampler::{Sampler, Samples};
 pub use slow::{Slow, Speed, slow};
+pub use watched::{Cold, Save, SaveState, Space, SpaceBound, Trouble, Watched};

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeName;
-use crate::measure::Transport;
+use crate::measure::{Transport, Watched};
 use crate::topology::{Component, Filesystem, Leaf, Machine, Nccl, Nvidia, Start};
 use crate::unit::Unit;
 use crate::work::{Better, CheckName, Metric};
@@ -107,6 +107,8 @@ pub enum Facts {
     Filesystem(Box<Filesystem>),
     /// Nodes' clocks against the first node's.
     Clocks(Vec<ClockOffset>),
+    /// The checkpoints of a run, as a watcher sees them.
+    Watched(Box<Watched>),
     /// The checkpoint directory as every node sees it.
     Shared(Vec<SharedView>),
     /// Round trips between all nodes.

@@ -7,11 +7,14 @@ mod parse;
 mod resolve;
 mod run;
 mod tier;
+mod value;
+mod watch;
 
 pub use parse::{PlanError, parse, place, read, toml_error};
 pub use resolve::{CheckPlan, PlanHash, ProbeTable, Selection, SelectionError, hex, resolve, unhex};
 pub use run::{
-    Checkpoint, ImagePlan, Interval, LeafPlan, Model, Nodes, Require, RequireCollective, RequireLink, RunPlan, Time,
-    Waiver,
+    Checkpoint, ImagePlan, Interval, LeafPlan, Model, Nodes, Require, RequireCollective, RequireLink, RunPlan, Waiver,
 };
 pub use tier::Tier;
+pub use value::Time;
+pub use watch::WatchPlan;

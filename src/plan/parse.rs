@@ -104,6 +104,18 @@ fn check_meaning(plan: &RunPlan) -> Result<(), (String, String)> {
         if c.dir.as_deref().is_some_and(|d| !d.is_absolute()) {
             return Err(("dir".into(), "`dir` must be an absolute path: every node must mean the same place".into()));
         }
+        if let (Some(interval), Some(run)) = (c.interval(), c.run_time)
+            && interval.period > run.0
+        {
+            return Err(("interval".into(), "the interval is longer than `run_time`: the run would never save".into()));
+        }
+    }
+    if let Some(w) = &plan.watch {
+        let dir = plan.checkpoint.as_ref().and_then(|c| c.dir.as_deref());
+        if let Some((key, why)) = w.contradiction(dir) {
+            // A key by that name may stand elsewhere, too.
+            return Err((format!("{key} = "), why));
+        }
     }
     Ok(())
 }

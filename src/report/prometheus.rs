@@ -9,7 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit as MetricUnit};
 
 use crate::exit::Exit;
-use crate::judge::Judgement;
+use crate::forecast::outlook;
+use crate::judge::{Judgement, watched};
+use crate::measure::SaveState;
 use crate::unit::Unit;
 
 type Labels = Vec<(String, String)>;
@@ -63,10 +65,50 @@ pub fn render(j: &Judgement<'_>) -> Result<String, std::fmt::Error> {
     for (state, n) in of.into_iter().chain([("not_done", not_done)]) {
         coverage.get_or_create(&labels(&[("state", state)])).set(n as f64);
     }
+    watch(j, &mut registry);
     metrics(j, &mut registry);
     let mut out = String::new();
     encode(&mut out, &registry)?;
     Ok(out)
+}
+
+/// Of a watch: room, and how long it lasts.
+fn watch(j: &Judgement<'_>, registry: &mut Registry) {
+    let Some((_, w)) = watched(j.record) else { return };
+    let mut set = |name: &str, help: &str, unit: Option<MetricUnit>, value: f64| {
+        let gauge: Gauge<f64, AtomicU64> = Gauge::default();
+        gauge.set(value);
+        match unit {
+            Some(unit) => registry.register_with_unit(name, help, unit, gauge),
+            None => registry.register(name, help, gauge),
+        }
+    };
+    set(
+        "looked",
+        "When the checkpoint directory was looked at",
+        Some(MetricUnit::Seconds),
+        w.at.as_millisecond() as f64 / 1e3,
+    );
+    set("checkpoint_available", "What may still be written", Some(MetricUnit::Bytes), w.space.available.as_f64());
+    for state in [SaveState::Complete, SaveState::Writing, SaveState::Unclear, SaveState::Partial, SaveState::Moved] {
+        let n = w.saves.iter().filter(|s| s.state == state).count();
+        set(&format!("checkpoints_{}", state.name()), "Checkpoints by what is known of them", None, n as f64);
+    }
+    if let Some(last) = w.saves.iter().filter(|s| s.state != SaveState::Partial).map(|s| s.ended).max() {
+        set(
+            "checkpoint_saved",
+            "When the latest was written",
+            Some(MetricUnit::Seconds),
+            last.as_millisecond() as f64 / 1e3,
+        );
+    }
+    if let Some(o) = outlook(w, &j.record.header.plan.run) {
+        set("checkpoint_size", "Of the next save", Some(MetricUnit::Bytes), o.size.as_f64());
+        set("checkpoint_saves_that_fit", "Saves for which there is room", None, o.fit as f64);
+        if let Some((_, middle, _)) = o.full.and_then(|f| f.seconds) {
+            set("checkpoint_full", "Until the first save that does not fit", Some(MetricUnit::Seconds), middle);
+        }
+    }
 }
 
 fn metrics(j: &Judgement<'_>, registry: &mut Registry) {

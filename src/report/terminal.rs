@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
 
 use crate::judge::{Finding, Severity, Verdict};
-use crate::report::{FindingGroup, Row, Software, Table, View};
+use crate::report::{FindingGroup, Row, SaveRow, Saves, Software, Table, View};
 
 /// How to draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,10 @@ pub fn render(view: &View<'_>, style: Style) -> String {
         out.push('\n');
         finding(group, style, &mut out);
     }
+    if let Some(all) = view.saves.as_ref().filter(|s| !s.rows.is_empty()) {
+        out.push('\n');
+        saves(all, style, &mut out);
+    }
     for table in &view.tables {
         out.push('\n');
         draw(table, style, &mut out);
@@ -100,7 +104,8 @@ pub fn render(view: &View<'_>, style: Style) -> String {
         // Not wrapped: it is there to be copied.
         out.push_str(&format!("{}{text}\n", style.paint(DIM, &format!("{label:<10}"))));
     }
-    style.labelled("record    ", &view.record_path, &mut out);
+    let record = if view.record_path.is_empty() { "none is kept" } else { &view.record_path };
+    style.labelled("record    ", record, &mut out);
     style.labelled("next      ", &view.next, &mut out);
     out
 }
@@ -149,6 +154,26 @@ fn finding(group: &FindingGroup<'_>, style: Style, out: &mut String) {
     } else {
         style.labelled("  suspect  ", f.suspect(), out);
         style.labelled("  do       ", &f.remedy(), out);
+    }
+}
+
+/// A line a checkpoint, the latest last.
+fn saves(all: &Saves, style: Style, out: &mut String) {
+    let mut grid = Grid::new();
+    grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    grid.set_header(SaveRow::TITLES);
+    for row in &all.rows {
+        grid.add_row(row.cells());
+    }
+    for i in 0..SaveRow::TITLES.len() {
+        if let Some(column) = grid.column_mut(i) {
+            column.set_padding((0, 2));
+            column.set_cell_alignment(if (1..4).contains(&i) { CellAlignment::Right } else { CellAlignment::Left });
+        }
+    }
+    for (i, line) in grid.to_string().lines().enumerate() {
+        let line = line.trim_end();
+        out.push_str(&format!("{}\n", if i == 0 { style.paint(BOLD, line) } else { line.to_owned() }));
     }
 }
 

@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use crate::hostlist;
 use crate::id::{NodeName, clean, drives};
-use crate::judge::{Cell, Code, Decision, Finding, Judgement, Severity, Subject, Verdict};
+use crate::judge::{Cell, Code, Decision, Finding, Judgement, Severity, Subject, Verdict, watched};
 use crate::measure::{Outcome, WaiveKind};
 use crate::plan::{ImagePlan, Tier};
+use crate::report::saves::{Saves, saves};
 use crate::report::software::{Software, software};
 use crate::work::{Better, Case, Metric};
 
@@ -105,6 +106,8 @@ pub struct View<'j> {
     pub provenance: Vec<String>,
     pub findings: Vec<FindingGroup<'j>>,
     pub tables: Vec<Table>,
+    /// A run's checkpoints, of a watch.
+    pub saves: Option<Saves>,
     /// What an image brings; empty for machines.
     pub software: Vec<Software>,
     pub coverage: String,
@@ -119,19 +122,35 @@ pub struct View<'j> {
 
 /// Arranges a judgement. `record_path` is what to type to name the record.
 pub fn view<'j>(j: &'j Judgement<'_>, record_path: &str) -> View<'j> {
+    let saves = saves(j);
     View {
         decision: &j.decision,
-        headline: headline(j),
-        provenance: provenance(j),
+        headline: saves.as_ref().map_or_else(|| headline(j), |s| s.headline.clone()),
+        provenance: saves.as_ref().map_or_else(|| provenance(j), |s| of_watch(j, s)),
         findings: groups(&j.findings),
         tables: tables(j),
         software: software(j),
-        coverage: coverage(j),
+        coverage: saves.as_ref().map_or_else(|| coverage(j), |s| s.summary.clone()),
         waived: waived(j),
         record_path: clean(record_path).into_owned(),
         placement: placement(j),
         next: next(j, record_path),
+        saves,
     }
+}
+
+/// Where a watch looks, for whom, and since when.
+fn of_watch(j: &Judgement<'_>, saves: &Saves) -> Vec<String> {
+    let h = &j.record.header;
+    let mut out = saves.place.clone();
+    let run = h.plan.run.name.as_deref().map_or(String::new(), |n| format!(" of {}", clean(n)));
+    out.push(format!(
+        "gonogo {} ({}), watch{run} since {}",
+        clean(&h.version),
+        clean(&h.commit),
+        h.started.strftime("%Y-%m-%d %H:%M:%S UTC")
+    ));
+    out
 }
 
 fn coverage(j: &Judgement<'_>) -> String {
@@ -431,6 +450,14 @@ fn next(j: &Judgement<'_>, record_path: &str) -> String {
     let worst = j.findings.iter().find(|f| f.weighs());
     let p = &j.placement;
     let slurm = j.record.header.launcher.as_deref() == Some("Slurm");
+    if watched(j.record).is_some() {
+        return match worst {
+            Some(f) => format!("gonogo explain {}", f.code),
+            // A glance keeps no record.
+            None if record.is_empty() => "gonogo watch --plan RUN.TOML".to_owned(),
+            None => format!("gonogo report {record} --report page.html"),
+        };
+    }
     match (&j.decision, worst) {
         // An image proves no machine: there the check goes on.
         (Decision::Go, _) if j.record.header.plan.tier == Tier::Image => {

@@ -40,7 +40,7 @@ pub use nvidia::{
 pub use pci::host_path;
 pub use ports::{Listener, who_listens};
 pub use rdma::gids;
-pub use read::{boot_id, discover, gpus_on_bus};
+pub use read::{boot_id, discover, gpus_on_bus, mounts};
 pub use software::{
     Component, Elf, ElfError, LibraryFile, Reach, Start, Version, architecture, cuda_of, driver_of, elf, net_plugins,
     newest_cuda, oldest_cuda, oldest_driver, start,

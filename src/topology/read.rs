@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::topology::filesystem::parse_mountinfo;
+use crate::topology::filesystem::{Mount, parse_mountinfo};
 use crate::topology::{Machine, Missing, Nvidia, SysRoot, cpu, net, nvidia, os, pci, rdma};
+
+/// What is mounted.
+pub fn mounts(root: &SysRoot) -> Vec<Mount> {
+    root.read("/proc/self/mountinfo").map(|t| parse_mountinfo(&t)).unwrap_or_default()
+}
 
 /// What the kernel calls this boot: machines that share a kernel share it, whatever names they bear.
 pub fn boot_id(root: &SysRoot) -> Option<String> {
@@ -29,7 +34,7 @@ pub fn discover(root: &SysRoot) -> Machine {
         gpus: pci::gpus(root),
         nvidia: None,
         disks: pci::disks(root),
-        mounts: root.read("/proc/self/mountinfo").map(|t| parse_mountinfo(&t)).unwrap_or_default(),
+        mounts: mounts(root),
         kernel: os::kernel(root),
         cgroup: os::cgroup(root),
         container: os::container(root),

@@ -69,6 +69,8 @@ pub enum Fact {
     Capacity,
     /// The checkpoint directory as all nodes see it.
     Shared,
+    /// The run's checkpoints, as a watcher sees them.
+    Checkpoints,
     /// What a probe needs and this machine lacks.
     Device,
     /// How a container was started.
@@ -332,9 +334,11 @@ pub enum StorageOp {
 named!(Fact {
     Fact::Machine => "machine", Fact::Clocks => "clocks", Fact::Slurmd => "slurmd", Fact::GpusAtEnd => "gpus at the end",
     Fact::GpuCount => "GPUs of a node", Fact::Latencies => "latencies", Fact::Capacity => "capacity", Fact::Shared => "shared",
+    Fact::Checkpoints => "checkpoints",
     Fact::Device => "device", Fact::ContainerStart => "start", Fact::Presence(Presence::Join) => "join", Fact::Presence(Presence::Stay) => "stay",
 } [
     Fact::Machine, Fact::Clocks, Fact::Slurmd, Fact::GpusAtEnd, Fact::GpuCount, Fact::Latencies, Fact::Capacity, Fact::Shared,
+    Fact::Checkpoints,
     Fact::Device, Fact::ContainerStart, Fact::Presence(Presence::Join), Fact::Presence(Presence::Stay),
 ]);
 named!(Software {

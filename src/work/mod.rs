@@ -4,6 +4,7 @@
 
 mod case;
 mod filter;
+mod layout;
 mod metric;
 mod named;
 mod read;
@@ -13,4 +14,5 @@ pub use case::{
     Load, Memory, NCCL, Name, Presence, RdmaOp, RoundKind, Scope, Software, StorageOp, Test, Topology, Way, When,
 };
 pub use filter::{Among, CarrierKind, Extent, Filter, Loopback, On, on_gpu, widest};
+pub use layout::Layout;
 pub use metric::{Better, CheckName, Declared, Metric};

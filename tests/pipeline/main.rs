@@ -21,3 +21,4 @@ mod renderers;
 mod shared_storage;
 mod supervisor;
 mod unproven;
+mod watched;

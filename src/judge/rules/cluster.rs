@@ -41,6 +41,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
             // Leaves are inferred from latencies where pairs are judged; daemons are compared below.
             measure::Facts::Machine(_)
             | measure::Facts::Filesystem(_)
+            | measure::Facts::Watched(_)
             | measure::Facts::Latencies(_)
             | measure::Facts::Fabric(_)
             | measure::Facts::Nvidia(_)

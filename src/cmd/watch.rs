@@ -1,0 +1,300 @@
+//! `gonogo watch`: from go to the last save.
+
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+
+use crate::cli;
+use crate::cluster::{Interrupt, Step};
+use crate::cmd::judge as judging;
+use crate::cmd::measure::{header, hostname, own_name};
+use crate::cmd::{Failure, shell};
+use crate::exit::Exit;
+use crate::gate::Launch;
+use crate::id::{ProbeName, clean};
+use crate::judge::{self, Judgement};
+use crate::measure::{Facts, Outcome, Watched};
+use crate::plan::{self, RunPlan, Selection};
+use crate::probe;
+use crate::record::{self, End, Header, OutcomeLine, Record, Writer};
+use crate::report::{self, Format};
+use crate::sys::signal::describe;
+use crate::watch::{WatchError, Watcher};
+use crate::work::{Case, Fact};
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(10);
+/// Reports are written anew at least so often: their age says that the watch is alive.
+const ALIVE: Duration = Duration::from_secs(60);
+/// A signal is heard within this.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a watch is of, and where it says so.
+pub(super) struct Watch {
+    pub dir: PathBuf,
+    pub run: RunPlan,
+    pub every: Duration,
+    pub out: PathBuf,
+    pub files: Vec<(PathBuf, Format)>,
+    pub quiet: bool,
+}
+
+impl From<WatchError> for Failure {
+    fn from(error: WatchError) -> Failure {
+        Failure::usage(error)
+    }
+}
+
+pub(super) fn run(args: &cli::Watch) -> Result<Exit, Failure> {
+    let interrupt = shell::listen().map_err(Failure::internal)?;
+    let run = args.plan.as_ref().map(|path| plan::read(path)).transpose().map_err(Failure::usage)?.unwrap_or_default();
+    let planned = run.checkpoint.as_ref().and_then(|c| c.dir.clone());
+    let dir = args
+        .dir
+        .clone()
+        .or(planned)
+        .ok_or_else(|| Failure::usage(anyhow!("give a DIR to watch, or a --plan with [checkpoint] dir")))?;
+    let dir = std::path::absolute(&dir).with_context(|| format!("{}", dir.display())).map_err(Failure::usage)?;
+    let every = args.every.or(run.watch.as_ref().and_then(|w| w.every)).map_or(EVERY, |t| t.0);
+    let out = args.out.clone().unwrap_or_else(|| folder(&dir));
+    let files = judging::files(&args.reports)?;
+    let watch = Watch { dir, run, every, out, files, quiet: args.quiet };
+    if args.once { watch.glance(args.format) } else { watch.follow(&interrupt, args.format) }
+}
+
+/// Of each directory its own, and the same each time: a watch that is started again goes on with its journal.
+pub(super) fn folder(dir: &Path) -> PathBuf {
+    let name = dir.to_string_lossy();
+    let name: String =
+        name.trim_matches('/').chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    Path::new("gonogo-out").join(format!("watch-{name}"))
+}
+
+impl Watch {
+    /// What `--once` answers.
+    fn glance(&self, format: Format) -> Result<Exit, Failure> {
+        let header = self.header()?;
+        let mut watcher = Watcher::glance(&self.dir, &self.run)?;
+        let record = record(&header, watcher.look());
+        let judgement = judge::judge(&record, &self.run, &[]);
+        judging::show(&judgement, Path::new(""), format, &self.files)?;
+        let known = judge::watched(&record).is_some_and(|(_, w)| crate::forecast::outlook(w, &self.run).is_some());
+        Ok(match judgement.decision.exit() {
+            Exit::Go if !known => Exit::Hold,
+            exit => exit,
+        })
+    }
+
+    /// Watches until a signal, or until the run has made its last save; then shows what became of it.
+    fn follow(&self, interrupt: &Interrupt, format: Format) -> Result<Exit, Failure> {
+        let mut following = self.begin()?;
+        let why = loop {
+            following.look();
+            if following.watcher.is_over(&self.run) && following.watcher.moving().is_none() {
+                break "the run made its last save";
+            }
+            if following.wait(self.every, &|| interrupt.load(Ordering::Relaxed)) {
+                break "told to end";
+            }
+        };
+        let (record, path) = following.end(why)?;
+        let judgement = judge::judge(&record, &self.run, &[]);
+        judging::show(&judgement, &path, format, &self.files)?;
+        Ok(judgement.decision.exit())
+    }
+
+    pub(super) fn begin(&self) -> Result<Following<'_>, Failure> {
+        let header = self.header()?;
+        let watcher = Watcher::begin(&self.dir, &self.run, &self.out)?;
+        if let Some(journal) = watcher.journal() {
+            eprintln!("watching {}; journal {}", clean(&self.dir.to_string_lossy()), clean(&journal.to_string_lossy()));
+        }
+        let bar =
+            if self.quiet || !io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        bar.set_style(
+            ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+        );
+        bar.enable_steady_tick(Duration::from_millis(250));
+        Ok(Following { of: self, header, watcher, bar, line: String::new(), last: None, shown: None, file_error: None })
+    }
+
+    fn header(&self) -> Result<Header, Failure> {
+        let asked = Selection { path: Some(self.dir.clone()), ..Selection::default() };
+        let plan = plan::resolve(asked, self.run.clone(), &probe::names(), 1).map_err(Failure::usage)?;
+        Ok(header(plan, &[(own_name(), hostname())], None, Vec::new()))
+    }
+}
+
+/// A watch that goes on.
+pub(super) struct Following<'w> {
+    of: &'w Watch,
+    header: Header,
+    pub watcher: Watcher,
+    bar: ProgressBar,
+    line: String,
+    last: Option<Watched>,
+    /// When reports were written, and of what.
+    shown: Option<(Instant, Watched)>,
+    file_error: Option<String>,
+}
+
+impl Following<'_> {
+    /// Looks, tells what came up, and writes the reports where something changed.
+    pub(super) fn look(&mut self) {
+        let seen = self.watcher.look();
+        let record = record(&self.header, seen.clone());
+        let judgement = judge::judge(&record, &self.of.run, &[]);
+        for line in self.watcher.tell(&judgement.findings) {
+            // Whole lines, each with its time: they stand in the job's log.
+            let line = format!("gonogo watch {}  {}", Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ"), clean(&line));
+            self.bar.suspend(|| eprintln!("{line}"));
+        }
+        self.line = report::view(&judgement, "").headline;
+        let due = self.shown.as_ref().is_none_or(|(at, was)| at.elapsed() > ALIVE || !alike(was, &seen));
+        if due {
+            self.write(&judgement);
+            self.shown = Some((Instant::now(), seen.clone()));
+        }
+        self.last = Some(seen);
+    }
+
+    fn write(&mut self, judgement: &Judgement<'_>) {
+        let error = judging::write_files(judgement, &self.of.out.join("record.jsonl"), &self.of.files).err();
+        let error = error.map(|f| format!("{:#}", f.error));
+        if let Some(error) = error.as_ref().filter(|_| self.file_error.is_none()) {
+            self.bar.suspend(|| eprintln!("gonogo watch: {error}; it is tried again"));
+        }
+        self.file_error = error;
+    }
+
+    /// Waits for the next look. True when `over` says so.
+    pub(super) fn wait(&mut self, every: Duration, over: &dyn Fn() -> bool) -> bool {
+        let until = Instant::now() + every;
+        while Instant::now() < until {
+            if over() {
+                return true;
+            }
+            let moving = self.watcher.moving().map_or(String::new(), |m| {
+                let rate = crate::unit::Unit::BytePerSecond.show(m.bytes_per_second);
+                format!("; moving {} {:.0} % at {rate}", clean(&m.name), 100.0 * m.share)
+            });
+            self.bar.set_message(format!("{}{moving}", self.line));
+            std::thread::sleep(TICK.min(until.saturating_duration_since(Instant::now())));
+        }
+        over()
+    }
+
+    /// Ends the watch and keeps what it saw as a record.
+    pub(super) fn end(mut self, why: &str) -> Result<(Record, PathBuf), Failure> {
+        self.bar.finish_and_clear();
+        let seen = self.last.take();
+        self.watcher.end(why);
+        let mut record = seen.map_or_else(|| Record::new(self.header.clone()), |w| record(&self.header, w));
+        record.end = Some(End { ended: Timestamp::now(), interrupted: false });
+        let path = self.of.out.join("record.jsonl");
+        keep(&record, &path)
+            .with_context(|| format!("cannot keep the record {}", path.display()))
+            .map_err(Failure::internal)?;
+        Ok((record, path))
+    }
+}
+
+/// Runs a command behind the gate with a watch beside it, and ends as the command does. What is known of a run that failed is left in
+/// one folder: what the gate went by, the journal, and the checkpoints as they were last.
+pub(super) fn beside(launch: &Launch, run: &RunPlan, folder: &Path, record: Option<&Path>) -> Result<Exit, Failure> {
+    let dir = run.checkpoint.as_ref().and_then(|c| c.dir.clone()).ok_or_else(|| {
+        Failure::usage(anyhow!("--watch needs [checkpoint] dir in the plan that the record was made for, or in --plan"))
+    })?;
+    let interrupt = shell::listen().map_err(Failure::internal)?;
+    let every = run.watch.as_ref().and_then(|w| w.every).map_or(EVERY, |t| t.0);
+    let out = folder.join("watch");
+    // The terminal is the command's.
+    let watch = Watch { dir, run: run.clone(), every, out: out.clone(), files: Vec::new(), quiet: true };
+    let mut following = watch.begin()?;
+    eprintln!("{}  starting {} under the watch", launch.decision, clean(&launch.command[0]));
+    let mut child = launch.spawn().map_err(|e| not_started(launch, e))?;
+    let (mut ended, mut asked) = (None, false);
+    while ended.is_none() {
+        following.look();
+        let over = || interrupt.load(Ordering::Relaxed) && !asked;
+        let until = Instant::now() + watch.every;
+        while ended.is_none() && Instant::now() < until && !following.wait(TICK, &over) {
+            ended = child.try_wait().context("cannot wait for the command").map_err(Failure::internal)?;
+        }
+        if over() {
+            // The command is told what this process was told, and is waited for.
+            asked = true;
+            if let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+        }
+    }
+    let status = ended.unwrap_or_default();
+    following.look();
+    let how = match status.signal() {
+        Some(signal) => format!("the command was ended by {}", describe(signal)),
+        None => format!("the command ended with {}", status.code().unwrap_or_default()),
+    };
+    let (kept, path) = following.end(&how)?;
+    if !status.success() {
+        if let Some(record) = record {
+            let _ = fs::copy(record::file_of(record), out.join("before.jsonl"));
+        }
+        let judgement = judge::judge(&kept, run, &[]);
+        eprint!("{}", report::findings(&judgement.findings, shell::style()));
+        eprintln!("{how}; what was seen of its checkpoints: gonogo report {}", clean(&path.to_string_lossy()));
+        eprintln!(
+            "what changed since the gate: gonogo check --plan RUN.TOML --out after, then gonogo diff {} after",
+            clean(&out.join("before.jsonl").to_string_lossy())
+        );
+    }
+    // A number that is the command's own, and none of gonogo's.
+    std::process::exit(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+}
+
+pub(super) fn not_started(launch: &Launch, error: io::Error) -> Failure {
+    let exit = if error.kind() == io::ErrorKind::NotFound { Exit::Usage } else { Exit::Internal };
+    Failure { exit, error: anyhow!(error).context(format!("cannot start {}", clean(&launch.command[0]))) }
+}
+
+/// Whether nothing is different but the time.
+fn alike(a: &Watched, b: &Watched) -> bool {
+    a.saves == b.saves && a.troubles == b.troubles && a.space == b.space
+}
+
+/// What was seen, as a record that is judged and shown as any other.
+fn record(header: &Header, seen: Watched) -> Record {
+    let case = Case::Fact(Fact::Checkpoints);
+    let probe = ProbeName::new("watch");
+    let step = Step::new("watch", probe.clone(), vec![case.clone()]);
+    let outcome = Outcome::facts(Facts::Watched(Box::new(seen)));
+    let node = header.nodes[0].clone();
+    let line = OutcomeLine { node, step: "watch".into(), probe, case, attempt: 1, blame: None, load: None, outcome };
+    let mut record = Record::new(header.clone());
+    record.steps.push(step);
+    record.outcomes.push(line);
+    record
+}
+
+/// Whole or not at all, over that of an earlier watch.
+fn keep(record: &Record, path: &Path) -> io::Result<()> {
+    let temporary = path.with_file_name(format!(".record.{}", std::process::id()));
+    let _ = fs::remove_file(&temporary);
+    let mut writer = Writer::create(&temporary)?;
+    writer.header(&record.header)?;
+    writer.steps(&record.steps)?;
+    for line in &record.outcomes {
+        writer.outcome(line)?;
+    }
+    if let Some(end) = &record.end {
+        writer.end(end)?;
+    }
+    fs::rename(&temporary, path)
+}

@@ -1,0 +1,545 @@
+//! `gonogo watch`: saves of a trainer, small and real, on real file systems.
+
+mod run;
+mod skip;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use run::{Dir, Done, Result, done};
+
+/// Bytes of a file of a save; which save and rank it is of decides all of them.
+fn content(step: u64, rank: u64, bytes: usize) -> Vec<u8> {
+    let mut rng = fastrand::Rng::with_seed(step * 1000 + rank);
+    let mut out = vec![0u8; bytes];
+    rng.fill(&mut out);
+    out
+}
+
+/// Saves as GPT-NeoX does: a file a rank, then the pointer.
+struct Trainer {
+    dir: PathBuf,
+    ranks: u64,
+    bytes: usize,
+}
+
+impl Trainer {
+    fn new(dir: PathBuf, ranks: u64, bytes: usize) -> Self {
+        Trainer { dir, ranks, bytes }
+    }
+
+    fn save(&self, step: u64) -> std::io::Result<()> {
+        let folder = self.dir.join(format!("global_step{step}"));
+        fs::create_dir_all(&folder)?;
+        for rank in 0..self.ranks {
+            let path = folder.join(format!("mp_rank_{rank:02}_model_states.pt"));
+            fs::write(path, content(step, rank, self.bytes))?;
+        }
+        fs::write(self.dir.join("latest"), format!("global_step{step}"))
+    }
+
+    /// Whether a save lies whole in a place.
+    fn is_whole(&self, place: &Path, name: &str, step: u64) -> bool {
+        let file = |rank: u64| place.join(name).join(format!("mp_rank_{rank:02}_model_states.pt"));
+        (0..self.ranks).all(|r| fs::read(file(r)).is_ok_and(|got| got == content(step, r, self.bytes)))
+    }
+
+    /// A save is nowhere partial under its own name, and somewhere whole.
+    fn assert_kept(&self, cold: &Path, step: u64, when: &str) {
+        let name = format!("global_step{step}");
+        let whole = [&self.dir, cold].map(|p| self.is_whole(p, &name, step));
+        let aside = self.is_whole(&self.dir, &format!(".gonogo-moved.{name}"), step);
+        assert!(whole.contains(&true) || aside, "{name} is lost, {when}");
+        assert!(!cold.join(&name).exists() || whole[1], "{name} is partial in the cold place, {when}");
+        assert!(!self.dir.join(&name).exists() || whole[0], "{name} is partial in the hot place, {when}");
+    }
+}
+
+/// A hot and a cold place with a plan that moves at once whatever is complete.
+struct Lab {
+    dir: Dir,
+    hot: PathBuf,
+    cold: PathBuf,
+}
+
+impl Lab {
+    fn new(watch: &str) -> Result<Self> {
+        let dir = Dir::new()?;
+        let (hot, cold) = (dir.path("hot"), dir.path("cold"));
+        fs::create_dir(&hot)?;
+        fs::create_dir(&cold)?;
+        let lab = Lab { dir, hot, cold };
+        lab.plan("", &format!("cold = {:?}\nhigh = 0.000001\nlow = 0.000001\n{watch}", lab.cold))?;
+        Ok(lab)
+    }
+
+    fn plan(&self, checkpoint: &str, watch: &str) -> Result {
+        let text = format!("[checkpoint]\ndir = {:?}\n{checkpoint}\n[watch]\nevery = \"0.02s\"\n{watch}\n", self.hot);
+        Ok(fs::write(self.dir.path("run.toml"), text)?)
+    }
+
+    fn command(&self) -> Command {
+        self.dir.command(&["watch", "--plan", "run.toml", "--quiet", "--out", "out"])
+    }
+
+    fn start(&self) -> Result<Watching> {
+        let child = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        Ok(Watching(Some(child)))
+    }
+
+    fn trainer(&self, ranks: u64, bytes: usize) -> Trainer {
+        Trainer::new(self.hot.clone(), ranks, bytes)
+    }
+
+    fn journal(&self) -> String {
+        fs::read_to_string(self.dir.path("out/journal.jsonl")).unwrap_or_default()
+    }
+
+    /// The record as JSON, by `gonogo report`.
+    fn report(&self) -> Result<serde_json::Value> {
+        let done = self.dir.run(&["report", "out", "--format", "json"])?;
+        Ok(serde_json::from_str(&done.out).map_err(|e| format!("{e}: {}{}", done.out, done.err))?)
+    }
+}
+
+/// A watch that runs; killed when nobody needs it.
+struct Watching(Option<Child>);
+
+impl Watching {
+    fn signal(&self, signal: rustix::process::Signal) -> Result {
+        let pid = self.0.as_ref().and_then(|c| rustix::process::Pid::from_raw(c.id() as i32)).ok_or("no process")?;
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
+    fn end(mut self) -> Result<Done> {
+        self.signal(rustix::process::Signal::TERM)?;
+        self.wait()
+    }
+
+    fn wait(&mut self) -> Result<Done> {
+        Ok(done(self.0.take().ok_or("no process")?.wait_with_output()?))
+    }
+
+    fn kill(mut self) -> Result {
+        let mut child = self.0.take().ok_or("no process")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn finished_checkpoints_move_and_the_newest_stay() -> Result {
+    let lab = Lab::new("milestone_steps = 2000")?;
+    let trainer = lab.trainer(3, 50_000);
+    let watch = lab.start()?;
+    for step in [500, 1000, 1500, 2000, 2500, 3000] {
+        trainer.save(step)?;
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    until("three moved", || ["500", "1000", "1500"].iter().all(|s| !lab.hot.join(format!("global_step{s}")).exists()));
+    let done = watch.end()?;
+    for step in [500, 1000, 1500] {
+        assert!(trainer.is_whole(&lab.cold, &format!("global_step{step}"), step), "{step}");
+    }
+    // The milestone, and the newest two.
+    for step in [2000, 2500, 3000] {
+        assert!(trainer.is_whole(&lab.hot, &format!("global_step{step}"), step), "{step}");
+    }
+    let json = lab.report()?;
+    assert!(done.out.contains("moved to cold"), "{}{}", done.out, done.err);
+    assert_eq!(json["decision"], "go", "{json}");
+    let journal = lab.journal();
+    for event in ["\"began\"", "\"save\"", "\"move_began\"", "\"moved\"", "\"ended\""] {
+        assert!(journal.contains(event), "{event} in {journal}");
+    }
+    Ok(())
+}
+
+/// Steps that are killed are each at another place: before, in, and after the copy, its proof, its name and the removal.
+#[test]
+fn killed_at_any_time_it_loses_nothing() -> Result {
+    let kills: u32 = std::env::var("GONOGO_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(80);
+    let lab = Lab::new("")?;
+    let trainer = lab.trainer(4, 200_000);
+    let mut steps = Vec::new();
+    let mut rng = fastrand::Rng::with_seed(17);
+    for round in 0..kills {
+        if lab.hot.read_dir()?.count() < 9 {
+            let step = 500 * (steps.len() as u64 + 1);
+            trainer.save(step)?;
+            steps.push(step);
+        }
+        let watch = lab.start()?;
+        // Moves begin at the third look.
+        std::thread::sleep(Duration::from_micros(rng.u64(20_000..110_000)));
+        watch.kill()?;
+        for step in &steps {
+            trainer.assert_kept(&lab.cold, *step, &format!("after kill {round}"));
+        }
+    }
+    let watch = lab.start()?;
+    let left = |name: &str| {
+        let own = |e: &fs::DirEntry| {
+            let name = e.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with(".gonogo-") && !name.ends_with(".lock")
+        };
+        fs::read_dir(lab.dir.path(name)).is_ok_and(|d| d.flatten().any(|e| own(&e)))
+    };
+    let hot = || fs::read_dir(&lab.hot).map_or(0, |d| d.flatten().filter(|e| e.path().is_dir()).count());
+    until("all but the newest two are moved", || hot() == 2 && !left("hot") && !left("cold"));
+    watch.end()?;
+    for step in &steps {
+        trainer.assert_kept(&lab.cold, *step, "at the end");
+    }
+    let moved = lab.journal().matches("\"moved\"").count();
+    assert!(steps.len() >= 4 && moved > 0, "{} saves, {moved} moved: nothing was tried", steps.len());
+    Ok(())
+}
+
+#[test]
+fn one_watch_at_a_directory() -> Result {
+    let lab = Lab::new("")?;
+    let watch = lab.start()?;
+    until("it watches", || lab.journal().contains("began"));
+    let second = done(lab.command().output()?);
+    assert_eq!(second.code, 3, "{}", second.err);
+    assert!(second.err.contains("another gonogo watches"), "{}", second.err);
+    // A glance disturbs nobody.
+    assert_eq!(lab.dir.run(&["watch", "--plan", "run.toml", "--once"])?.code, 2, "nothing is known of the size");
+    watch.end()?;
+    Ok(())
+}
+
+#[test]
+fn once_answers_by_its_exit_code() -> Result {
+    let lab = Lab::new("")?;
+    let answer = |size: &str| {
+        lab.plan(&format!("size = \"{size}\""), "")?;
+        lab.dir.run(&["watch", "--plan", "run.toml", "--once"])
+    };
+    let fits = answer("1 KiB")?;
+    assert_eq!(fits.code, 0, "{}", fits.out);
+    let too_large = answer("4000 TiB")?;
+    assert_eq!(too_large.code, 1, "{}", too_large.out);
+    assert!(
+        too_large.out.contains("STO-050") && too_large.out.starts_with("NO-GO  the next save of 3.91 PiB"),
+        "{}",
+        too_large.out
+    );
+    let unknown = lab.dir.run(&["watch", "hot", "--once"])?;
+    assert_eq!((unknown.code, unknown.out.contains("not known yet")), (2, true), "{}", unknown.out);
+    let nowhere = lab.dir.run(&["watch", "nowhere", "--once"])?;
+    assert_eq!((nowhere.code, nowhere.err.contains("nowhere")), (3, true), "{}", nowhere.err);
+    Ok(())
+}
+
+#[test]
+fn the_alarm_is_raised_once_and_runs_the_plans_command() -> Result {
+    let lab = Lab::new("")?;
+    let hook = "on_alarm = [\"sh\", \"-c\", \"echo $GONOGO_ALARM $GONOGO_TEXT >> told\"]";
+    lab.plan("size = \"4000 TiB\"", hook)?;
+    let watch = lab.start()?;
+    until("the command ran", || lab.dir.path("told").exists());
+    std::thread::sleep(Duration::from_millis(200));
+    let done = watch.end()?;
+    let told = fs::read_to_string(lab.dir.path("told"))?;
+    assert!(told.starts_with("STO-050 ") && told.lines().count() == 1, "{told}");
+    assert_eq!(done.code, 1, "{}", done.out);
+    assert!(done.err.contains("FAIL STO-050") && done.err.matches("STO-050").count() == 1, "{}", done.err);
+    Ok(())
+}
+
+#[test]
+fn what_is_not_known_to_be_complete_stays() -> Result {
+    let lab = Lab::new("")?;
+    let trainer = lab.trainer(2, 10_000);
+    // Two that never completed: the pointer was never written, and a file of one is missing.
+    for step in [500, 1000, 1500, 2000, 2500] {
+        trainer.save(step)?;
+        if step == 1000 {
+            fs::remove_file(lab.hot.join("global_step1000/mp_rank_01_model_states.pt"))?;
+        }
+        if step == 1500 {
+            fs::write(lab.hot.join("global_step1500/zero.pt.tmp"), "x")?;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Directories that are no checkpoints, and one whose layout says nothing.
+    fs::create_dir(lab.hot.join("tensorboard"))?;
+    fs::create_dir(lab.hot.join("step-7"))?;
+    fs::write(lab.hot.join("step-7/model.bin"), "weights")?;
+    let watch = lab.start()?;
+    until("the first moved", || !lab.hot.join("global_step500").exists());
+    std::thread::sleep(Duration::from_millis(300));
+    watch.end()?;
+    for stays in ["global_step1000", "global_step1500", "global_step2000", "global_step2500", "step-7", "tensorboard"] {
+        assert!(lab.hot.join(stays).exists(), "{stays} was moved");
+    }
+    let json = lab.report()?;
+    let evidence = |code: &str| {
+        let all = json["findings"].as_array().cloned().unwrap_or_default();
+        let of = all.iter().find(|f| f["code"] == code);
+        of.map_or(String::new(), |f| f["evidence"].as_str().unwrap_or_default().to_owned())
+    };
+    assert!(evidence("STO-056").contains("step-7"), "{json}");
+    assert!(evidence("STO-052").contains("global_step1500"), "{json}");
+    Ok(())
+}
+
+#[test]
+fn a_rewound_run_keeps_both_versions_of_a_step() -> Result {
+    let lab = Lab::new("")?;
+    let first = lab.trainer(2, 20_000);
+    let watch = lab.start()?;
+    for step in [500, 1000, 1500, 2000] {
+        first.save(step)?;
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    until("two moved", || !lab.hot.join("global_step1000").exists());
+    // Resumed from 500, it comes to 1000 again, with other weights.
+    let second = lab.trainer(2, 30_000);
+    for step in [1000, 1500, 2000, 2500] {
+        let _ = fs::remove_dir_all(lab.hot.join(format!("global_step{step}")));
+        second.save(step)?;
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    until("the new 1000 is cold", || second.is_whole(&lab.cold, "global_step1000", 1000));
+    watch.end()?;
+    let replaced = fs::read_dir(&lab.cold)?.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    let replaced: Vec<String> = replaced.filter(|n| n.starts_with("global_step1000.replaced-")).collect();
+    assert_eq!(replaced.len(), 1, "{replaced:?}");
+    assert!(first.is_whole(&lab.cold, &replaced[0], 1000), "the first version is kept as it was");
+    Ok(())
+}
+
+#[test]
+fn a_copy_that_differs_is_found_and_nothing_is_removed() -> Result {
+    let lab = Lab::new("rate = \"4 MB/s\"")?;
+    let trainer = lab.trainer(1, 8_000_000);
+    for step in [500, 1000, 1500] {
+        trainer.save(step)?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let watch = lab.start()?;
+    // A cold place that does not keep what it was given: the first bytes change while the rest still comes.
+    let part = lab.cold.join(".gonogo-part.global_step500/mp_rank_00_model_states.pt");
+    until("the copy is under way", || fs::metadata(&part).is_ok_and(|m| m.len() >= 2 << 20));
+    use std::os::unix::fs::FileExt;
+    fs::OpenOptions::new().write(true).open(&part)?.write_all_at(b"not what was written", 4096)?;
+    until("it was noticed", || lab.journal().contains("STO-053"));
+    let done = watch.end()?;
+    assert!(trainer.is_whole(&lab.hot, "global_step500", 500), "the hot one stays");
+    assert!(!lab.cold.join("global_step500").exists(), "a bad copy has no name");
+    assert!(done.err.contains("STO-053"), "{}", done.err);
+    Ok(())
+}
+
+#[test]
+fn a_stopped_copy_goes_on_where_it_was() -> Result {
+    let lab = Lab::new("rate = \"8 MB/s\"")?;
+    let trainer = lab.trainer(12, 500_000);
+    for step in [500, 1000, 1500] {
+        trainer.save(step)?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let list = lab.cold.join(".gonogo-part.global_step500.done");
+    let proven = || fs::read_to_string(&list).map_or(0, |t| t.lines().count());
+    let watch = lab.start()?;
+    until("three files are proven", || proven() >= 3);
+    let stopped = watch.end()?;
+    assert_eq!(stopped.code, 0, "{}{}", stopped.out, stopped.err);
+    assert!(trainer.is_whole(&lab.hot, "global_step500", 500) && !lab.cold.join("global_step500").exists());
+    let (before, inode) = (proven(), |name: &str| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(lab.cold.join(name)).map(|m| m.ino()).ok()
+    });
+    let first = fs::read_to_string(&list)?;
+    let name: serde_json::Value = serde_json::from_str(first.lines().next().unwrap_or_default())?;
+    let name = name["path"].as_str().unwrap_or_default().to_owned();
+    let was = inode(&format!(".gonogo-part.global_step500/{name}"));
+    let watch = lab.start()?;
+    until("it is moved", || !lab.hot.join("global_step500").exists());
+    watch.end()?;
+    assert!(before >= 3 && was.is_some() && was == inode(&format!("global_step500/{name}")), "copied again");
+    assert!(trainer.is_whole(&lab.cold, "global_step500", 500));
+    Ok(())
+}
+
+#[test]
+fn names_and_links_of_every_kind() -> Result {
+    use std::os::unix::ffi::OsStringExt;
+    let lab = Lab::new("")?;
+    let trainer = lab.trainer(1, 1000);
+    for step in [500, 1000, 1500, 2000] {
+        let folder = lab.hot.join(format!("global_step{step}"));
+        fs::create_dir_all(folder.join("a b"))?;
+        fs::write(folder.join("a b/with\nnewline"), format!("{step}"))?;
+        fs::write(folder.join(std::ffi::OsString::from_vec(b"no\xfftext".to_vec())), format!("{step}"))?;
+        std::os::unix::fs::symlink("a b/with\nnewline", folder.join("link"))?;
+        if step == 1000 {
+            std::os::unix::fs::symlink("../../secret", folder.join("a b/out"))?;
+        }
+        trainer.save(step)?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Not the watcher's to follow: a link that looks like a checkpoint.
+    std::os::unix::fs::symlink("global_step2000", lab.hot.join("global_step2500"))?;
+    let watch = lab.start()?;
+    until("the first moved", || !lab.hot.join("global_step500").exists());
+    until("the second is told", || lab.journal().contains("STO-057"));
+    watch.end()?;
+    let moved = lab.cold.join("global_step500");
+    assert_eq!(fs::read_to_string(moved.join("link"))?, "500");
+    assert!(fs::symlink_metadata(moved.join("link"))?.is_symlink());
+    assert!(lab.hot.join("global_step1000/a b/out").symlink_metadata().is_ok(), "it stays as it is");
+    assert!(!lab.cold.join("global_step1000").exists());
+    Ok(())
+}
+
+#[test]
+fn a_command_takes_them_only_behind_its_proof() -> Result {
+    let lab = Lab::new("")?;
+    let watch = |verify: &str| {
+        let copy = "cold_command = [\"cp\", \"-r\", \"{source}\", \"cold/{name}\"]";
+        lab.plan("", &format!("high = 0.000001\nlow = 0.000001\n{copy}\nverify_command = [{verify}, \"{{source}}\", \"cold/{{name}}\"]"))
+    };
+    let trainer = lab.trainer(2, 10_000);
+    for step in [500, 1000, 1500] {
+        trainer.save(step)?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    watch("\"false\"")?;
+    let refused = lab.start()?;
+    until("the proof failed", || lab.journal().contains("STO-054"));
+    refused.end()?;
+    assert!(trainer.is_whole(&lab.hot, "global_step500", 500), "what was not proven stays");
+    fs::remove_dir_all(lab.cold.join("global_step500"))?;
+    watch("\"diff\", \"-r\"")?;
+    let proven = lab.start()?;
+    until("it is moved", || !lab.hot.join("global_step500").exists());
+    proven.end()?;
+    assert!(trainer.is_whole(&lab.cold, "global_step500", 500));
+    Ok(())
+}
+
+#[test]
+fn a_directory_that_vanishes_is_told_and_nothing_is_made_up() -> Result {
+    let lab = Lab::new("")?;
+    lab.trainer(1, 1000).save(500)?;
+    let watch = lab.start()?;
+    until("it watches", || lab.journal().contains("global_step500"));
+    fs::rename(&lab.hot, lab.dir.path("elsewhere"))?;
+    until("it is told", || lab.journal().contains("STO-055"));
+    fs::rename(lab.dir.path("elsewhere"), &lab.hot)?;
+    until("it is over", || lab.journal().contains("\"cleared\",\"code\":\"STO-055\""));
+    let done = watch.end()?;
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    Ok(())
+}
+
+#[test]
+fn plans_that_contradict_themselves_are_refused_at_their_place() -> Result {
+    let lab = Lab::new("")?;
+    for (watch, want) in [
+        ("high = 0.5\nlow = 0.6", "run.toml:7:1: `low` is above `high`"),
+        ("cold_command = [\"cp\", \"{source}\"]", "`cold_command` needs `verify_command`"),
+        ("cold_command = [\"cp\"]\nverify_command = [\"x\", \"{source}\"]", "does not say {source}"),
+        ("cold = \"relative\"", "`cold` must be an absolute path"),
+        ("complete_file = \"a/b\"", "without a path"),
+        ("high = 1.5", "a share above 0 and up to 1"),
+        ("layout = \"neox\"", "`neox`"),
+    ] {
+        lab.plan("", watch)?;
+        let done = lab.dir.run(&["watch", "--plan", "run.toml", "--once"])?;
+        assert_eq!(done.code, 3, "{watch}: {}", done.err);
+        assert!(done.err.contains(want), "{watch}: {}", done.err);
+    }
+    lab.plan("", &format!("cold = {:?}", lab.hot.join("cold")))?;
+    assert!(lab.dir.run(&["watch", "--plan", "run.toml", "--once"])?.err.contains("lies inside `dir`"));
+    Ok(())
+}
+
+/// A file system of its own, of a size.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(at: &Path, size: &str) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at);
+        let mounted = mount.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        mounted.is_ok_and(|s| s.success()).then(|| Mount(at.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// The run of GPT-NeoX-20B on a mount that is too small, with everything a ten-thousandth of its size.
+#[test]
+fn the_neox_run_ends_because_somebody_watched() -> Result {
+    let lab = Lab::new("")?;
+    let (Some(_hot), Some(_cold)) = (Mount::new(&lab.hot, "100m"), Mount::new(&lab.cold, "1400m")) else {
+        skip::skip(false, "mounting a tmpfs needs root");
+        return Ok(());
+    };
+    let saves: u64 = std::env::var("GONOGO_SAVES").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let checkpoint =
+        format!("size = \"28770000\"\ninterval_steps = 500\nstep_time = \"0.0003s\"\ntotal_steps = {}", 500 * saves);
+    lab.plan(&checkpoint, "")?;
+    // Ahead of the run, the arithmetic names the save that fails.
+    let check = lab.dir.run(&["check", "--plan", "run.toml", "--only", "storage", "--quiet", "--out", "ahead"])?;
+    assert_eq!(check.code, 1, "{}", check.out);
+    assert!(check.out.contains("STO-020") && check.out.contains("3 saves fit"), "{}", check.out);
+    let trainer = lab.trainer(3, 9_590_000);
+    let alone = (1..=saves).find(|i| trainer.save(500 * i).is_err());
+    assert_eq!(alone, Some(4), "without a watch the fourth save fails");
+    for entry in fs::read_dir(&lab.hot)?.flatten().filter(|e| e.path().is_dir()) {
+        fs::remove_dir_all(entry.path())?;
+    }
+    fs::remove_file(lab.hot.join("latest"))?;
+    lab.plan(&format!("{checkpoint}\nkeep = 1"), &format!("cold = {:?}", lab.cold))?;
+    let mut watch = lab.start()?;
+    until("it watches", || lab.journal().contains("began"));
+    for i in 1..=saves {
+        trainer.save(500 * i).map_err(|e| format!("save {i} of {saves}: {e}; {}", lab.journal()))?;
+        // As long as copying takes here; the real run has six hours.
+        let before = i.saturating_sub(1);
+        until("the one before is away", || {
+            before == 0 || !lab.hot.join(format!("global_step{}", 500 * before)).exists()
+        });
+    }
+    // It ends by itself with the last save.
+    let done = watch.wait()?;
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    for i in 1..=saves {
+        let name = format!("global_step{}", 500 * i);
+        let place = if i == saves { &lab.hot } else { &lab.cold };
+        assert!(trainer.is_whole(place, &name, 500 * i), "{name}");
+    }
+    assert!(lab.journal().contains("the run made its last save"), "{}", lab.journal());
+    Ok(())
+}
