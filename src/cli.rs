@@ -37,6 +37,8 @@ pub enum Command {
     Diff(Diff),
     /// Start a command only if the record says go.
     Gate(Gate),
+    /// What the run will take: days, interruptions, what to save how often, what slow nodes cost.
+    Forecast(Forecast),
     /// Follow a run's checkpoints: say when the space ends, move finished ones to a cold place, and raise the alarm in time.
     Watch(Watch),
     /// Tell Slurm to give the nodes that a record proved bad to nobody; prints the commands unless --yes.
@@ -384,6 +386,17 @@ pub struct Gate {
     /// The command; {nodelist}, {count} (of its nodes), {hostfile} (a file of them) and {exclude} in it are filled in.
     #[arg(last = true)]
     pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Forecast {
+    /// A record, or the folder that holds it: how fast the nodes are, and which are slow.
+    pub record: Option<PathBuf>,
+    /// The run; the record's own unless given.
+    #[arg(long, value_name = "RUN.TOML")]
+    pub plan: Option<PathBuf>,
+    #[arg(long, value_enum, default_value = "terminal")]
+    pub format: Plain,
 }
 
 #[derive(Debug, Args)]

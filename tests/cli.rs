@@ -729,3 +729,41 @@ fn a_library_that_hangs_crashes_or_is_junk_is_named() -> Result {
     assert!(software.contains("\"version\":\"2.4\"") && !software.contains("libcudart"), "{software}");
     Ok(())
 }
+
+#[test]
+fn a_forecast_tells_days_interruptions_and_how_often_to_save() -> Result {
+    let dir = Dir::new()?;
+    fs::write(dir.path("run.toml"), include_str!("fixtures/plans/worked-70b.toml"))?;
+    let d = dir.run(&["forecast", "--plan", "run.toml"])?;
+    assert_eq!(d.code, 0, "{}", d.err);
+    let text = d.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for want in [
+        "48.9 days (46.4 to 78.7 days) for 42.5 days of computing; 95 interruptions are to be expected (79 to 111)",
+        "saving every 26.9 min instead of 3.00 h takes 4.21 days less",
+        "6 spare nodes are enough in 99 of 100 moments",
+        "none of this says that there will be none",
+    ] {
+        assert!(text.contains(want), "{want} in\n{}", d.out);
+    }
+    assert!(d.out.lines().all(|l| l.chars().count() <= 100), "{}", d.out);
+    let json = dir.run(&["forecast", "--plan", "run.toml", "--format", "json"])?;
+    assert!(serde_json::from_str::<serde_json::Value>(&json.out)?["rows"].is_array());
+    // What is missing is named, and where to put it.
+    for (plan, want) in [
+        ("", "total_steps and step_time"),
+        ("[model]\nparameters = 1e9\ntokens = 1e12\n[nodes]\nneeded = 4\ngpus_per_node = 8\n", "[forecast] tflops"),
+        ("[forecast]\nfailures = 3\n", "run.toml:2:1: `failures` needs `node_days`"),
+        ("[forecast]\nfailures = 3\nnode_days = 1\nfailures_per_node_day = 1\n", "two rates"),
+    ] {
+        fs::write(dir.path("run.toml"), format!("{plan}\n"))?;
+        let d = dir.run(&["forecast", "--plan", "run.toml"])?;
+        assert!(d.code == 3 && (d.err.contains(want) || plan.is_empty()), "{plan}: {}", d.err);
+    }
+    assert_eq!(dir.run(&["forecast"])?.code, 3);
+    // The sentence stands in every report with a plan that says enough.
+    fs::write(dir.path("run.toml"), "[nodes]\nneeded = 1\n[checkpoint]\nrun_time = \"30d\"\n")?;
+    let check = dir.run(&["check", "--only", "environment", "--plan", "run.toml", "--quiet", "--out", "rec"])?;
+    assert!(check.out.contains("forecast  30.0 days"), "{}", check.out);
+    assert_eq!(dir.run(&["forecast", "rec"])?.code, 0);
+    Ok(())
+}

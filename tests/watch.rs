@@ -480,6 +480,49 @@ fn plans_that_contradict_themselves_are_refused_at_their_place() -> Result {
     Ok(())
 }
 
+#[test]
+fn the_gate_watches_beside_the_command_and_ends_as_it_does() -> Result {
+    let lab = Lab::new("")?;
+    lab.plan("size = \"60 KB\"\nkeep = 2", &format!("cold = {:?}\nhigh = 0.000001\nlow = 0.000001", lab.cold))?;
+    let rec = "rec";
+    let check = ["check", "--plan", "run.toml", "--only", "environment,storage", "--quiet", "--out", rec];
+    let check = lab.dir.run(&check)?;
+    assert_eq!(check.code, 0, "{}", check.out);
+    // A trainer of four saves, which then dies.
+    let trainer = "for s in 500 1000 1500 2000; do d=hot/global_step$s; mkdir $d; head -c 60000 /dev/zero > $d/a.pt; \
+                   echo global_step$s > hot/latest; sleep 0.4; done; echo $GONOGO_DECISION; exit 7";
+    let gate = lab.dir.run(&["gate", rec, "--plan", "run.toml", "--watch", "--", "sh", "-c", trainer])?;
+    assert_eq!((gate.code, gate.out.trim()), (7, "GO"), "{}", gate.err);
+    assert!(lab.cold.join("global_step500").exists() && lab.hot.join("global_step2000").exists(), "{}", gate.err);
+    let folder = lab.dir.path(rec).join("watch");
+    for left in ["journal.jsonl", "record.jsonl", "before.jsonl"] {
+        assert!(folder.join(left).exists(), "{left}: {}", gate.err);
+    }
+    assert!(fs::read_to_string(folder.join("journal.jsonl"))?.contains("the command ended with 7"));
+    assert!(gate.err.contains("the command ended with 7") && gate.err.contains("gonogo diff"), "{}", gate.err);
+    // Told to end, it tells the command and waits for it.
+    let command = [
+        "gate",
+        rec,
+        "--plan",
+        "run.toml",
+        "--watch",
+        "--",
+        "sh",
+        "-c",
+        "trap 'exit 5' TERM; touch up; while :; do sleep 0.05; done",
+    ];
+    let child = lab.dir.command(&command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    until("the command runs", || lab.dir.path("up").exists());
+    let done = Watching(Some(child)).end()?;
+    assert_eq!(done.code, 5, "{}", done.err);
+    // A watch that cannot begin keeps the gate closed.
+    fs::rename(&lab.hot, lab.dir.path("elsewhere"))?;
+    let closed = lab.dir.run(&["gate", rec, "--plan", "run.toml", "--watch", "--", "touch", "started"])?;
+    assert_eq!((closed.code, lab.dir.path("started").exists()), (3, false), "{}", closed.err);
+    Ok(())
+}
+
 /// A file system of its own, of a size.
 struct Mount(PathBuf);
 

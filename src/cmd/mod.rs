@@ -8,6 +8,7 @@ mod discover;
 mod drain;
 mod explain;
 mod fabric;
+mod forecast;
 mod gate;
 mod judge;
 mod list;
@@ -49,6 +50,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Report(args) => judge::report(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Gate(args) => gate::run(args),
+        Command::Forecast(args) => forecast::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Drain(args) => drain::run(&args),
         Command::Discover(args) => discover::run(args),

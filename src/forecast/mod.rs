@@ -1,11 +1,16 @@
 //! The run's arithmetic. Pure: numbers in, numbers out.
 
+mod course;
 mod exclude;
+mod failures;
+mod interval;
 mod outlook;
 mod price;
 mod storage;
 
+pub use course::{Basis, Course, Forecast, Measured, Missing, forecast};
 pub use exclude::worth_excluding;
+pub use failures::{Rate, RateSource};
 pub use outlook::{Full, Outlook, Place, outlook};
 pub use price::{longer, run_days, without_one};
 pub use storage::{Runway, checkpoint_size, runway};

@@ -2,7 +2,7 @@
 //!
 //! `need = (S x (kept + 1 in flight + 1 partial) + S x milestones) / usable fraction`
 
-use crate::plan::{Checkpoint, RunPlan};
+use crate::plan::{Checkpoint, RunPlan, WatchPlan};
 use crate::unit::Bytes;
 
 /// bf16 weights, fp32 master weights and both Adam moments: reproduces the published checkpoint sizes of GPT-NeoX-20B,
@@ -48,8 +48,11 @@ pub fn runway(run: &RunPlan, available: Bytes) -> Option<Runway> {
     let size = checkpoint_size(run)?;
     let interval = checkpoint.interval();
     let saves = interval.and_then(|i| i.saves).or_else(|| total_saves(checkpoint));
-    let kept = checkpoint.keep.or(saves)?;
-    let unlimited = checkpoint.keep.is_none();
+    // What a watch moves away does not stay.
+    let watched = run.watch.as_ref().filter(|w| w.moves()).map(|_| WatchPlan::KEEP);
+    let limit = checkpoint.keep.or(watched);
+    let kept = limit.or(saves)?;
+    let unlimited = limit.is_none();
     let usable_fraction = checkpoint.usable_fraction.unwrap_or(USABLE);
     let copies = kept.saturating_add(checkpoint.milestones).saturating_add(2);
     let need = Bytes::from_f64(size.as_f64() * copies as f64 / usable_fraction);
@@ -132,6 +135,15 @@ mod tests {
         let need = r.as_ref().map_or(0.0, |r| r.need.as_f64() / TIB as f64);
         assert!((need - 5.6).abs() < 0.05, "{need}");
         assert!(r.is_some_and(|r| r.fits && r.hours_until_failure.is_none()));
+    }
+
+    /// Under a watch that moves, the mount that was too small is none.
+    #[test]
+    fn what_is_moved_away_does_not_stay() {
+        let mut run = neox();
+        run.watch = Some(WatchPlan { cold: Some("/cold".into()), ..WatchPlan::default() });
+        let r = runway(&run, Bytes(2 * TIB));
+        assert!(r.is_some_and(|r| r.fits && r.kept == WatchPlan::KEEP && !r.unlimited));
     }
 
     #[test]

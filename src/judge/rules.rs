@@ -154,7 +154,7 @@ fn of_watch<'r>(record: &'r Record, run: &RunPlan, node: &NodeName, w: &measure:
     let (decision, placement) = decide(&findings, record, run);
     let mut coverage = Coverage::default();
     record.outcomes.iter().for_each(|l| coverage.count(Some(&l.outcome)));
-    Judgement { record, decision, placement, findings, cells: Vec::new(), coverage }
+    Judgement { record, decision, placement, findings, cells: Vec::new(), coverage, slow: BTreeMap::new() }
 }
 
 /// Judges a record. `run` is the plan to judge by: the record's own unless another was given.
@@ -198,7 +198,7 @@ pub fn judge_knowing<'r>(
     for (row, attempts) in rows {
         judge_case(row, &attempts, &by_key, clock, places.of(row.step), &mut cells, &mut findings);
     }
-    peers::judge(record, run, &mut cells);
+    let mut slow = peers::judge(record, run, &mut cells);
     parts::judge(record, &mut cells);
     coverage.without_limit = cells.iter().filter(|c| c.limit.is_none()).count();
     metrics::findings(&cells, &mut findings);
@@ -217,7 +217,7 @@ pub fn judge_knowing<'r>(
     storage::findings(record, run, &cells, &mut findings);
     cluster::findings(record, &mut findings);
     differences::findings(record, &mut findings);
-    network::findings(record, run, &mut findings);
+    network::findings(record, run, &mut slow, &mut findings);
     distance::findings(record, &mut findings);
     parts::findings(&cells, &mut findings);
     storage::share(record, &mut findings);
@@ -226,5 +226,5 @@ pub fn judge_knowing<'r>(
     // Worst first; waived ones last; stable within a class, so the order of the record shows through.
     findings.sort_by_key(|f| (f.waived.is_some(), std::cmp::Reverse(f.severity)));
     let (decision, placement) = decide(&findings, record, run);
-    Judgement { record, decision, placement, findings, cells, coverage }
+    Judgement { record, decision, placement, findings, cells, coverage, slow }
 }

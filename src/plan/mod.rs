@@ -3,6 +3,7 @@
 //! [`RunPlan`] is what a person wrote; [`Tier`] how thorough to be; [`CheckPlan`] both resolved, total and hashed.
 //! Nothing here looks at the machine.
 
+mod forecast;
 mod parse;
 mod resolve;
 mod run;
@@ -10,6 +11,7 @@ mod tier;
 mod value;
 mod watch;
 
+pub use forecast::ForecastPlan;
 pub use parse::{PlanError, parse, place, read, toml_error};
 pub use resolve::{CheckPlan, PlanHash, ProbeTable, Selection, SelectionError, hex, resolve, unhex};
 pub use run::{

@@ -110,6 +110,9 @@ fn check_meaning(plan: &RunPlan) -> Result<(), (String, String)> {
             return Err(("interval".into(), "the interval is longer than `run_time`: the run would never save".into()));
         }
     }
+    if let Some((key, why)) = plan.forecast.as_ref().and_then(|f| f.contradiction()) {
+        return Err((format!("{key} = "), why));
+    }
     if let Some(w) = &plan.watch {
         let dir = plan.checkpoint.as_ref().and_then(|c| c.dir.as_deref());
         if let Some((key, why)) = w.contradiction(dir) {

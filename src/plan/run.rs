@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::value::{Time, positive, some_positive, some_share};
-use crate::plan::{Tier, WatchPlan};
+use crate::plan::{ForecastPlan, Tier, WatchPlan};
 use crate::unit::{ByteRate, Bytes};
 use crate::work::{CarrierKind, Collective, Extent, Filter, Topology, Way};
 
@@ -28,6 +28,9 @@ pub struct RunPlan {
     /// How the checkpoints are looked after while the run goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watch: Option<WatchPlan>,
+    /// What is known of the cluster's failures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<ForecastPlan>,
     /// Which nodes hang at which leaf switch; wins over Slurm's topology.conf.
     pub leaf: Vec<LeafPlan>,
     pub require: Require,

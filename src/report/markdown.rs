@@ -59,6 +59,9 @@ pub fn render(view: &View<'_>) -> String {
     for line in view.waived.iter().take(10) {
         out.push_str(&format!("- waived: {}\n", text(line)));
     }
+    if let Some(course) = &view.course {
+        out.push_str(&format!("- forecast: {}\n", text(&course.sentence)));
+    }
     for (label, list) in &view.placement {
         out.push_str(&format!("- {label}: {}\n", code(list)));
     }

@@ -1,5 +1,6 @@
 //! One view model, several renderers. Pure: a judgement in, text out.
 
+mod course;
 mod csv;
 mod diff;
 mod format;
@@ -15,6 +16,7 @@ mod software;
 mod terminal;
 mod view;
 
+pub use course::{CourseShown, course, measured};
 pub use csv::render as csv;
 pub use diff::render as diff;
 pub use format::{Format, write};
@@ -26,5 +28,5 @@ pub use prometheus::render as prometheus;
 pub use proof::{numbered, proof};
 pub use saves::{SaveRow, Saves};
 pub use software::Software;
-pub use terminal::{Style, findings, render as terminal};
+pub use terminal::{Style, course as course_whole, findings, render as terminal};
 pub use view::{FindingGroup, Row, Table, View, view};

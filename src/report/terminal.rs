@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
 
 use crate::judge::{Finding, Severity, Verdict};
-use crate::report::{FindingGroup, Row, SaveRow, Saves, Software, Table, View};
+use crate::report::{CourseShown, FindingGroup, Row, SaveRow, Saves, Software, Table, View};
 
 /// How to draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +105,9 @@ pub fn render(view: &View<'_>, style: Style) -> String {
         out.push_str(&format!("{}{text}\n", style.paint(DIM, &format!("{label:<10}"))));
     }
     let record = if view.record_path.is_empty() { "none is kept" } else { &view.record_path };
+    if let Some(course) = &view.course {
+        style.labelled("forecast  ", &course.sentence, &mut out);
+    }
     style.labelled("record    ", record, &mut out);
     style.labelled("next      ", &view.next, &mut out);
     out
@@ -298,6 +301,34 @@ fn draw(table: &Table, style: Style, out: &mut String) {
             None => out.push_str(&format!("{}\n", if i == 0 { style.paint(BOLD, line) } else { line.to_owned() })),
         }
     }
+}
+
+/// A forecast by itself, whole.
+pub fn course(shown: &CourseShown, style: Style) -> String {
+    let mut out = String::new();
+    style.labelled("", &shown.sentence, &mut out);
+    out.push('\n');
+    let mut grid = Grid::new();
+    grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    grid.set_header(CourseShown::TITLES);
+    for row in &shown.rows {
+        grid.add_row(row);
+    }
+    for i in 0..3 {
+        if let Some(column) = grid.column_mut(i) {
+            column.set_padding((0, 2));
+            column.set_cell_alignment(if i == 0 { CellAlignment::Left } else { CellAlignment::Right });
+        }
+    }
+    for (i, line) in grid.to_string().lines().enumerate() {
+        let line = line.trim_end();
+        out.push_str(&format!("{}\n", if i == 0 { style.paint(BOLD, line) } else { line.to_owned() }));
+    }
+    out.push('\n');
+    for note in &shown.notes {
+        style.labelled(&style.paint(DIM, "- "), note, &mut out);
+    }
+    out
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use crate::hostlist;
 use crate::id::{NodeName, clean, drives};
 use crate::judge::{Cell, Code, Decision, Finding, Judgement, Severity, Subject, Verdict, watched};
 use crate::measure::{Outcome, WaiveKind};
-use crate::plan::{ImagePlan, Tier};
+use crate::plan::{ImagePlan, RunPlan, Tier};
+use crate::report::course::{CourseShown, course, measured};
 use crate::report::saves::{Saves, saves};
 use crate::report::software::{Software, software};
 use crate::work::{Better, Case, Metric};
@@ -108,6 +109,8 @@ pub struct View<'j> {
     pub tables: Vec<Table>,
     /// A run's checkpoints, of a watch.
     pub saves: Option<Saves>,
+    /// What the run will take, where the plan says enough.
+    pub course: Option<CourseShown>,
     /// What an image brings; empty for machines.
     pub software: Vec<Software>,
     pub coverage: String,
@@ -135,8 +138,17 @@ pub fn view<'j>(j: &'j Judgement<'_>, record_path: &str) -> View<'j> {
         record_path: clean(record_path).into_owned(),
         placement: placement(j),
         next: next(j, record_path),
+        course: saves.is_none().then(|| course_of(j)).flatten(),
         saves,
     }
+}
+
+fn course_of(j: &Judgement<'_>) -> Option<CourseShown> {
+    let run = &j.record.header.plan.run;
+    if j.record.header.plan.tier == Tier::Image || *run == RunPlan::default() {
+        return None;
+    }
+    course(run, &measured(j)).ok()
 }
 
 /// Where a watch looks, for whom, and since when.

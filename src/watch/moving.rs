@@ -160,6 +160,7 @@ impl Job {
             // It was killed after the copy had its name, or a restart wrote the same step again.
             let here = sum_of(source, control)?;
             if here.hex() == manifest.digest {
+                throw_away(&part);
                 let there = sum_of(&published, control)?;
                 return if there == here { Ok(here) } else { Err(MoveError::NotAsPublished(published)) };
             }
@@ -328,7 +329,24 @@ pub(super) fn recover(hot: &Path, place: Option<&Place>) -> io::Result<Vec<Recov
             }
         }
     }
+    if let Some(Place::Directory(cold)) = place {
+        forget_copies(hot, cold)?;
+    }
     Ok(out)
+}
+
+/// Takes away what is left of copies whose checkpoints are no more: removed by their trainer, or moved by a watch that was killed
+/// before it had cleared up.
+fn forget_copies(hot: &Path, cold: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(cold)? {
+        let file = entry?.file_name();
+        let Some(name) = file.as_bytes().strip_prefix(format!("{OWN}part.").as_bytes()) else { continue };
+        let name = OsStr::from_bytes(name.strip_suffix(b".done").unwrap_or(name));
+        if !is_there(&hot.join(name)) {
+            throw_away(&part_of(cold, name));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a checkpoint is in the cold place with all its files.

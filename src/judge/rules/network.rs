@@ -25,9 +25,15 @@ const LEAST_OF_NOMINAL: f64 = 0.6;
 /// Of two nodes alone, one direction at less than this share of the other is slow.
 const ONE_WAY: f64 = 0.5;
 
-pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
+/// Adds to `slow` how much longer a step takes with a node whose network is slow.
+pub(super) fn findings(
+    record: &Record,
+    run: &RunPlan,
+    slow: &mut BTreeMap<NodeName, f64>,
+    findings: &mut Vec<Finding>,
+) {
     for plane in localise::planes(record) {
-        pairs(record, run, &plane, findings);
+        pairs(record, run, &plane, slow, findings);
     }
     let culprits: HashSet<NodeName> =
         findings.iter().filter(|f| f.severity >= Severity::Hold).filter_map(|f| f.subject.node().cloned()).collect();
@@ -38,7 +44,13 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
     links::unstable(record, findings);
 }
 
-fn pairs(record: &Record, run: &RunPlan, plane: &Plane, findings: &mut Vec<Finding>) {
+fn pairs(
+    record: &Record,
+    run: &RunPlan,
+    plane: &Plane,
+    slow: &mut BTreeMap<NodeName, f64>,
+    findings: &mut Vec<Finding>,
+) {
     // On the usual network every node is to be measured; on others, those that have them.
     let all = if *plane == Plane::TCP { &record.header.nodes[..] } else { &[] };
     let network = localise::network_among(record, plane, all);
@@ -48,6 +60,10 @@ fn pairs(record: &Record, run: &RunPlan, plane: &Plane, findings: &mut Vec<Findi
     }
     links::busy(&network, &on, findings);
     let (verdict, held) = network.pairs.judged();
+    for f in verdict.nodes.iter().filter(|f| f.deficit.share < 1.0) {
+        let worst = slow.entry(network.nodes[f.node as usize].clone()).or_default();
+        *worst = worst.max(forecast::longer(f.deficit.share));
+    }
     let before = findings.len();
     let prices = Prices::new(record, run, &verdict);
     nodes(record, plane, &network, &verdict, &prices, &on, findings);

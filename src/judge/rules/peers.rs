@@ -10,6 +10,7 @@ use statrs::distribution::{ContinuousCDF, Normal};
 
 use crate::baseline::{Source, Weight};
 use crate::forecast::{longer, worth_excluding};
+use crate::id::NodeName;
 use crate::judge::cell::{Cell, LimitShown, Straggler};
 use crate::judge::rules::Facts;
 use crate::judge::verdict::{Reason, Verdict};
@@ -36,7 +37,8 @@ const BROKEN: f64 = 0.10;
 
 /// Marks the cells of outliers: open until an attempt of their own confirms it, then failed, or a warning when leaving
 /// the node out costs more than keeping it.
-pub(super) fn judge(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) {
+/// Tells how much longer a step takes with each slow node.
+pub(super) fn judge(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) -> BTreeMap<NodeName, f64> {
     let mut boots: Vec<&str> = Facts::machines(record).filter_map(|(_, m)| m.boot.as_deref()).collect();
     let seen = boots.len();
     boots.sort_unstable();
@@ -47,7 +49,7 @@ pub(super) fn judge(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) {
     }
     // Nodes on one host share its cores, not their GPUs.
     gpus::judge(record, gpus::MARGIN, cells);
-    weigh(record, run, cells);
+    weigh(record, run, cells)
 }
 
 /// What is slow beside its peers: the middle of these, and the most that it may stay behind.
@@ -125,7 +127,7 @@ fn nodes(margin: f64, cells: &mut [Cell<'_>]) {
 }
 
 /// What a slow node costs the run against what its absence costs: with spares it is free to leave it out.
-fn weigh(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) {
+fn weigh(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) -> BTreeMap<NodeName, f64> {
     let nodes = record.header.nodes.len();
     let failed = |c: &Cell<'_>| (c.verdict == Verdict::Fail).then_some(c.straggler).flatten();
     // How much longer everything takes with it.
@@ -135,15 +137,15 @@ fn weigh(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) {
     };
     let broken = |c: &Cell<'_>| slowdown(c) > longer(BROKEN);
     let spares = run.spares_of(nodes as u32);
-    let mut slow: BTreeMap<String, f64> = BTreeMap::new();
+    let mut slow: BTreeMap<NodeName, f64> = BTreeMap::new();
     let saves = |c: &Cell<'_>| matches!(c.row.case, Case::Storage(_));
     for c in cells.iter().filter(|c| !saves(c) && matches!(failed(c), Some(Straggler::Node | Straggler::Gpu))) {
-        let worst = slow.entry(c.row.node.0.clone()).or_default();
+        let worst = slow.entry(c.row.node.clone()).or_default();
         *worst = worst.max(slowdown(c));
     }
     let losses: Vec<f64> = slow.values().copied().collect();
     let least = worth_excluding(&losses, nodes as u32, spares);
-    let cheap = |c: &Cell<'_>| slow.get(c.row.node.0.as_str()).is_some_and(|worst| *worst < least);
+    let cheap = |c: &Cell<'_>| slow.get(c.row.node).is_some_and(|worst| *worst < least);
     for c in cells.iter_mut() {
         let warns = match failed(c) {
             None => false,
@@ -158,4 +160,5 @@ fn weigh(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) {
             c.verdict = Verdict::Warn;
         }
     }
+    slow
 }

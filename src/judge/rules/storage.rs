@@ -13,7 +13,7 @@ use crate::judge::rules::{Facts, metrics};
 use crate::judge::severity::Severity;
 use crate::measure;
 use crate::measure::stats::Summary;
-use crate::plan::RunPlan;
+use crate::plan::{RunPlan, WatchPlan};
 use crate::record::Record;
 use crate::topology::Filesystem;
 use crate::unit::Unit;
@@ -25,7 +25,8 @@ const PASSING: &[&str] = &["tmpfs", "ramfs", "overlay", "overlayfs", "aufs", "ro
 pub(super) fn findings(record: &Record, run: &RunPlan, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     let planned = run.checkpoint.as_ref();
     if let Some(c) = planned {
-        if c.keep.is_none() && c.interval().is_some() {
+        let moved = run.watch.as_ref().is_some_and(WatchPlan::moves);
+        if c.keep.is_none() && c.interval().is_some() && !moved {
             findings.push(Finding::new(Code::STO_028, Subject::Run, "[checkpoint] has an interval and no keep"));
         }
         let measured = record.header.plan.storage_path.as_ref();
