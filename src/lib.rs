@@ -60,7 +60,8 @@ fn once(error: &anyhow::Error) -> String {
             out.push_str(&cause);
         }
     }
-    out
+    // Paths and names in it are from outside: none of them drives a terminal.
+    out.chars().map(|c| if c != '\n' && id::drives(c) { '?' } else { c }).collect()
 }
 
 /// Prints what is wrong with the command line, or the help that was asked for.

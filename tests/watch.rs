@@ -50,7 +50,12 @@ impl Trainer {
     fn assert_kept(&self, cold: &Path, step: u64, when: &str) {
         let name = format!("global_step{step}");
         let whole = [&self.dir, cold].map(|p| self.is_whole(p, &name, step));
-        let aside = self.is_whole(&self.dir, &format!(".gonogo-moved.{name}"), step);
+        let aside = fs::read_dir(&self.dir).into_iter().flatten().flatten().any(|e| {
+            let file = e.file_name().to_string_lossy().into_owned();
+            file.starts_with(".gonogo-moved.")
+                && file.ends_with(&format!(".{name}"))
+                && self.is_whole(&self.dir, &file, step)
+        });
         assert!(whole.contains(&true) || aside, "{name} is lost, {when}");
         assert!(!cold.join(&name).exists() || whole[1], "{name} is partial in the cold place, {when}");
         assert!(!self.dir.join(&name).exists() || whole[0], "{name} is partial in the hot place, {when}");
@@ -363,26 +368,149 @@ fn a_stopped_copy_goes_on_where_it_was() -> Result {
         trainer.save(step)?;
         std::thread::sleep(Duration::from_millis(20));
     }
-    let list = lab.cold.join(".gonogo-part.global_step500.done");
-    let proven = || fs::read_to_string(&list).map_or(0, |t| t.lines().count());
+    let part = lab.cold.join(".gonogo-part.global_step500");
+    let copied = || -> Vec<String> {
+        let names = fs::read_dir(&part).into_iter().flatten().flatten();
+        let whole = names.filter(|e| e.metadata().is_ok_and(|m| m.len() == 500_000));
+        whole.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+    };
     let watch = lab.start()?;
-    until("three files are proven", || proven() >= 3);
+    until("four files are copied", || copied().len() >= 4);
     let stopped = watch.end()?;
     assert_eq!(stopped.code, 0, "{}{}", stopped.out, stopped.err);
     assert!(trainer.is_whole(&lab.hot, "global_step500", 500) && !lab.cold.join("global_step500").exists());
-    let (before, inode) = (proven(), |name: &str| {
-        use std::os::unix::fs::MetadataExt;
-        fs::metadata(lab.cold.join(name)).map(|m| m.ino()).ok()
-    });
-    let first = fs::read_to_string(&list)?;
-    let name: serde_json::Value = serde_json::from_str(first.lines().next().unwrap_or_default())?;
-    let name = name["path"].as_str().unwrap_or_default().to_owned();
-    let was = inode(&format!(".gonogo-part.global_step500/{name}"));
+    // One of them is spoilt meanwhile, with its size and times as they were; one is a link now.
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let (names, inode) = (copied(), |path: PathBuf| fs::metadata(path).map(|m| m.ino()).ok());
+    let kept = inode(part.join(&names[0]));
+    let spoilt = part.join(&names[1]);
+    let times = fs::metadata(&spoilt)?.modified()?;
+    let file = fs::OpenOptions::new().write(true).open(&spoilt)?;
+    file.write_all_at(b"CORRUPT!", 100)?;
+    file.set_modified(times)?;
+    fs::remove_file(part.join(&names[2]))?;
+    fs::write(lab.dir.path("victim"), "precious")?;
+    std::os::unix::fs::symlink(lab.dir.path("victim"), part.join(&names[2]))?;
     let watch = lab.start()?;
     until("it is moved", || !lab.hot.join("global_step500").exists());
     watch.end()?;
-    assert!(before >= 3 && was.is_some() && was == inode(&format!("global_step500/{name}")), "copied again");
-    assert!(trainer.is_whole(&lab.cold, "global_step500", 500));
+    assert_eq!(kept, inode(lab.cold.join("global_step500").join(&names[0])), "copied again");
+    assert!(trainer.is_whole(&lab.cold, "global_step500", 500), "a spoilt part is not taken for a copy");
+    assert_eq!(fs::read_to_string(lab.dir.path("victim"))?, "precious");
+    Ok(())
+}
+
+#[test]
+fn the_newest_stay_whatever_happens_while_one_is_copied() -> Result {
+    let lab = Lab::new("rate = \"4 MB/s\"")?;
+    let trainer = lab.trainer(1, 2_000_000);
+    for step in [500, 1000, 1500] {
+        trainer.save(step)?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let watch = lab.start()?;
+    until("the copy is under way", || lab.journal().contains("move_began"));
+    // The run is rewound: the later ones go, and the first is what it resumes from.
+    fs::write(lab.hot.join("latest"), "global_step500")?;
+    fs::remove_dir_all(lab.hot.join("global_step1000"))?;
+    fs::remove_dir_all(lab.hot.join("global_step1500"))?;
+    until("it was thought over", || lab.journal().contains("may not be removed any more"));
+    watch.end()?;
+    assert!(trainer.is_whole(&lab.hot, "global_step500", 500), "{}", lab.journal());
+    Ok(())
+}
+
+#[test]
+fn a_clock_that_jumps_does_not_make_old_ones_new() -> Result {
+    let lab = Lab::new("")?;
+    let save = |step: u64, ahead: u64| -> Result {
+        let folder = lab.hot.join(format!("checkpoint-{step}"));
+        fs::create_dir(&folder)?;
+        for file in ["model.bin", "trainer_state.json"] {
+            fs::write(folder.join(file), "x")?;
+            let at = std::time::SystemTime::now() + Duration::from_secs(ahead);
+            fs::File::options().write(true).open(folder.join(file))?.set_modified(at)?;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        Ok(())
+    };
+    for step in [500, 1000] {
+        save(step, 30 * 86_400)?;
+    }
+    for step in [1500, 2000, 2500] {
+        save(step, 0)?;
+    }
+    let watch = lab.start()?;
+    until("one moved", || !lab.hot.join("checkpoint-1500").exists());
+    std::thread::sleep(Duration::from_millis(400));
+    watch.end()?;
+    for stays in [2000, 2500] {
+        assert!(lab.hot.join(format!("checkpoint-{stays}")).exists(), "{stays} is the newest by its step");
+    }
+    Ok(())
+}
+
+#[test]
+fn places_that_are_one_or_another_runs_are_refused() -> Result {
+    let lab = Lab::new("")?;
+    let refused = |want: &str| -> Result {
+        let done = done(lab.command().output()?);
+        assert!(done.code == 3 && done.err.contains(want), "{want}: {}", done.err);
+        Ok(())
+    };
+    fs::remove_dir(&lab.cold)?;
+    std::os::unix::fs::symlink("hot", &lab.cold)?;
+    refused("is the checkpoint directory itself")?;
+    fs::remove_file(&lab.cold)?;
+    refused("cannot use the cold place")?;
+    fs::create_dir(&lab.cold)?;
+    fs::create_dir(lab.dir.path("outside"))?;
+    std::os::unix::fs::symlink("../outside", lab.cold.join(".gonogo"))?;
+    refused("is no folder")?;
+    fs::remove_file(lab.cold.join(".gonogo"))?;
+    // Another run's checkpoints have the same names.
+    fs::create_dir_all(lab.cold.join(".gonogo"))?;
+    fs::write(lab.cold.join(".gonogo/owner"), "/other/run")?;
+    refused("holds the checkpoints of /other/run")?;
+    fs::remove_file(lab.cold.join(".gonogo/owner"))?;
+    fs::remove_file(lab.hot.join(".gonogo-watch.lock"))?;
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        lab.hot.join(".gonogo-watch.lock"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )?;
+    refused("it is no file")?;
+    Ok(())
+}
+
+#[test]
+fn what_lies_in_the_cold_place_is_no_proof_by_its_name() -> Result {
+    let lab = Lab::new("")?;
+    let trainer = lab.trainer(2, 10_000);
+    for step in [500, 1000, 1500] {
+        trainer.save(step)?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let watch = lab.start()?;
+    until("it is moved", || !lab.hot.join("global_step500").exists());
+    watch.end()?;
+    // Somebody brings it back and leaves a link: the copy is the original itself.
+    fs::rename(lab.cold.join("global_step500"), lab.hot.join("global_step500"))?;
+    std::os::unix::fs::symlink(lab.hot.join("global_step500"), lab.cold.join("global_step500"))?;
+    let watch = lab.start()?;
+    until("it is told", || lab.journal().contains("STO-054") && lab.journal().contains("is in the way"));
+    watch.end()?;
+    assert!(trainer.is_whole(&lab.hot, "global_step500", 500));
+    // A copy that rotted is put aside, and the next is made of what is here.
+    fs::remove_file(lab.cold.join("global_step500"))?;
+    fs::create_dir(lab.cold.join("global_step500"))?;
+    fs::write(lab.cold.join("global_step500/mp_rank_00_model_states.pt"), "rotten")?;
+    let watch = lab.start()?;
+    until("it is moved again", || !lab.hot.join("global_step500").exists());
+    watch.end()?;
+    assert!(trainer.is_whole(&lab.cold, "global_step500", 500) && lab.journal().contains("STO-053"));
     Ok(())
 }
 

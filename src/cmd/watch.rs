@@ -33,6 +33,10 @@ use crate::work::{Case, Fact};
 const EVERY: Duration = Duration::from_secs(10);
 /// Reports are written anew at least so often: their age says that the watch is alive.
 const ALIVE: Duration = Duration::from_secs(60);
+/// Between the two looks of `--once`.
+const GLANCE: Duration = Duration::from_millis(300);
+/// Looks are no closer than this.
+const CLOSEST: Duration = Duration::from_millis(10);
 /// A signal is heard within this.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -62,7 +66,7 @@ pub(super) fn run(args: &cli::Watch) -> Result<Exit, Failure> {
         .or(planned)
         .ok_or_else(|| Failure::usage(anyhow!("give a DIR to watch, or a --plan with [checkpoint] dir")))?;
     let dir = std::path::absolute(&dir).with_context(|| format!("{}", dir.display())).map_err(Failure::usage)?;
-    let every = args.every.or(run.watch.as_ref().and_then(|w| w.every)).map_or(EVERY, |t| t.0);
+    let every = args.every.or(run.watch.as_ref().and_then(|w| w.every)).map_or(EVERY, |t| t.0).max(CLOSEST);
     let out = args.out.clone().unwrap_or_else(|| folder(&dir));
     let files = judging::files(&args.reports)?;
     let watch = Watch { dir, run, every, out, files, quiet: args.quiet };
@@ -82,6 +86,9 @@ impl Watch {
     fn glance(&self, format: Format) -> Result<Exit, Failure> {
         let header = self.header()?;
         let mut watcher = Watcher::glance(&self.dir, &self.run)?;
+        // Whether something is being written shows in two looks.
+        watcher.look();
+        std::thread::sleep(GLANCE);
         let record = record(&header, watcher.look());
         let judgement = judge::judge(&record, &self.run, &[]);
         judging::show(&judgement, Path::new(""), format, &self.files)?;
@@ -97,7 +104,7 @@ impl Watch {
         let mut following = self.begin()?;
         let why = loop {
             following.look();
-            if following.watcher.is_over(&self.run) && following.watcher.moving().is_none() {
+            if following.watcher.is_over(&self.run) {
                 break "the run made its last save";
             }
             if following.wait(self.every, &|| interrupt.load(Ordering::Relaxed)) {
@@ -213,7 +220,7 @@ pub(super) fn beside(launch: &Launch, run: &RunPlan, folder: &Path, record: Opti
         Failure::usage(anyhow!("--watch needs [checkpoint] dir in the plan that the record was made for, or in --plan"))
     })?;
     let interrupt = shell::listen().map_err(Failure::internal)?;
-    let every = run.watch.as_ref().and_then(|w| w.every).map_or(EVERY, |t| t.0);
+    let every = run.watch.as_ref().and_then(|w| w.every).map_or(EVERY, |t| t.0).max(CLOSEST);
     let out = folder.join("watch");
     // The terminal is the command's.
     let watch = Watch { dir, run: run.clone(), every, out: out.clone(), files: Vec::new(), quiet: true };
@@ -221,8 +228,14 @@ pub(super) fn beside(launch: &Launch, run: &RunPlan, folder: &Path, record: Opti
     eprintln!("{}  starting {} under the watch", launch.decision, clean(&launch.command[0]));
     let mut child = launch.spawn().map_err(|e| not_started(launch, e))?;
     let (mut ended, mut asked) = (None, false);
+    let mut sees = true;
     while ended.is_none() {
-        following.look();
+        // A mistake in the watch ends the watch, and not the run.
+        let look = || following.look();
+        if sees && std::panic::catch_unwind(std::panic::AssertUnwindSafe(look)).is_err() {
+            sees = false;
+            eprintln!("gonogo: the watch failed and is over; the command goes on");
+        }
         let over = || interrupt.load(Ordering::Relaxed) && !asked;
         let until = Instant::now() + watch.every;
         while ended.is_none() && Instant::now() < until && !following.wait(TICK, &over) {
@@ -237,13 +250,17 @@ pub(super) fn beside(launch: &Launch, run: &RunPlan, folder: &Path, record: Opti
         }
     }
     let status = ended.unwrap_or_default();
+    if !sees {
+        std::process::exit(code(status));
+    }
     following.look();
     let how = match status.signal() {
         Some(signal) => format!("the command was ended by {}", describe(signal)),
         None => format!("the command ended with {}", status.code().unwrap_or_default()),
     };
-    let (kept, path) = following.end(&how)?;
-    if !status.success() {
+    // Whatever became of the watch, the code is the command's.
+    let ended = following.end(&how).map_err(|f| eprintln!("gonogo: {:#}", f.error));
+    if let (false, Ok((kept, path))) = (status.success(), ended) {
         if let Some(record) = record {
             let _ = fs::copy(record::file_of(record), out.join("before.jsonl"));
         }
@@ -256,7 +273,12 @@ pub(super) fn beside(launch: &Launch, run: &RunPlan, folder: &Path, record: Opti
         );
     }
     // A number that is the command's own, and none of gonogo's.
-    std::process::exit(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+    std::process::exit(code(status))
+}
+
+/// As a shell tells how a command ended.
+fn code(status: std::process::ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 pub(super) fn not_started(launch: &Launch, error: io::Error) -> Failure {

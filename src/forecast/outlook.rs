@@ -72,8 +72,8 @@ pub fn outlook(w: &Watched, run: &RunPlan) -> Option<Outlook> {
     let interval_s = if learned { spread(&gaps, planned) } else { planned.map(|p| (p, 0.0)) };
     let took: Vec<f64> = latest.iter().map(|s| s.ended.duration_since(s.began).as_secs_f64()).collect();
     // What a save that is being written has taken already is its own.
-    let writing: u64 = w.saves.iter().filter(|s| s.state == SaveState::Writing).map(|s| s.bytes.0).sum();
-    let room = w.space.available.0.saturating_add(writing);
+    let writing = w.saves.iter().filter(|s| s.state == SaveState::Writing);
+    let room = writing.fold(w.space.available.0, |sum, s| sum.saturating_add(s.bytes.0));
     let left = left(w, run);
     let moves = run.watch.as_ref().is_some_and(WatchPlan::moves);
     let (place, save) = if moves {

@@ -169,6 +169,16 @@ pub enum Trouble {
         path: String,
         why: String,
     },
+    /// A checkpoint that cannot be looked at: it counts for nothing, and is not moved.
+    Unreadable {
+        save: String,
+        error: String,
+    },
+    /// What a move left behind and cannot take away.
+    Leftover {
+        path: String,
+        error: String,
+    },
     /// Cold and hot are one file system.
     SameFilesystem,
     /// The journal cannot be written.

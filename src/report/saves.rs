@@ -107,7 +107,7 @@ pub fn headline(w: &Watched, o: Option<&Outlook>) -> String {
 fn summary(w: &Watched) -> String {
     let count = |state: SaveState| w.saves.iter().filter(|s| s.state == state).count();
     let moved = w.saves.iter().filter(|s| s.state == SaveState::Moved);
-    let bytes = Bytes(moved.map(|s| s.bytes.0).sum());
+    let bytes = Bytes(moved.fold(0, |sum, s| sum.saturating_add(s.bytes.0)));
     let mut out = format!("{} saves seen", w.saves.len());
     let states = [SaveState::Complete, SaveState::Writing, SaveState::Unclear, SaveState::Partial];
     for (state, n) in states.map(|s| (s, count(s))).into_iter().filter(|(_, n)| *n > 0) {

@@ -1,22 +1,26 @@
 //! A checkpoint's files into a folder of the cold place, each flushed, read again past the cache, and compared.
 //!
-//! The folder bears a name of gonogo's own until all of it is proven. What was proven is listed beside it, file by file, so that a
-//! copy that was killed goes on where it stopped.
+//! Folders are opened one below the other and no link is followed on the way, so that nobody leads the reading or the writing elsewhere.
+//! A copy that was killed goes on: what lies there already is read and compared, and only what differs is written again.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Advice, AtFlags, CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, fadvise, openat, openat2};
-use serde::{Deserialize, Serialize};
+use rustix::fs::{
+    Advice, AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, fadvise, fchmod, fchown,
+    futimens, mkdirat, openat, readlinkat, statat, symlinkat, unlinkat,
+};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use crate::plan::{hex, unhex};
+use crate::plan::hex;
 use crate::watch::survey::stays_inside;
 
 /// Bytes in a read or write; O_DIRECT wants whole pages at whole pages.
@@ -38,11 +42,9 @@ pub(super) enum CopyError {
     Io { what: &'static str, path: PathBuf, source: io::Error },
 }
 
-impl CopyError {
-    fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CopyError {
-        let path = path.to_owned();
-        move |source| CopyError::Io { what, path, source }
-    }
+/// Names what was being done to what.
+fn io<T, E: Into<io::Error>>(what: &'static str, path: &Path, result: Result<T, E>) -> Result<T, CopyError> {
+    result.map_err(|e| CopyError::Io { what, path: path.to_owned(), source: e.into() })
 }
 
 /// What all that copies together obeys.
@@ -59,7 +61,7 @@ pub(super) struct Control<'a> {
 impl Control<'_> {
     /// Counts, waits where that was too fast, and says whether to go on.
     fn pace(&self, bytes: usize) -> Result<(), CopyError> {
-        let total = self.moved.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        let total = self.moved.fetch_add(bytes as u64, Ordering::Relaxed).saturating_add(bytes as u64);
         if let Some(rate) = self.rate {
             let due = Duration::try_from_secs_f64(total as f64 / rate).unwrap_or(Duration::MAX);
             while let Some(early) = due.checked_sub(self.started.elapsed()).filter(|e| !e.is_zero()) {
@@ -71,15 +73,6 @@ impl Control<'_> {
         }
         if self.stop.load(Ordering::Relaxed) { Err(CopyError::Stopped) } else { Ok(()) }
     }
-}
-
-/// A file that was copied and proven.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Done {
-    path: String,
-    bytes: u64,
-    changed_ns: i128,
-    sha256: String,
 }
 
 /// What was copied, all together.
@@ -94,7 +87,7 @@ pub(super) struct Sum {
 impl Sum {
     fn add(&mut self, path: &Path, bytes: u64, sha: &[u8; 32]) {
         let mut line = Sha256::new();
-        line.update(path.as_os_str().as_encoded_bytes());
+        line.update(path.as_os_str().as_bytes());
         line.update([0]);
         line.update(bytes.to_le_bytes());
         line.update(sha);
@@ -102,7 +95,7 @@ impl Sum {
         for (sum, part) in self.digest.iter_mut().zip(line.chunks_exact(8)) {
             *sum = sum.wrapping_add(u64::from_le_bytes(part.try_into().unwrap_or_default()));
         }
-        (self.files, self.bytes) = (self.files + 1, self.bytes + bytes);
+        (self.files, self.bytes) = (self.files + 1, self.bytes.saturating_add(bytes));
     }
 
     pub(super) fn hex(&self) -> String {
@@ -129,135 +122,185 @@ impl Buffer {
     }
 }
 
-/// One copy under way.
-pub(super) struct Copier<'a> {
-    source: &'a Path,
-    target: PathBuf,
-    roots: (File, File),
-    list: File,
-    done: HashMap<String, Done>,
-    buffer: Buffer,
+/// One reading or copying under way.
+struct Copier<'a> {
     control: &'a Control<'a>,
+    buffer: Buffer,
     sum: Sum,
 }
 
-impl<'a> Copier<'a> {
-    /// `target` is made or gone on with; beside it lies the list of what is proven, `target` with `.done` after it.
-    pub(super) fn new(source: &'a Path, target: &Path, control: &'a Control<'a>) -> Result<Self, CopyError> {
-        match fs::create_dir(target) {
-            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(CopyError::io("cannot create", target)(e)),
-            _ => {}
-        }
-        // Not through a link that somebody else put there.
-        if !target.symlink_metadata().is_ok_and(|m| m.is_dir()) {
-            return Err(CopyError::Unmovable { path: target.to_owned(), why: "is in the way and no folder" });
-        }
-        let path = list_of(target);
-        let done = read_list(&path);
-        let opened = File::options().append(true).create(true).custom_flags_nofollow().open(&path);
-        let list = opened.map_err(CopyError::io("cannot open", &path))?;
-        let root = |at: &Path| File::open(at).map_err(CopyError::io("cannot open", at));
-        let roots = (root(source)?, root(target)?);
-        let buffer = Buffer::new();
-        Ok(Copier { source, target: target.to_owned(), roots, list, done, buffer, control, sum: Sum::default() })
+/// A folder on the way: opened, and its path for words.
+struct Folder {
+    fd: File,
+    shown: PathBuf,
+}
+
+impl Folder {
+    fn root(path: &Path) -> Result<Self, CopyError> {
+        let fd = openat(CWD, path, FOLDER, Mode::empty());
+        Ok(Folder { fd: File::from(io("cannot open", path, fd)?), shown: path.to_owned() })
     }
 
-    /// Copies and proves everything.
-    pub(super) fn run(mut self) -> Result<Sum, CopyError> {
-        self.folder(Path::new(""))?;
-        Ok(self.sum)
+    fn below(&self, name: &CStr) -> Result<Self, CopyError> {
+        let shown = self.at(name);
+        let fd = openat(&self.fd, name, FOLDER, Mode::empty());
+        Ok(Folder { fd: File::from(io("cannot open", &shown, fd)?), shown })
     }
 
-    fn folder(&mut self, below: &Path) -> Result<(), CopyError> {
-        let from = self.source.join(below);
-        let entries = fs::read_dir(&from).map_err(CopyError::io("cannot read", &from))?;
-        for entry in entries {
-            let entry = entry.map_err(CopyError::io("cannot read", &from))?;
-            let path = below.join(entry.file_name());
-            let kind = entry.file_type().map_err(CopyError::io("cannot look at", &entry.path()))?;
-            if kind.is_dir() {
-                let to = self.target.join(&path);
-                match fs::create_dir(&to) {
-                    Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-                        return Err(CopyError::io("cannot create", &to)(e));
-                    }
-                    _ => self.folder(&path)?,
-                }
-            } else if kind.is_symlink() {
-                self.link(&path)?;
-            } else if kind.is_file() {
-                self.file(&path)?;
-            } else {
-                return Err(CopyError::Unmovable { path, why: "is no file" });
+    fn at(&self, name: &CStr) -> PathBuf {
+        self.shown.join(OsStr::from_bytes(name.to_bytes()))
+    }
+
+    /// Does something with everything in it, one by one: there may be a million.
+    fn each(&self, what: &mut dyn FnMut(&CStr, FileType) -> Result<(), CopyError>) -> Result<(), CopyError> {
+        for entry in io("cannot read", &self.shown, Dir::read_from(&self.fd))? {
+            let entry = io("cannot read", &self.shown, entry)?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
             }
+            let kind = match entry.file_type() {
+                FileType::Unknown => {
+                    let stat = statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+                    FileType::from_raw_mode(io("cannot look at", &self.at(name), stat)?.st_mode)
+                }
+                known => known,
+            };
+            what(name, kind)?;
         }
-        let to = self.target.join(below);
-        File::open(&to).and_then(|d| d.sync_all()).map_err(CopyError::io("cannot flush", &to))
+        Ok(())
     }
 
-    fn link(&mut self, path: &Path) -> Result<(), CopyError> {
-        let (from, to) = (self.source.join(path), self.target.join(path));
-        let leads = fs::read_link(&from).map_err(CopyError::io("cannot read", &from))?;
-        if !stays_inside(path.parent().unwrap_or(Path::new("")), &leads) {
+    fn link(&self, name: &CStr) -> Result<CString, CopyError> {
+        io("cannot read the link", &self.at(name), readlinkat(&self.fd, name, Vec::new()))
+    }
+
+    /// Opens the folder of this name, made where it is not there; what else bears the name gives way.
+    fn make(&self, name: &CStr) -> Result<Self, CopyError> {
+        match mkdirat(&self.fd, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return io("cannot create", &self.at(name), Err(e)),
+        }
+        match openat(&self.fd, name, FOLDER, Mode::empty()) {
+            Ok(fd) => Ok(Folder { fd: File::from(fd), shown: self.at(name) }),
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                io("cannot remove", &self.at(name), unlinkat(&self.fd, name, AtFlags::empty()))?;
+                io("cannot create", &self.at(name), mkdirat(&self.fd, name, Mode::RWXU))?;
+                self.below(name)
+            }
+            Err(e) => io("cannot open", &self.at(name), Err(e)),
+        }
+    }
+
+    /// Takes away what bears a name, whatever it is.
+    fn clear(&self, name: &CStr) -> Result<(), CopyError> {
+        match unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(e) => return io("cannot remove", &self.at(name), Err(e)),
+        }
+        let inner = self.below(name)?;
+        let mut children: Vec<CString> = Vec::new();
+        inner.each(&mut |child, _| {
+            children.push(child.to_owned());
+            Ok(())
+        })?;
+        for child in children {
+            inner.clear(&child)?;
+        }
+        io("cannot remove", &self.at(name), unlinkat(&self.fd, name, AtFlags::REMOVEDIR))
+    }
+}
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// A file, and neither a link nor a pipe that would be waited for.
+const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+/// Copies and proves every file of `source`, into `target`, which is made or gone on with.
+pub(super) fn copy(source: &Path, target: &Path, control: &Control<'_>) -> Result<Sum, CopyError> {
+    let from = Folder::root(source)?;
+    match mkdirat(CWD, target, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return io("cannot create", target, Err(e)),
+    }
+    let mut copier = Copier { control, buffer: Buffer::new(), sum: Sum::default() };
+    copier.folder(Path::new(""), &from, &Folder::root(target)?)?;
+    Ok(copier.sum)
+}
+
+/// The sum over a folder's files as they lie there: what a copy of the same files has.
+pub(super) fn sum_of(dir: &Path, control: &Control<'_>) -> Result<Sum, CopyError> {
+    let mut reader = Copier { control, buffer: Buffer::new(), sum: Sum::default() };
+    reader.add_up(Path::new(""), &Folder::root(dir)?)?;
+    Ok(reader.sum)
+}
+
+impl Copier<'_> {
+    fn folder(&mut self, below: &Path, from: &Folder, to: &Folder) -> Result<(), CopyError> {
+        from.each(&mut |name, kind| {
+            let path = below.join(OsStr::from_bytes(name.to_bytes()));
+            match kind {
+                FileType::Directory => self.folder(&path, &from.below(name)?, &to.make(name)?),
+                FileType::Symlink => self.link(&path, name, from, to),
+                FileType::RegularFile => self.file(&path, name, from, to),
+                _ => Err(CopyError::Unmovable { path, why: "is no file" }),
+            }
+        })?;
+        dress(&from.fd, &to.fd);
+        io("cannot flush", &to.shown, to.fd.sync_all())
+    }
+
+    fn link(&mut self, path: &Path, name: &CStr, from: &Folder, to: &Folder) -> Result<(), CopyError> {
+        let leads = from.link(name)?;
+        if !stays_inside(path.parent().unwrap_or(Path::new("")), Path::new(OsStr::from_bytes(leads.to_bytes()))) {
             return Err(CopyError::Unmovable { path: path.to_owned(), why: "leads out of the checkpoint" });
         }
-        if fs::read_link(&to).is_ok_and(|there| there == leads) {
-            self.sum.add(path, 0, &Sha256::digest(leads.as_os_str().as_encoded_bytes()).into());
-            return Ok(());
+        if to.link(name).ok().as_ref() != Some(&leads) {
+            to.clear(name)?;
+            io("cannot create", &to.at(name), symlinkat(&leads, &to.fd, name))?;
         }
-        std::os::unix::fs::symlink(&leads, &to).map_err(CopyError::io("cannot create", &to))?;
-        self.sum.add(path, 0, &Sha256::digest(leads.as_os_str().as_encoded_bytes()).into());
+        self.sum.add(path, 0, &Sha256::digest(leads.to_bytes()).into());
         Ok(())
     }
 
-    fn file(&mut self, path: &Path) -> Result<(), CopyError> {
-        let (from, to) = (self.source.join(path), self.target.join(path));
-        let source = beneath(&self.roots.0, path, OFlags::RDONLY).map_err(CopyError::io("cannot open", &from))?;
-        let meta = source.metadata().map_err(CopyError::io("cannot look at", &from))?;
-        let changed_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-        if let Some((bytes, sha)) = self.proven(path, meta.len(), changed_ns) {
-            self.sum.add(path, bytes, &sha);
-            return Ok(());
+    fn file(&mut self, path: &Path, name: &CStr, from: &Folder, to: &Folder) -> Result<(), CopyError> {
+        let (here, there) = (from.at(name), to.at(name));
+        let source = open(from, name)?;
+        let meta = io("cannot look at", &here, source.metadata())?;
+        if !meta.is_file() {
+            return Err(CopyError::Changed(here));
         }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
-        let target = beneath(&self.roots.1, path, flags).map_err(CopyError::io("cannot create", &to))?;
-        let (bytes, sha) = self.pour(&source, &target, &from, &to)?;
+        // Of an earlier copy: it counts when it is the same, byte by byte, whatever anybody says of it.
+        let before = statat(&to.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok();
+        let like =
+            before.is_some_and(|s| FileType::from_raw_mode(s.st_mode).is_file() && s.st_size as u64 == meta.len());
+        if like {
+            let sha = self.digest(&source, &here)?;
+            if self.read_back(name, to)? == sha {
+                self.sum.add(path, meta.len(), &sha);
+                return Ok(());
+            }
+            io("cannot read", &here, (&source).rewind())?;
+        }
+        to.clear(name)?;
+        let flags = FILE | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let target = File::from(io("cannot create", &there, openat(&to.fd, name, flags, Mode::RUSR | Mode::WUSR))?);
+        let (bytes, sha) = self.pour(&source, &target, &here, &there)?;
         if bytes != meta.len() {
-            return Err(CopyError::Changed(from));
+            return Err(CopyError::Changed(here));
         }
-        target.sync_all().map_err(CopyError::io("cannot flush", &to))?;
+        dress(&source, &target);
+        io("cannot flush", &there, target.sync_all())?;
         let _ = fadvise(&source, 0, None, Advice::DontNeed);
         let _ = fadvise(&target, 0, None, Advice::DontNeed);
-        if self.digest_of(&self.roots.1.try_clone().map_err(CopyError::io("cannot open", &to))?, path, &to)? != sha {
+        if self.read_back(name, to)? != sha {
             return Err(CopyError::Differs(path.to_owned()));
         }
-        let _ = rustix::fs::fchmod(&target, Mode::from_raw_mode(meta.mode() & 0o777));
-        let time = |s: i64, ns: i64| Timespec { tv_sec: s, tv_nsec: ns as _ };
-        let times = Timestamps {
-            last_access: time(meta.atime(), meta.atime_nsec()),
-            last_modification: time(meta.mtime(), meta.mtime_nsec()),
-        };
-        let _ = rustix::fs::futimens(&target, &times);
         self.sum.add(path, bytes, &sha);
-        if let Some(text) = path.to_str() {
-            let line = Done { path: text.to_owned(), bytes, changed_ns, sha256: hex(&sha) };
-            let mut line = serde_json::to_vec(&line).unwrap_or_default();
-            line.push(b'\n');
-            // That it cannot be listed costs a second copy at the most.
-            let _ = self.list.write_all(&line);
-        }
         Ok(())
     }
 
-    /// The digest of a file that an earlier copy has proven, if neither it nor its copy changed since.
-    fn proven(&self, path: &Path, bytes: u64, changed_ns: i128) -> Option<(u64, [u8; 32])> {
-        let done = self.done.get(path.to_str()?).filter(|d| d.bytes == bytes && d.changed_ns == changed_ns)?;
-        let there = self.target.join(path).symlink_metadata().ok()?;
-        let sha: [u8; 32] = unhex(&done.sha256)?;
-        (there.is_file() && there.len() == bytes).then_some((bytes, sha))
-    }
-
-    /// Copies what is left of `source` and tells its digest.
+    /// Copies a file and tells its digest. Where there are only zeros, nothing is written: a hole stays one.
     fn pour(
         &mut self,
         mut source: &File,
@@ -268,27 +311,40 @@ impl<'a> Copier<'a> {
         let (mut hash, mut bytes) = (Sha256::new(), 0u64);
         loop {
             let piece = self.buffer.piece();
-            let n = source.read(piece).map_err(CopyError::io("cannot read", from))?;
+            let n = io("cannot read", from, source.read(piece))?;
             if n == 0 {
+                io("cannot write", to, target.set_len(bytes))?;
                 return Ok((bytes, hash.finalize().into()));
             }
             hash.update(&piece[..n]);
-            target.write_all(&piece[..n]).map_err(CopyError::io("cannot write", to))?;
-            bytes += n as u64;
+            if piece[..n].iter().all(|b| *b == 0) {
+                io("cannot write", to, target.seek(SeekFrom::Current(n as i64)))?;
+            } else {
+                io("cannot write", to, target.write_all(&piece[..n]))?;
+            }
+            bytes = bytes.saturating_add(n as u64);
             self.control.pace(n)?;
         }
     }
 
-    /// The digest of a file, read from where it lies and not from the cache.
-    fn digest_of(&mut self, root: &File, path: &Path, shown: &Path) -> Result<[u8; 32], CopyError> {
-        let direct = beneath(root, path, OFlags::RDONLY | OFlags::DIRECT);
+    /// The digest of a file in a folder, read from where it lies and not from the cache.
+    fn read_back(&mut self, name: &CStr, folder: &Folder) -> Result<[u8; 32], CopyError> {
+        let shown = folder.at(name);
+        let direct = openat(&folder.fd, name, FILE | OFlags::RDONLY | OFlags::DIRECT, Mode::empty());
         // tmpfs and some network file systems refuse O_DIRECT.
-        let opened = direct.or_else(|_| beneath(root, path, OFlags::RDONLY));
-        let mut file = opened.map_err(CopyError::io("cannot open", shown))?;
+        let file = match direct {
+            Ok(fd) => File::from(fd),
+            Err(_) => open(folder, name)?,
+        };
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
+        self.digest(&file, &shown)
+    }
+
+    fn digest(&mut self, mut file: &File, shown: &Path) -> Result<[u8; 32], CopyError> {
         let mut hash = Sha256::new();
         loop {
             let piece = self.buffer.piece();
-            let n = file.read(piece).map_err(CopyError::io("cannot read back", shown))?;
+            let n = io("cannot read back", shown, file.read(piece))?;
             if n == 0 {
                 return Ok(hash.finalize().into());
             }
@@ -296,89 +352,47 @@ impl<'a> Copier<'a> {
             self.control.pace(n)?;
         }
     }
-}
 
-/// Where the list of what is proven lies.
-pub(super) fn list_of(target: &Path) -> PathBuf {
-    let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(".done");
-    target.with_file_name(name)
-}
-
-/// A line that was cut off, or is none, is a file that is copied again.
-fn read_list(path: &Path) -> HashMap<String, Done> {
-    let Ok(file) = File::open(path) else { return HashMap::new() };
-    let lines = BufReader::new(file).lines().map_while(Result::ok);
-    lines.filter_map(|l| serde_json::from_str::<Done>(&l).ok()).map(|d| (d.path.clone(), d)).collect()
-}
-
-trait NoFollow {
-    fn custom_flags_nofollow(&mut self) -> &mut Self;
-}
-
-impl NoFollow for fs::OpenOptions {
-    fn custom_flags_nofollow(&mut self) -> &mut Self {
-        use std::os::unix::fs::OpenOptionsExt;
-        self.custom_flags(OFlags::NOFOLLOW.bits() as i32)
+    fn add_up(&mut self, below: &Path, at: &Folder) -> Result<(), CopyError> {
+        at.each(&mut |name, kind| {
+            let path = below.join(OsStr::from_bytes(name.to_bytes()));
+            match kind {
+                FileType::Directory => self.add_up(&path, &at.below(name)?)?,
+                FileType::Symlink => self.sum.add(&path, 0, &Sha256::digest(at.link(name)?.to_bytes()).into()),
+                FileType::RegularFile => {
+                    let stat = io("cannot look at", &at.at(name), statat(&at.fd, name, AtFlags::SYMLINK_NOFOLLOW))?;
+                    let sha = self.read_back(name, at)?;
+                    self.sum.add(&path, stat.st_size as u64, &sha);
+                }
+                _ => return Err(CopyError::Unmovable { path, why: "is no file" }),
+            }
+            Ok(())
+        })
     }
 }
 
-/// Opens a file below a folder; no link on the way is followed, so that nobody leads the reading or writing elsewhere.
-fn beneath(root: &File, path: &Path, flags: OFlags) -> io::Result<File> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mode = Mode::from_raw_mode(if flags.contains(OFlags::CREATE) { 0o600 } else { 0 });
-    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    match openat2(root, path, flags, mode, how) {
-        Ok(fd) => Ok(File::from(fd)),
-        // Kernels before 5.6, and filters of containers that do not know the call.
-        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => Ok(File::from(openat(root, path, flags, mode)?)),
-        Err(e) => Err(e.into()),
+fn open(folder: &Folder, name: &CStr) -> Result<File, CopyError> {
+    let fd = openat(&folder.fd, name, FILE | OFlags::RDONLY, Mode::empty());
+    Ok(File::from(io("cannot open", &folder.at(name), fd)?))
+}
+
+/// Gives a copy its original's owner, mode and times, as far as this user may.
+fn dress(source: &File, target: &File) {
+    let Ok(meta) = source.metadata() else { return };
+    let time = |s: i64, ns: i64| Timespec { tv_sec: s, tv_nsec: ns as _ };
+    let times = Timestamps {
+        last_access: time(meta.atime(), meta.atime_nsec()),
+        last_modification: time(meta.mtime(), meta.mtime_nsec()),
+    };
+    let own = rustix::process::geteuid().as_raw();
+    if own == 0 {
+        let _ = fchown(target, Some(Uid::from_raw(meta.uid())), Some(Gid::from_raw(meta.gid())));
     }
+    let _ = fchmod(target, Mode::from_raw_mode(meta.mode() & 0o777));
+    let _ = futimens(target, &times);
 }
 
 /// Whether a path is there, whatever it is.
 pub(super) fn is_there(path: &Path) -> bool {
-    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
-}
-
-/// The sum over a folder's files as they lie there: what a copy of the same files has.
-pub(super) fn sum_of(dir: &Path, control: &Control<'_>) -> Result<Sum, CopyError> {
-    let root = File::open(dir).map_err(CopyError::io("cannot open", dir))?;
-    let spare = root.try_clone().map_err(CopyError::io("cannot open", dir))?;
-    let list = File::open("/dev/null").map_err(CopyError::io("cannot open", Path::new("/dev/null")))?;
-    let mut reader = Copier {
-        source: dir,
-        target: dir.to_owned(),
-        roots: (root, spare),
-        list,
-        done: HashMap::new(),
-        buffer: Buffer::new(),
-        control,
-        sum: Sum::default(),
-    };
-    reader.add_up(Path::new(""))?;
-    Ok(reader.sum)
-}
-
-impl Copier<'_> {
-    fn add_up(&mut self, below: &Path) -> Result<(), CopyError> {
-        let at = self.source.join(below);
-        for entry in fs::read_dir(&at).map_err(CopyError::io("cannot read", &at))? {
-            let entry = entry.map_err(CopyError::io("cannot read", &at))?;
-            let path = below.join(entry.file_name());
-            let kind = entry.file_type().map_err(CopyError::io("cannot look at", &entry.path()))?;
-            if kind.is_dir() {
-                self.add_up(&path)?;
-            } else if kind.is_symlink() {
-                let leads = fs::read_link(entry.path()).map_err(CopyError::io("cannot read", &entry.path()))?;
-                self.sum.add(&path, 0, &Sha256::digest(leads.as_os_str().as_encoded_bytes()).into());
-            } else {
-                let bytes = entry.metadata().map_err(CopyError::io("cannot look at", &entry.path()))?.len();
-                let root = self.roots.0.try_clone().map_err(CopyError::io("cannot open", &at))?;
-                let sha = self.digest_of(&root, &path, &entry.path())?;
-                self.sum.add(&path, bytes, &sha);
-            }
-        }
-        Ok(())
-    }
+    statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }

@@ -4,20 +4,18 @@
 //!
 //! | in the cold place | in the hot place | what it means |
 //! |---|---|---|
-//! | `.gonogo-part.NAME` | `NAME` | the copy is under way, and goes on |
+//! | `.gonogo-part.NAME` | `NAME` | the copy is under way: what lies there is compared, and the rest copied |
 //! | `NAME`, and its manifest | `NAME` | published; it is held against the hot one again before that goes |
-//! | `NAME`, and its manifest | `.gonogo-moved.NAME` | it is looked at once more; nothing of it is gone: it gets its name again |
-//! | `NAME`, and its manifest | `.gonogo-removing.NAME` | it is being removed, and that is ended |
+//! | `NAME`, and its manifest | `.gonogo-moved.N.NAME` | it is looked at once more; nothing of it is gone: it gets its name again |
+//! | `NAME`, and its manifest | `.gonogo-removing.N.NAME` | it is being removed, and that is ended |
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -27,12 +25,14 @@ use serde::{Deserialize, Serialize};
 use crate::files::{self, Readers};
 use crate::id::clean;
 use crate::unit::Bytes;
-use crate::watch::copy::{Control, Copier, CopyError, Sum, is_there, list_of, sum_of};
+use crate::watch::command;
+use crate::watch::copy::{Control, CopyError, Sum, copy, is_there, sum_of};
 use crate::watch::survey::{self, Entry, OWN, Tree};
 use crate::work::Layout;
 
-/// Manifests of what was moved, a file each.
+/// Manifests of what was moved, a file each, and whose place it is.
 const MANIFESTS: &str = ".gonogo";
+const OWNER: &str = "owner";
 /// A manifest is a line.
 const LARGEST: u64 = 64 << 10;
 /// A command that moves less than this in a second hangs.
@@ -81,8 +81,10 @@ pub(super) enum MoveError {
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("`{command}` {how}")]
     Command { command: String, how: String },
-    #[error("{} was published with other content than it has", .0.display())]
-    NotAsPublished(PathBuf),
+    #[error("{} is not what was published there; it is kept as {}", .0.display(), .1.display())]
+    NotAsPublished(PathBuf, PathBuf),
+    #[error("{} is in the way: {why}", path.display())]
+    InTheWay { path: PathBuf, why: &'static str },
 }
 
 impl MoveError {
@@ -93,6 +95,7 @@ impl MoveError {
 }
 
 /// One move.
+#[derive(Clone)]
 pub(super) struct Job {
     pub hot: PathBuf,
     pub place: Place,
@@ -103,19 +106,26 @@ pub(super) struct Job {
     pub rate: Option<f64>,
 }
 
-/// The names on the way.
 fn part_of(cold: &Path, name: &OsStr) -> PathBuf {
     cold.join(own("part.", name))
-}
-
-fn leaving(hot: &Path, name: &OsStr) -> PathBuf {
-    hot.join(own("moved.", name))
 }
 
 fn own(kind: &str, name: &OsStr) -> OsString {
     let mut out = OsString::from(format!("{OWN}{kind}"));
     out.push(name);
     out
+}
+
+/// A name on the way out that nothing else has: two may leave under one name, one after the other.
+fn leaving(kind: &str, name: &OsStr) -> OsString {
+    own(&format!("{kind}.{:x}.", Timestamp::now().as_nanosecond()), name)
+}
+
+/// The checkpoint's name behind `.gonogo-KIND.N.`.
+fn left(kind: &str, file: &OsStr) -> Option<OsString> {
+    let rest = file.as_bytes().strip_prefix(format!("{OWN}{kind}.").as_bytes())?;
+    let dot = rest.iter().position(|b| *b == b'.')?;
+    Some(OsStr::from_bytes(&rest[dot + 1..]).to_owned())
 }
 
 fn manifest_of(cold: &Path, name: &OsStr) -> PathBuf {
@@ -125,44 +135,83 @@ fn manifest_of(cold: &Path, name: &OsStr) -> PathBuf {
 }
 
 pub(super) fn read_manifest(cold: &Path, name: &OsStr) -> Option<Manifest> {
-    let file = files::open(&manifest_of(cold, name)).ok()?;
+    let file = files::open_in_place(&manifest_of(cold, name)).ok()?;
     serde_json::from_slice(&files::read(file, LARGEST).ok()?).ok()
+}
+
+/// A folder itself, and no link to one.
+fn is_folder(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|m| m.is_dir())
 }
 
 /// All manifests of a cold place whose checkpoints are still there.
 pub(super) fn manifests(cold: &Path) -> Vec<Manifest> {
     let Ok(entries) = fs::read_dir(cold.join(MANIFESTS)) else { return Vec::new() };
     let name = |e: fs::DirEntry| e.path().file_stem().map(OsStr::to_owned);
-    let there = |name: &OsString| cold.join(name).is_dir();
+    let there = |name: &OsString| is_folder(&cold.join(name));
     entries.flatten().filter_map(name).filter(there).filter_map(|n| read_manifest(cold, &n)).collect()
 }
 
+/// Makes a cold place that of a hot one. An error says whose it is else: two runs have the same names for their checkpoints.
+pub(super) fn claim(cold: &Path, hot: &Path) -> io::Result<()> {
+    let folder = cold.join(MANIFESTS);
+    match fs::create_dir(&folder) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ if !is_folder(&folder) => return Err(io::Error::other(format!("{} is no folder", folder.display()))),
+        _ => {}
+    }
+    let path = folder.join(OWNER);
+    let hot = hot.canonicalize()?;
+    match files::create(&path) {
+        Ok(mut file) => file.write_all(hot.as_os_str().as_bytes()).and_then(|()| file.sync_all()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let owner = files::read(files::open_in_place(&path)?, LARGEST)?;
+            if owner == hot.as_os_str().as_bytes() {
+                return Ok(());
+            }
+            let owner = PathBuf::from(OsString::from_vec(owner));
+            Err(io::Error::other(format!(
+                "it holds the checkpoints of {}; give each run a cold place of its own, or remove {} if that run is this one",
+                owner.display(),
+                path.display()
+            )))
+        }
+        Err(e) => Err(e),
+    }
+}
+
 impl Job {
-    /// Moves it. `moved` counts the bytes, `stop` ends it early: what is proven stays proven.
-    pub(super) fn run(&self, stop: &AtomicBool, moved: &AtomicU64) -> Result<Sum, MoveError> {
+    /// Copies it to the cold place and proves the copy; nothing is removed. `moved` counts the bytes, `stop` ends it early.
+    pub(super) fn copy(&self, stop: &AtomicBool, moved: &AtomicU64) -> Result<Sum, MoveError> {
         let control = Control { stop, moved, rate: self.rate, started: Instant::now() };
         let source = self.hot.join(&self.entry.name);
-        let sum = match &self.place {
-            Place::Directory(cold) => self.copy_to(cold, &source, &control)?,
+        match &self.place {
+            Place::Directory(cold) => self.copy_to(cold, &source, &control),
             Place::Commands { copy, verify } => {
                 self.command(copy, &source, stop)?;
                 self.command(verify, &source, stop)?;
-                Sum { files: self.tree.files, bytes: self.tree.bytes, ..Sum::default() }
+                Ok(Sum { files: self.tree.files, bytes: self.tree.bytes, ..Sum::default() })
             }
-        };
-        self.remove(&source)?;
-        Ok(sum)
+        }
     }
 
     fn copy_to(&self, cold: &Path, source: &Path, control: &Control<'_>) -> Result<Sum, MoveError> {
         let (part, published) = (part_of(cold, &self.entry.name), cold.join(&self.entry.name));
-        if let Some(manifest) = read_manifest(cold, &self.entry.name).filter(|_| published.is_dir()) {
+        if is_there(&published) && !is_folder(&published) {
+            return Err(MoveError::InTheWay { path: published, why: "it is no folder" });
+        }
+        let manifest = read_manifest(cold, &self.entry.name).filter(|_| is_there(&published));
+        if let Some(manifest) = manifest {
             // It was killed after the copy had its name, or a restart wrote the same step again.
             let here = sum_of(source, control)?;
             if here.hex() == manifest.digest {
                 throw_away(&part);
-                let there = sum_of(&published, control)?;
-                return if there == here { Ok(here) } else { Err(MoveError::NotAsPublished(published)) };
+                if sum_of(&published, control)? == here {
+                    flush(cold)?;
+                    return Ok(here);
+                }
+                let aside = self.aside(cold, "damaged")?;
+                return Err(MoveError::NotAsPublished(published, aside));
             }
         }
         let available = rustix::fs::statvfs(cold)
@@ -173,7 +222,7 @@ impl Job {
         if available < needed {
             return Err(MoveError::Full { needed: Bytes(needed), available: Bytes(available) });
         }
-        let sum = Copier::new(source, &part, control)?.run().inspect_err(|e| {
+        let sum = copy(source, &part, control).inspect_err(|e| {
             if matches!(e, CopyError::Differs(_) | CopyError::Changed(_)) {
                 throw_away(&part);
             }
@@ -193,14 +242,24 @@ impl Job {
         Ok(tree.map_err(MoveError::io("cannot look at", at))?.print)
     }
 
+    /// Gives what is published under this name another, with its manifest: it is kept, and nobody takes it for the checkpoint.
+    fn aside(&self, cold: &Path, why: &str) -> Result<PathBuf, MoveError> {
+        let mut name = self.entry.name.clone();
+        name.push(format!(".{why}-{}", Timestamp::now().as_nanosecond()));
+        let (published, aside) = (cold.join(&self.entry.name), cold.join(&name));
+        rename_new(&published, &aside).map_err(MoveError::io("cannot put aside", &published))?;
+        let _ = fs::rename(manifest_of(cold, &self.entry.name), manifest_of(cold, &name));
+        flush(cold)?;
+        Ok(aside)
+    }
+
     /// The manifest first: a copy with its name and without one would be nobody's.
     fn publish(&self, cold: &Path, part: &Path, published: &Path, sum: &Sum) -> Result<(), MoveError> {
         let time = |ns: Option<i128>| ns.and_then(|ns| Timestamp::from_nanosecond(ns).ok()).unwrap_or_default();
-        let replaced = is_there(published).then(|| {
-            let mut name = self.entry.name.clone();
-            name.push(format!(".replaced-{}", Timestamp::now().as_second()));
-            cold.join(name)
-        });
+        if is_there(published) {
+            // An older one of that name, of a run that was rewound.
+            self.aside(cold, "replaced")?;
+        }
         let manifest = Manifest {
             name: self.entry.name.to_string_lossy().into_owned(),
             step: self.entry.step,
@@ -211,67 +270,80 @@ impl Job {
             ended: time(self.tree.newest),
             moved: Timestamp::now(),
         };
-        let path = manifest_of(cold, &self.entry.name);
-        let folder = cold.join(MANIFESTS);
-        fs::create_dir_all(&folder).map_err(MoveError::io("cannot create", &folder))?;
+        let (path, folder) = (manifest_of(cold, &self.entry.name), cold.join(MANIFESTS));
         let text = serde_json::to_vec(&manifest).unwrap_or_default();
         files::replace(&path, Readers::Others, |f| f.write_all(&text).and_then(|()| f.sync_all()))
             .map_err(MoveError::io("cannot write", &path))?;
         flush(&folder)?;
-        match &replaced {
-            // An older one of that name, of a run that was rewound: it is kept beside, and at no time is there none.
-            Some(aside) => {
-                renameat_with(CWD, part, CWD, published, RenameFlags::EXCHANGE)
-                    .or_else(|_| fs::rename(published, aside).and_then(|()| fs::rename(part, published)).map_err(of_io))
-                    .map_err(|e| MoveError::io("cannot publish", published)(e.into()))?;
-                if is_there(part) {
-                    fs::rename(part, aside).map_err(MoveError::io("cannot put aside", part))?;
-                }
-            }
-            None => fs::rename(part, published).map_err(MoveError::io("cannot publish", published))?,
-        }
-        flush(cold)?;
-        let _ = fs::remove_file(list_of(part));
-        Ok(())
+        rename_new(part, published).map_err(MoveError::io("cannot publish", published))?;
+        flush(cold)
     }
 
-    /// Takes the hot one away: first its name, at once, then its files, if they are still those that were copied.
-    fn remove(&self, source: &Path) -> Result<(), MoveError> {
-        let away = leaving(&self.hot, &self.entry.name);
-        if self.look(source)? != self.tree.print {
-            return Err(CopyError::Changed(source.to_owned()).into());
+    /// Takes the name away from the hot one, at once, if its files are still those that were copied; what is returned is to be removed.
+    pub(super) fn retire(&self) -> Result<PathBuf, MoveError> {
+        let source = self.hot.join(&self.entry.name);
+        if let Place::Directory(cold) = &self.place {
+            let id = |p: &Path| p.symlink_metadata().map(|m| (m.dev(), m.ino())).ok();
+            let published = cold.join(&self.entry.name);
+            if !is_folder(&published) || id(&published) == id(&source) {
+                return Err(MoveError::InTheWay { path: published, why: "it is no copy" });
+            }
         }
-        rename_new(source, &away).map_err(MoveError::io("cannot rename", source))?;
-        flush(&self.hot)?;
+        if self.look(&source)? != self.tree.print {
+            return Err(CopyError::Changed(source).into());
+        }
+        let away = self.hot.join(leaving("moved", &self.entry.name));
+        rename_new(&source, &away).map_err(MoveError::io("cannot rename", &source))?;
         // Whoever wrote between the look and the rename keeps what he wrote.
-        if self.look(&away)? != self.tree.print {
-            rename_new(&away, source).map_err(MoveError::io("cannot give its name back to", &away))?;
-            return Err(CopyError::Changed(source.to_owned()).into());
-        }
+        let unchanged = flush(&self.hot).and_then(|()| self.look(&away)).map(|print| print == self.tree.print);
         // From here on it is no checkpoint any more, and by its name nobody takes it for one.
-        let removing = self.hot.join(own("removing.", &self.entry.name));
-        rename_new(&away, &removing).map_err(MoveError::io("cannot rename", &away))?;
+        let removing = self.hot.join(leaving("removing", &self.entry.name));
+        let renamed = match unchanged {
+            Ok(true) => rename_new(&away, &removing).map_err(MoveError::io("cannot rename", &away)),
+            Ok(false) => Err(CopyError::Changed(source.clone()).into()),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = renamed {
+            rename_new(&away, &source).map_err(MoveError::io("cannot give its name back to", &away))?;
+            return Err(e);
+        }
         flush(&self.hot)?;
-        fs::remove_dir_all(&removing).map_err(MoveError::io("cannot remove", &removing))?;
-        flush(&self.hot)
+        Ok(removing)
     }
 
-    fn command(&self, command: &[String], source: &Path, stop: &AtomicBool) -> Result<(), MoveError> {
-        let name = self.entry.name.to_string_lossy();
-        let filled: Vec<String> =
-            command.iter().map(|a| a.replace("{name}", &name).replace("{source}", &source.to_string_lossy())).collect();
+    fn command(&self, words: &[String], source: &Path, stop: &AtomicBool) -> Result<(), MoveError> {
+        let filled: Vec<OsString> = words.iter().map(|w| fill(w, &self.entry.name, source)).collect();
         let limit = Duration::try_from_secs_f64(self.tree.bytes as f64 / SLOWEST).unwrap_or(LEAST).max(LEAST);
-        run(&filled, &[], limit, stop).map_err(|how| {
-            if stop.load(Ordering::Relaxed) {
-                return CopyError::Stopped.into();
+        command::run(&filled, &[], limit, stop).map_err(|error| match error {
+            command::Failed::Stopped => CopyError::Stopped.into(),
+            other => {
+                let shown: Vec<_> = filled.iter().map(|w| w.to_string_lossy()).collect();
+                MoveError::Command { command: clean(&shown.join(" ")).into_owned(), how: other.to_string() }
             }
-            MoveError::Command { command: clean(&filled.join(" ")).into_owned(), how }
         })
     }
 }
 
-fn of_io(e: io::Error) -> rustix::io::Errno {
-    rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO)
+/// One pass: nothing in what is filled in is filled in again, and no byte of a name is lost.
+fn fill(word: &str, name: &OsStr, source: &Path) -> OsString {
+    let (mut out, mut rest) = (OsString::new(), word);
+    while let Some(at) = rest.find('{') {
+        out.push(&rest[..at]);
+        rest = &rest[at..];
+        let known: [(&str, &OsStr); 2] = [("{name}", name), ("{source}", source.as_os_str())];
+        match known.into_iter().find(|(key, _)| rest.starts_with(key)) {
+            Some((key, value)) => {
+                out.push(value);
+                rest = &rest[key.len()..];
+            }
+            None => {
+                out.push("{");
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.push(rest);
+    out
 }
 
 /// A rename that replaces nothing.
@@ -289,47 +361,50 @@ fn flush(dir: &Path) -> Result<(), MoveError> {
 }
 
 fn throw_away(part: &Path) {
-    let _ = fs::remove_dir_all(part);
-    let _ = fs::remove_file(list_of(part));
+    let _ = if is_folder(part) { fs::remove_dir_all(part) } else { fs::remove_file(part) };
 }
 
 /// What became of a move that a death cut short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Recovered {
-    /// Its copy is in the cold place: its removal was ended.
-    Removed(String),
-    /// No proven copy: it has its name again.
+    /// Its copy is in the cold place: it is to be removed here.
+    Removing(PathBuf),
+    /// It has its name again.
     Restored(String),
+    /// It can neither get its name again nor be removed.
+    Stuck(PathBuf, String),
 }
 
-/// Ends or undoes what a watcher began that is no more.
-pub(super) fn recover(hot: &Path, place: Option<&Place>) -> io::Result<Vec<Recovered>> {
+/// What lies there of watches that are no more: some gets its name again, some is to be removed.
+pub(super) fn recover(hot: &Path, place: &Place) -> io::Result<Vec<Recovered>> {
     let mut out = Vec::new();
     for entry in fs::read_dir(hot)? {
         let entry = entry?;
-        let file = entry.file_name();
-        let named = |kind: &str| {
-            let name = file.as_bytes().strip_prefix(format!("{OWN}{kind}").as_bytes())?;
-            Some(OsStr::from_bytes(name).to_owned())
-        };
-        if let Some(name) = named("moved.").filter(|n| !is_there(&hot.join(n))) {
-            rename_new(&entry.path(), &hot.join(&name))?;
-            out.push(Recovered::Restored(name.to_string_lossy().into_owned()));
-        } else if let Some(name) = named("removing.") {
+        let (file, path) = (entry.file_name(), entry.path());
+        if let Some(name) = left("moved", &file) {
+            match rename_new(&path, &hot.join(&name)) {
+                Ok(()) => out.push(Recovered::Restored(name.to_string_lossy().into_owned())),
+                Err(e) => {
+                    let why = format!("cannot get the name {} again: {e}", name.to_string_lossy());
+                    out.push(Recovered::Stuck(path, why));
+                }
+            }
+        } else if let Some(name) = left("removing", &file) {
             let proven = match place {
-                Some(Place::Directory(cold)) => is_whole(cold, &name),
+                Place::Directory(cold) => is_whole(cold, &name),
                 // What verified it said so before its removal began.
-                Some(Place::Commands { .. }) => true,
-                None => false,
+                Place::Commands { .. } => true,
             };
             if proven {
-                fs::remove_dir_all(entry.path())?;
-                out.push(Recovered::Removed(name.to_string_lossy().into_owned()));
+                out.push(Recovered::Removing(path));
+            } else {
+                let why = "was about to be removed, and its copy is not in the cold place".to_owned();
+                out.push(Recovered::Stuck(path, why));
             }
         }
     }
-    if let Some(Place::Directory(cold)) = place {
+    if let Place::Directory(cold) = place {
         forget_copies(hot, cold)?;
     }
     Ok(out)
@@ -341,9 +416,8 @@ fn forget_copies(hot: &Path, cold: &Path) -> io::Result<()> {
     for entry in fs::read_dir(cold)? {
         let file = entry?.file_name();
         let Some(name) = file.as_bytes().strip_prefix(format!("{OWN}part.").as_bytes()) else { continue };
-        let name = OsStr::from_bytes(name.strip_suffix(b".done").unwrap_or(name));
-        if !is_there(&hot.join(name)) {
-            throw_away(&part_of(cold, name));
+        if !is_there(&hot.join(OsStr::from_bytes(name))) {
+            throw_away(&cold.join(&file));
         }
     }
     Ok(())
@@ -351,49 +425,28 @@ fn forget_copies(hot: &Path, cold: &Path) -> io::Result<()> {
 
 /// Whether a checkpoint is in the cold place with all its files.
 fn is_whole(cold: &Path, name: &OsStr) -> bool {
-    read_manifest(cold, name).is_some_and(|m| {
+    read_manifest(cold, name).filter(|_| is_folder(&cold.join(name))).is_some_and(|m| {
         let there = survey::tree(&cold.join(name), Layout::Plain, None);
         there.is_ok_and(|t| (t.files, t.bytes) == (m.files, m.bytes))
     })
 }
 
-/// Runs a command to its end; its words go where this process's go. An error says how it ended.
-pub(super) fn run(
-    command: &[String],
-    environment: &[(&str, &str)],
-    limit: Duration,
-    stop: &AtomicBool,
-) -> Result<(), String> {
-    let Some((program, arguments)) = command.split_first() else { return Ok(()) };
-    let spawned = Command::new(program)
-        .args(arguments)
-        .envs(environment.iter().copied())
-        .env_remove(crate::cluster::TOKEN_VARIABLE)
-        .stdin(Stdio::null())
-        .stdout(io::stderr())
-        .process_group(0)
-        .spawn();
-    let mut child = spawned.map_err(|e| format!("cannot be started: {e}"))?;
-    let deadline = Instant::now() + limit;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => return Ok(()),
-            Ok(Some(status)) => return Err(format!("ended with {status}")),
-            Ok(None) => {}
-            Err(e) => return Err(format!("cannot be waited for: {e}")),
-        }
-        let stopped = stop.load(Ordering::Relaxed);
-        if stopped || Instant::now() > deadline {
-            if let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32) {
-                let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-            }
-            let _ = child.wait();
-            return Err(if stopped {
-                "was stopped".to_owned()
-            } else {
-                format!("did not end in {} s", limit.as_secs())
-            });
-        }
-        thread::sleep(Duration::from_millis(50));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_filled_once_and_lose_no_byte() {
+        let name = OsStr::from_bytes(b"a{source}\xff");
+        let got = fill("x{name}-{source}{other}", name, Path::new("/hot/s"));
+        assert_eq!(got.as_bytes(), b"xa{source}\xff-/hot/s{other}");
+    }
+
+    #[test]
+    fn names_on_the_way_out_are_read_back() {
+        let name = OsStr::new("global.step=5");
+        let file = leaving("removing", name);
+        assert_eq!(left("removing", &file).as_deref(), Some(name));
+        assert_eq!((left("moved", &file), left("removing", OsStr::new("removing.1.x"))), (None, None));
     }
 }

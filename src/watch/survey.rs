@@ -40,8 +40,8 @@ pub(super) struct Tree {
     pub print: u64,
     /// Something in it is still being written, by its name.
     pub unfinished: bool,
-    /// It has what its layout writes last.
-    pub committed: bool,
+    /// When what its layout writes last was written, as `newest`.
+    pub committed: Option<i128>,
     /// What cannot be copied as it is, and why.
     pub unmovable: Option<(PathBuf, &'static str)>,
 }
@@ -108,16 +108,26 @@ pub(super) fn entries(dir: &Path, stated: Option<Layout>) -> io::Result<(Vec<Ent
     Ok((found, unfinished))
 }
 
+/// What a trainer calls complete: this step, since then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pointer {
+    pub step: u64,
+    /// Nanoseconds since 1970.
+    pub changed: i128,
+}
+
 /// The newest step that the trainer calls complete, by the file that its layout keeps for that.
-pub(super) fn pointer(dir: &Path, layout: Layout) -> Option<u64> {
+pub(super) fn pointer(dir: &Path, layout: Layout) -> Option<Pointer> {
     let name = match layout {
         Layout::DeepSpeed => "latest",
         Layout::Megatron => "latest_checkpointed_iteration.txt",
         Layout::HuggingFace | Layout::Nemo | Layout::Dcp | Layout::Plain => return None,
     };
-    let text = files::open_in_place(&dir.join(name)).and_then(|f| files::read_text(f, POINTER)).ok()?;
+    let file = files::open_in_place(&dir.join(name)).ok()?;
+    let changed = changed(&file.metadata().ok()?);
+    let text = files::read_text(file, POINTER).ok()?;
     let text = text.trim();
-    text.strip_prefix("global_step").unwrap_or(text).parse().ok()
+    Some(Pointer { step: text.strip_prefix("global_step").unwrap_or(text).parse().ok()?, changed })
 }
 
 /// Looks at every file below `dir`. Files that vanish meanwhile are a change, no error.
@@ -125,6 +135,10 @@ pub(super) fn tree(dir: &Path, layout: Layout, complete_file: Option<&str>) -> i
     let mut out = Tree::default();
     walk(dir, Path::new(""), layout, complete_file, &mut out)?;
     Ok(out)
+}
+
+fn changed(meta: &fs::Metadata) -> i128 {
+    i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec())
 }
 
 fn walk(root: &Path, below: &Path, layout: Layout, last: Option<&str>, out: &mut Tree) -> io::Result<()> {
@@ -142,7 +156,6 @@ fn walk(root: &Path, below: &Path, layout: Layout, last: Option<&str>, out: &mut
         };
         let top = below.as_os_str().is_empty();
         out.unfinished |= is_temporary(name.as_bytes());
-        out.committed |= commits(layout, last, &name, top);
         let kind = meta.file_type();
         if kind.is_dir() {
             walk(root, &path, layout, last, out)?;
@@ -155,7 +168,10 @@ fn walk(root: &Path, below: &Path, layout: Layout, last: Option<&str>, out: &mut
         } else if !kind.is_file() {
             out.unmovable.get_or_insert((path.clone(), "is no file"));
         }
-        let changed = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+        let changed = changed(&meta);
+        if commits(layout, last, &name, top) {
+            out.committed = Some(out.committed.map_or(changed, |c| c.max(changed)));
+        }
         out.files += 1;
         out.bytes = out.bytes.saturating_add(meta.len());
         out.oldest = Some(out.oldest.map_or(changed, |o| o.min(changed)));

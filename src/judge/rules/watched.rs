@@ -9,11 +9,14 @@ use crate::judge::severity::Severity;
 use crate::measure::{self, Save, SaveState, Trouble, Watched};
 use crate::plan::{RunPlan, Time};
 use crate::record::Record;
+use crate::unit::Bytes;
 
 /// So many intervals without a save are no jitter.
 const SILENT: f64 = 2.0;
 /// So many saves are a long run.
 const FAR: u64 = 1000;
+/// Seconds of a move that is none to speak of.
+const SLOW_MOVE: f64 = 60.0;
 /// Seconds of silence that are none, however often saves come.
 const LEAST_SILENT: f64 = 300.0;
 /// A save that takes or weighs so many times what the plan says is told.
@@ -38,8 +41,9 @@ pub(super) fn findings(node: &NodeName, w: &Watched, run: &RunPlan, findings: &m
     }
     let named = |state: SaveState| -> Vec<&Save> { w.saves.iter().filter(|s| s.state == state).collect() };
     let partial = named(SaveState::Partial);
+    let bytes = partial.iter().fold(0u64, |sum, s| sum.saturating_add(s.bytes.0));
     if !partial.is_empty() {
-        let bytes = crate::unit::Bytes(partial.iter().map(|s| s.bytes.0).sum());
+        let bytes = Bytes(bytes);
         add(Code::STO_052, format!("{}: {bytes} of the space; later ones are complete", list(&partial)));
     }
     let unclear = named(SaveState::Unclear);
@@ -79,6 +83,8 @@ fn told(trouble: &Trouble, w: &Watched, add: &mut dyn FnMut(Code, String)) {
         }
         Trouble::Gone { error } => add(Code::STO_055, error.clone()),
         Trouble::Unmovable { save, path, why } => add(Code::STO_057, format!("{path} of {save} {why}")),
+        Trouble::Unreadable { save, error } => add(Code::STO_057, format!("{save} cannot be read: {error}")),
+        Trouble::Leftover { path, error } => add(Code::STO_054, format!("{path} {error}")),
         Trouble::SameFilesystem => {
             add(Code::STO_054, format!("{cold} is on the same file system: what is moved there frees nothing here"));
         }
@@ -148,7 +154,7 @@ fn planned(w: &Watched, run: &RunPlan, o: &Outlook, add: &mut dyn FnMut(Code, St
     }
     let cold = w.cold.as_ref().and_then(|cold| cold.moves_s.last());
     if let (Some(took), Some((mean, _))) = (cold, o.interval_s)
-        && *took > mean
+        && *took > mean.max(SLOW_MOVE)
     {
         let evidence = format!("moving a save away took {}, and one comes every {}", time(*took), time(mean));
         add(Code::STO_061, evidence);
