@@ -673,7 +673,7 @@ impl Drop for Mount {
 #[test]
 fn the_neox_run_ends_because_somebody_watched() -> Result {
     let lab = Lab::new("")?;
-    let (Some(_hot), Some(_cold)) = (Mount::new(&lab.hot, "100m"), Mount::new(&lab.cold, "1400m")) else {
+    let Some(_hot) = Mount::new(&lab.hot, "100m") else {
         skip::skip(false, "mounting a tmpfs needs root");
         return Ok(());
     };
