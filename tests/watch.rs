@@ -470,8 +470,11 @@ fn places_that_are_one_or_another_runs_are_refused() -> Result {
     fs::remove_file(lab.cold.join(".gonogo"))?;
     // Another run's checkpoints have the same names.
     fs::create_dir_all(lab.cold.join(".gonogo"))?;
-    fs::write(lab.cold.join(".gonogo/owner"), "/other/run")?;
+    fs::write(lab.cold.join(".gonogo/owner"), "/other/run\n0123456789abcdef\n")?;
     refused("holds the checkpoints of /other/run")?;
+    // The same path on another node.
+    fs::write(lab.cold.join(".gonogo/owner"), format!("{}\n0123456789abcdef\n", lab.hot.canonicalize()?.display()))?;
+    refused("on another node, or of another time")?;
     fs::remove_file(lab.cold.join(".gonogo/owner"))?;
     fs::remove_file(lab.hot.join(".gonogo-watch.lock"))?;
     rustix::fs::mknodat(
@@ -481,7 +484,54 @@ fn places_that_are_one_or_another_runs_are_refused() -> Result {
         rustix::fs::Mode::RUSR,
         0,
     )?;
-    refused("it is no file")?;
+    refused("watch.lock is no file")?;
+    Ok(())
+}
+
+#[test]
+fn what_was_left_without_a_copy_is_told_and_never_removed() -> Result {
+    let lab = Lab::new("")?;
+    let trainer = lab.trainer(1, 1000);
+    for step in [500, 1000, 1500] {
+        trainer.save(step)?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for left in [".gonogo-removing.1.global_step400", ".gonogo-moved.1.global_step1500"] {
+        fs::create_dir(lab.hot.join(left))?;
+        fs::write(lab.hot.join(left).join("a.pt"), "weights")?;
+    }
+    fs::create_dir(lab.hot.join(".gonogo-moved.1.global_step300"))?;
+    let watch = lab.start()?;
+    until("one moved", || !lab.hot.join("global_step500").exists());
+    let done = watch.end()?;
+    for left in [".gonogo-removing.1.global_step400", ".gonogo-moved.1.global_step1500"] {
+        assert!(lab.hot.join(left).join("a.pt").exists() && done.out.contains(left), "{left}: {}", done.out);
+    }
+    assert!(lab.hot.join("global_step300").exists(), "it has its name again");
+    Ok(())
+}
+
+#[test]
+fn a_pointer_that_is_being_written_protects_all() -> Result {
+    let lab = Lab::new("rate = \"4 MB/s\"")?;
+    let trainer = lab.trainer(1, 2_000_000);
+    for step in [500, 1000, 1500] {
+        trainer.save(step)?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Somebody means the second by a link.
+    std::os::unix::fs::symlink("global_step1000", lab.hot.join("best"))?;
+    let watch = lab.start()?;
+    until("the copy is under way", || lab.journal().contains("move_began"));
+    fs::write(lab.hot.join("latest"), "")?;
+    until("it was thought over", || lab.journal().contains("may not be removed any more"));
+    assert!(trainer.is_whole(&lab.hot, "global_step500", 500));
+    trainer.save(2000)?;
+    until("the first goes", || !lab.hot.join("global_step500").exists());
+    trainer.save(2500)?;
+    until("the third goes", || !lab.hot.join("global_step1500").exists());
+    watch.end()?;
+    assert!(trainer.is_whole(&lab.hot, "global_step1000", 1000), "what a link leads to stays");
     Ok(())
 }
 

@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -23,7 +25,7 @@ use crate::judge::{self, Judgement};
 use crate::measure::{Facts, Outcome, Watched};
 use crate::plan::{self, RunPlan, Selection};
 use crate::probe;
-use crate::record::{self, End, Header, OutcomeLine, Record, Writer};
+use crate::record::{self, Header, OutcomeLine, Record, Writer};
 use crate::report::{self, Format};
 use crate::sys::signal::describe;
 use crate::watch::{WatchError, Watcher};
@@ -37,6 +39,8 @@ const ALIVE: Duration = Duration::from_secs(60);
 const GLANCE: Duration = Duration::from_millis(300);
 /// Looks are no closer than this.
 const CLOSEST: Duration = Duration::from_millis(10);
+/// How long the end of a watch may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// A signal is heard within this.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -100,34 +104,34 @@ impl Watch {
     }
 
     /// Watches until a signal, or until the run has made its last save; then shows what became of it.
-    fn follow(&self, interrupt: &Interrupt, format: Format) -> Result<Exit, Failure> {
-        let mut following = self.begin()?;
-        let why = loop {
-            following.look();
-            if following.watcher.is_over(&self.run) {
-                break "the run made its last save";
+    fn follow(self, interrupt: &Interrupt, format: Format) -> Result<Exit, Failure> {
+        let (run, files) = (self.run.clone(), self.files.clone());
+        let end = End::new("told to end");
+        let mut looking = self.begin()?.start(end.clone(), true)?;
+        let (record, path) = loop {
+            if interrupt.load(Ordering::Relaxed) {
+                break looking.end(&end)?;
             }
-            if following.wait(self.every, &|| interrupt.load(Ordering::Relaxed)) {
-                break "told to end";
+            if looking.is_over() {
+                break looking.end(&end)?;
             }
+            std::thread::sleep(TICK);
         };
-        let (record, path) = following.end(why)?;
-        let judgement = judge::judge(&record, &self.run, &[]);
-        judging::show(&judgement, &path, format, &self.files)?;
+        let judgement = judge::judge(&record, &run, &[]);
+        judging::show(&judgement, &path, format, &files)?;
         Ok(judgement.decision.exit())
     }
 
-    pub(super) fn begin(&self) -> Result<Following<'_>, Failure> {
+    fn begin(self) -> Result<Following, Failure> {
         let header = self.header()?;
         let watcher = Watcher::begin(&self.dir, &self.run, &self.out)?;
         if let Some(journal) = watcher.journal() {
             eprintln!("watching {}; journal {}", clean(&self.dir.to_string_lossy()), clean(&journal.to_string_lossy()));
         }
-        let bar =
-            if self.quiet || !io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-        bar.set_style(
-            ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
-        );
+        let hidden = self.quiet || !io::stderr().is_terminal();
+        let bar = if hidden { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
         bar.enable_steady_tick(Duration::from_millis(250));
         Ok(Following { of: self, header, watcher, bar, line: String::new(), last: None, shown: None, file_error: None })
     }
@@ -139,11 +143,58 @@ impl Watch {
     }
 }
 
+/// When a watch is to end, and why.
+#[derive(Clone)]
+struct End {
+    over: Interrupt,
+    why: Arc<Mutex<String>>,
+}
+
+impl End {
+    fn new(why: &str) -> Self {
+        End { over: Interrupt::default(), why: Arc::new(Mutex::new(why.to_owned())) }
+    }
+
+    fn because(&self, why: &str) {
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why.to_owned();
+    }
+
+    fn why(&self) -> String {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A watch in a thread of its own: a file system that hangs holds that thread, and neither a signal nor the command beside it.
+struct Looking(Option<JoinHandle<Result<(Record, PathBuf), Failure>>>);
+
+impl Looking {
+    fn is_over(&self) -> bool {
+        self.0.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Ends it, and waits for what it saw, but not for ever.
+    fn end(&mut self, end: &End) -> Result<(Record, PathBuf), Failure> {
+        end.over.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_over() {
+            if Instant::now() > deadline {
+                let why = "the watch is left where it is: its file systems do not answer; the journal has what it saw";
+                return Err(Failure { exit: Exit::Hold, error: anyhow!(why) });
+            }
+            std::thread::sleep(TICK.min(Duration::from_millis(20)));
+        }
+        let joined = self.0.take().map(JoinHandle::join);
+        joined
+            .unwrap_or_else(|| Ok(Err(Failure::internal(anyhow!("the watch is over")))))
+            .unwrap_or_else(|_| Err(Failure::internal(anyhow!("the watch failed; the journal has what it saw"))))
+    }
+}
+
 /// A watch that goes on.
-pub(super) struct Following<'w> {
-    of: &'w Watch,
+struct Following {
+    of: Watch,
     header: Header,
-    pub watcher: Watcher,
+    watcher: Watcher,
     bar: ProgressBar,
     line: String,
     last: Option<Watched>,
@@ -152,9 +203,29 @@ pub(super) struct Following<'w> {
     file_error: Option<String>,
 }
 
-impl Following<'_> {
+impl Following {
+    /// Goes on in a thread, until it is told to end or, where that is asked for, the run has made its last save.
+    fn start(self, end: End, until_the_last: bool) -> Result<Looking, Failure> {
+        let thread = std::thread::Builder::new().name("watch".into()).spawn(move || self.go(&end, until_the_last));
+        Ok(Looking(Some(thread.context("cannot start a thread").map_err(Failure::internal)?)))
+    }
+
+    fn go(mut self, end: &End, until_the_last: bool) -> Result<(Record, PathBuf), Failure> {
+        loop {
+            self.look();
+            if until_the_last && self.watcher.is_over(&self.of.run) {
+                return self.end("the run made its last save");
+            }
+            if self.wait(&end.over) {
+                // As things are now.
+                self.look();
+                return self.end(&end.why());
+            }
+        }
+    }
+
     /// Looks, tells what came up, and writes the reports where something changed.
-    pub(super) fn look(&mut self) {
+    fn look(&mut self) {
         let seen = self.watcher.look();
         let record = record(&self.header, seen.clone());
         let judgement = judge::judge(&record, &self.of.run, &[]);
@@ -181,13 +252,10 @@ impl Following<'_> {
         self.file_error = error;
     }
 
-    /// Waits for the next look. True when `over` says so.
-    pub(super) fn wait(&mut self, every: Duration, over: &dyn Fn() -> bool) -> bool {
-        let until = Instant::now() + every;
-        while Instant::now() < until {
-            if over() {
-                return true;
-            }
+    /// Waits for the next look. True when it is over.
+    fn wait(&mut self, over: &Interrupt) -> bool {
+        let until = Instant::now() + self.of.every;
+        while Instant::now() < until && !over.load(Ordering::Relaxed) {
             let moving = self.watcher.moving().map_or(String::new(), |m| {
                 let rate = crate::unit::Unit::BytePerSecond.show(m.bytes_per_second);
                 format!("; moving {} {:.0} % at {rate}", clean(&m.name), 100.0 * m.share)
@@ -195,16 +263,16 @@ impl Following<'_> {
             self.bar.set_message(format!("{}{moving}", self.line));
             std::thread::sleep(TICK.min(until.saturating_duration_since(Instant::now())));
         }
-        over()
+        over.load(Ordering::Relaxed)
     }
 
     /// Ends the watch and keeps what it saw as a record.
-    pub(super) fn end(mut self, why: &str) -> Result<(Record, PathBuf), Failure> {
+    fn end(mut self, why: &str) -> Result<(Record, PathBuf), Failure> {
         self.bar.finish_and_clear();
         let seen = self.last.take();
         self.watcher.end(why);
         let mut record = seen.map_or_else(|| Record::new(self.header.clone()), |w| record(&self.header, w));
-        record.end = Some(End { ended: Timestamp::now(), interrupted: false });
+        record.end = Some(record::End { ended: Timestamp::now(), interrupted: false });
         let path = self.of.out.join("record.jsonl");
         keep(&record, &path)
             .with_context(|| format!("cannot keep the record {}", path.display()))
@@ -224,42 +292,38 @@ pub(super) fn beside(launch: &Launch, run: &RunPlan, folder: &Path, record: Opti
     let out = folder.join("watch");
     // The terminal is the command's.
     let watch = Watch { dir, run: run.clone(), every, out: out.clone(), files: Vec::new(), quiet: true };
-    let mut following = watch.begin()?;
+    let following = watch.begin()?;
+    let end = End::new("the command ended");
     eprintln!("{}  starting {} under the watch", launch.decision, clean(&launch.command[0]));
-    let mut child = launch.spawn().map_err(|e| not_started(launch, e))?;
-    let (mut ended, mut asked) = (None, false);
-    let mut sees = true;
-    while ended.is_none() {
-        // A mistake in the watch ends the watch, and not the run.
-        let look = || following.look();
-        if sees && std::panic::catch_unwind(std::panic::AssertUnwindSafe(look)).is_err() {
-            sees = false;
-            eprintln!("gonogo: the watch failed and is over; the command goes on");
+    let mut looking = following.start(end.clone(), false)?;
+    let mut child = match launch.spawn() {
+        Ok(child) => child,
+        Err(e) => {
+            let _ = looking.end(&end);
+            return Err(not_started(launch, e));
         }
-        let over = || interrupt.load(Ordering::Relaxed) && !asked;
-        let until = Instant::now() + watch.every;
-        while ended.is_none() && Instant::now() < until && !following.wait(TICK, &over) {
-            ended = child.try_wait().context("cannot wait for the command").map_err(Failure::internal)?;
+    };
+    let mut asked = false;
+    let status = loop {
+        if let Some(status) = child.try_wait().context("cannot wait for the command").map_err(Failure::internal)? {
+            break status;
         }
-        if over() {
+        if interrupt.load(Ordering::Relaxed) && !asked {
             // The command is told what this process was told, and is waited for.
             asked = true;
             if let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             }
         }
-    }
-    let status = ended.unwrap_or_default();
-    if !sees {
-        std::process::exit(code(status));
-    }
-    following.look();
+        std::thread::sleep(TICK);
+    };
     let how = match status.signal() {
         Some(signal) => format!("the command was ended by {}", describe(signal)),
         None => format!("the command ended with {}", status.code().unwrap_or_default()),
     };
+    end.because(&how);
     // Whatever became of the watch, the code is the command's.
-    let ended = following.end(&how).map_err(|f| eprintln!("gonogo: {:#}", f.error));
+    let ended = looking.end(&end).map_err(|f| eprintln!("gonogo: {:#}", f.error));
     if let (false, Ok((kept, path))) = (status.success(), ended) {
         if let Some(record) = record {
             let _ = fs::copy(record::file_of(record), out.join("before.jsonl"));

@@ -98,6 +98,12 @@ impl Sum {
         (self.files, self.bytes) = (self.files + 1, self.bytes.saturating_add(bytes));
     }
 
+    /// A link counts by where it leads; its size is that of the name, as a file system tells it.
+    fn add_link(&mut self, path: &Path, leads: &CStr) {
+        let leads = leads.to_bytes();
+        self.add(path, leads.len() as u64, &Sha256::digest(leads).into());
+    }
+
     pub(super) fn hex(&self) -> String {
         let bytes: Vec<u8> = self.digest.iter().flat_map(|w| w.to_le_bytes()).collect();
         hex(&bytes)
@@ -259,7 +265,7 @@ impl Copier<'_> {
             to.clear(name)?;
             io("cannot create", &to.at(name), symlinkat(&leads, &to.fd, name))?;
         }
-        self.sum.add(path, 0, &Sha256::digest(leads.to_bytes()).into());
+        self.sum.add_link(path, &leads);
         Ok(())
     }
 
@@ -358,7 +364,7 @@ impl Copier<'_> {
             let path = below.join(OsStr::from_bytes(name.to_bytes()));
             match kind {
                 FileType::Directory => self.add_up(&path, &at.below(name)?)?,
-                FileType::Symlink => self.sum.add(&path, 0, &Sha256::digest(at.link(name)?.to_bytes()).into()),
+                FileType::Symlink => self.sum.add_link(&path, &at.link(name)?),
                 FileType::RegularFile => {
                     let stat = io("cannot look at", &at.at(name), statat(&at.fd, name, AtFlags::SYMLINK_NOFOLLOW))?;
                     let sha = self.read_back(name, at)?;

@@ -6,6 +6,7 @@
 mod command;
 mod copy;
 mod journal;
+mod lock;
 mod mover;
 mod moving;
 mod space;
@@ -16,25 +17,23 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-use rustix::fs::{FlockOperation, OFlags, flock};
-
 use crate::judge::{Finding, Severity};
 use crate::measure::{Cold, Save, SaveState, Space, Trouble, Watched};
 use crate::plan::{RunPlan, WatchPlan};
 use crate::unit::Bytes;
 use crate::work::Layout;
+use jiff::Timestamp;
 
 use journal::{Event, Journal};
 use mover::{Mover, Seen, identity};
-use moving::{Place, Recovered};
+use moving::Place;
 use state::Known;
 use survey::{Entry, Pointer, Tree};
 
@@ -98,6 +97,9 @@ pub struct Watcher {
     unreadable: Vec<Trouble>,
     looks: u64,
     lock: Option<(PathBuf, File)>,
+    /// Held, and not used.
+    cold_lock: Option<File>,
+    linked: Vec<OsString>,
 }
 
 impl Watcher {
@@ -132,6 +134,8 @@ impl Watcher {
             unreadable: Vec::new(),
             looks: 0,
             lock: None,
+            cold_lock: None,
+            linked: Vec::new(),
         })
     }
 
@@ -141,15 +145,25 @@ impl Watcher {
     /// A place that cannot be used, another watch, no journal.
     pub fn begin(dir: &Path, run: &RunPlan, out: &Path) -> Result<Self, WatchError> {
         let mut watcher = Watcher::glance(dir, run)?;
-        watcher.lock = Some(lock(dir)?);
+        let path = dir.join(format!("{}watch.lock", survey::OWN));
+        let of_lock = |source| WatchError::Lock { path: path.clone(), source };
+        let taken = lock::take(&path);
+        if taken.as_ref().is_err_and(lock::is_held) {
+            return Err(WatchError::Locked(dir.to_owned()));
+        }
+        let taken = taken.map_err(of_lock)?;
+        let id = lock::id(&taken).map_err(of_lock)?;
+        watcher.lock = Some((path.clone(), taken));
         let of_dir = |source| WatchError::Dir { path: dir.to_owned(), source };
         if let Some(Place::Directory(cold)) = &watcher.place {
             let of_cold = |source| WatchError::Cold { path: cold.clone(), source };
             let (here, there) = (dir.canonicalize().map_err(of_dir)?, cold.canonicalize().map_err(of_cold)?);
-            if there.starts_with(&here) || here.starts_with(&there) {
+            // Also where it is the same by a bind mount.
+            let within = |inner: &Path, outer: &Path| inner.ancestors().any(|a| identity(a) == identity(outer));
+            if within(&there, &here) || within(&here, &there) {
                 return Err(WatchError::Same(cold.clone()));
             }
-            moving::claim(cold, dir).map_err(of_cold)?;
+            watcher.cold_lock = Some(moving::claim(cold, dir, &id).map_err(of_cold)?);
         }
         let journal = Journal::open(out).map_err(|source| WatchError::Journal { path: out.to_owned(), source })?;
         watcher.journal = Some(journal);
@@ -164,11 +178,7 @@ impl Watcher {
         }
         for what in &recovered {
             watcher.note(&Event::Recovered { what });
-            match what {
-                Recovered::Removing(path) => mover.inherit(path.clone(), None),
-                Recovered::Stuck(path, why) => mover.inherit(path.clone(), Some(why.clone())),
-                Recovered::Restored(_) => {}
-            }
+            mover.inherit(what);
         }
         watcher.mover = Some(mover);
         Ok(watcher)
@@ -203,7 +213,8 @@ impl Watcher {
         });
         if let Some(mover) = self.mover.as_mut().filter(|_| troubles.is_empty()) {
             let (journal, error) = (&mut self.journal, &mut self.journal_error);
-            mover.advance(&Seen { hot: &hot, space: &space }, &mut |event| write(journal, error, event));
+            let seen = Seen { hot: &hot, linked: &self.linked, space: &space };
+            mover.advance(&seen, &mut |event| write(journal, error, event));
         }
         self.watched(space, hot, troubles)
     }
@@ -277,7 +288,8 @@ impl Watcher {
 
     /// The checkpoints in the hot place, as they were written.
     fn survey(&mut self, space: &Space) -> io::Result<Vec<(Entry, Save, Tree)>> {
-        let (entries, unfinished) = survey::entries(&self.dir, self.plan.layout)?;
+        let survey::Listing { entries, unfinished, linked } = survey::list(&self.dir, self.plan.layout)?;
+        self.linked = linked;
         let mut trees: Vec<(Entry, Tree, bool)> = Vec::with_capacity(entries.len());
         for mut entry in entries {
             let Some((tree, still)) = self.tree(&entry) else { continue };
@@ -290,7 +302,7 @@ impl Watcher {
         // As they were written: a run that was rewound writes earlier steps again.
         trees.sort_by(|(a, s, _), (b, t, _)| (s.newest, a.step, &a.name).cmp(&(t.newest, b.step, &b.name)));
         let pointers: HashMap<Layout, Option<Pointer>> =
-            trees.iter().map(|(e, ..)| (e.layout, survey::pointer(&self.dir, e.layout))).collect();
+            trees.iter().map(|(e, ..)| (e.layout, survey::pointer(&self.dir, e.layout).unwrap_or(None))).collect();
         let files: Vec<Option<u64>> =
             trees.iter().map(|(_, t, still)| (*still && !t.unfinished).then_some(t.files)).collect();
         // What went before the oldest that is here is in the cold place.
@@ -469,25 +481,6 @@ impl Watcher {
 fn write(journal: &mut Option<Journal>, error: &mut Option<String>, event: &Event<'_>) {
     if let Some(journal) = journal {
         *error = journal.note(event).err().map(|e| e.to_string());
-    }
-}
-
-/// The lock of a directory: a file of gonogo's own in it, for whoever may write there.
-fn lock(dir: &Path) -> Result<(PathBuf, File), WatchError> {
-    let path = dir.join(format!("{}watch.lock", survey::OWN));
-    let failed = |source: io::Error| WatchError::Lock { path: path.clone(), source };
-    // Neither through a link nor into a pipe that would be waited for.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags.bits() as i32);
-    let file = options.open(&path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(failed(io::Error::other("it is no file")));
-    }
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok((path, file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(WatchError::Locked(dir.to_owned())),
-        Err(e) => Err(failed(e.into())),
     }
 }
 

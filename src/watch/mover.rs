@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use crate::measure::{Save, SaveState, Space, Trouble};
 use crate::plan::WatchPlan;
 use crate::watch::copy::{CopyError, Sum};
 use crate::watch::journal::Event;
-use crate::watch::moving::{Job, Manifest, MoveError, Place, read_manifest};
+use crate::watch::moving::{self, Job, Manifest, MoveError, Place, Recovered, read_manifest};
 use crate::watch::survey::{self, Entry, Tree};
 
 /// Attempts to move one checkpoint before the next is tried.
@@ -25,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(600);
 /// At the end a copy or a removal is waited for, unless its file system hangs.
 const LAST_WAIT: Duration = Duration::from_secs(10);
+/// What is left of copies is looked for every so many looks.
+const TIDY: u64 = 60;
 /// Moves whose times are kept.
 const KEPT: usize = 8;
 
@@ -32,6 +33,8 @@ const KEPT: usize = 8;
 pub(super) struct Seen<'s> {
     /// As they were written.
     pub hot: &'s [(Entry, Save, Tree)],
+    /// Names that links in the directory lead to.
+    pub linked: &'s [OsString],
     pub space: &'s Space,
 }
 
@@ -60,6 +63,8 @@ enum Phase {
 /// What waits for its removal: no checkpoint any more.
 struct Leaving {
     path: PathBuf,
+    /// Of another watch: its copy, which is read again before.
+    copy: Option<PathBuf>,
     error: Option<String>,
     retry: Instant,
 }
@@ -73,8 +78,11 @@ pub(super) struct Mover {
     keep: usize,
     stop: Arc<AtomicBool>,
     phase: Phase,
-    removing: Option<(PathBuf, JoinHandle<io::Result<()>>)>,
+    removing: Option<(Leaving, JoinHandle<Result<(), String>>)>,
     leaving: Vec<Leaving>,
+    /// What an earlier watch left and nobody may take away unasked: its path, and why.
+    stuck: Vec<(PathBuf, String)>,
+    looks: u64,
     failed: BTreeMap<OsString, (u32, Trouble)>,
     retry: Instant,
     /// The high mark was passed, and the low one is not reached yet.
@@ -102,6 +110,8 @@ impl Mover {
             phase: Phase::Idle,
             removing: None,
             leaving: Vec::new(),
+            stuck: Vec::new(),
+            looks: 0,
             failed: BTreeMap::new(),
             retry: Instant::now(),
             emptying: false,
@@ -111,16 +121,32 @@ impl Mover {
         }
     }
 
-    /// What an earlier watch left: to be removed, and what it cannot be brought to an end.
-    pub(super) fn inherit(&mut self, path: PathBuf, error: Option<String>) {
-        let retry = if error.is_some() { Instant::now() + LONGEST_PATIENCE } else { Instant::now() };
-        self.leaving.push(Leaving { path, error, retry });
+    /// Takes over what an earlier watch left.
+    pub(super) fn inherit(&mut self, what: &Recovered) {
+        match what {
+            Recovered::Removing { path, copy } => self.leaving.push(Leaving {
+                path: path.clone(),
+                copy: Some(copy.clone()),
+                error: None,
+                retry: Instant::now(),
+            }),
+            Recovered::Stuck(path, why) => self.stuck.push((path.clone(), why.clone())),
+            Recovered::Restored(_) => {}
+        }
     }
 
     /// Goes on as far as can be without waiting.
     pub(super) fn advance(&mut self, seen: &Seen<'_>, note: &mut dyn FnMut(&Event<'_>)) {
         self.failed.retain(|name, _| seen.hot.iter().any(|(e, ..)| e.name == *name) || name == ALL);
+        self.looks += 1;
         self.reap(note);
+        if let (Place::Directory(cold), true) = (&self.place, self.looks.is_multiple_of(TIDY)) {
+            let under_way = match &self.phase {
+                Phase::Copying(c) => Some(c.job.entry.name.as_os_str()),
+                _ => None,
+            };
+            moving::forget_copies(&self.hot, cold, under_way);
+        }
         if let Phase::Published(..) = self.phase {
             self.retire(seen, note);
         }
@@ -140,19 +166,20 @@ impl Mover {
             let error = l.error.clone()?;
             Some(Trouble::Leftover { path: l.path.to_string_lossy().into_owned(), error })
         });
-        self.failed.values().map(|(_, t)| t.clone()).chain(left).collect()
+        let stuck = self
+            .stuck
+            .iter()
+            .map(|(path, error)| Trouble::Leftover { path: path.to_string_lossy().into_owned(), error: error.clone() });
+        self.failed.values().map(|(_, t)| t.clone()).chain(left).chain(stuck).collect()
     }
 
     /// Takes note of a copy or a removal that ended.
     fn reap(&mut self, note: &mut dyn FnMut(&Event<'_>)) {
-        if let Some((path, thread)) = self.removing.take_if(|(_, thread)| thread.is_finished()) {
-            let error = match thread.join() {
-                Ok(Ok(())) => None,
-                Ok(Err(e)) => Some(format!("cannot be removed: {e}")),
-                Err(_) => Some("cannot be removed: the thread panicked".to_owned()),
-            };
-            if error.is_some() {
-                self.leaving.push(Leaving { path, error, retry: Instant::now() + 12 * PATIENCE });
+        if let Some((mut left, thread)) = self.removing.take_if(|(_, thread)| thread.is_finished()) {
+            let ended = thread.join().unwrap_or_else(|_| Err("cannot be removed: the thread panicked".to_owned()));
+            if let Err(error) = ended {
+                (left.error, left.retry) = (Some(error), Instant::now() + 12 * PATIENCE);
+                self.leaving.push(left);
             }
         }
         match std::mem::replace(&mut self.phase, Phase::Idle) {
@@ -178,7 +205,12 @@ impl Mover {
         if !same || !self.may_go(seen).any(|(e, _)| e.name == job.entry.name) {
             return note(&Event::MoveFailed { name: &name, error: "it is copied, and may not be removed any more" });
         }
-        match job.retire() {
+        if let Place::Directory(cold) = &self.place
+            && identity(cold) != self.cold
+        {
+            return self.place_changed(note);
+        }
+        match job.retire(&sum) {
             Ok(path) => {
                 self.moved_bytes = self.moved_bytes.saturating_add(sum.bytes);
                 let seconds = took.as_secs_f64();
@@ -193,7 +225,7 @@ impl Mover {
                 }
                 let (files, bytes, digest) = (sum.files, sum.bytes, sum.hex());
                 note(&Event::Moved { name: &name, files, bytes, digest: &digest, seconds });
-                self.leaving.push(Leaving { path, error: None, retry: Instant::now() });
+                self.leaving.push(Leaving { path, copy: None, error: None, retry: Instant::now() });
             }
             Err(error) => self.failed_copy(&job, &name, &error, note),
         }
@@ -207,16 +239,20 @@ impl Mover {
         let now = Instant::now();
         let Some(i) = self.leaving.iter().position(|l| l.retry <= now) else { return };
         let mut next = self.leaving.swap_remove(i);
-        let (path, hot) = (next.path.clone(), self.hot.clone());
+        let (path, copy, hot, stop) = (next.path.clone(), next.copy.clone(), self.hot.clone(), self.stop.clone());
         let spawned = thread::Builder::new().name("remove".into()).spawn(move || {
-            match fs::remove_dir_all(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
+            if let Some(copy) = copy {
+                match moving::is_as_published(&copy, &stop) {
+                    Ok(true) => {}
+                    Ok(false) => return Err("was about to be removed, and its copy is another now".to_owned()),
+                    Err(e) => return Err(format!("was about to be removed, and its copy cannot be read: {e}")),
+                }
             }
-            fs::File::open(&hot)?.sync_all()
+            let removed = moving::remove(&path).and_then(|()| fs::File::open(&hot)?.sync_all());
+            removed.map_err(|e| format!("cannot be removed: {e}"))
         });
         match spawned {
-            Ok(thread) => self.removing = Some((next.path, thread)),
+            Ok(thread) => self.removing = Some((next, thread)),
             Err(e) => {
                 (next.error, next.retry) = (Some(format!("cannot start a thread: {e}")), now + PATIENCE);
                 self.leaving.push(next);
@@ -229,8 +265,7 @@ impl Mover {
         if let Place::Directory(cold) = &self.place
             && identity(cold) != self.cold
         {
-            let error = format!("{} is not the directory that it was when the watch began", cold.display());
-            return self.refused(OsStr::new(ALL), ALL, &error, note);
+            return self.place_changed(note);
         }
         // Those that failed come last: they are tried again when there is nothing else.
         let gave_up = |e: &Entry| self.failed.get(&e.name).is_some_and(|(times, _)| *times >= ATTEMPTS);
@@ -293,13 +328,19 @@ impl Mover {
         let mut steps: Vec<u64> = complete.iter().filter_map(|(e, ..)| e.step).collect();
         steps.sort_unstable();
         let highest = steps.len().checked_sub(self.keep).map_or(0, |i| steps[i]);
-        let pointed: Vec<u64> =
-            seen.hot.iter().filter_map(|(e, ..)| Some(survey::pointer(&self.hot, e.layout)?.step)).collect();
+        let pointers: Vec<Result<Option<survey::Pointer>, survey::Unreadable>> =
+            seen.hot.iter().map(|(e, ..)| survey::pointer(&self.hot, e.layout)).collect();
+        // A pointer that cannot be read now may name any of them.
+        let sure = pointers.iter().all(Result::is_ok);
+        let pointed: Vec<u64> = pointers.into_iter().flatten().flatten().map(|p| p.step).collect();
         let milestone = self.plan.milestone_steps.filter(|m| *m > 0);
         let stays = move |e: &Entry| {
+            if seen.linked.contains(&e.name) {
+                return true;
+            }
             e.step.is_some_and(|s| s >= highest || pointed.contains(&s) || milestone.is_some_and(|m| s % m == 0))
         };
-        let older = complete.len().saturating_sub(self.keep);
+        let older = if sure { complete.len().saturating_sub(self.keep) } else { 0 };
         complete.into_iter().take(older).map(|(e, _, t)| (e, t)).filter(move |(e, _)| !stays(e))
     }
 
@@ -324,6 +365,11 @@ impl Mover {
         self.wait(times);
         note(&Event::MoveFailed { name, error: &error.to_string() });
         self.failed.insert(job.entry.name.clone(), (times, trouble));
+    }
+
+    fn place_changed(&mut self, note: &mut dyn FnMut(&Event<'_>)) {
+        let error = format!("{} is not the directory that it was when the watch began", self.place.shown());
+        self.refused(OsStr::new(ALL), ALL, &error, note);
     }
 
     fn refused(&mut self, key: &OsStr, name: &str, error: &str, note: &mut dyn FnMut(&Event<'_>)) {

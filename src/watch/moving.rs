@@ -13,7 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ use crate::id::clean;
 use crate::unit::Bytes;
 use crate::watch::command;
 use crate::watch::copy::{Control, CopyError, Sum, copy, is_there, sum_of};
+use crate::watch::lock;
 use crate::watch::survey::{self, Entry, OWN, Tree};
 use crate::work::Layout;
 
@@ -139,6 +140,11 @@ pub(super) fn read_manifest(cold: &Path, name: &OsStr) -> Option<Manifest> {
     serde_json::from_slice(&files::read(file, LARGEST).ok()?).ok()
 }
 
+/// Which file or folder a path is; a link is itself.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    path.symlink_metadata().ok().map(|m| (m.dev(), m.ino()))
+}
+
 /// A folder itself, and no link to one.
 fn is_folder(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|m| m.is_dir())
@@ -149,35 +155,45 @@ pub(super) fn manifests(cold: &Path) -> Vec<Manifest> {
     let Ok(entries) = fs::read_dir(cold.join(MANIFESTS)) else { return Vec::new() };
     let name = |e: fs::DirEntry| e.path().file_stem().map(OsStr::to_owned);
     let there = |name: &OsString| is_folder(&cold.join(name));
-    entries.flatten().filter_map(name).filter(there).filter_map(|n| read_manifest(cold, &n)).collect()
+    // What was put aside bears another name than its manifest says.
+    let own = |name: OsString| read_manifest(cold, &name).filter(|m| *m.name == *name.to_string_lossy());
+    entries.flatten().filter_map(name).filter(there).filter_map(own).collect()
 }
 
-/// Makes a cold place that of a hot one. An error says whose it is else: two runs have the same names for their checkpoints.
-pub(super) fn claim(cold: &Path, hot: &Path) -> io::Result<()> {
+/// Makes a cold place that of a hot one, for as long as what is returned is kept: two runs, and two nodes with local disks, have the same
+/// names for their checkpoints. `id` tells the hot place from others of the same path.
+pub(super) fn claim(cold: &Path, hot: &Path, id: &str) -> io::Result<File> {
     let folder = cold.join(MANIFESTS);
     match fs::create_dir(&folder) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
         _ if !is_folder(&folder) => return Err(io::Error::other(format!("{} is no folder", folder.display()))),
         _ => {}
     }
+    let lock = lock::take(&folder.join("lock"))?;
     let path = folder.join(OWNER);
-    let hot = hot.canonicalize()?;
-    match files::create(&path) {
-        Ok(mut file) => file.write_all(hot.as_os_str().as_bytes()).and_then(|()| file.sync_all()),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let owner = files::read(files::open_in_place(&path)?, LARGEST)?;
-            if owner == hot.as_os_str().as_bytes() {
-                return Ok(());
-            }
-            let owner = PathBuf::from(OsString::from_vec(owner));
-            Err(io::Error::other(format!(
-                "it holds the checkpoints of {}; give each run a cold place of its own, or remove {} if that run is this one",
-                owner.display(),
-                path.display()
-            )))
-        }
-        Err(e) => Err(e),
+    let mut own = hot.canonicalize()?.into_os_string().into_vec();
+    own.extend(format!("\n{id}\n").bytes());
+    let owner = match files::open_in_place(&path) {
+        Ok(file) => files::read(file, LARGEST)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(e),
+    };
+    // One that was killed while it was written is nobody's.
+    if !owner.ends_with(b"\n") {
+        files::replace(&path, Readers::Others, |f| f.write_all(&own).and_then(|()| f.sync_all()))?;
+        File::open(&folder)?.sync_all()?;
+        return Ok(lock);
     }
+    if owner == own {
+        return Ok(lock);
+    }
+    let line = owner.split(|b| *b == b'\n').next().unwrap_or_default();
+    Err(io::Error::other(format!(
+        "it holds the checkpoints of {}{}; give each run a cold place of its own, or remove {} if that run is this one",
+        String::from_utf8_lossy(line),
+        if own.starts_with(line) { " on another node, or of another time" } else { "" },
+        path.display()
+    )))
 }
 
 impl Job {
@@ -197,8 +213,11 @@ impl Job {
 
     fn copy_to(&self, cold: &Path, source: &Path, control: &Control<'_>) -> Result<Sum, MoveError> {
         let (part, published) = (part_of(cold, &self.entry.name), cold.join(&self.entry.name));
-        if is_there(&published) && !is_folder(&published) {
-            return Err(MoveError::InTheWay { path: published, why: "it is no folder" });
+        if is_there(&published) && (!is_folder(&published) || identity(&published) == identity(source)) {
+            return Err(MoveError::InTheWay { path: published, why: "it is no copy" });
+        }
+        if is_there(&part) && !is_folder(&part) {
+            throw_away(&part);
         }
         let manifest = read_manifest(cold, &self.entry.name).filter(|_| is_there(&published));
         if let Some(manifest) = manifest {
@@ -280,13 +299,17 @@ impl Job {
     }
 
     /// Takes the name away from the hot one, at once, if its files are still those that were copied; what is returned is to be removed.
-    pub(super) fn retire(&self) -> Result<PathBuf, MoveError> {
+    pub(super) fn retire(&self, proven: &Sum) -> Result<PathBuf, MoveError> {
         let source = self.hot.join(&self.entry.name);
         if let Place::Directory(cold) = &self.place {
-            let id = |p: &Path| p.symlink_metadata().map(|m| (m.dev(), m.ino())).ok();
+            // The copy may have been taken away since, or its whole place.
             let published = cold.join(&self.entry.name);
-            if !is_folder(&published) || id(&published) == id(&source) {
-                return Err(MoveError::InTheWay { path: published, why: "it is no copy" });
+            let digest = read_manifest(cold, &self.entry.name).map(|m| m.digest);
+            if digest != Some(proven.hex())
+                || !is_whole(cold, &self.entry.name)
+                || identity(&published) == identity(&source)
+            {
+                return Err(MoveError::InTheWay { path: published, why: "it is not the copy that was made" });
             }
         }
         if self.look(&source)? != self.tree.print {
@@ -361,15 +384,15 @@ fn flush(dir: &Path) -> Result<(), MoveError> {
 }
 
 fn throw_away(part: &Path) {
-    let _ = if is_folder(part) { fs::remove_dir_all(part) } else { fs::remove_file(part) };
+    let _ = if is_folder(part) { remove(part) } else { fs::remove_file(part) };
 }
 
 /// What became of a move that a death cut short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Recovered {
-    /// Its copy is in the cold place: it is to be removed here.
-    Removing(PathBuf),
+    /// Its copy is in the cold place: it is to be removed here, once that is read again.
+    Removing { path: PathBuf, copy: PathBuf },
     /// It has its name again.
     Restored(String),
     /// It can neither get its name again nor be removed.
@@ -391,36 +414,77 @@ pub(super) fn recover(hot: &Path, place: &Place) -> io::Result<Vec<Recovered>> {
                 }
             }
         } else if let Some(name) = left("removing", &file) {
-            let proven = match place {
-                Place::Directory(cold) => is_whole(cold, &name),
-                // What verified it said so before its removal began.
-                Place::Commands { .. } => true,
-            };
-            if proven {
-                out.push(Recovered::Removing(path));
-            } else {
-                let why = "was about to be removed, and its copy is not in the cold place".to_owned();
-                out.push(Recovered::Stuck(path, why));
+            match place {
+                Place::Directory(cold) if is_whole(cold, &name) => {
+                    out.push(Recovered::Removing { path, copy: cold.join(&name) });
+                }
+                Place::Directory(_) => {
+                    let why = "was about to be removed, and its copy is not in the cold place";
+                    out.push(Recovered::Stuck(path, why.to_owned()));
+                }
+                // What is left of it cannot be held against anything.
+                Place::Commands { .. } => {
+                    let why = "was verified and about to be removed when the watch ended; look, and remove it";
+                    out.push(Recovered::Stuck(path, why.to_owned()));
+                }
             }
         }
     }
     if let Place::Directory(cold) = place {
-        forget_copies(hot, cold)?;
+        forget_copies(hot, cold, None);
+        // Manifests that were being written.
+        for entry in fs::read_dir(cold.join(MANIFESTS)).into_iter().flatten().flatten() {
+            if entry.file_name().as_bytes().starts_with(b".") {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
     Ok(out)
 }
 
 /// Takes away what is left of copies whose checkpoints are no more: removed by their trainer, or moved by a watch that was killed
 /// before it had cleared up.
-fn forget_copies(hot: &Path, cold: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(cold)? {
-        let file = entry?.file_name();
+pub(super) fn forget_copies(hot: &Path, cold: &Path, but: Option<&OsStr>) {
+    for entry in fs::read_dir(cold).into_iter().flatten().flatten() {
+        let file = entry.file_name();
         let Some(name) = file.as_bytes().strip_prefix(format!("{OWN}part.").as_bytes()) else { continue };
-        if !is_there(&hot.join(OsStr::from_bytes(name))) {
-            throw_away(&cold.join(&file));
+        let name = OsStr::from_bytes(name);
+        if !is_there(&hot.join(name)) && but != Some(name) {
+            throw_away(&entry.path());
         }
     }
+}
+
+/// Removes a folder and what is in it, also folders that their owner may not write.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            fs::remove_dir_all(path)
+        }
+        done => done,
+    }
+}
+
+fn open_up(path: &Path) -> io::Result<()> {
+    if !is_folder(path) {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(path)? {
+        open_up(&entry?.path())?;
+    }
     Ok(())
+}
+
+/// Whether a copy in the cold place is, byte by byte, what its manifest says.
+pub(super) fn is_as_published(copy: &Path, stop: &AtomicBool) -> Result<bool, MoveError> {
+    let (Some(cold), Some(name)) = (copy.parent(), copy.file_name()) else { return Ok(false) };
+    let counted = AtomicU64::new(0);
+    let control = Control { stop, moved: &counted, rate: None, started: Instant::now() };
+    let sum = sum_of(copy, &control)?;
+    Ok(read_manifest(cold, name).is_some_and(|m| m.digest == sum.hex()))
 }
 
 /// Whether a checkpoint is in the cold place with all its files.

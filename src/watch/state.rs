@@ -5,7 +5,7 @@ use crate::watch::survey::{Pointer, Tree};
 use crate::work::Layout;
 
 /// A trainer's ranks do not end in the same moment: what is written so much later than what says "complete" belongs to it.
-const TOGETHER_NS: i128 = 60_000_000_000;
+const TOGETHER_NS: i128 = 10_000_000_000;
 
 /// What is known of a checkpoint and of those around it.
 #[derive(Debug, Clone, Copy)]

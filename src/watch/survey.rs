@@ -84,9 +84,19 @@ pub(super) fn step_of(name: &str) -> Option<u64> {
     recognise(name, None)?.1
 }
 
-/// Checkpoints of a directory by their names, and names of those beside which a marker says that they are unfinished.
-pub(super) fn entries(dir: &Path, stated: Option<Layout>) -> io::Result<(Vec<Entry>, Vec<OsString>)> {
-    let (mut found, mut unfinished) = (Vec::new(), Vec::new());
+/// What lies in a checkpoint directory.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Checkpoints by their names.
+    pub entries: Vec<Entry>,
+    /// Names beside which a marker says that they are unfinished.
+    pub unfinished: Vec<OsString>,
+    /// Names that links lead to: somebody means them.
+    pub linked: Vec<OsString>,
+}
+
+pub(super) fn list(dir: &Path, stated: Option<Layout>) -> io::Result<Listing> {
+    let mut out = Listing::default();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -94,7 +104,11 @@ pub(super) fn entries(dir: &Path, stated: Option<Layout>) -> io::Result<(Vec<Ent
             continue;
         }
         if let Some(of) = name.as_bytes().strip_suffix(b"-unfinished") {
-            unfinished.push(OsStr::from_bytes(of).to_owned());
+            out.unfinished.push(OsStr::from_bytes(of).to_owned());
+            continue;
+        }
+        if entry.file_type().is_ok_and(|t| t.is_symlink()) {
+            out.linked.extend(fs::read_link(entry.path()).ok().and_then(|to| Some(to.file_name()?.to_owned())));
             continue;
         }
         // Not `metadata`: a link leads elsewhere.
@@ -102,10 +116,10 @@ pub(super) fn entries(dir: &Path, stated: Option<Layout>) -> io::Result<(Vec<Ent
             continue;
         }
         if let Some((layout, step)) = recognise(&name.to_string_lossy(), stated) {
-            found.push(Entry { name, layout, step });
+            out.entries.push(Entry { name, layout, step });
         }
     }
-    Ok((found, unfinished))
+    Ok(out)
 }
 
 /// What a trainer calls complete: this step, since then.
@@ -116,18 +130,31 @@ pub(super) struct Pointer {
     pub changed: i128,
 }
 
+/// A pointer is there, and what it names cannot be told: it may be being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unreadable;
+
 /// The newest step that the trainer calls complete, by the file that its layout keeps for that.
-pub(super) fn pointer(dir: &Path, layout: Layout) -> Option<Pointer> {
+pub(super) fn pointer(dir: &Path, layout: Layout) -> Result<Option<Pointer>, Unreadable> {
     let name = match layout {
         Layout::DeepSpeed => "latest",
         Layout::Megatron => "latest_checkpointed_iteration.txt",
-        Layout::HuggingFace | Layout::Nemo | Layout::Dcp | Layout::Plain => return None,
+        Layout::HuggingFace | Layout::Nemo | Layout::Dcp | Layout::Plain => return Ok(None),
     };
-    let file = files::open_in_place(&dir.join(name)).ok()?;
-    let changed = changed(&file.metadata().ok()?);
-    let text = files::read_text(file, POINTER).ok()?;
+    let file = match files::open_in_place(&dir.join(name)) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(_) => return Err(Unreadable),
+    };
+    let changed = changed(&file.metadata().map_err(|_| Unreadable)?);
+    let text = files::read_text(file, POINTER).map_err(|_| Unreadable)?;
     let text = text.trim();
-    Some(Pointer { step: text.strip_prefix("global_step").unwrap_or(text).parse().ok()?, changed })
+    // Of a model that is released, Megatron says so and no step.
+    if layout == Layout::Megatron && text == "release" {
+        return Ok(None);
+    }
+    let step = text.strip_prefix("global_step").unwrap_or(text).parse().map_err(|_| Unreadable)?;
+    Ok(Some(Pointer { step, changed }))
 }
 
 /// Looks at every file below `dir`. Files that vanish meanwhile are a change, no error.
