@@ -17,21 +17,25 @@ fn validate(file: &PathBuf) -> std::io::Result<Output> {
 }
 
 #[test]
-fn the_kubernetes_job_fits_the_schema() -> Result {
-    let manifest = PathBuf::from(ROOT).join("containers/kubernetes/job.yaml");
-    let Ok(out) = validate(&manifest) else {
-        skip::skip(true, "no kubernetes-validate here: python3 -m pip install kubernetes-validate");
-        return Ok(());
-    };
-    let said = [out.stdout, out.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    // It warns of a kind that it does not know, and passes.
-    let passed = said.matches("passed for resource").count();
-    assert!(out.status.success() && passed == 2 && !said.contains("Couldn't find schema"), "{said}");
-    // A check that cannot fail is none.
-    let wrong = tempfile::Builder::new().suffix(".yaml").tempfile()?;
-    std::fs::write(&wrong, std::fs::read_to_string(&manifest)?.replace("completionMode", "completionMood"))?;
-    assert!(!validate(&wrong.path().to_owned())?.status.success());
+fn the_kubernetes_manifests_fit_the_schema() -> Result {
+    for (file, spoil) in
+        [("job.yaml", ["completionMode", "completionMood"]), ("watch.yaml", ["volumeMounts", "volumeMount"])]
+    {
+        let manifest = PathBuf::from(ROOT).join("containers/kubernetes").join(file);
+        let Ok(out) = validate(&manifest) else {
+            skip::skip(true, "no kubernetes-validate here: python3 -m pip install kubernetes-validate");
+            return Ok(());
+        };
+        let said = [out.stdout, out.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        // It warns of a kind that it does not know, and passes.
+        let passed = said.matches("passed for resource").count();
+        assert!(out.status.success() && passed == 2 && !said.contains("Couldn't find schema"), "{said}");
+        // A check that cannot fail is none.
+        let wrong = tempfile::Builder::new().suffix(".yaml").tempfile()?;
+        std::fs::write(&wrong, std::fs::read_to_string(&manifest)?.replace(spoil[0], spoil[1]))?;
+        assert!(!validate(&wrong.path().to_owned())?.status.success(), "{file}");
+    }
     Ok(())
 }
 

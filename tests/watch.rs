@@ -536,6 +536,21 @@ fn a_pointer_that_is_being_written_protects_all() -> Result {
 }
 
 #[test]
+fn a_pointer_that_names_no_step_is_told() -> Result {
+    let lab = Lab::new("")?;
+    let trainer = lab.trainer(1, 1000);
+    for step in [500, 1000, 1500] {
+        trainer.save(step)?;
+    }
+    fs::write(lab.hot.join("latest"), "best-so-far")?;
+    let watch = lab.start()?;
+    until("it is told", || lab.journal().contains("names no step"));
+    let done = watch.end()?;
+    assert!(trainer.is_whole(&lab.hot, "global_step500", 500) && done.out.contains("STO-057"), "{}", done.out);
+    Ok(())
+}
+
+#[test]
 fn what_lies_in_the_cold_place_is_no_proof_by_its_name() -> Result {
     let lab = Lab::new("")?;
     let trainer = lab.trainer(2, 10_000);

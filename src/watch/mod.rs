@@ -35,12 +35,14 @@ use journal::{Event, Journal};
 use mover::{Mover, Seen, identity};
 use moving::Place;
 use state::Known;
-use survey::{Entry, Pointer, Tree};
+use survey::{Entry, Pointer, Tree, Unreadable};
 
 pub use mover::Progress;
 
 /// What settled is walked again every so many looks: whoever writes into it leaves traces in its files.
 const SETTLED: u64 = 30;
+/// A pointer is written anew in a moment: at so many looks it is no such moment.
+const UNCLEAR: u64 = 3;
 /// How long the command for the alarm may take, and at the end of the watch.
 const HOOK: Duration = Duration::from_secs(60);
 const LAST_HOOK: Duration = Duration::from_secs(5);
@@ -95,6 +97,8 @@ pub struct Watcher {
     hook_error: Option<String>,
     told: Vec<(&'static str, Severity)>,
     unreadable: Vec<Trouble>,
+    /// Looks at which a pointer could not be understood, up to now.
+    unclear: u64,
     looks: u64,
     lock: Option<(PathBuf, File)>,
     /// Held, and not used.
@@ -132,6 +136,7 @@ impl Watcher {
             hook_error: None,
             told: Vec::new(),
             unreadable: Vec::new(),
+            unclear: 0,
             looks: 0,
             lock: None,
             cold_lock: None,
@@ -301,8 +306,7 @@ impl Watcher {
         }
         // As they were written: a run that was rewound writes earlier steps again.
         trees.sort_by(|(a, s, _), (b, t, _)| (s.newest, a.step, &a.name).cmp(&(t.newest, b.step, &b.name)));
-        let pointers: HashMap<Layout, Option<Pointer>> =
-            trees.iter().map(|(e, ..)| (e.layout, survey::pointer(&self.dir, e.layout).unwrap_or(None))).collect();
+        let pointers = self.pointers(&trees);
         let files: Vec<Option<u64>> =
             trees.iter().map(|(_, t, still)| (*still && !t.unfinished).then_some(t.files)).collect();
         // What went before the oldest that is here is in the cold place.
@@ -335,6 +339,19 @@ impl Watcher {
         }
         out.reverse();
         Ok(out)
+    }
+
+    /// What the trainer calls complete, by layout. A word that cannot be understood at several looks is told: nothing goes by it.
+    fn pointers(&mut self, trees: &[(Entry, Tree, bool)]) -> HashMap<Layout, Option<Pointer>> {
+        let all: HashMap<Layout, Result<Option<Pointer>, Unreadable>> =
+            trees.iter().map(|(e, ..)| (e.layout, survey::pointer(&self.dir, e.layout))).collect();
+        let unclear = all.iter().find(|(_, p)| p.is_err()).map(|(layout, _)| *layout);
+        self.unclear = if unclear.is_some() { self.unclear + 1 } else { 0 };
+        if let Some(layout) = unclear.filter(|_| self.unclear >= UNCLEAR) {
+            let save = format!("what {layout} keeps to name the latest");
+            self.unreadable.push(Trouble::Unreadable { save, error: "it names no step".to_owned() });
+        }
+        all.into_iter().map(|(layout, p)| (layout, p.unwrap_or(None))).collect()
     }
 
     /// What is remembered of a checkpoint whose files have not changed since.
