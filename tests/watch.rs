@@ -40,6 +40,15 @@ impl Trainer {
         fs::write(self.dir.join("latest"), format!("global_step{step}"))
     }
 
+    /// Several, apart in time.
+    fn saves(&self, steps: &[u64]) -> std::io::Result<()> {
+        steps.iter().try_for_each(|step| {
+            self.save(*step)?;
+            std::thread::sleep(Duration::from_millis(20));
+            Ok(())
+        })
+    }
+
     /// Whether a save lies whole in a place.
     fn is_whole(&self, place: &Path, name: &str, step: u64) -> bool {
         let file = |rank: u64| place.join(name).join(format!("mp_rank_{rank:02}_model_states.pt"));
@@ -342,10 +351,7 @@ fn a_rewound_run_keeps_both_versions_of_a_step() -> Result {
 fn a_copy_that_differs_is_found_and_nothing_is_removed() -> Result {
     let lab = Lab::new("rate = \"4 MB/s\"")?;
     let trainer = lab.trainer(1, 8_000_000);
-    for step in [500, 1000, 1500] {
-        trainer.save(step)?;
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    trainer.saves(&[500, 1000, 1500])?;
     let watch = lab.start()?;
     // A cold place that does not keep what it was given: the first bytes change while the rest still comes.
     let part = lab.cold.join(".gonogo-part.global_step500/mp_rank_00_model_states.pt");
@@ -364,10 +370,7 @@ fn a_copy_that_differs_is_found_and_nothing_is_removed() -> Result {
 fn a_stopped_copy_goes_on_where_it_was() -> Result {
     let lab = Lab::new("rate = \"8 MB/s\"")?;
     let trainer = lab.trainer(12, 500_000);
-    for step in [500, 1000, 1500] {
-        trainer.save(step)?;
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    trainer.saves(&[500, 1000, 1500])?;
     let part = lab.cold.join(".gonogo-part.global_step500");
     let copied = || -> Vec<String> {
         let names = fs::read_dir(&part).into_iter().flatten().flatten();
@@ -404,10 +407,7 @@ fn a_stopped_copy_goes_on_where_it_was() -> Result {
 fn the_newest_stay_whatever_happens_while_one_is_copied() -> Result {
     let lab = Lab::new("rate = \"4 MB/s\"")?;
     let trainer = lab.trainer(1, 2_000_000);
-    for step in [500, 1000, 1500] {
-        trainer.save(step)?;
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    trainer.saves(&[500, 1000, 1500])?;
     let watch = lab.start()?;
     until("the copy is under way", || lab.journal().contains("move_began"));
     // The run is rewound: the later ones go, and the first is what it resumes from.
@@ -492,10 +492,7 @@ fn places_that_are_one_or_another_runs_are_refused() -> Result {
 fn what_was_left_without_a_copy_is_told_and_never_removed() -> Result {
     let lab = Lab::new("")?;
     let trainer = lab.trainer(1, 1000);
-    for step in [500, 1000, 1500] {
-        trainer.save(step)?;
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    trainer.saves(&[500, 1000, 1500])?;
     for left in [".gonogo-removing.1.global_step400", ".gonogo-moved.1.global_step1500"] {
         fs::create_dir(lab.hot.join(left))?;
         fs::write(lab.hot.join(left).join("a.pt"), "weights")?;
@@ -515,10 +512,7 @@ fn what_was_left_without_a_copy_is_told_and_never_removed() -> Result {
 fn a_pointer_that_is_being_written_protects_all() -> Result {
     let lab = Lab::new("rate = \"4 MB/s\"")?;
     let trainer = lab.trainer(1, 2_000_000);
-    for step in [500, 1000, 1500] {
-        trainer.save(step)?;
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    trainer.saves(&[500, 1000, 1500])?;
     // Somebody means the second by a link.
     std::os::unix::fs::symlink("global_step1000", lab.hot.join("best"))?;
     let watch = lab.start()?;
@@ -554,10 +548,7 @@ fn a_pointer_that_names_no_step_is_told() -> Result {
 fn what_lies_in_the_cold_place_is_no_proof_by_its_name() -> Result {
     let lab = Lab::new("")?;
     let trainer = lab.trainer(2, 10_000);
-    for step in [500, 1000, 1500] {
-        trainer.save(step)?;
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    trainer.saves(&[500, 1000, 1500])?;
     let watch = lab.start()?;
     until("it is moved", || !lab.hot.join("global_step500").exists());
     watch.end()?;
@@ -618,10 +609,7 @@ fn a_command_takes_them_only_behind_its_proof() -> Result {
         lab.plan("", &format!("high = 0.000001\nlow = 0.000001\n{copy}\nverify_command = [{verify}, \"{{source}}\", \"cold/{{name}}\"]"))
     };
     let trainer = lab.trainer(2, 10_000);
-    for step in [500, 1000, 1500] {
-        trainer.save(step)?;
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    trainer.saves(&[500, 1000, 1500])?;
     watch("\"false\"")?;
     let refused = lab.start()?;
     until("the proof failed", || lab.journal().contains("STO-054"));

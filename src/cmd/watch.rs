@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,12 @@ use crate::cmd::judge as judging;
 use crate::cmd::measure::{header, hostname, own_name};
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
+use crate::forecast;
 use crate::gate::Launch;
 use crate::id::{ProbeName, clean};
 use crate::judge::{self, Judgement};
 use crate::measure::{Facts, Outcome, Watched};
-use crate::plan::{self, RunPlan, Selection};
+use crate::plan::{self, RunPlan, Selection, Time};
 use crate::probe;
 use crate::record::{self, Header, OutcomeLine, Record, Writer};
 use crate::report::{self, Format};
@@ -39,19 +40,21 @@ const ALIVE: Duration = Duration::from_secs(60);
 const GLANCE: Duration = Duration::from_millis(300);
 /// Looks are no closer than this.
 const CLOSEST: Duration = Duration::from_millis(10);
+/// Between two looks whether a watch has ended.
+const SOON: Duration = Duration::from_millis(20);
 /// How long the end of a watch may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A signal is heard within this.
 const TICK: Duration = Duration::from_millis(100);
 
 /// What a watch is of, and where it says so.
-pub(super) struct Watch {
-    pub dir: PathBuf,
-    pub run: RunPlan,
-    pub every: Duration,
-    pub out: PathBuf,
-    pub files: Vec<(PathBuf, Format)>,
-    pub quiet: bool,
+struct Watch {
+    dir: PathBuf,
+    run: RunPlan,
+    every: Duration,
+    out: PathBuf,
+    files: Vec<(PathBuf, Format)>,
+    quiet: bool,
 }
 
 impl From<WatchError> for Failure {
@@ -70,15 +73,20 @@ pub(super) fn run(args: &cli::Watch) -> Result<Exit, Failure> {
         .or(planned)
         .ok_or_else(|| Failure::usage(anyhow!("give a DIR to watch, or a --plan with [checkpoint] dir")))?;
     let dir = std::path::absolute(&dir).with_context(|| format!("{}", dir.display())).map_err(Failure::usage)?;
-    let every = args.every.or(run.watch.as_ref().and_then(|w| w.every)).map_or(EVERY, |t| t.0).max(CLOSEST);
+    let every = every(args.every, &run);
     let out = args.out.clone().unwrap_or_else(|| folder(&dir));
     let files = judging::files(&args.reports)?;
     let watch = Watch { dir, run, every, out, files, quiet: args.quiet };
     if args.once { watch.glance(args.format) } else { watch.follow(&interrupt, args.format) }
 }
 
+/// Time between two looks: as asked, else as planned.
+fn every(asked: Option<Time>, run: &RunPlan) -> Duration {
+    asked.or(run.watch.as_ref().and_then(|w| w.every)).map_or(EVERY, |t| t.0).max(CLOSEST)
+}
+
 /// Of each directory its own, and the same each time: a watch that is started again goes on with its journal.
-pub(super) fn folder(dir: &Path) -> PathBuf {
+fn folder(dir: &Path) -> PathBuf {
     let name = dir.to_string_lossy();
     let name: String =
         name.trim_matches('/').chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
@@ -96,7 +104,7 @@ impl Watch {
         let record = record(&header, watcher.look());
         let judgement = judge::judge(&record, &self.run, &[]);
         judging::show(&judgement, Path::new(""), format, &self.files)?;
-        let known = judge::watched(&record).is_some_and(|(_, w)| crate::forecast::outlook(w, &self.run).is_some());
+        let known = judge::watched(&record).is_some_and(|(_, w)| forecast::outlook(w, &self.run).is_some());
         Ok(match judgement.decision.exit() {
             Exit::Go if !known => Exit::Hold,
             exit => exit,
@@ -106,17 +114,12 @@ impl Watch {
     /// Watches until a signal, or until the run has made its last save; then shows what became of it.
     fn follow(self, interrupt: &Interrupt, format: Format) -> Result<Exit, Failure> {
         let (run, files) = (self.run.clone(), self.files.clone());
-        let end = End::new("told to end");
+        let end = End::default();
         let mut looking = self.begin()?.start(end.clone(), true)?;
-        let (record, path) = loop {
-            if interrupt.load(Ordering::Relaxed) {
-                break looking.end(&end)?;
-            }
-            if looking.is_over() {
-                break looking.end(&end)?;
-            }
+        while !interrupt.load(Ordering::Relaxed) && !looking.is_over() {
             std::thread::sleep(TICK);
-        };
+        }
+        let (record, path) = looking.end(&end, "told to end")?;
         let judgement = judge::judge(&record, &run, &[]);
         judging::show(&judgement, &path, format, &files)?;
         Ok(judgement.decision.exit())
@@ -143,26 +146,8 @@ impl Watch {
     }
 }
 
-/// When a watch is to end, and why.
-#[derive(Clone)]
-struct End {
-    over: Interrupt,
-    why: Arc<Mutex<String>>,
-}
-
-impl End {
-    fn new(why: &str) -> Self {
-        End { over: Interrupt::default(), why: Arc::new(Mutex::new(why.to_owned())) }
-    }
-
-    fn because(&self, why: &str) {
-        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why.to_owned();
-    }
-
-    fn why(&self) -> String {
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
+/// Why a watch is to end, once it is.
+type End = Arc<OnceLock<String>>;
 
 /// A watch in a thread of its own: a file system that hangs holds that thread, and neither a signal nor the command beside it.
 struct Looking(Option<JoinHandle<Result<(Record, PathBuf), Failure>>>);
@@ -173,15 +158,15 @@ impl Looking {
     }
 
     /// Ends it, and waits for what it saw, but not for ever.
-    fn end(&mut self, end: &End) -> Result<(Record, PathBuf), Failure> {
-        end.over.store(true, Ordering::Relaxed);
+    fn end(&mut self, end: &End, why: &str) -> Result<(Record, PathBuf), Failure> {
+        let _ = end.set(why.to_owned());
         let deadline = Instant::now() + PATIENCE;
         while !self.is_over() {
             if Instant::now() > deadline {
                 let why = "the watch is left where it is: its file systems do not answer; the journal has what it saw";
                 return Err(Failure { exit: Exit::Hold, error: anyhow!(why) });
             }
-            std::thread::sleep(TICK.min(Duration::from_millis(20)));
+            std::thread::sleep(SOON);
         }
         let joined = self.0.take().map(JoinHandle::join);
         joined
@@ -197,7 +182,7 @@ struct Following {
     watcher: Watcher,
     bar: ProgressBar,
     line: String,
-    last: Option<Watched>,
+    last: Option<Record>,
     /// When reports were written, and of what.
     shown: Option<(Instant, Watched)>,
     file_error: Option<String>,
@@ -216,10 +201,11 @@ impl Following {
             if until_the_last && self.watcher.is_over(&self.of.run) {
                 return self.end("the run made its last save");
             }
-            if self.wait(&end.over) {
+            self.wait(end);
+            if let Some(why) = end.get() {
                 // As things are now.
                 self.look();
-                return self.end(&end.why());
+                return self.end(why);
             }
         }
     }
@@ -227,20 +213,23 @@ impl Following {
     /// Looks, tells what came up, and writes the reports where something changed.
     fn look(&mut self) {
         let seen = self.watcher.look();
-        let record = record(&self.header, seen.clone());
+        let outlook = forecast::outlook(&seen, &self.of.run);
+        self.line = report::watch_headline(&seen, outlook.as_ref());
+        let due = self.shown.as_ref().is_none_or(|(at, was)| at.elapsed() > ALIVE || !alike(was, &seen));
+        if due {
+            self.shown = Some((Instant::now(), seen.clone()));
+        }
+        let record = record(&self.header, seen);
         let judgement = judge::judge(&record, &self.of.run, &[]);
         for line in self.watcher.tell(&judgement.findings) {
             // Whole lines, each with its time: they stand in the job's log.
             let line = format!("gonogo watch {}  {}", Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ"), clean(&line));
             self.bar.suspend(|| eprintln!("{line}"));
         }
-        self.line = report::view(&judgement, "").headline;
-        let due = self.shown.as_ref().is_none_or(|(at, was)| at.elapsed() > ALIVE || !alike(was, &seen));
         if due {
             self.write(&judgement);
-            self.shown = Some((Instant::now(), seen.clone()));
         }
-        self.last = Some(seen);
+        self.last = Some(record);
     }
 
     fn write(&mut self, judgement: &Judgement<'_>) {
@@ -252,10 +241,10 @@ impl Following {
         self.file_error = error;
     }
 
-    /// Waits for the next look. True when it is over.
-    fn wait(&mut self, over: &Interrupt) -> bool {
+    /// Waits for the next look, or for the end.
+    fn wait(&mut self, end: &End) {
         let until = Instant::now() + self.of.every;
-        while Instant::now() < until && !over.load(Ordering::Relaxed) {
+        while Instant::now() < until && end.get().is_none() {
             let moving = self.watcher.moving().map_or(String::new(), |m| {
                 let rate = crate::unit::Unit::BytePerSecond.show(m.bytes_per_second);
                 format!("; moving {} {:.0} % at {rate}", clean(&m.name), 100.0 * m.share)
@@ -263,15 +252,14 @@ impl Following {
             self.bar.set_message(format!("{}{moving}", self.line));
             std::thread::sleep(TICK.min(until.saturating_duration_since(Instant::now())));
         }
-        over.load(Ordering::Relaxed)
     }
 
     /// Ends the watch and keeps what it saw as a record.
     fn end(mut self, why: &str) -> Result<(Record, PathBuf), Failure> {
         self.bar.finish_and_clear();
-        let seen = self.last.take();
+        let last = self.last.take();
         self.watcher.end(why);
-        let mut record = seen.map_or_else(|| Record::new(self.header.clone()), |w| record(&self.header, w));
+        let mut record = last.unwrap_or_else(|| Record::new(self.header));
         record.end = Some(record::End { ended: Timestamp::now(), interrupted: false });
         let path = self.of.out.join("record.jsonl");
         keep(&record, &path)
@@ -288,18 +276,18 @@ pub(super) fn beside(launch: &Launch, run: &RunPlan, folder: &Path, record: Opti
         Failure::usage(anyhow!("--watch needs [checkpoint] dir in the plan that the record was made for, or in --plan"))
     })?;
     let interrupt = shell::listen().map_err(Failure::internal)?;
-    let every = run.watch.as_ref().and_then(|w| w.every).map_or(EVERY, |t| t.0).max(CLOSEST);
+    let every = every(None, run);
     let out = folder.join("watch");
     // The terminal is the command's.
     let watch = Watch { dir, run: run.clone(), every, out: out.clone(), files: Vec::new(), quiet: true };
     let following = watch.begin()?;
-    let end = End::new("the command ended");
+    let end = End::default();
     eprintln!("{}  starting {} under the watch", launch.decision, clean(&launch.command[0]));
     let mut looking = following.start(end.clone(), false)?;
     let mut child = match launch.spawn() {
         Ok(child) => child,
         Err(e) => {
-            let _ = looking.end(&end);
+            let _ = looking.end(&end, "the command did not start");
             return Err(not_started(launch, e));
         }
     };
@@ -321,9 +309,8 @@ pub(super) fn beside(launch: &Launch, run: &RunPlan, folder: &Path, record: Opti
         Some(signal) => format!("the command was ended by {}", describe(signal)),
         None => format!("the command ended with {}", status.code().unwrap_or_default()),
     };
-    end.because(&how);
     // Whatever became of the watch, the code is the command's.
-    let ended = looking.end(&end).map_err(|f| eprintln!("gonogo: {:#}", f.error));
+    let ended = looking.end(&end, &how).map_err(|f| eprintln!("gonogo: {:#}", f.error));
     if let (false, Ok((kept, path))) = (status.success(), ended) {
         if let Some(record) = record {
             let _ = fs::copy(record::file_of(record), out.join("before.jsonl"));

@@ -4,7 +4,7 @@ use crate::forecast::exclude::worth_excluding;
 use crate::forecast::failures::{Rate, RateSource, band, rate, spares};
 use crate::forecast::interval::{Costs, best_interval, wall_time};
 use crate::forecast::storage::{Runway, checkpoint_size, runway};
-use crate::plan::RunPlan;
+use crate::plan::{ForecastPlan, RunPlan};
 use crate::unit::Bytes;
 
 const DAY: f64 = 86_400.0;
@@ -114,7 +114,7 @@ pub fn forecast(run: &RunPlan, seen: &Measured) -> Result<Forecast, Missing> {
         (0, None) => return Err(Missing::Nodes),
         (n, None) => n,
     };
-    let (productive, basis) = productive(run, seen, nodes)?;
+    let (productive, basis) = productive(run, &plan, seen, nodes)?;
     let (rate, rate_source) = rate(&plan);
     let size = checkpoint_size(run);
     let stated = plan.save.map(|t| t.0.as_secs_f64());
@@ -158,13 +158,12 @@ pub fn forecast(run: &RunPlan, seen: &Measured) -> Result<Forecast, Missing> {
 }
 
 /// Seconds of computing on all nodes at full speed.
-fn productive(run: &RunPlan, seen: &Measured, nodes: u32) -> Result<(f64, Basis), Missing> {
+fn productive(run: &RunPlan, plan: &ForecastPlan, seen: &Measured, nodes: u32) -> Result<(f64, Basis), Missing> {
     if let Some(days) = crate::forecast::run_days(run) {
         return Ok((days * DAY, Basis::Stated));
     }
     let model = run.model.as_ref().ok_or(Missing::Length)?;
     let tokens = model.tokens.ok_or(Missing::Length)?;
-    let plan = run.forecast.clone().unwrap_or_default();
     let gpus = run.nodes.as_ref().map(|n| n.gpus_per_node).filter(|g| *g > 0).unwrap_or(seen.gpus);
     if gpus == 0 {
         return Err(Missing::Nodes);

@@ -1,5 +1,6 @@
 //! The command behind the gate: what it is told, and what it becomes.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::cluster::TOKEN_VARIABLE;
 use crate::files;
 use crate::hostlist;
-use crate::plan::PlanHash;
+use crate::plan::{PlanHash, fill};
 use crate::topology::Machine;
 
 /// What is filled in where a command names it.
@@ -67,13 +68,17 @@ impl Launch {
     pub fn new(decision: &'static str, allocation: &Allocation, hostfile: Option<&Path>, command: &[String]) -> Self {
         let (exclude, nodelist) = (hostlist::compress(&allocation.exclude), hostlist::compress(&allocation.nodes));
         let hostfile = hostfile.map_or(String::new(), |p| p.to_string_lossy().into_owned());
-        let value = |p: Placeholder| match p {
-            Placeholder::Exclude => exclude.clone(),
-            Placeholder::Nodelist => nodelist.clone(),
-            Placeholder::Hostfile => hostfile.clone(),
-            Placeholder::Count => allocation.nodes.len().to_string(),
-        };
-        let command = command.iter().map(|a| fill(a, value)).collect();
+        let count = allocation.nodes.len().to_string();
+        let values = Placeholder::ALL.map(|p| {
+            let value = match p {
+                Placeholder::Exclude => &exclude,
+                Placeholder::Nodelist => &nodelist,
+                Placeholder::Hostfile => &hostfile,
+                Placeholder::Count => &count,
+            };
+            (p.text(), OsStr::new(value))
+        });
+        let command = command.iter().map(|a| fill(a, &values).to_string_lossy().into_owned()).collect();
         Launch { decision, exclude, nodelist, command }
     }
 
@@ -99,26 +104,6 @@ impl Launch {
             .env_remove(TOKEN_VARIABLE);
         Some(command)
     }
-}
-
-/// One pass: what is filled in is data, and nothing in it is filled in again.
-fn fill(argument: &str, value: impl Fn(Placeholder) -> String) -> String {
-    let (mut out, mut rest) = (String::new(), argument);
-    while let Some(at) = rest.find('{') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        match Placeholder::ALL.into_iter().find(|p| rest.starts_with(p.text())) {
-            Some(p) => {
-                out.push_str(&value(p));
-                rest = &rest[p.text().len()..];
-            }
-            None => {
-                out.push('{');
-                rest = &rest[1..];
-            }
-        }
-    }
-    out + rest
 }
 
 /// The user's command, told on which nodes to start: the line to type where it would start on one that is left out.

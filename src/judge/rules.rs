@@ -33,9 +33,9 @@ use crate::id::NodeName;
 use crate::judge::cell::{Limits, Place, Places, Row, groups};
 use crate::judge::decide::decide;
 use crate::judge::finding::Finding;
-use crate::judge::{Cell, Coverage, Judgement, cell};
+use crate::judge::{Cell, Coverage, Decision, Judgement, Placement, cell};
 use crate::measure::{self, Load, Measured, Outcome};
-use crate::plan::{RunPlan, Tier, WatchPlan};
+use crate::plan::{RunPlan, Tier};
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{Component, Filesystem, Machine};
 use crate::work::{Case, Software, on_gpu};
@@ -50,6 +50,26 @@ impl Facts {
             measure::Facts::Machine(m) => Some((&line.node, &**m)),
             _ => None,
         })
+    }
+
+    /// Groups of nodes that run under one kernel.
+    fn sharing(record: &Record) -> impl Iterator<Item = Vec<&NodeName>> {
+        let mut by_boot: BTreeMap<&str, Vec<&NodeName>> = BTreeMap::new();
+        for (node, machine) in Facts::machines(record) {
+            if let Some(boot) = machine.boot.as_deref().filter(|b| !b.is_empty()) {
+                by_boot.entry(boot).or_default().push(node);
+            }
+        }
+        by_boot.into_values().filter(|nodes| nodes.len() > 1)
+    }
+
+    /// Round trips between all nodes that are left: the last that were measured.
+    fn latencies(record: &Record) -> Option<(&OutcomeLine, &measure::Latencies)> {
+        let all = facts(record).filter_map(|(line, f)| match f {
+            measure::Facts::Latencies(all) => Some((line, all)),
+            _ => None,
+        });
+        all.last()
     }
 
     /// What an image brings, by part.
@@ -148,13 +168,18 @@ fn judge_case<'r>(
 fn of_watch<'r>(record: &'r Record, run: &RunPlan, node: &NodeName, w: &measure::Watched) -> Judgement<'r> {
     let mut findings = Vec::new();
     watched::findings(node, w, run, &mut findings);
-    watched::weigh(&mut findings, run.watch.as_ref().is_some_and(WatchPlan::moves));
-    waivers::apply(run, record.header.started, &mut findings);
-    findings.sort_by_key(|f| (f.waived.is_some(), std::cmp::Reverse(f.severity)));
-    let (decision, placement) = decide(&findings, record, run);
+    let (decision, placement) = conclude(record, run, &mut findings);
     let mut coverage = Coverage::default();
     record.outcomes.iter().for_each(|l| coverage.count(Some(&l.outcome)));
     Judgement { record, decision, placement, findings, cells: Vec::new(), coverage, slow: BTreeMap::new() }
+}
+
+/// What the operator accepts is marked, what weighs most comes first, and all of it makes a decision.
+fn conclude(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) -> (Decision, Placement) {
+    waivers::apply(run, record.header.started, findings);
+    // Worst first; waived ones last; stable within a class, so the order of the record shows through.
+    findings.sort_by_key(|f| (f.waived.is_some(), std::cmp::Reverse(f.severity)));
+    decide(findings, record, run)
 }
 
 /// Judges a record. `run` is the plan to judge by: the record's own unless another was given.
@@ -222,9 +247,6 @@ pub fn judge_knowing<'r>(
     parts::findings(&cells, &mut findings);
     storage::share(record, &mut findings);
     outcomes::excuse(&mut findings);
-    waivers::apply(run, record.header.started, &mut findings);
-    // Worst first; waived ones last; stable within a class, so the order of the record shows through.
-    findings.sort_by_key(|f| (f.waived.is_some(), std::cmp::Reverse(f.severity)));
-    let (decision, placement) = decide(&findings, record, run);
+    let (decision, placement) = conclude(record, run, &mut findings);
     Judgement { record, decision, placement, findings, cells, coverage, slow }
 }

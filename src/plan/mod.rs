@@ -3,6 +3,7 @@
 //! [`RunPlan`] is what a person wrote; [`Tier`] how thorough to be; [`CheckPlan`] both resolved, total and hashed.
 //! Nothing here looks at the machine.
 
+mod fill;
 mod forecast;
 mod parse;
 mod resolve;
@@ -11,6 +12,7 @@ mod tier;
 mod value;
 mod watch;
 
+pub use fill::fill;
 pub use forecast::ForecastPlan;
 pub use parse::{PlanError, parse, place, read, toml_error};
 pub use resolve::{CheckPlan, PlanHash, ProbeTable, Selection, SelectionError, hex, resolve, unhex};

@@ -26,7 +26,7 @@ pub use junit::render as junit;
 pub use markdown::render as markdown;
 pub use prometheus::render as prometheus;
 pub use proof::{numbered, proof};
-pub use saves::{SaveRow, Saves};
+pub use saves::{SaveRow, Saves, headline as watch_headline};
 pub use software::Software;
 pub use terminal::{Style, course as course_whole, findings, render as terminal};
 pub use view::{FindingGroup, Row, Table, View, view};

@@ -1,11 +1,11 @@
 //! What a finding rests on, for somebody who asks why: the readings, what each was held against, and the rule.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
+use comfy_table::CellAlignment;
 
 use crate::id::clean;
 use crate::judge::{Finding, Proof};
 use crate::report::Style;
-use crate::report::terminal::{BOLD, DIM, severity};
+use crate::report::terminal::{self, BOLD, DIM, severity};
 
 /// Readings that are shown of one finding, those that speak for it first.
 const SHOWN: usize = 60;
@@ -98,28 +98,19 @@ fn table(f: &Finding, style: Style, out: &mut String) {
         ("sent again", right, &|p| p.sent_again.map_or(String::new(), |s| format!("{:.3} %", 100.0 * s))),
     ];
     let kept: Vec<_> = columns.iter().filter(|(.., get)| shown.iter().any(|p| !get(p).is_empty())).collect();
-    let mut grid = Grid::new();
-    grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     let marked = shown.iter().any(|p| !p.speaks);
     let titles = kept.iter().map(|(title, ..)| *title).chain(marked.then_some(""));
-    grid.set_header(titles);
-    for p in shown {
+    let rows = shown.iter().map(|p| {
         let mark = match p.sent_again {
             _ if !p.speaks => "",
-            Some(_) => "loses",
-            None => "slow",
+            Some(_) => " loses",
+            None => " slow",
         };
-        grid.add_row(kept.iter().map(|(.., get)| get(p)).chain(marked.then(|| mark.to_owned())));
-    }
-    for (i, (_, align, _)) in kept.iter().enumerate() {
-        if let Some(column) = grid.column_mut(i) {
-            column.set_padding((0, 2));
-            column.set_cell_alignment(*align);
-        }
-    }
-    for (i, line) in grid.to_string().lines().enumerate() {
-        let line = line.trim_end();
-        out.push_str(&format!("  {}\n", if i == 0 { style.paint(BOLD, line) } else { line.to_owned() }));
+        kept.iter().map(|(.., get)| get(p)).chain(marked.then(|| mark.to_owned())).collect::<Vec<String>>()
+    });
+    let right = |i: usize| kept.get(i).is_some_and(|(_, align, _)| *align == CellAlignment::Right);
+    for (i, line) in terminal::table(titles, rows, &right).iter().enumerate() {
+        out.push_str(&format!("  {}\n", if i == 0 { style.paint(BOLD, line) } else { line.clone() }));
     }
     if all.len() > shown.len() {
         let more = format!("  and {} more; `gonogo report RECORD --format json` has all", all.len() - shown.len());

@@ -1,6 +1,6 @@
 //! The report in a terminal: the verdict in the first line, the next command in the last.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Row as ComfyRow, Table as Grid, presets};
 
 use crate::judge::{Finding, Severity, Verdict};
 use crate::report::{CourseShown, FindingGroup, Row, SaveRow, Saves, Software, Table, View};
@@ -160,24 +160,34 @@ fn finding(group: &FindingGroup<'_>, style: Style, out: &mut String) {
     }
 }
 
-/// A line a checkpoint, the latest last.
-fn saves(all: &Saves, style: Style, out: &mut String) {
+/// The lines of a table without rules, the titles first; columns that `right` says end at one edge.
+pub(super) fn table<R: Into<ComfyRow>>(
+    titles: impl Into<ComfyRow>,
+    rows: impl IntoIterator<Item = R>,
+    right: &dyn Fn(usize) -> bool,
+) -> Vec<String> {
     let mut grid = Grid::new();
     grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    grid.set_header(SaveRow::TITLES);
-    for row in &all.rows {
-        grid.add_row(row.cells());
+    grid.set_header(titles);
+    grid.add_rows(rows);
+    for (i, column) in grid.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        column.set_cell_alignment(if right(i) { CellAlignment::Right } else { CellAlignment::Left });
     }
-    for i in 0..SaveRow::TITLES.len() {
-        if let Some(column) = grid.column_mut(i) {
-            column.set_padding((0, 2));
-            column.set_cell_alignment(if (1..4).contains(&i) { CellAlignment::Right } else { CellAlignment::Left });
-        }
+    grid.to_string().lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// The lines of a table with its titles in bold.
+fn lines(table: &[String], style: Style, out: &mut String) {
+    for (i, line) in table.iter().enumerate() {
+        out.push_str(&format!("{}\n", if i == 0 { style.paint(BOLD, line) } else { line.clone() }));
     }
-    for (i, line) in grid.to_string().lines().enumerate() {
-        let line = line.trim_end();
-        out.push_str(&format!("{}\n", if i == 0 { style.paint(BOLD, line) } else { line.to_owned() }));
-    }
+}
+
+/// A line a checkpoint, the latest last.
+fn saves(all: &Saves, style: Style, out: &mut String) {
+    let rows = all.rows.iter().map(SaveRow::cells);
+    lines(&table(SaveRow::TITLES, rows, &|i| (1..4).contains(&i)), style, out);
 }
 
 /// A line a library; its path goes last and wraps the least.
@@ -272,21 +282,10 @@ fn draw(table: &Table, style: Style, out: &mut String) {
             kept.retain(|c| c.title != dispensable);
         }
     }
-    let mut grid = Grid::new();
-    grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    grid.set_header(kept.iter().map(|c| c.title.as_str()));
-    for i in 0..lines.len() {
-        grid.add_row(kept.iter().map(|c| c.cells[i].as_str()));
-    }
-    for (i, c) in kept.iter().enumerate() {
-        if let Some(column) = grid.column_mut(i) {
-            column.set_padding((0, 2));
-            column.set_cell_alignment(c.align);
-        }
-    }
-    let text = grid.to_string();
-    for (i, line) in text.lines().enumerate() {
-        let line = line.trim_end();
+    let rows = (0..lines.len()).map(|i| kept.iter().map(move |c| c.cells[i].as_str()));
+    let titles = kept.iter().map(|c| c.title.as_str());
+    let right = |i: usize| kept.get(i).is_some_and(|c| c.align == CellAlignment::Right);
+    for (i, line) in self::table(titles, rows, &right).iter().enumerate() {
         let verdict = i.checked_sub(1).and_then(|i| lines.get(i)).map(|r| (r.verdict, r.verdict_text.as_str()));
         match verdict.and_then(|(v, text)| Some((v, line.strip_suffix(text)?, text))) {
             Some((v, head, text)) => {
@@ -298,7 +297,7 @@ fn draw(table: &Table, style: Style, out: &mut String) {
                 };
                 out.push_str(&format!("{head}{}\n", style.paint(colour, text)));
             }
-            None => out.push_str(&format!("{}\n", if i == 0 { style.paint(BOLD, line) } else { line.to_owned() })),
+            None => out.push_str(&format!("{}\n", if i == 0 { style.paint(BOLD, line) } else { line.clone() })),
         }
     }
 }
@@ -308,22 +307,7 @@ pub fn course(shown: &CourseShown, style: Style) -> String {
     let mut out = String::new();
     style.labelled("", &shown.sentence, &mut out);
     out.push('\n');
-    let mut grid = Grid::new();
-    grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    grid.set_header(CourseShown::TITLES);
-    for row in &shown.rows {
-        grid.add_row(row);
-    }
-    for i in 0..3 {
-        if let Some(column) = grid.column_mut(i) {
-            column.set_padding((0, 2));
-            column.set_cell_alignment(if i == 0 { CellAlignment::Left } else { CellAlignment::Right });
-        }
-    }
-    for (i, line) in grid.to_string().lines().enumerate() {
-        let line = line.trim_end();
-        out.push_str(&format!("{}\n", if i == 0 { style.paint(BOLD, line) } else { line.to_owned() }));
-    }
+    lines(&table(CourseShown::TITLES, &shown.rows, &|i| i > 0), style, &mut out);
     out.push('\n');
     for note in &shown.notes {
         style.labelled(&style.paint(DIM, "- "), note, &mut out);

@@ -1,6 +1,7 @@
 //! The only unsafe code: raw, then fallible, then safe to hold. Everything above this folder is safe Rust. Beside it stands what
 //! the loader needs to know before it loads a library: where one may lie, and what its headers say.
 
+mod child;
 pub mod cublaslt;
 pub mod cuda;
 pub mod dl;
@@ -13,8 +14,12 @@ pub mod pages;
 pub mod places;
 pub mod signal;
 pub mod software;
+mod space;
 pub mod tcp;
 pub mod verbs;
+
+pub use child::wait;
+pub use space::{Capacity, space};
 
 #[cfg(test)]
 mod signature;

@@ -5,8 +5,12 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::sys::wait;
+
+/// Between two looks whether it has ended.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How a command did not do what it was for.
 #[derive(Debug, thiserror::Error)]
@@ -35,22 +39,15 @@ pub(super) fn run(
     command.args(arguments).envs(environment.iter().copied()).env_remove(crate::cluster::TOKEN_VARIABLE);
     command.stdin(Stdio::null()).stdout(io::stderr()).process_group(0);
     let mut child = command.spawn().map_err(Failed::Start)?;
-    let deadline = Instant::now() + limit;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => return Ok(()),
-            Ok(Some(status)) => return Err(Failed::Ended(status)),
-            Ok(None) => {}
-            Err(e) => return Err(Failed::Wait(e)),
-        }
-        let stopped = stop.load(Ordering::Relaxed);
-        if stopped || Instant::now() > deadline {
-            if let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32) {
-                let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-            }
-            let _ = child.wait();
-            return Err(if stopped { Failed::Stopped } else { Failed::Late(limit) });
-        }
-        thread::sleep(Duration::from_millis(50));
+    let stopped = || stop.load(Ordering::Relaxed);
+    match wait(&mut child, Instant::now() + limit, LOOK, &stopped).map_err(Failed::Wait)? {
+        Some(status) if status.success() => return Ok(()),
+        Some(status) => return Err(Failed::Ended(status)),
+        None => {}
     }
+    if let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32) {
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+    }
+    let _ = child.wait();
+    Err(if stopped() { Failed::Stopped } else { Failed::Late(limit) })
 }

@@ -21,11 +21,11 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::plan::hex;
+use crate::sys::pages::Pages;
 use crate::watch::survey::stays_inside;
 
 /// Bytes in a read or write; O_DIRECT wants whole pages at whole pages.
 const PIECE: usize = 1 << 20;
-const PAGE: usize = 4096;
 
 /// Why a copy was not made.
 #[derive(Debug, thiserror::Error)]
@@ -110,28 +110,11 @@ impl Sum {
     }
 }
 
-/// A page-aligned buffer, for O_DIRECT.
-struct Buffer {
-    bytes: Vec<u8>,
-    offset: usize,
-}
-
-impl Buffer {
-    fn new() -> Self {
-        let bytes = vec![0u8; PIECE + PAGE];
-        let offset = bytes.as_ptr().align_offset(PAGE).min(PAGE);
-        Buffer { bytes, offset }
-    }
-
-    fn piece(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.offset..self.offset + PIECE]
-    }
-}
-
 /// One reading or copying under way.
 struct Copier<'a> {
     control: &'a Control<'a>,
-    buffer: Buffer,
+    /// Begins at a page, for O_DIRECT.
+    buffer: Pages,
     sum: Sum,
 }
 
@@ -229,14 +212,14 @@ pub(super) fn copy(source: &Path, target: &Path, control: &Control<'_>) -> Resul
         Ok(()) | Err(Errno::EXIST) => {}
         Err(e) => return io("cannot create", target, Err(e)),
     }
-    let mut copier = Copier { control, buffer: Buffer::new(), sum: Sum::default() };
+    let mut copier = Copier { control, buffer: Pages::new(PIECE), sum: Sum::default() };
     copier.folder(Path::new(""), &from, &Folder::root(target)?)?;
     Ok(copier.sum)
 }
 
 /// The sum over a folder's files as they lie there: what a copy of the same files has.
 pub(super) fn sum_of(dir: &Path, control: &Control<'_>) -> Result<Sum, CopyError> {
-    let mut reader = Copier { control, buffer: Buffer::new(), sum: Sum::default() };
+    let mut reader = Copier { control, buffer: Pages::new(PIECE), sum: Sum::default() };
     reader.add_up(Path::new(""), &Folder::root(dir)?)?;
     Ok(reader.sum)
 }
@@ -316,7 +299,7 @@ impl Copier<'_> {
     ) -> Result<(u64, [u8; 32]), CopyError> {
         let (mut hash, mut bytes) = (Sha256::new(), 0u64);
         loop {
-            let piece = self.buffer.piece();
+            let piece = &mut *self.buffer;
             let n = io("cannot read", from, source.read(piece))?;
             if n == 0 {
                 io("cannot write", to, target.set_len(bytes))?;
@@ -349,7 +332,7 @@ impl Copier<'_> {
     fn digest(&mut self, mut file: &File, shown: &Path) -> Result<[u8; 32], CopyError> {
         let mut hash = Sha256::new();
         loop {
-            let piece = self.buffer.piece();
+            let piece = &mut *self.buffer;
             let n = io("cannot read back", shown, file.read(piece))?;
             if n == 0 {
                 return Ok(hash.finalize().into());

@@ -205,9 +205,7 @@ impl Mover {
         if !same || !self.may_go(seen).any(|(e, _)| e.name == job.entry.name) {
             return note(&Event::MoveFailed { name: &name, error: "it is copied, and may not be removed any more" });
         }
-        if let Place::Directory(cold) = &self.place
-            && identity(cold) != self.cold
-        {
+        if !self.is_place_there() {
             return self.place_changed(note);
         }
         match job.retire(&sum) {
@@ -262,9 +260,7 @@ impl Mover {
 
     /// Begins to copy the oldest that may go.
     fn begin(&mut self, seen: &Seen<'_>, note: &mut dyn FnMut(&Event<'_>)) {
-        if let Place::Directory(cold) = &self.place
-            && identity(cold) != self.cold
-        {
+        if !self.is_place_there() {
             return self.place_changed(note);
         }
         // Those that failed come last: they are tried again when there is nothing else.
@@ -365,6 +361,14 @@ impl Mover {
         self.wait(times);
         note(&Event::MoveFailed { name, error: &error.to_string() });
         self.failed.insert(job.entry.name.clone(), (times, trouble));
+    }
+
+    /// Whether the cold place is the one that the watch began with.
+    fn is_place_there(&self) -> bool {
+        match &self.place {
+            Place::Directory(cold) => identity(cold) == self.cold,
+            Place::Commands { .. } => true,
+        }
     }
 
     fn place_changed(&mut self, note: &mut dyn FnMut(&Event<'_>)) {

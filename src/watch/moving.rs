@@ -24,6 +24,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{self, Readers};
 use crate::id::clean;
+use crate::plan::fill;
+use crate::sys::space;
 use crate::unit::Bytes;
 use crate::watch::command;
 use crate::watch::copy::{Control, CopyError, Sum, copy, is_there, sum_of};
@@ -140,8 +142,8 @@ pub(super) fn read_manifest(cold: &Path, name: &OsStr) -> Option<Manifest> {
     serde_json::from_slice(&files::read(file, LARGEST).ok()?).ok()
 }
 
-/// Which file or folder a path is; a link is itself.
-fn identity(path: &Path) -> Option<(u64, u64)> {
+/// Which file or folder a path is, a link being itself.
+fn own_identity(path: &Path) -> Option<(u64, u64)> {
     path.symlink_metadata().ok().map(|m| (m.dev(), m.ino()))
 }
 
@@ -213,7 +215,7 @@ impl Job {
 
     fn copy_to(&self, cold: &Path, source: &Path, control: &Control<'_>) -> Result<Sum, MoveError> {
         let (part, published) = (part_of(cold, &self.entry.name), cold.join(&self.entry.name));
-        if is_there(&published) && (!is_folder(&published) || identity(&published) == identity(source)) {
+        if is_there(&published) && (!is_folder(&published) || own_identity(&published) == own_identity(source)) {
             return Err(MoveError::InTheWay { path: published, why: "it is no copy" });
         }
         if is_there(&part) && !is_folder(&part) {
@@ -233,9 +235,7 @@ impl Job {
                 return Err(MoveError::NotAsPublished(published, aside));
             }
         }
-        let available = rustix::fs::statvfs(cold)
-            .map(|s| s.f_bavail.saturating_mul(s.f_frsize))
-            .map_err(|e| MoveError::io("cannot look at", cold)(e.into()))?;
+        let available = space(cold).map_err(MoveError::io("cannot look at", cold))?.available;
         let there = survey::tree(&part, self.entry.layout, None).map_or(0, |t| t.bytes);
         let needed = self.tree.bytes.saturating_sub(there);
         if available < needed {
@@ -307,7 +307,7 @@ impl Job {
             let digest = read_manifest(cold, &self.entry.name).map(|m| m.digest);
             if digest != Some(proven.hex())
                 || !is_whole(cold, &self.entry.name)
-                || identity(&published) == identity(&source)
+                || own_identity(&published) == own_identity(&source)
             {
                 return Err(MoveError::InTheWay { path: published, why: "it is not the copy that was made" });
             }
@@ -335,7 +335,8 @@ impl Job {
     }
 
     fn command(&self, words: &[String], source: &Path, stop: &AtomicBool) -> Result<(), MoveError> {
-        let filled: Vec<OsString> = words.iter().map(|w| fill(w, &self.entry.name, source)).collect();
+        let values = [("{name}", self.entry.name.as_os_str()), ("{source}", source.as_os_str())];
+        let filled: Vec<OsString> = words.iter().map(|w| fill(w, &values)).collect();
         let limit = Duration::try_from_secs_f64(self.tree.bytes as f64 / SLOWEST).unwrap_or(LEAST).max(LEAST);
         command::run(&filled, &[], limit, stop).map_err(|error| match error {
             command::Failed::Stopped => CopyError::Stopped.into(),
@@ -345,28 +346,6 @@ impl Job {
             }
         })
     }
-}
-
-/// One pass: nothing in what is filled in is filled in again, and no byte of a name is lost.
-fn fill(word: &str, name: &OsStr, source: &Path) -> OsString {
-    let (mut out, mut rest) = (OsString::new(), word);
-    while let Some(at) = rest.find('{') {
-        out.push(&rest[..at]);
-        rest = &rest[at..];
-        let known: [(&str, &OsStr); 2] = [("{name}", name), ("{source}", source.as_os_str())];
-        match known.into_iter().find(|(key, _)| rest.starts_with(key)) {
-            Some((key, value)) => {
-                out.push(value);
-                rest = &rest[key.len()..];
-            }
-            None => {
-                out.push("{");
-                rest = &rest[1..];
-            }
-        }
-    }
-    out.push(rest);
-    out
 }
 
 /// A rename that replaces nothing.
@@ -498,13 +477,6 @@ fn is_whole(cold: &Path, name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_filled_once_and_lose_no_byte() {
-        let name = OsStr::from_bytes(b"a{source}\xff");
-        let got = fill("x{name}-{source}{other}", name, Path::new("/hot/s"));
-        assert_eq!(got.as_bytes(), b"xa{source}\xff-/hot/s{other}");
-    }
 
     #[test]
     fn names_on_the_way_out_are_read_back() {

@@ -4,17 +4,18 @@ use std::io;
 use std::path::Path;
 
 use crate::measure::{Space, SpaceBound};
+use crate::sys;
 use crate::topology::{SysRoot, mount_of, mounts};
 use crate::unit::Bytes;
 
 /// The file system's free space, for this user.
 pub(super) fn space(dir: &Path) -> io::Result<Space> {
-    let stat = rustix::fs::statvfs(dir)?;
+    let of = sys::space(dir)?;
     Ok(Space {
-        total: Bytes(stat.f_blocks.saturating_mul(stat.f_frsize)),
-        available: Bytes(stat.f_bavail.saturating_mul(stat.f_frsize)),
+        total: Bytes(of.total),
+        available: Bytes(of.available),
         bound: SpaceBound::FileSystem,
-        inodes_free: (stat.f_files > 0).then_some(stat.f_favail),
+        inodes_free: (of.inodes_total > 0).then_some(of.inodes_free),
     })
 }
 

@@ -55,7 +55,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     }
     let machines: Vec<(&NodeName, &Machine)> = Facts::machines(record).collect();
     daemons(record, findings);
-    sharing(&machines, findings);
+    sharing(record, findings);
     addresses(&machines, findings);
 }
 
@@ -175,14 +175,9 @@ fn daemons(record: &Record, findings: &mut Vec<Finding>) {
     }
 }
 
-fn sharing(machines: &[(&NodeName, &Machine)], findings: &mut Vec<Finding>) {
-    let mut by_boot: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (node, m) in machines {
-        if let Some(boot) = m.boot.as_deref().filter(|b| !b.is_empty()) {
-            by_boot.entry(boot).or_default().push(node.0.clone());
-        }
-    }
-    for names in by_boot.into_values().filter(|n| n.len() > 1) {
+fn sharing(record: &Record, findings: &mut Vec<Finding>) {
+    for nodes in Facts::sharing(record) {
+        let names: Vec<String> = nodes.into_iter().map(|n| n.0.clone()).collect();
         let evidence = format!(
             "{} run under one kernel; they took turns where a step wants a machine whole",
             hostlist::compress(&names)

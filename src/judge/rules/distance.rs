@@ -4,19 +4,15 @@ use std::cmp::Ordering;
 
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Proof, Rule, Subject};
+use crate::judge::rules::Facts;
 use crate::localise::far;
-use crate::measure::{Facts, Latencies};
+use crate::measure::Latencies;
 use crate::record::{OutcomeLine, Record};
 use crate::unit::Unit;
 use crate::work::Metric;
 
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
-    let mut measured = record.outcomes.iter().filter_map(|line| match line.outcome.measured()?.facts.as_deref()? {
-        Facts::Latencies(all) => Some((line, all)),
-        _ => None,
-    });
-    // A later one is of the nodes that are left.
-    let Some((line, all)) = measured.next_back() else { return };
+    let Some((line, all)) = Facts::latencies(record) else { return };
     if all.nodes.len() != all.rtt_us.len() {
         return;
     }

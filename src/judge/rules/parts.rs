@@ -9,11 +9,11 @@ use crate::judge::Cell;
 use crate::judge::cell::LimitShown;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Rule, Subject};
-use crate::judge::rules::{Facts, facts, metrics};
+use crate::judge::rules::{Facts, metrics};
 use crate::judge::severity::Severity;
 use crate::judge::verdict::Verdict;
 use crate::localise::{self, Plane};
-use crate::measure::{self, bus_factor, stats};
+use crate::measure::{bus_factor, stats};
 use crate::probe::cost;
 use crate::record::Record;
 use crate::unit::Unit;
@@ -47,7 +47,7 @@ struct Parts<'r> {
 
 /// Gives a limit to the collectives between nodes that nothing else is held against.
 pub(super) fn judge(record: &Record, cells: &mut [Cell<'_>]) {
-    let shared = shared(record);
+    let shared: Vec<&NodeName> = Facts::sharing(record).flatten().collect();
     let between = |c: &Cell<'_>| c.row.group.len() > 1 && c.limit.is_none() && c.verdict == Verdict::NoLimit;
     let mut carriers: Vec<&Carrier> =
         cells.iter().filter(|c| between(c)).filter_map(|c| Some(&c.row.case.collective()?.carrier)).collect();
@@ -84,17 +84,6 @@ fn hold(cell: &mut Cell<'_>, case: &CollectiveCase, parts: &Parts<'_>) {
         format!("{SLACK:.0} times what its parts need: {} to {} by {why}", show(needed.best), show(needed.worst));
     cell.limit = Some(LimitShown { value, source: Source::Parts, weight: Weight::Warn, provenance: provenance.into() });
     cell.verdict = if slow { Verdict::Warn } else { Verdict::Pass };
-}
-
-/// Nodes that are on one machine with another.
-fn shared(record: &Record) -> Vec<&NodeName> {
-    let mut by_boot: BTreeMap<&str, Vec<&NodeName>> = BTreeMap::new();
-    for (node, machine) in Facts::machines(record) {
-        if let Some(boot) = machine.boot.as_deref() {
-            by_boot.entry(boot).or_default().push(node);
-        }
-    }
-    by_boot.into_values().filter(|n| n.len() > 1).flatten().collect()
 }
 
 impl<'r> Parts<'r> {
@@ -167,15 +156,9 @@ fn rates<'r>(record: &'r Record, plane: &Plane) -> HashMap<&'r NodeName, Span> {
 /// all-reduce, which is one exchange between two processes.
 fn exchange(record: &Record, carrier: &Carrier, cells: &[Cell<'_>]) -> Option<Span> {
     let mut all: Vec<f64> = Vec::new();
-    if *carrier == Carrier::Tcp {
-        let latencies = facts(record).filter_map(|(_, f)| match f {
-            measure::Facts::Latencies(all) => Some(all),
-            _ => None,
-        });
-        if let Some(last) = latencies.last() {
-            let trips = last.rtt_us.iter().flatten().flatten().filter(|us| us.is_finite() && **us > 0.0);
-            all.extend(trips.flat_map(|us| [0.5e-6 * us, 1e-6 * us]));
-        }
+    if let (Carrier::Tcp, Some((_, last))) = (carrier, Facts::latencies(record)) {
+        let trips = last.rtt_us.iter().flatten().flatten().filter(|us| us.is_finite() && **us > 0.0);
+        all.extend(trips.flat_map(|us| [0.5e-6 * us, 1e-6 * us]));
     }
     let of_two = |c: &&Cell<'_>| {
         let small = |case: &CollectiveCase| {

@@ -7,9 +7,10 @@ use crate::judge::finding::{Finding, Subject};
 use crate::judge::rules::facts;
 use crate::judge::severity::Severity;
 use crate::measure::{self, Save, SaveState, Trouble, Watched};
-use crate::plan::{RunPlan, Time};
+use crate::plan::{RunPlan, Time, WatchPlan};
 use crate::record::Record;
 use crate::unit::Bytes;
+use crate::work::{Case, Fact};
 
 /// So many intervals without a save are no jitter.
 const SILENT: f64 = 2.0;
@@ -26,6 +27,8 @@ const SHOWN: usize = 4;
 
 /// What was seen last, and where.
 pub fn latest(record: &Record) -> Option<(&NodeName, &Watched)> {
+    // A check has a million lines, and none of them is a watch's.
+    record.steps.iter().find(|s| s.cases.contains(&Case::Fact(Fact::Checkpoints)))?;
     let seen = facts(record).filter_map(|(line, f)| match f {
         measure::Facts::Watched(w) => Some((&line.node, &**w)),
         _ => None,
@@ -35,15 +38,19 @@ pub fn latest(record: &Record) -> Option<(&NodeName, &Watched)> {
 
 pub(super) fn findings(node: &NodeName, w: &Watched, run: &RunPlan, findings: &mut Vec<Finding>) {
     let subject = || Subject::Path(node.clone(), w.dir.clone());
-    let mut add = |code: Code, evidence: String| findings.push(Finding::new(code, subject(), evidence));
+    // Where nothing is moved, whether a save is complete matters to nobody but its reader.
+    let moves = run.watch.as_ref().is_some_and(WatchPlan::moves);
+    let weight = |code: Code| if code == Code::STO_056 && !moves { Severity::Info } else { code.doc().severity };
+    let mut add = |code: Code, evidence: String| {
+        findings.push(Finding::new(code, subject(), evidence).severity(weight(code)));
+    };
     for trouble in &w.troubles {
         told(trouble, w, &mut add);
     }
     let named = |state: SaveState| -> Vec<&Save> { w.saves.iter().filter(|s| s.state == state).collect() };
     let partial = named(SaveState::Partial);
-    let bytes = partial.iter().fold(0u64, |sum, s| sum.saturating_add(s.bytes.0));
     if !partial.is_empty() {
-        let bytes = Bytes(bytes);
+        let bytes = Bytes(partial.iter().fold(0, |sum, s| sum.saturating_add(s.bytes.0)));
         add(Code::STO_052, format!("{}: {bytes} of the space; later ones are complete", list(&partial)));
     }
     let unclear = named(SaveState::Unclear);
@@ -158,15 +165,5 @@ fn planned(w: &Watched, run: &RunPlan, o: &Outlook, add: &mut dyn FnMut(Code, St
     {
         let evidence = format!("moving a save away took {}, and one comes every {}", time(*took), time(mean));
         add(Code::STO_061, evidence);
-    }
-}
-
-/// How it weighs where it only warns of what is to come.
-pub(super) fn weigh(findings: &mut [Finding], moves: bool) {
-    for f in findings {
-        // Where nothing is moved, whether a save is complete matters to nobody but its reader.
-        if f.code == Code::STO_056 && !moves {
-            f.severity = Severity::Info;
-        }
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::probe::image::{KINDS, NEWEST_PLUGIN};
 use crate::sys::signal;
 use crate::sys::software::load;
+use crate::sys::wait;
 use crate::work::Software;
 
 /// A library of 750 MB takes a tenth of it from a cold disk.
@@ -52,17 +53,11 @@ pub(super) fn ask(what: Software, library: &Path) -> Result<Answer, String> {
         let _ = stdout.take(MOST).read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     });
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        match child.try_wait().map_err(|e| e.to_string())? {
-            Some(status) => break status,
-            None if Instant::now() > deadline => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("{HANG} in {} s", PATIENCE.as_secs()));
-            }
-            None => std::thread::sleep(Duration::from_millis(2)),
-        }
+    let ended = wait(&mut child, Instant::now() + PATIENCE, Duration::from_millis(2), &|| false);
+    let Some(status) = ended.map_err(|e| e.to_string())? else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(format!("{HANG} in {} s", PATIENCE.as_secs()));
     };
     if let Some(number) = status.signal() {
         return Err(format!("the process that loads it is killed by {}", signal::describe(number)));

@@ -11,6 +11,7 @@ use rustix::fs::{Advice, OFlags, fadvise};
 use crate::cluster::Child;
 use crate::measure::{Check, FailKind, Measured, Outcome, Sampler, WaiveKind};
 use crate::probe::storage::{Args, failure};
+use crate::sys::pages::Pages;
 use crate::topology::Filesystem;
 use crate::unit::Bytes;
 use crate::work::{CheckName, Metric};
@@ -80,21 +81,17 @@ impl Scratch {
 }
 
 /// One piece of random bytes, stamped anew for every piece of the file; aligned to a page for O_DIRECT.
-struct Base {
-    buffer: Vec<u8>,
-    offset: usize,
-}
+struct Base(Pages);
 
 impl Base {
     fn new(seed: u64) -> Self {
-        let mut buffer = vec![0u8; PIECE + PAGE];
-        let offset = buffer.as_ptr().align_offset(PAGE).min(PAGE);
-        fastrand::Rng::with_seed(seed).fill(&mut buffer);
-        Base { buffer, offset }
+        let mut pages = Pages::new(PIECE);
+        fastrand::Rng::with_seed(seed).fill(&mut pages);
+        Base(pages)
     }
 
     fn bytes(&mut self) -> &mut [u8] {
-        &mut self.buffer[self.offset..self.offset + PIECE]
+        &mut self.0
     }
 
     /// The bytes of piece `i` of the file. Stamping touches one line a page, in the cache: it costs a write nothing.

@@ -20,6 +20,7 @@ use crate::id::ProbeName;
 use crate::measure::{Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::{Priority, Probe, ProbeError, step};
+use crate::sys::space;
 use crate::topology::{Filesystem, Machine, SysRoot, discover, mount_of};
 use crate::unit::Bytes;
 use crate::work::{Case, Declared, Fact, Metric, StorageOp};
@@ -184,16 +185,15 @@ fn filesystem(path: &Path) -> Result<Filesystem, Outcome> {
         return Err(Outcome::error(FailKind::NotADirectory, format!("{shown} is not a directory")));
     }
     let real = fs::canonicalize(path).map_err(|e| failure(&e, &format!("cannot resolve {shown}")))?;
-    let stat = rustix::fs::statvfs(&real)
-        .map_err(|e| failure(&e.into(), &format!("cannot ask for the capacity of {shown}")))?;
+    let of = space(&real).map_err(|e| failure(&e, &format!("cannot ask for the capacity of {shown}")))?;
     let mounts = discover(&SysRoot::live()).mounts;
     Ok(Filesystem {
         path: path.to_owned(),
         mount: mount_of(&mounts, &real).cloned().unwrap_or_default(),
-        total: Bytes(stat.f_blocks.saturating_mul(stat.f_frsize)),
-        available: Bytes(stat.f_bavail.saturating_mul(stat.f_frsize)),
-        inodes_total: stat.f_files,
-        inodes_free: stat.f_favail,
+        total: Bytes(of.total),
+        available: Bytes(of.available),
+        inodes_total: of.inodes_total,
+        inodes_free: of.inodes_free,
     })
 }
 

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::id::clean;
+use crate::sys::wait;
 
 /// What is run, and what each is called when it is kept.
 pub const TOOLS: &[&[&str]] =
@@ -37,17 +38,10 @@ pub fn ask(tool: &[&str], patience: Duration) -> Result<String, String> {
     };
     let out = collect(child.stdout.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
     let err = collect(child.stderr.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
-    let deadline = Instant::now() + patience;
-    loop {
-        match child.try_wait() {
-            Ok(Some(_)) => break,
-            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("no end after {} s", patience.as_secs()));
-            }
-        }
+    if !matches!(wait(&mut child, Instant::now() + patience, Duration::from_millis(10), &|| false), Ok(Some(_))) {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(format!("no end after {} s", patience.as_secs()));
     }
     let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
     match failure(&out, &err) {
