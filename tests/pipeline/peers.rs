@@ -90,6 +90,29 @@ fn told(record: &Record) -> (String, Vec<String>) {
     (j.decision.to_string(), found.map(|f| format!("{} {} {}", f.severity.name(), f.code, f.subject)).collect())
 }
 
+/// A quarter of the peers' rate lies at the floor itself, once on this side of it and once on that.
+#[test]
+fn a_node_at_its_floor_is_slow_beside_its_peers_all_the_same() {
+    let told = |attempts: [f64; 2]| {
+        let mut r = network(8, 1);
+        let nodes = r.header.nodes.clone();
+        let alone: Vec<Vec<NodeName>> = nodes.iter().map(|n| vec![n.clone()]).collect();
+        add_groups(&mut r, "gemm", "gemm", &["f32 1 core"], serde_json::Value::Null, &alone);
+        for (n, node) in nodes.iter().enumerate() {
+            let rates = if n == 5 { &attempts[..] } else { &[82e9] };
+            for (attempt, rate) in (1..).zip(rates) {
+                let series = series("gemm", "flops", *rate).nominally(83.1e9, "the test's CPU");
+                let line = add_line(&mut r, node, "gemm", "gemm", "f32 1 core", measured(series));
+                r.outcomes[line].attempt = attempt;
+            }
+        }
+        told(&r).1
+    };
+    assert_eq!(told([19.1e9, 21.4e9]), ["fail PER-001 node n5"]);
+    // Well beside its peers in one attempt: open.
+    assert_eq!(told([19.1e9, 81.0e9]), ["hold VAL-006 node n5"]);
+}
+
 #[test]
 fn a_case_of_a_gpu_says_its_test_and_number() {
     let of = |words: &str| {

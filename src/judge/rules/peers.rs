@@ -69,13 +69,15 @@ fn loss(better: Better, value: f64, usual: f64) -> f64 {
 
 /// A cell of an outlier gets its verdict, unless something that weighs more has given it one.
 fn mark(cell: &mut Cell<'_>, behind: Behind) {
-    if cell.verdict >= Verdict::Inconclusive(Reason::TooFewSamples) {
-        return;
-    }
     // Every attempt for itself must say so: chance does not strike twice.
     let again = cell.attempts.len() > 1;
     let better = cell.series.better;
     let confirmed = again && cell.attempts.iter().all(|m| loss(better, *m, behind.usual) > behind.margin);
+    // Attempts that lie on both sides of a floor contradict each other about the floor, and not about the peers.
+    let about_the_floor = cell.verdict == Verdict::Inconclusive(Reason::Unsteady) && confirmed;
+    if cell.verdict >= Verdict::Inconclusive(Reason::TooFewSamples) && !about_the_floor {
+        return;
+    }
     if again && !confirmed && cell.verdict != Verdict::NoLimit {
         // Measured again and well: it was chance, and what its own limit says stands.
         return;
