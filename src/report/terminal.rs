@@ -184,10 +184,22 @@ fn lines(table: &[String], style: Style, out: &mut String) {
     }
 }
 
-/// A line a checkpoint, the latest last.
+/// A line a checkpoint, the latest last; when it is too wide, the least needed columns go first.
 fn saves(all: &Saves, style: Style, out: &mut String) {
-    let rows = all.rows.iter().map(SaveRow::cells);
-    lines(&table(SaveRow::TITLES, rows, &|i| (1..4).contains(&i)), style, out);
+    let mut kept: Vec<usize> = (0..SaveRow::TITLES.len()).collect();
+    let drawn = |kept: &[usize]| {
+        let rows = all.rows.iter().map(|r| kept.iter().map(|i| r.cells()[*i]).collect::<Vec<_>>());
+        let right = |i: usize| kept.get(i).is_some_and(|c| (1..4).contains(c));
+        table(kept.iter().map(|i| SaveRow::TITLES[*i]), rows, &right)
+    };
+    let mut shown = drawn(&kept);
+    for dispensable in ["files", "took"] {
+        if shown.iter().any(|l| l.chars().count() > style.width) {
+            kept.retain(|i| SaveRow::TITLES[*i] != dispensable);
+            shown = drawn(&kept);
+        }
+    }
+    lines(&shown, style, out);
 }
 
 /// A line a library; its path goes last and wraps the least.

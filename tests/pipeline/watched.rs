@@ -101,6 +101,17 @@ fn every_form_shows_the_saves() {
     let terminal = gonogo::report::terminal(&view, style);
     assert!(terminal.starts_with("GO  room for 3 more saves of 10 GiB, full in 3.98 h\n"), "{terminal}");
     assert!(terminal.lines().all(|l| l.chars().count() <= 80), "{terminal}");
+    // A long run's names, moved: what is least needed gives way.
+    let long = Save {
+        name: "global_step150000".into(),
+        bytes: Bytes(27 * GIB / 1000),
+        state: SaveState::Moved,
+        ..well().saves[0].clone()
+    };
+    let wide = record(PLAN, Watched { saves: vec![long], ..well() });
+    let of_wide = judge::judge(&wide, &wide.header.plan.run, &[]);
+    let narrow = gonogo::report::terminal(&gonogo::report::view(&of_wide, "out"), style);
+    assert!(narrow.contains("global_step150000") && narrow.lines().all(|l| l.chars().count() <= 80), "{narrow}");
     let page = gonogo::report::html(&j, "out").unwrap_or_default();
     let markdown = gonogo::report::markdown(&view);
     for text in [&terminal, &page, &markdown] {
