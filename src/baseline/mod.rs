@@ -10,9 +10,12 @@ mod offender;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{RunPlan, Time};
+use crate::forecast::checkpoint_size;
+use crate::plan::{RunPlan, SaveMode, Time};
 use crate::unit::ByteRate;
-use crate::work::{Among, Case, Collective, Extent, Filter, Kernel, Loopback, Metric, Scope, StorageOp, Way};
+use crate::work::{
+    Among, Case, CheckpointOp, Collective, Extent, Filter, Kernel, Loopback, Metric, Scope, StorageOp, Way,
+};
 
 pub use learned::{Baseline, BaselineError, Entry as Learned, Hardware};
 pub use offender::{Offender, merge};
@@ -77,8 +80,11 @@ impl Expectation {
 
 /// The plan's demands among expectations, key by key: what is measured of any of a key's answers it. A cluster is asked about its
 /// links, one node about its loopback.
+///
+/// What [checkpoint] says is none: where saving is not rehearsed, the rate of the storage answers.
 pub fn demands(all: &[Expectation]) -> impl Iterator<Item = &[Expectation]> {
-    all.chunk_by(|a, b| a.source == b.source && a.provenance == b.provenance).filter(|of| of[0].source == Source::Plan)
+    let all = all.chunk_by(|a, b| a.source == b.source && a.provenance == b.provenance);
+    all.filter(|of| of[0].source == Source::Plan && of[0].of.checkpoint.is_none())
 }
 
 #[derive(Deserialize)]
@@ -166,7 +172,42 @@ pub fn required(run: &RunPlan) -> Vec<Expectation> {
             ways(link.way).map(|of| demand(&key, link.probe(), of, Metric::Bandwidth, rate(Some(link.min_bandwidth)))),
         );
     }
-    out.into_iter().flatten().collect()
+    out.into_iter().flatten().chain(saving(run)).collect()
+}
+
+/// What [checkpoint] says of saving and restoring, as rates of all nodes together. Fewer nodes than the run has say less of what all
+/// reach: they warn.
+fn saving(run: &RunPlan) -> Vec<Expectation> {
+    let Some((c, size)) = run.checkpoint.as_ref().zip(checkpoint_size(run)) else { return Vec::new() };
+    let interval = c.interval().map(|i| i.period.as_secs_f64());
+    let stall = c.stall().map(|s| ("stall_budget", s));
+    let reads = c.restore_reads.unwrap_or(1) as f64;
+    let restore = c.restore_budget.map(|t| t.0.as_secs_f64());
+    let every = interval.map(|i| ("interval", i));
+    let (save, read) = (CheckpointOp::Save, CheckpointOp::Restore);
+    let demands = match c.mode() {
+        SaveMode::Sync => [(save, Metric::Write, stall.or(every), 1.0), (save, Metric::Drain, None, 1.0)],
+        SaveMode::Async => [(save, Metric::Stage, stall, 1.0), (save, Metric::Drain, every, 1.0)],
+    };
+    let restoring = (read, Metric::Read, restore.map(|s| ("restore_budget", s)), reads);
+    let needed = run.nodes.as_ref().map_or(1, |n| n.needed);
+    let mut out = Vec::new();
+    for (op, metric, within, times) in demands.into_iter().chain([restoring]) {
+        let Some((key, seconds)) = within.filter(|(_, s)| *s > 0.0) else { continue };
+        let of = Filter { checkpoint: Some(op), extent: Some(Extent::Largest), ..Filter::default() };
+        let weights = [(Weight::Fail, Some(needed)), (Weight::Warn, None)];
+        out.extend(weights.into_iter().map(|(weight, nodes_at_least)| Expectation {
+            probe: "checkpoint".to_owned(),
+            of: Filter { nodes_at_least, ..of.clone() },
+            metric,
+            limit: Limit::Value(size.as_f64() * times / seconds),
+            margin: 0.0,
+            weight,
+            source: Source::Plan,
+            provenance: format!("[checkpoint] {key}"),
+        }));
+    }
+    out
 }
 
 /// Flows between two nodes, one way or each.

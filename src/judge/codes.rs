@@ -537,6 +537,38 @@ codes! {
         cause: "--path names another directory than the plan's [checkpoint] dir: the verdict on storage is about the former.",
         suspect: "the command line",
         remedy: "drop --path, or correct the plan";
+    STO_031 "STO-031" Fail, "a quota is less than the checkpoints need",
+        cause: "The file system has room, and this user, group or project may not use it: writes end with \"Disk quota exceeded\" while `df` shows free space.",
+        suspect: "the quota, or a missing retention limit",
+        remedy: "ask for a larger quota (`quota -s`, `lfs quota -u $USER DIR`), or set [checkpoint] keep in the plan and in the trainer";
+    STO_032 "STO-032" Warn, "a part of the file system is fuller than the rest, or does not answer",
+        cause: "Files lie on single targets (OSTs): a write to a full one fails with \"No space left on device\" while the sum is far from full, and one that is inactive holds files that nobody can read.",
+        suspect: "an unbalanced or failed target",
+        remedy: "`lfs df DIR` shows them; take it out of allocation (`lctl set_param osp.*.max_create_count=0`), move files off it (`lfs migrate`), or stripe checkpoints over all (`lfs setstripe -c -1 DIR`)";
+    STO_033 "STO-033" Fail, "a save takes longer to become durable than the time to the next",
+        cause: "Asynchronous saves go on in the background; when one lasts longer than the interval, the next waits for it or fills the hosts' memory, and a crash loses more than the plan says.",
+        suspect: "storage bandwidth, or too short an interval",
+        remedy: "save less often, keep fewer bytes (`bytes_per_parameter`), or use faster storage";
+    STO_034 "STO-034" Fail, "what a save stages does not fit the hosts' memory",
+        cause: "An asynchronous save holds a node's share of the checkpoint in its memory until it is durable. With less memory free the kernel kills the trainer at the first save.",
+        suspect: "the node's memory, another program that holds it, or the number of copies",
+        remedy: "use more nodes, fewer staging copies, or synchronous saves; free what others hold (`free -g`, `ipcs -m`, /dev/shm)";
+    STO_035 "STO-035" Fail, "reading a checkpoint back takes longer than its budget",
+        cause: "Every restart reads the whole checkpoint, as often as [checkpoint] restore_reads says, before the first step.",
+        suspect: "the storage's read bandwidth, or every replica reading all",
+        remedy: "let one replica read and broadcast to the others, or use faster storage; `gonogo forecast` says what restarts cost";
+    STO_036 "STO-036" Warn, "saving gets slower as nodes are added",
+        cause: "All nodes together write less in a second than fewer of them did: clients stand in each other's way at the server, and a larger run saves slower than a smaller one.",
+        suspect: "the server's threads or slots, its metadata, lock contention, or files of many nodes on one target",
+        remedy: "let fewer ranks write (one a node), spread files over directories and targets (`lfs setstripe`), raise the NFS server's threads";
+    STO_037 "STO-037" Warn, "the mount may lose what was written",
+        cause: "With `soft`, an NFS client gives a write up when the server is slow, and says so only to who asks after (fsync, close); without barriers a power loss takes what fsync promised.",
+        suspect: "the mount's options",
+        remedy: "mount with `hard` (NFS), or without `nobarrier`; at least let the trainer check what fsync and close return";
+    STO_038 "STO-038" Warn, "what the mount says of its free space may be wrong",
+        cause: "With `lazystatfs`, Lustre answers `df` without the targets that do not answer: what it calls free is the rest.",
+        suspect: "the mount's options",
+        remedy: "`lfs df DIR` shows every target; mount with `nolazystatfs` to be told";
     CLU_001 "CLU-001" Fail, "a node never joined",
         cause: "The launcher names the node, and no agent came from it in time: it is down, its task did not start, it cannot reach rank 0, or its token differs.",
         suspect: "the node, its network, or its environment",

@@ -17,7 +17,8 @@ pub use forecast::ForecastPlan;
 pub use parse::{PlanError, parse, place, read, toml_error};
 pub use resolve::{CheckPlan, PlanHash, ProbeTable, Selection, SelectionError, hex, resolve, unhex};
 pub use run::{
-    Checkpoint, ImagePlan, Interval, LeafPlan, Model, Nodes, Require, RequireCollective, RequireLink, RunPlan, Waiver,
+    Checkpoint, ImagePlan, Interval, LeafPlan, Model, Nodes, Require, RequireCollective, RequireLink, RunPlan,
+    SaveMode, Waiver,
 };
 pub use tier::Tier;
 pub use value::Time;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::files;
 use crate::id::{clean, is_code, nearest};
-use crate::plan::RunPlan;
+use crate::plan::{RunPlan, SaveMode};
 
 /// Largest plan file that is read: a plan is a page, not a data set.
 const MAX_PLAN_BYTES: u64 = 1 << 20;
@@ -103,6 +103,18 @@ fn check_meaning(plan: &RunPlan) -> Result<(), (String, String)> {
         }
         if c.dir.as_deref().is_some_and(|d| !d.is_absolute()) {
             return Err(("dir".into(), "`dir` must be an absolute path: every node must mean the same place".into()));
+        }
+        for (key, value) in [("staging_copies", c.staging_copies), ("restore_reads", c.restore_reads)] {
+            if value == Some(0) {
+                return Err((format!("{key} = "), format!("`{key}` must be at least 1")));
+            }
+        }
+        if c.staging_copies.is_some() && c.mode() == SaveMode::Sync {
+            let why = "`staging_copies` is of asynchronous saves: add mode = \"async\", or leave it out";
+            return Err(("staging_copies = ".into(), why.into()));
+        }
+        if c.restore_budget.is_some_and(|b| b.0.is_zero()) {
+            return Err(("restore_budget = ".into(), "`restore_budget` must be above zero".into()));
         }
         if let (Some(interval), Some(run)) = (c.interval(), c.run_time)
             && interval.period > run.0

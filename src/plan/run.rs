@@ -141,9 +141,43 @@ pub struct Checkpoint {
     pub stall_budget: Option<f64>,
     /// Files in one checkpoint (about one a rank), for the inode arithmetic.
     pub files: Option<u64>,
+    /// Whether the run waits until a save is durable (`sync`, unless stated), or goes on when it is in the hosts' memory (`async`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<SaveMode>,
+    /// Copies of a node's share that an asynchronous save holds in its memory; 1 unless stated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staging_copies: Option<u64>,
+    /// How long a restart may read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore_budget: Option<Time>,
+    /// How often a restart reads the whole checkpoint: once where every rank reads its own shard (unless stated), as often as there are
+    /// replicas where each reads all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore_reads: Option<u64>,
+}
+
+/// What a run waits for when it saves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SaveMode {
+    /// Until the checkpoint is durable.
+    #[default]
+    Sync,
+    /// Until it is in the hosts' memory.
+    Async,
 }
 
 impl Checkpoint {
+    /// What the run waits for.
+    pub fn mode(&self) -> SaveMode {
+        self.mode.unwrap_or_default()
+    }
+
+    /// Of the interval, how long the run may wait for a save, seconds.
+    pub fn stall(&self) -> Option<f64> {
+        Some(self.stall_budget? * self.interval()?.period.as_secs_f64())
+    }
+
     /// The save interval, if the plan gives enough to know it.
     pub fn interval(&self) -> Option<Interval> {
         let step = self.step_time.map(|t| t.0.as_secs_f64());

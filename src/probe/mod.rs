@@ -3,6 +3,7 @@
 //! A probe returns facts; it never says whether they are good.
 
 mod affinity;
+mod checkpoint;
 mod collective;
 mod environment;
 mod fabric;
@@ -21,6 +22,7 @@ use crate::plan::CheckPlan;
 use crate::topology::Machine;
 use crate::work::{Case, Declared};
 
+pub use checkpoint::steps as checkpoint_steps;
 pub use collective::{cost, group_step, nccl_step};
 pub use environment::{clock_step, gpus_step, launcher_step};
 pub use fabric::fabric_step;
@@ -111,6 +113,7 @@ pub const PROBES: &[&dyn Probe] = &[
     &rdma::RdmaProbe,
     &collective::HostCollective,
     &storage::Storage,
+    &checkpoint::Checkpoint,
     &image::Image,
 ];
 

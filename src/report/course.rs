@@ -7,10 +7,10 @@ use serde::Serialize;
 use crate::forecast::{Basis, Course, Forecast, Measured, Missing, forecast};
 use crate::hostlist;
 use crate::id::clean;
-use crate::judge::{Facts, Judgement};
+use crate::judge::{Cell, Facts, Judgement};
 use crate::plan::{RunPlan, Time};
 use crate::unit::{Unit, three_digits};
-use crate::work::{Case, Dtype, Load, Metric};
+use crate::work::{Case, CheckpointOp, Dtype, Load, Metric};
 
 const DAY: f64 = 86_400.0;
 
@@ -39,13 +39,22 @@ pub fn measured(j: &Judgement<'_>) -> Measured {
     let writes: Vec<f64> = writes.filter_map(|c| Some(c.summary?.median)).collect();
     // Every node writes its share at the same time: the slowest decides.
     let write = writes.iter().copied().reduce(f64::min).map(|least| least * writes.len() as f64);
+    // A save that was rehearsed says it itself; one that goes on meanwhile blocks for as long as staging takes.
+    let rehearsed = |metrics: &[Metric]| {
+        let of = |c: &&Cell<'_>| match c.row.case {
+            Case::Checkpoint { op: CheckpointOp::Save, nodes } if metrics.contains(&c.series.metric) => Some(*nodes),
+            _ => None,
+        };
+        j.cells.iter().filter(|c| of(c).is_some()).max_by_key(of).and_then(|c| Some(c.summary?.median))
+    };
+    let write = rehearsed(&[Metric::Stage]).or_else(|| rehearsed(&[Metric::Write])).or(write);
     let gpus = Facts::machines(j.record).map(|(_, m)| m.nvidia.as_ref().map_or(0, |n| n.gpus.len())).max();
     Measured {
         nodes: j.record.header.nodes.len() as u32,
         gpus: gpus.unwrap_or(0) as u32,
         flops,
         write,
-        available: Facts::filesystems(j.record).map(|(_, fs)| fs.available).min(),
+        available: Facts::filesystems(j.record).map(|(_, fs)| fs.room()).min(),
         slow: j.slow.iter().map(|(node, longer)| (node.0.clone(), *longer)).collect(),
     }
 }

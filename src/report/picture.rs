@@ -142,7 +142,7 @@ pub fn picture(j: &Judgement<'_>) -> Picture {
     matrices.truncate(MATRICES);
     spreads.truncate(SPREADS);
     let run = &j.record.header.plan.run;
-    let available = Facts::filesystems(j.record).map(|(_, fs)| fs.available).min();
+    let available = Facts::filesystems(j.record).map(|(_, fs)| fs.room()).min();
     Picture {
         planes: planes.iter().map(plane_name).collect(),
         leaves,

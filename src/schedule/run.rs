@@ -269,7 +269,9 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         for (node, machine) in machines {
             for step in probe::steps(plan, machine) {
                 // Between nodes the network itself is measured.
-                if matches!(step.probe.as_str(), "environment" | "fabric") || (cluster && is_loopback(plan, &step)) {
+                if matches!(step.probe.as_str(), "environment" | "fabric")
+                    || (cluster && (is_loopback(plan, &step) || is_of_all(&step)))
+                {
                     continue;
                 }
                 if is_left_out(plan, machine, &step) {
@@ -325,6 +327,9 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         pair.shape = Shape::two_by_two(&nodes);
         let turns = u64::from(self.fleet.turns(&pair));
         let mut ms = 1500;
+        if plan.wants("checkpoint") {
+            ms += probe::checkpoint_steps(plan, &nodes).iter().map(|s| s.estimate_ms).sum::<u64>();
+        }
         if plan.wants("tcp") {
             ms += PAIR_ROUNDS * turns * pair.estimate_ms;
         }
@@ -385,6 +390,11 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         for mut step in [clock, latency, shared].into_iter().flatten() {
             step.shape = Shape::Groups(vec![self.fleet.nodes()]);
             self.between(step);
+        }
+        if plan.wants("checkpoint") {
+            for step in probe::checkpoint_steps(&plan, &self.fleet.nodes()) {
+                self.between(step);
+            }
         }
     }
 
@@ -639,6 +649,11 @@ impl<'a, F: Fleet> Schedule<'a, F> {
             self.lost.get_or_insert(error);
         }
     }
+}
+
+/// What all nodes do together where there are several.
+fn is_of_all(step: &Step) -> bool {
+    step.probe.as_str() == "checkpoint"
 }
 
 /// A host's own loopback in the quick tier.

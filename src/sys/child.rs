@@ -1,7 +1,7 @@
 //! Waiting for a process, and not for ever.
 
-use std::io;
-use std::process::{Child, ExitStatus};
+use std::io::{self, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,4 +24,35 @@ pub fn wait(
         }
         thread::sleep(look);
     }
+}
+
+/// Runs a program to its end; what it wrote to its output and to its error output, of each the first `most` bytes. `None` where it had
+/// not ended by then: it is killed. In the C locale, so that its words are those of its documentation.
+///
+/// # Errors
+/// A program that cannot be started.
+pub fn ask(command: &[&str], most: u64, patience: Duration) -> io::Result<Option<(String, String)>> {
+    let (program, args) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut child = Command::new(program)
+        .args(args)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let collect = |pipe: Option<Box<dyn Read + Send>>| {
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = pipe.map(|p| p.take(most).read_to_end(&mut bytes));
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    };
+    let out = collect(child.stdout.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
+    let err = collect(child.stderr.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
+    if !matches!(wait(&mut child, Instant::now() + patience, Duration::from_millis(10), &|| false), Ok(Some(_))) {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Ok(None);
+    }
+    Ok(Some((out.join().unwrap_or_default(), err.join().unwrap_or_default())))
 }

@@ -12,13 +12,14 @@ pub mod nccl;
 pub mod nvml;
 pub mod pages;
 pub mod places;
+pub mod quota;
 pub mod signal;
 pub mod software;
 mod space;
 pub mod tcp;
 pub mod verbs;
 
-pub use child::wait;
+pub use child::{ask, wait};
 pub use space::{Capacity, space};
 
 #[cfg(test)]

@@ -27,6 +27,79 @@ pub struct Filesystem {
     pub available: Bytes,
     pub inodes_total: u64,
     pub inodes_free: u64,
+    /// What bounds it further for this user.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quotas: Vec<Quota>,
+    /// The parts that it is made of, each of which can be full by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<Target>,
+}
+
+/// Whose a quota is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QuotaOf {
+    User,
+    Group,
+    Project,
+}
+
+impl QuotaOf {
+    pub const fn name(self) -> &'static str {
+        match self {
+            QuotaOf::User => "user",
+            QuotaOf::Group => "group",
+            QuotaOf::Project => "project",
+        }
+    }
+}
+
+/// A quota that limits what is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Quota {
+    pub of: QuotaOf,
+    pub id: u32,
+    /// The lower of the soft and the hard limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Bytes>,
+    pub used: Bytes,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_limit: Option<u64>,
+    pub files: u64,
+}
+
+impl Quota {
+    /// What it leaves.
+    pub fn left(&self) -> Option<Bytes> {
+        self.limit.map(|l| Bytes(l.0.saturating_sub(self.used.0)))
+    }
+
+    pub fn files_left(&self) -> Option<u64> {
+        self.files_limit.map(|l| l.saturating_sub(self.files))
+    }
+}
+
+/// A part of a file system that holds whole files or stripes of them: of Lustre an OST.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Target {
+    pub name: String,
+    pub total: Bytes,
+    pub available: Bytes,
+    /// Whether it answers.
+    pub active: bool,
+}
+
+impl Filesystem {
+    /// The quota that leaves the least, where it leaves less than the file system has.
+    pub fn tightest(&self) -> Option<(&Quota, Bytes)> {
+        let all = self.quotas.iter().filter_map(|q| Some((q, q.left()?)));
+        all.min_by_key(|(_, left)| *left).filter(|(_, left)| *left < self.available)
+    }
+
+    /// What may be written: what is free, and no more than quotas leave.
+    pub fn room(&self) -> Bytes {
+        self.tightest().map_or(self.available, |(_, left)| left)
+    }
 }
 
 /// Parses mountinfo; lines that are not of its form are left out. Octal escapes are resolved.

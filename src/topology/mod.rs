@@ -1,10 +1,12 @@
 //! What the machine is: types, and their readers over a [`SysRoot`] that may be live or recorded.
 
+mod allowance;
 mod cpu;
 mod fabric;
 mod filesystem;
 pub mod ib;
 mod leaf;
+mod lustre;
 mod machine;
 mod nccl;
 mod net;
@@ -24,9 +26,10 @@ mod transport;
 mod wires;
 mod yaml;
 
+pub use allowance::{quotas, targets};
 pub use cpu::parse_list as parse_cpu_list;
 pub use fabric::{leaves_of, read_topology};
-pub use filesystem::{Filesystem, Mount, mount_of};
+pub use filesystem::{Filesystem, Mount, Quota, QuotaOf, Target, mount_of};
 pub use leaf::{FabricError, Leaf};
 pub use machine::*;
 pub use nccl::{

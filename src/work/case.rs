@@ -46,6 +46,8 @@ pub enum Case {
     Channels { topology: Topology, ranks: u32 },
     /// The checkpoint directory.
     Storage(StorageOp),
+    /// A save of the run's checkpoint by so many nodes together, and reading it back: `save n=8`.
+    Checkpoint { op: CheckpointOp, nodes: u32 },
     /// What another version of gonogo measured, or a damaged record says.
     Other(Name),
 }
@@ -331,6 +333,15 @@ pub enum StorageOp {
     Rename,
 }
 
+/// What is done with a whole checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CheckpointOp {
+    /// Every node writes its share.
+    Save,
+    /// Every node reads another's share.
+    Restore,
+}
+
 named!(Fact {
     Fact::Machine => "machine", Fact::Clocks => "clocks", Fact::Slurmd => "slurmd", Fact::GpusAtEnd => "gpus at the end",
     Fact::GpuCount => "GPUs of a node", Fact::Latencies => "latencies", Fact::Capacity => "capacity", Fact::Shared => "shared",
@@ -410,6 +421,10 @@ named!(Topology {
 named!(StorageOp {
     StorageOp::Write => "write", StorageOp::Read => "read", StorageOp::Metadata => "metadata", StorageOp::Rename => "rename",
 } [StorageOp::Write, StorageOp::Read, StorageOp::Metadata, StorageOp::Rename]);
+
+named!(CheckpointOp {
+    CheckpointOp::Save => "save", CheckpointOp::Restore => "restore",
+} [CheckpointOp::Save, CheckpointOp::Restore]);
 
 /// What carries a pair of GPUs, in the place of a device's name.
 pub const NCCL: &str = "nccl";
@@ -635,6 +650,7 @@ impl fmt::Display for Words<'_> {
             Case::Start { topology, ranks } => write!(f, "start nccl {topology} n={ranks}"),
             Case::Channels { topology, ranks } => write!(f, "channels nccl {topology} n={ranks}"),
             Case::Storage(op) => write!(f, "{op}"),
+            Case::Checkpoint { op, nodes } => write!(f, "{op} n={nodes}"),
         }
     }
 }

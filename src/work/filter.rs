@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::unit::Bytes;
 use crate::work::case::{
-    Carrier, Case, Collective, CollectiveCase, CopyKind, Dtype, GpuKernel, HostTest, Kernel, LinkTest, Memory, Scope,
-    StorageOp, Topology, Way,
+    Carrier, Case, CheckpointOp, Collective, CollectiveCase, CopyKind, Dtype, GpuKernel, HostTest, Kernel, LinkTest,
+    Memory, Scope, StorageOp, Topology, Way,
 };
 
 /// What computes, moves or holds the bytes.
@@ -76,6 +76,9 @@ pub struct Filter {
     pub ranks: Option<u32>,
     pub bytes: Option<Bytes>,
     pub storage: Option<StorageOp>,
+    pub checkpoint: Option<CheckpointOp>,
+    /// Of a checkpoint, by so many nodes together or more.
+    pub nodes_at_least: Option<u32>,
     pub extent: Option<Extent>,
     /// The run's own collective: over as many nodes as there are, by the best that carries it.
     pub of_run: bool,
@@ -141,6 +144,7 @@ impl Filter {
         let (mut dtype, mut m, mut kernel, mut gpu_kernel, mut copy, mut loopback) =
             (None, None, None, None, None, None);
         let (mut scope, mut way, mut storage, mut bytes) = (None, None, None, None);
+        let (mut checkpoint, mut nodes) = (None, None);
         match case {
             Case::Host { test: HostTest::Gemm(d), .. } => dtype = Some(*d),
             Case::Host { test: HostTest::Memory(k), .. } => kernel = Some(*k),
@@ -159,6 +163,7 @@ impl Filter {
             }
             Case::Collective(c) => bytes = Some(c.bytes),
             Case::Storage(op) => storage = Some(*op),
+            Case::Checkpoint { op, nodes: n } => (checkpoint, nodes) = (Some(*op), Some(*n)),
             _ => {}
         }
         let collective = case.collective();
@@ -177,6 +182,8 @@ impl Filter {
             && fits(self.ranks, collective.map(|c| c.ranks))
             && fits(self.bytes, bytes)
             && fits(self.storage, storage)
+            && fits(self.checkpoint, checkpoint)
+            && self.nodes_at_least.is_none_or(|least| nodes.is_some_and(|n| n >= least))
     }
 }
 
@@ -200,6 +207,7 @@ fn size(case: &Case) -> (u32, u32, u64) {
         Case::Host { cores, .. } => (*cores, 0, 0),
         Case::Streams(streams) => (*streams, 0, 0),
         Case::Collective(c) => (0, c.ranks, c.bytes.0),
+        Case::Checkpoint { nodes, .. } => (0, *nodes, 0),
         _ => (0, 0, 0),
     }
 }

@@ -36,6 +36,10 @@ pub enum Metric {
     Read,
     Metadata,
     Publish,
+    /// Of a checkpoint that is saved while the run goes on: into the hosts' memory, while the run waits.
+    Stage,
+    /// Of the same: from there until it is durable.
+    Drain,
 }
 
 named!(Metric {
@@ -43,10 +47,11 @@ named!(Metric {
     Metric::AlgBw => "algbw", Metric::BusBw => "busbw", Metric::Latency => "latency", Metric::LatencyP99 => "latency_p99",
     Metric::LatencyP999 => "latency_p999", Metric::RttP50 => "rtt_p50", Metric::RttP99 => "rtt_p99", Metric::Start => "start",
     Metric::Write => "write", Metric::Read => "read", Metric::Metadata => "metadata", Metric::Publish => "publish",
+    Metric::Stage => "stage", Metric::Drain => "drain",
 } [
     Metric::Flops, Metric::Bandwidth, Metric::BandwidthMedian, Metric::AlgBw, Metric::BusBw, Metric::Latency,
     Metric::LatencyP99, Metric::LatencyP999, Metric::RttP50, Metric::RttP99, Metric::Start, Metric::Write, Metric::Read,
-    Metric::Metadata, Metric::Publish,
+    Metric::Metadata, Metric::Publish, Metric::Stage, Metric::Drain,
 ]);
 
 impl Metric {
@@ -54,7 +59,9 @@ impl Metric {
         use Metric as M;
         match self {
             M::Flops => Unit::FlopPerSecond,
-            M::Bandwidth | M::BandwidthMedian | M::AlgBw | M::BusBw | M::Write | M::Read => Unit::BytePerSecond,
+            M::Bandwidth | M::BandwidthMedian | M::AlgBw | M::BusBw | M::Write | M::Read | M::Stage | M::Drain => {
+                Unit::BytePerSecond
+            }
             M::Latency | M::LatencyP99 | M::LatencyP999 | M::RttP50 | M::RttP99 | M::Start | M::Publish => Unit::Second,
             M::Metadata => Unit::OperationPerSecond,
         }

@@ -10,8 +10,9 @@ mod named;
 mod read;
 
 pub use case::{
-    Carrier, Case, Collective, CollectiveCase, CopyKind, Dtype, Fact, GpuKernel, HostTest, Kernel, LinkCase, LinkTest,
-    Load, Memory, NCCL, Name, Presence, RdmaOp, RoundKind, Scope, Software, StorageOp, Test, Topology, Way, When,
+    Carrier, Case, CheckpointOp, Collective, CollectiveCase, CopyKind, Dtype, Fact, GpuKernel, HostTest, Kernel,
+    LinkCase, LinkTest, Load, Memory, NCCL, Name, Presence, RdmaOp, RoundKind, Scope, Software, StorageOp, Test,
+    Topology, Way, When,
 };
 pub use filter::{Among, CarrierKind, Extent, Filter, Loopback, On, on_gpu, widest};
 pub use layout::Layout;

@@ -5,8 +5,8 @@
 
 use crate::unit::Bytes;
 use crate::work::case::{
-    Carrier, Case, Collective, CollectiveCase, CopyKind, Dtype, Fact, GpuKernel, HostTest, LinkCase, LinkTest, Load,
-    Memory, Name, RdmaOp, Scope, Software, StorageOp, Topology, Way, When,
+    Carrier, Case, CheckpointOp, Collective, CollectiveCase, CopyKind, Dtype, Fact, GpuKernel, HostTest, LinkCase,
+    LinkTest, Load, Memory, Name, RdmaOp, Scope, Software, StorageOp, Topology, Way, When,
 };
 
 impl Case {
@@ -20,6 +20,7 @@ impl Case {
             .or_else(|| link(words))
             .or_else(|| collective(words))
             .or_else(|| communicator(words))
+            .or_else(|| checkpoint(words))
             .or_else(|| host(words))
             .or_else(|| of_gpu(words))
             .or_else(|| fabric(words));
@@ -103,6 +104,11 @@ fn of_gpu(words: &str) -> Option<Case> {
     let (dtype, rest) = named(test, Dtype::ALL, Dtype::name)?;
     let (m, load) = rest.split_once(' ')?;
     Some(Case::GpuGemm { dtype, m: number(m)?, load: Load::named(load)?, gpu })
+}
+
+fn checkpoint(words: &str) -> Option<Case> {
+    let (op, rest) = named(words, CheckpointOp::ALL, CheckpointOp::name)?;
+    ranks(rest).filter(|(_, rest)| rest.is_empty()).map(|(nodes, _)| Case::Checkpoint { op, nodes })
 }
 
 /// TCP within a node.
@@ -231,6 +237,7 @@ mod tests {
             any_of(Fact::ALL).prop_map(Case::Fact),
             any_of(Software::ALL).prop_map(Case::Software),
             any_of(StorageOp::ALL).prop_map(Case::Storage),
+            (any_of(CheckpointOp::ALL), 1u32..5000).prop_map(|(op, nodes)| Case::Checkpoint { op, nodes }),
             (name(), any_of(When::ALL)).prop_map(|(tool, when)| Case::Fabric { tool, when }),
             (any_of(HostTest::ALL), 1u32..300).prop_map(|(test, cores)| Case::Host { test, cores }),
             gpu.prop_map(|(dtype, m, load, gpu)| Case::GpuGemm { dtype, m, load, gpu }),
@@ -296,6 +303,7 @@ mod tests {
             "capacity",
             "write",
             "rename",
+            "save n=8",
             "providers",
         ] {
             assert!(!other(known), "{known}");

@@ -124,6 +124,7 @@ pub fn filesystem(fstype: &str, available: u64) -> Outcome {
         available: Bytes(available),
         inodes_total: 1_000_000,
         inodes_free: 900_000,
+        ..Filesystem::default()
     };
     Outcome::facts(Facts::Filesystem(Box::new(fs)))
 }

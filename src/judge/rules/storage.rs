@@ -13,11 +13,11 @@ use crate::judge::rules::{Facts, metrics};
 use crate::judge::severity::Severity;
 use crate::measure;
 use crate::measure::stats::Summary;
-use crate::plan::{RunPlan, WatchPlan};
+use crate::plan::{RunPlan, SaveMode, WatchPlan};
 use crate::record::Record;
-use crate::topology::Filesystem;
-use crate::unit::Unit;
-use crate::work::Metric;
+use crate::topology::{Filesystem, Target};
+use crate::unit::{Bytes, Unit};
+use crate::work::{Case, CheckpointOp, Metric};
 
 /// File systems that are gone with the node or the container.
 const PASSING: &[&str] = &["tmpfs", "ramfs", "overlay", "overlayfs", "aufs", "rootfs"];
@@ -46,10 +46,14 @@ pub(super) fn findings(record: &Record, run: &RunPlan, cells: &[Cell<'_>], findi
             let evidence = format!("file system {}, mounted at {}", fs.mount.fstype, fs.mount.point.display());
             findings.push(Finding::new(Code::STO_025, subject(), evidence).severity(severity));
         }
-        if let Some(r) = runway(run, fs.available) {
+        if let Some(r) = runway(run, fs.room()) {
             capacity(&r, fs, subject(), findings);
         }
+        options(fs, &subject(), findings);
     }
+    targets(record, run, findings);
+    staging(record, run, findings);
+    knee(cells, findings);
     // The plan states a need and no capacity is known: the check that was forgotten must not be forgotten here.
     if !seen && checkpoint_size(run).is_some() {
         findings.push(Finding::new(
@@ -144,18 +148,152 @@ fn capacity(r: &Runway, fs: &Filesystem, subject: Subject, findings: &mut Vec<Fi
             Some(h) => format!("{} saves fit, the save at hour {h:.1} fails", r.saves_that_fit),
             None => format!("{} saves fit", r.saves_that_fit),
         };
-        findings.push(
-            Finding::new(Code::STO_020, subject.clone(), format!("{} free of {}; {end}", r.available, fs.total))
-                .limit(arithmetic),
-        );
+        let (code, evidence) = match fs.tightest() {
+            Some((q, left)) => {
+                let limit = q.limit.unwrap_or_default();
+                let whose = format!("the quota of {} {}", q.of.name(), q.id);
+                (Code::STO_031, format!("{whose} leaves {left} of {limit}, {} are free; {end}", fs.available))
+            }
+            None => (Code::STO_020, format!("{} free of {}; {end}", r.available, fs.total)),
+        };
+        findings.push(Finding::new(code, subject.clone(), evidence).limit(arithmetic));
     }
+    let Some(files) = r.inodes else { return };
+    let stay = format!("{files} files stay");
     // File systems that allot inodes as they go report none.
-    if let Some(files) = r.inodes.filter(|files| fs.inodes_total > 0 && *files > fs.inodes_free) {
-        findings.push(
-            Finding::new(Code::STO_021, subject, format!("{} inodes free", fs.inodes_free))
-                .limit(format!("{files} files stay")),
-        );
+    if fs.inodes_total > 0 && files > fs.inodes_free {
+        let evidence = format!("{} inodes free", fs.inodes_free);
+        findings.push(Finding::new(Code::STO_021, subject, evidence).limit(stay));
+    } else if let Some((q, left)) =
+        fs.quotas.iter().filter_map(|q| Some((q, q.files_left()?))).find(|(_, l)| *l < files)
+    {
+        let evidence = format!("the quota of {} {} leaves {left} files", q.of.name(), q.id);
+        findings.push(Finding::new(Code::STO_031, subject, evidence).limit(stay));
     }
+}
+
+/// Options of a mount under which a write may be lost, or its free space be wrong.
+fn options(fs: &Filesystem, subject: &Subject, findings: &mut Vec<Finding>) {
+    let kind = fs.mount.fstype.as_str();
+    let has = |wanted: &[&str]| fs.mount.options.split(',').find(|o| wanted.contains(o)).map(str::to_owned);
+    let loses = match kind {
+        "nfs" | "nfs4" => has(&["soft", "softerr"]),
+        "ext4" | "xfs" => has(&["nobarrier", "barrier=0"]),
+        _ => None,
+    };
+    let told = |code, option: String| {
+        let evidence = format!("{kind} at {}, mounted with {option}", clean(&fs.mount.point.to_string_lossy()));
+        Finding::new(code, subject.clone(), evidence)
+    };
+    findings.extend(loses.map(|option| told(Code::STO_037, option)));
+    let blind = has(&["lazystatfs"]).filter(|_| kind == "lustre" && fs.targets.is_empty());
+    findings.extend(blind.map(|option| told(Code::STO_038, option)));
+}
+
+/// From this fill on a target that is fuller than the rest is told.
+const FULL: f64 = 0.85;
+
+/// The parts of a file system that many nodes see alike, by the first that tells them.
+fn targets(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
+    let Some((_, fs)) = Facts::filesystems(record).find(|(_, fs)| !fs.targets.is_empty()) else { return };
+    let free = |t: &Target| t.available.as_f64() / t.total.as_f64().max(1.0);
+    let mut shares: Vec<f64> = fs.targets.iter().filter(|t| t.active).map(free).collect();
+    shares.sort_by(f64::total_cmp);
+    let usual = shares.get(shares.len() / 2).copied().unwrap_or(1.0);
+    let each = runway(run, fs.room()).map(|r| r.need.as_f64() / shares.len().max(1) as f64);
+    let some = |wanted: &dyn Fn(&Target) -> bool| -> Option<String> {
+        let names: Vec<&str> = fs.targets.iter().filter(|t| wanted(t)).map(|t| t.name.as_str()).collect();
+        let more = if names.len() > 4 { format!(" and {} more", names.len() - 4) } else { String::new() };
+        (!names.is_empty()).then(|| format!("{}{more}", clean(&names[..names.len().min(4)].join(", "))))
+    };
+    if let Some(silent) = some(&|t| !t.active) {
+        findings.push(Finding::new(
+            Code::STO_032,
+            Subject::Run,
+            format!("{silent} of {} do not answer", fs.targets.len()),
+        ));
+    }
+    // A save that is spread evenly needs as much on each.
+    let short = |t: &Target| t.active && each.is_some_and(|each| t.available.as_f64() < each);
+    let fuller = |t: &Target| t.active && free(t) < usual / 2.0 && 1.0 - free(t) > FULL;
+    let least = fs.targets.iter().filter(|t| t.active).min_by(|a, b| free(a).total_cmp(&free(b)));
+    let Some(least) = least.filter(|t| fuller(t) || short(t) && fs.available.as_f64() > each.unwrap_or(0.0) * 2.0)
+    else {
+        return;
+    };
+    let which = some(&|t| fuller(t) || short(t)).unwrap_or_default();
+    let evidence = format!(
+        "{which}: {} has {} left of {}, the middle of {} is {:.0} % free",
+        clean(&least.name),
+        least.available,
+        least.total,
+        fs.targets.len(),
+        usual * 100.0
+    );
+    let severity = if short(least) { Severity::Fail } else { Severity::Warn };
+    let mut finding = Finding::new(Code::STO_032, Subject::Run, evidence).severity(severity);
+    if let Some(each) = each.filter(|_| short(least)) {
+        finding = finding.limit(format!("{} on each, where checkpoints are spread evenly", Bytes::from_f64(each)));
+    }
+    findings.push(finding);
+}
+
+/// What an asynchronous save holds in each node's memory, against what is free there.
+fn staging(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
+    let Some((c, size)) = run.checkpoint.as_ref().zip(checkpoint_size(run)) else { return };
+    if c.mode() != SaveMode::Async {
+        return;
+    }
+    let nodes = run.nodes.as_ref().map_or(record.header.nodes.len() as u32, |n| n.needed).max(1);
+    let copies = c.staging_copies.unwrap_or(1);
+    let need = Bytes((size.0 / u64::from(nodes)).saturating_mul(copies));
+    for (node, machine) in Facts::machines(record) {
+        let Some(available) = machine.memory.available.filter(|a| *a < need) else { continue };
+        let total = machine.memory.total.unwrap_or_default();
+        let times = if copies > 1 { format!("{copies} x ") } else { String::new() };
+        let limit = format!("{times}{size} / {nodes} nodes = {need} on each");
+        let evidence = format!("{available} of {total} available");
+        findings.push(Finding::new(Code::STO_034, Subject::Node(node.clone()), evidence).limit(limit));
+    }
+}
+
+/// Below this share of what fewer nodes reached, more nodes stand in each other's way.
+const FEWER: f64 = 0.7;
+
+/// What all nodes together write, as nodes are added.
+fn knee(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
+    let save = |c: &&Cell<'_>| matches!(c.series.metric, Metric::Write | Metric::Drain);
+    let mut sizes: Vec<(u32, Summary, &Cell<'_>)> = Vec::new();
+    for c in cells.iter().filter(save) {
+        if let (Case::Checkpoint { op: CheckpointOp::Save, nodes }, Some(summary)) = (c.row.case, c.summary) {
+            sizes.push((*nodes, summary, c));
+        }
+    }
+    sizes.sort_by_key(|(nodes, ..)| *nodes);
+    let Some((all, smaller)) = sizes.split_last().filter(|(_, smaller)| !smaller.is_empty()) else { return };
+    let low = |s: &Summary| s.interval.map_or(s.min, |(low, _)| low);
+    let high = |s: &Summary| s.interval.map_or(s.max, |(_, high)| high);
+    let Some(best) = smaller.iter().max_by(|a, b| a.1.median.total_cmp(&b.1.median)) else { return };
+    if high(&all.1) >= FEWER * low(&best.1) {
+        return;
+    }
+    let shown: Vec<String> =
+        sizes.iter().map(|(n, s, _)| format!("{n}: {}", Unit::BytePerSecond.show(s.median))).collect();
+    let limit = format!("{:.0} % of what {} reached, or more", FEWER * 100.0, best.0);
+    let expected = Some(FEWER * best.1.median);
+    let proof = sizes.iter().map(|(n, _, c)| {
+        let speaks = *n == all.0;
+        Proof { expected: expected.filter(|_| speaks), speaks, ..metrics::proof(c) }
+    });
+    let busy = all.2.load.is_some_and(is_busy);
+    let severity = if busy { Severity::Info } else { Severity::Warn };
+    let evidence = format!("by nodes, all together: {}", shown.join(", "));
+    let finding = Finding::new(Code::STO_036, Subject::Run, evidence).severity(severity).limit(limit);
+    findings.push(finding.proven(Rule::Limit, proof.collect()));
+}
+
+fn rehearsed(cell: &Cell<'_>) -> bool {
+    matches!(cell.row.case, Case::Checkpoint { op: CheckpointOp::Save, .. })
 }
 
 /// Seconds that a save blocks, against the share of the interval that it may take.
@@ -164,6 +302,10 @@ fn stall(run: &RunPlan, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     let (Some(size), Some(interval), Some(budget)) = (checkpoint_size(run), c.interval(), c.stall_budget) else {
         return;
     };
+    // A save that was rehearsed was held against the budget itself.
+    if c.mode() == SaveMode::Async || cells.iter().any(|c| rehearsed(c)) {
+        return;
+    }
     let writes = cells.iter().filter(|c| c.row.probe == "storage" && c.series.metric == Metric::Write);
     let measured: Vec<(&Cell<'_>, Summary)> = writes.filter_map(|c| Some((c, c.summary?))).collect();
     // Every node writes its share at the same time: the slowest decides.

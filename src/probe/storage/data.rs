@@ -10,33 +10,29 @@ use rustix::fs::{Advice, OFlags, fadvise};
 
 use crate::cluster::Child;
 use crate::measure::{Check, FailKind, Measured, Outcome, Sampler, WaiveKind};
+use crate::probe::storage::content::{Content, PAGE, PIECE};
 use crate::probe::storage::{Args, failure};
-use crate::sys::pages::Pages;
 use crate::topology::Filesystem;
 use crate::unit::Bytes;
 use crate::work::{CheckName, Metric};
 
-/// Bytes in a write or read.
-const PIECE: usize = 1 << 20;
-/// Each page bears its own number, so that no page equals another: neither compression nor deduplication helps.
-const PAGE: usize = 4096;
 /// Never fill more than this share of what is free.
 const SHARE_OF_FREE: u64 = 10;
 
 /// Both outcomes, write and read.
 pub(super) fn measure(child: &Child, args: &Args, scratch: &Path, fs: &Filesystem) -> (Outcome, Outcome) {
     let not_reached = || Outcome::waived(WaiveKind::NotReached, "nothing was written that could be read back");
-    let block = args.block.min(fs.available.0 / SHARE_OF_FREE / 8) / PIECE as u64 * PIECE as u64;
+    let block = args.block.min(fs.room().0 / SHARE_OF_FREE / 8) / PIECE as u64 * PIECE as u64;
     if block == 0 {
-        let error = format!("{} free in {}: not enough to measure with", fs.available, fs.path.display());
+        let error = format!("{} free in {}: not enough to measure with", fs.room(), fs.path.display());
         return (Outcome::error(FailKind::DiskFull, error), not_reached());
     }
-    let blocks = args.blocks.min((fs.available.0 / SHARE_OF_FREE / block) as usize).max(1);
+    let blocks = args.blocks.min((fs.room().0 / SHARE_OF_FREE / block) as usize).max(1);
     let file = match Scratch::open(&scratch.join("data")) {
         Ok(file) => file,
         Err(outcome) => return (outcome, not_reached()),
     };
-    let mut base = Base::new(child.seed());
+    let mut base = Content::new(child.seed());
     let pieces = block as usize / PIECE;
     match write(child, &file, &mut base, pieces, blocks) {
         Err(outcome) => (outcome, not_reached()),
@@ -80,32 +76,8 @@ impl Scratch {
     }
 }
 
-/// One piece of random bytes, stamped anew for every piece of the file; aligned to a page for O_DIRECT.
-struct Base(Pages);
-
-impl Base {
-    fn new(seed: u64) -> Self {
-        let mut pages = Pages::new(PIECE);
-        fastrand::Rng::with_seed(seed).fill(&mut pages);
-        Base(pages)
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-
-    /// The bytes of piece `i` of the file. Stamping touches one line a page, in the cache: it costs a write nothing.
-    fn piece(&mut self, i: usize) -> &[u8] {
-        let data = self.bytes();
-        for (p, page) in data.chunks_exact_mut(PAGE).enumerate() {
-            page[..8].copy_from_slice(&((i * (PIECE / PAGE) + p) as u64).to_le_bytes());
-        }
-        data
-    }
-}
-
 /// Seconds of each block, write and fdatasync together.
-fn write(child: &Child, file: &Scratch, base: &mut Base, pieces: usize, blocks: usize) -> Result<Vec<f64>, Outcome> {
+fn write(child: &Child, file: &Scratch, base: &mut Content, pieces: usize, blocks: usize) -> Result<Vec<f64>, Outcome> {
     let budget = child.share(3);
     let sampler = Sampler { max_blocks: blocks, precision: 0.0, ..Sampler::new(budget) };
     let started = Instant::now();
@@ -122,12 +94,12 @@ fn write(child: &Child, file: &Scratch, base: &mut Base, pieces: usize, blocks: 
     Ok(seconds)
 }
 
-fn read(file: &Scratch, base: &mut Base, pieces: usize, blocks: usize, args: &Args) -> Result<Measured, Outcome> {
+fn read(file: &Scratch, base: &mut Content, pieces: usize, blocks: usize, args: &Args) -> Result<Measured, Outcome> {
     // Also with O_DIRECT: pages that are still cached would be served from there on some file systems.
     let dropped = fadvise(&file.writer, 0, None, Advice::DontNeed).is_ok();
     let mut reader = &file.reader;
     reader.rewind().map_err(|e| failure(&e, "rewinding"))?;
-    let mut got = Base::new(0);
+    let mut got = Content::new(0);
     let (mut rates, mut wrong) = (Vec::new(), 0usize);
     for block in 0..blocks {
         let mut seconds = 0.0;
@@ -154,19 +126,4 @@ fn read(file: &Scratch, base: &mut Base, pieces: usize, blocks: usize, args: &Ar
         format!("{wrong} of {} pages came back different", blocks * pieces * (PIECE / PAGE)),
     )];
     Ok(Measured { series: vec![series], checks, notes: vec![how.to_owned()], ..Measured::default() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_are_aligned_and_all_different() {
-        let mut base = Base::new(1);
-        let first = base.piece(0).to_vec();
-        assert_eq!(base.piece(1).as_ptr() as usize % PAGE, 0);
-        let second = base.piece(1);
-        assert!(first.chunks(PAGE).zip(second.chunks(PAGE)).all(|(a, b)| a != b));
-        assert!(first.chunks(PAGE).skip(1).all(|p| p != &first[..PAGE]));
-    }
 }

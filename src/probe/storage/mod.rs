@@ -4,6 +4,7 @@
 //! The data file is unlinked as soon as it is open: however the probe ends, its space comes back. What needs names
 //! lives in one scratch directory, which the probe, its parent, or the next run's sweep removes.
 
+pub(in crate::probe) mod content;
 mod data;
 mod names;
 mod shared;
@@ -21,11 +22,12 @@ use crate::measure::{Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::{Priority, Probe, ProbeError, step};
 use crate::sys::space;
-use crate::topology::{Filesystem, Machine, SysRoot, discover, mount_of};
+use crate::topology::{Filesystem, Machine, SysRoot, discover, mount_of, quotas, targets};
 use crate::unit::Bytes;
 use crate::work::{Case, Declared, Fact, Metric, StorageOp};
 
 pub use shared::shared_step;
+pub(in crate::probe) use shared::{VISIBLE, wait_for};
 
 pub struct Storage;
 
@@ -144,7 +146,7 @@ fn measure(child: &mut Child, args: &Args, scratch: &Path, fs: &Filesystem) -> R
 }
 
 /// Makes the scratch directory; it is in use until what is returned goes.
-fn folder_at(scratch: &Path) -> Result<Scratch, Outcome> {
+pub(in crate::probe) fn folder_at(scratch: &Path) -> Result<Scratch, Outcome> {
     let what = format!("cannot create {}", scratch.display());
     scratch::create(scratch).map_err(|e| match e.kind() {
         // The directory is there and takes no files, as those of /proc.
@@ -166,7 +168,7 @@ fn first_fails(child: &mut Child, outcome: Outcome) -> Result<(), ProbeError> {
 }
 
 /// Classifies a file system's refusal.
-fn failure(error: &std::io::Error, what: &str) -> Outcome {
+pub(in crate::probe) fn failure(error: &std::io::Error, what: &str) -> Outcome {
     let kind = match error.kind() {
         ErrorKind::NotFound => FailKind::PathMissing,
         ErrorKind::NotADirectory => FailKind::NotADirectory,
@@ -178,7 +180,7 @@ fn failure(error: &std::io::Error, what: &str) -> Outcome {
     Outcome::error(kind, format!("{what}: {error}"))
 }
 
-fn filesystem(path: &Path) -> Result<Filesystem, Outcome> {
+pub(in crate::probe) fn filesystem(path: &Path) -> Result<Filesystem, Outcome> {
     let shown = path.display();
     let meta = fs::metadata(path).map_err(|e| failure(&e, &format!("cannot look at {shown}")))?;
     if !meta.is_dir() {
@@ -187,9 +189,12 @@ fn filesystem(path: &Path) -> Result<Filesystem, Outcome> {
     let real = fs::canonicalize(path).map_err(|e| failure(&e, &format!("cannot resolve {shown}")))?;
     let of = space(&real).map_err(|e| failure(&e, &format!("cannot ask for the capacity of {shown}")))?;
     let mounts = discover(&SysRoot::live()).mounts;
+    let mount = mount_of(&mounts, &real).cloned().unwrap_or_default();
     Ok(Filesystem {
         path: path.to_owned(),
-        mount: mount_of(&mounts, &real).cloned().unwrap_or_default(),
+        quotas: quotas(&real, &mount),
+        targets: targets(&mount),
+        mount,
         total: Bytes(of.total),
         available: Bytes(of.available),
         inodes_total: of.inodes_total,

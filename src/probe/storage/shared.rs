@@ -23,7 +23,7 @@ use crate::work::{Case, Fact};
 pub(super) const CASE: Case = Case::Fact(Fact::Shared);
 /// NFS keeps attributes for up to a minute and looks again after 3 s by default; a file that is not there after this is
 /// not there when a run restarts, either.
-const VISIBLE: Duration = Duration::from_secs(10);
+pub(in crate::probe) const VISIBLE: Duration = Duration::from_secs(10);
 /// Kept of the step's time for saying what was seen.
 const SPARE: Duration = Duration::from_secs(2);
 const BYTES: usize = 256 << 10;
@@ -143,7 +143,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
 }
 
 /// Looks for a file until it is there; opening it makes a network file system ask its server.
-fn wait_for(path: &Path, until: Instant) -> Option<Duration> {
+pub(in crate::probe) fn wait_for(path: &Path, until: Instant) -> Option<Duration> {
     let start = Instant::now();
     loop {
         if files::open(path).is_ok() {

@@ -1,12 +1,9 @@
 //! The tools that read a fabric, run.
 
-use std::io::Read;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::id::clean;
-use crate::sys::wait;
+use crate::sys;
 
 /// What is run, and what each is called when it is kept.
 pub const TOOLS: &[&[&str]] =
@@ -17,33 +14,11 @@ pub const MAX_CAPTURE: u64 = 256 << 20;
 /// Runs a tool to its end or its deadline; what it said. Its exit code says whether there are errors in the fabric, not
 /// whether it ran. The error says why there is nothing.
 pub fn ask(tool: &[&str], patience: Duration) -> Result<String, String> {
-    let mut child = Command::new(tool[0])
-        .args(&tool[1..])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                "not installed (apt: infiniband-diags), or in no folder of the PATH".to_owned()
-            }
-            _ => e.to_string(),
-        })?;
-    let collect = |pipe: Option<Box<dyn Read + Send>>| {
-        thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = pipe.map(|p| p.take(MAX_CAPTURE).read_to_end(&mut bytes));
-            String::from_utf8_lossy(&bytes).into_owned()
-        })
-    };
-    let out = collect(child.stdout.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
-    let err = collect(child.stderr.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
-    if !matches!(wait(&mut child, Instant::now() + patience, Duration::from_millis(10), &|| false), Ok(Some(_))) {
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err(format!("no end after {} s", patience.as_secs()));
-    }
-    let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
+    let answer = sys::ask(tool, MAX_CAPTURE, patience).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => "not installed (apt: infiniband-diags), or in no folder of the PATH".to_owned(),
+        _ => e.to_string(),
+    })?;
+    let (out, err) = answer.ok_or_else(|| format!("no end after {} s", patience.as_secs()))?;
     match failure(&out, &err) {
         Some(reason) => Err(format!("{}; is this run as root, on a node with an active port?", clean(&reason))),
         None => Ok(out),

@@ -1,0 +1,155 @@
+//! Reading back: each node what another wrote, another one's each round.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::Child;
+use crate::measure::{Check, Measured, Outcome, WaiveKind};
+use crate::probe::ProbeError;
+use crate::probe::checkpoint::files::{self, Which};
+use crate::probe::checkpoint::save::Saved;
+use crate::probe::checkpoint::{Args, Trouble, enough, first_trouble, slowest};
+use crate::probe::storage::content::{Content, PAGE};
+use crate::probe::storage::{VISIBLE, failure, wait_for};
+use crate::work::{CheckName, Metric};
+
+/// How a node fared in a round.
+#[derive(Serialize, Deserialize)]
+struct Fared {
+    seconds: f64,
+    /// Pages that came back different, and pages.
+    wrong: u64,
+    pages: u64,
+    direct: bool,
+    trouble: Option<Trouble>,
+}
+
+/// What one reader found.
+struct Found {
+    seconds: f64,
+    wrong: u64,
+    pages: u64,
+    direct: bool,
+}
+
+/// Reads until there are enough rounds; the same on all nodes.
+pub(super) fn run(child: &mut Child, args: &Args, folders: &[PathBuf], saved: &Saved) -> Result<Outcome, ProbeError> {
+    let (rank, nodes) = (child.rank as usize, folders.len());
+    let budget = child.share(2);
+    let spare = Duration::from_secs(2);
+    // A file system may take its time to show what others wrote.
+    let until = Instant::now() + VISIBLE.min(child.time_left().saturating_sub(spare));
+    let unseen = (1..nodes).map(|i| (rank + i) % nodes).find(|node| {
+        let last =
+            Which { round: saved.round, node: *node, writer: saved.part.writers - 1, file: saved.part.files - 1 };
+        wait_for(&last.path(&folders[*node]), until).is_none()
+    });
+    let unseen: Vec<Option<usize>> = child.exchange(&unseen)?.all(child)?;
+    if let Some((blind, of)) = unseen.iter().enumerate().find_map(|(rank, of)| Some((rank, (*of)?))) {
+        let why = format!("what {} saved is not seen on {}", child.name(of), child.name(blind));
+        return Ok(Outcome::waived(WaiveKind::NotReached, why));
+    }
+    let mut contents: Vec<(Content, Content)> =
+        (0..args.writers).map(|_| (Content::new(child.step.seed), Content::new(0))).collect();
+    let (mut seconds, mut last, mut worst) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut wrong, mut pages, mut direct) = (0, 0, true);
+    for round in 0.. {
+        child.barrier()?;
+        // Of one node alone its own; of several never that which this one wrote.
+        let node = if nodes == 1 { 0 } else { (rank + 1 + round % (nodes - 1)) % nodes };
+        let read = read(&folders[node], saved, node, nodes, &mut contents);
+        let own = match read {
+            Ok(f) => Fared { seconds: f.seconds, wrong: f.wrong, pages: f.pages, direct: f.direct, trouble: None },
+            Err(e) => {
+                let trouble = Trouble::of(failure(&e, &format!("reading what {} saved", child.name(node))));
+                Fared { seconds: 0.0, wrong: 0, pages: 0, direct: true, trouble: Some(trouble) }
+            }
+        };
+        let all: Vec<Fared> = child.exchange(&own)?.all(child)?;
+        if let Some(outcome) = first_trouble(child, all.iter().map(|f| f.trouble.as_ref())) {
+            return Ok(outcome);
+        }
+        for (reader, f) in all.iter().enumerate() {
+            wrong += f.wrong;
+            pages += f.pages;
+            direct &= f.direct;
+            if f.wrong > 0 {
+                worst.push(child.name(reader));
+            }
+        }
+        let (slow, longest) = slowest(&all.iter().map(|f| f.seconds).collect::<Vec<_>>());
+        seconds.push(longest);
+        last.push(slow);
+        if enough(&seconds, budget) {
+            break;
+        }
+    }
+    worst.sort();
+    worst.dedup();
+    let bytes = (saved.part.of_node() * nodes as u64) as f64;
+    let mut series = Metric::Read.series(seconds.iter().map(|s| bytes / s).collect(), 1);
+    if args.copy_ceiling > 0.0 && direct {
+        series = series.bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
+    }
+    let times = |rank: &usize| last.iter().filter(|r| *r == rank).count();
+    series.slowest_rank = last.iter().max_by_key(|r| times(r)).filter(|_| nodes > 1).map(|r| *r as u32);
+    let by = if worst.is_empty() { String::new() } else { format!(", read by {}", worst.join(", ")) };
+    let check =
+        Check::new(CheckName::Checksum, wrong == 0, format!("{wrong} of {pages} pages came back different{by}"));
+    let how =
+        if direct { "O_DIRECT" } else { "page cache dropped (no O_DIRECT here): this may be the speed of memory" };
+    let whose = if nodes == 1 { "read by the node that wrote it" } else { "each read by another node" };
+    Ok(Outcome::Measured(Measured {
+        series: vec![series],
+        checks: vec![check],
+        notes: vec![format!("{whose}, {how}")],
+        ..Measured::default()
+    }))
+}
+
+/// All that one node saved in the last round, by as many readers as there were writers; the time is the slowest reader's,
+/// without what comparing takes.
+fn read(
+    folder: &Path,
+    saved: &Saved,
+    node: usize,
+    nodes: usize,
+    contents: &mut [(Content, Content)],
+) -> io::Result<Found> {
+    let part = saved.part;
+    let one = |(writer, (want, got)): (usize, &mut (Content, Content))| -> io::Result<Found> {
+        let mut found = Found { seconds: 0.0, wrong: 0, pages: 0, direct: true };
+        for file in 0..part.files {
+            let which = Which { round: saved.round, node, writer, file };
+            let first = which.first(&part, nodes);
+            let began = Instant::now();
+            let (mut from, direct) = files::open(&which.path(folder))?;
+            found.seconds += began.elapsed().as_secs_f64();
+            found.direct &= direct;
+            for (i, len) in part.pieces().enumerate() {
+                let into = &mut got.bytes()[..len];
+                let began = Instant::now();
+                from.read_exact(into)?;
+                found.seconds += began.elapsed().as_secs_f64();
+                let pages = into.chunks(PAGE).zip(want.piece(first + i)[..len].chunks(PAGE));
+                found.wrong += pages.filter(|(got, want)| got != want).count() as u64;
+                found.pages += len.div_ceil(PAGE) as u64;
+            }
+        }
+        Ok(found)
+    };
+    thread::scope(|scope| {
+        let all: Vec<_> = contents.iter_mut().enumerate().map(|w| scope.spawn(|| one(w))).collect();
+        let mut sum = Found { seconds: 0.0, wrong: 0, pages: 0, direct: true };
+        for reader in all {
+            let f = reader.join().unwrap_or_else(|_| Err(io::Error::other("a reader broke off")))?;
+            sum.seconds = sum.seconds.max(f.seconds);
+            (sum.wrong, sum.pages, sum.direct) = (sum.wrong + f.wrong, sum.pages + f.pages, sum.direct && f.direct);
+        }
+        Ok(sum)
+    })
+}
