@@ -194,7 +194,7 @@ fn saving(run: &RunPlan) -> Vec<Expectation> {
     let mut out = Vec::new();
     for (op, metric, within, times) in demands.into_iter().chain([restoring]) {
         let Some((key, seconds)) = within.filter(|(_, s)| *s > 0.0) else { continue };
-        let of = Filter { checkpoint: Some(op), extent: Some(Extent::Largest), ..Filter::default() };
+        let of = Filter { checkpoint: Some(op), of_run: true, ..Filter::default() };
         let weights = [(Weight::Fail, Some(needed)), (Weight::Warn, None)];
         out.extend(weights.into_iter().map(|(weight, nodes_at_least)| Expectation {
             probe: "checkpoint".to_owned(),

@@ -13,7 +13,7 @@ use crate::measure::stats::{self, Summary};
 use crate::measure::{Load, Series};
 use crate::record::OutcomeLine;
 use crate::record::Record;
-use crate::work::{Among, Better, Metric, widest};
+use crate::work::{Among, Better, Metric};
 use crate::work::{Case, on_gpu};
 
 /// Where an outcome belongs.
@@ -122,12 +122,12 @@ pub(super) struct Places<'r> {
 
 impl<'r> Places<'r> {
     pub(super) fn new(record: &'r Record) -> Self {
-        let run = widest(record.steps.iter().flat_map(|s| &s.cases));
+        let all = Among::all(record.steps.iter().flat_map(|s| &s.cases));
         let place =
-            |s: &'r Step| Place { among: Among { step: &s.cases, run }, at_once: s.groups().count().max(1) as f64 };
+            |s: &'r Step| Place { among: Among { step: &s.cases, ..all }, at_once: s.groups().count().max(1) as f64 };
         Places {
             by_step: record.steps.iter().map(|s| (s.name.as_str(), place(s))).collect(),
-            nowhere: Place { among: Among { step: &[], run }, at_once: 1.0 },
+            nowhere: Place { among: all, at_once: 1.0 },
         }
     }
 

@@ -18,6 +18,7 @@ mod tcp;
 
 use crate::cluster::{Child, ChildError, Processes, Step};
 use crate::id::ProbeName;
+use crate::measure::WaiveKind;
 use crate::plan::CheckPlan;
 use crate::topology::Machine;
 use crate::work::{Case, Declared};
@@ -64,6 +65,10 @@ pub trait Probe: Sync {
     fn metrics(&self) -> &'static [Declared];
     /// What will be measured on this machine under this plan. Looks at nothing else.
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step>;
+    /// Why there may be nothing for it on any node: something is not here, or the plan asks for nothing.
+    fn absence(&self) -> WaiveKind {
+        WaiveKind::Absent
+    }
     /// Where its steps stand when time is short; `on_gpus` for those that its GPU processes run.
     fn priority(&self, on_gpus: bool) -> Priority;
     /// How long `cases` of a step of this probe take to measure, where cases take unlike times; `None` where they share alike.

@@ -6,7 +6,7 @@ use crate::plan::{CheckPlan, Tier};
 use crate::probe;
 use crate::topology::Machine;
 use crate::unit::Bytes;
-use crate::work::{Among, Carrier, Case, Filter, Topology, widest};
+use crate::work::{Among, Carrier, Case, Filter, Topology};
 
 /// As many as nodes usually have, where a step must be planned for some number.
 const GPUS: u32 = 8;
@@ -59,9 +59,9 @@ fn what_would(plan: &CheckPlan, nodes: u32, demands: &[Expectation]) -> String {
 }
 
 fn met(demands: &[Expectation], steps: &[Step]) -> bool {
-    let run = widest(steps.iter().flat_map(|s| &s.cases));
+    let all = Among::all(steps.iter().flat_map(|s| &s.cases));
     let fits = |s: &Step, case: &Case| {
-        let among = Among { step: &s.cases, run };
+        let among = Among { step: &s.cases, ..all };
         demands.iter().any(|e| e.is_for(s.probe.as_str(), case, &among))
     };
     steps.iter().any(|s| s.cases.iter().any(|c| fits(s, c)))

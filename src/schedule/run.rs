@@ -253,8 +253,9 @@ impl<'a, F: Fleet> Schedule<'a, F> {
             let step = Step::new(p.name().as_str(), p.name(), vec![Case::Fact(Fact::Device)]);
             let step = Step { shape: self.alone_on(self.fleet.nodes()), ..step };
             self.plan_steps(vec![step.clone()]);
-            let why = format!("not here: {}", p.needs());
-            self.waive(&Planned { step, args: HashMap::new() }, WaiveKind::Absent, &why);
+            let not = if p.absence() == WaiveKind::Absent { "not here" } else { "not asked for; it needs" };
+            let why = format!("{not}: {}", p.needs());
+            self.waive(&Planned { step, args: HashMap::new() }, p.absence(), &why);
         }
     }
 

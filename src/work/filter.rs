@@ -80,7 +80,7 @@ pub struct Filter {
     /// Of a checkpoint, by so many nodes together or more.
     pub nodes_at_least: Option<u32>,
     pub extent: Option<Extent>,
-    /// The run's own collective: over as many nodes as there are, by the best that carries it.
+    /// The run's own collective: over as many nodes as there are, by the best that carries it; or the save of the most nodes.
     pub of_run: bool,
 }
 
@@ -91,11 +91,24 @@ pub struct Among<'r> {
     pub step: &'r [Case],
     /// What the run's own collectives go over, as far as the record has any.
     pub run: Option<(Topology, CarrierKind)>,
+    /// Nodes of the largest save that was planned.
+    pub saves: Option<u32>,
+}
+
+impl<'r> Among<'r> {
+    /// What all steps of a record have in common, of the cases of all.
+    pub fn all(cases: impl IntoIterator<Item = &'r Case> + Clone) -> Among<'r> {
+        let saves = cases.clone().into_iter().filter_map(|c| match c {
+            Case::Checkpoint { nodes, .. } => Some(*nodes),
+            _ => None,
+        });
+        Among { step: &[], saves: saves.max(), run: widest(cases) }
+    }
 }
 
 /// What the collectives of a run go over: the widest topology that was planned, and of its carriers the best. A rail, a ring, a leaf
 /// are parts; one rank alone is nothing.
-pub fn widest<'r>(cases: impl IntoIterator<Item = &'r Case>) -> Option<(Topology, CarrierKind)> {
+fn widest<'r>(cases: impl IntoIterator<Item = &'r Case>) -> Option<(Topology, CarrierKind)> {
     let width = |c: &CollectiveCase| match c.topology {
         Topology::World => 3,
         Topology::Ladder | Topology::Pair => 2,
@@ -124,7 +137,7 @@ impl Filter {
     pub fn fits(&self, case: &Case, among: &Among<'_>) -> bool {
         let mut alike = among.step.iter().filter(|c| self.has_all(c)).map(size);
         self.has_all(case)
-            && (!self.of_run || among.run.is_some_and(|run| is_of(case, run)))
+            && (!self.of_run || is_of_run(case, among))
             && match self.extent {
                 None => true,
                 Some(Extent::Largest) => alike.all(|other| other <= size(case)),
@@ -187,8 +200,12 @@ impl Filter {
     }
 }
 
-fn is_of(case: &Case, run: (Topology, CarrierKind)) -> bool {
-    case.collective().is_some_and(|c| (c.topology, CarrierKind::of(&c.carrier)) == run)
+fn is_of_run(case: &Case, among: &Among<'_>) -> bool {
+    match case {
+        Case::Checkpoint { nodes, .. } => among.saves == Some(*nodes),
+        Case::Collective(c) => among.run == Some((c.topology, CarrierKind::of(&c.carrier))),
+        _ => false,
+    }
 }
 
 /// Whether GPUs do it.
@@ -207,7 +224,6 @@ fn size(case: &Case) -> (u32, u32, u64) {
         Case::Host { cores, .. } => (*cores, 0, 0),
         Case::Streams(streams) => (*streams, 0, 0),
         Case::Collective(c) => (0, c.ranks, c.bytes.0),
-        Case::Checkpoint { nodes, .. } => (0, *nodes, 0),
         _ => (0, 0, 0),
     }
 }

@@ -14,6 +14,6 @@ pub use case::{
     LinkCase, LinkTest, Load, Memory, NCCL, Name, Presence, RdmaOp, RoundKind, Scope, Software, StorageOp, Test,
     Topology, Way, When,
 };
-pub use filter::{Among, CarrierKind, Extent, Filter, Loopback, On, on_gpu, widest};
+pub use filter::{Among, CarrierKind, Extent, Filter, Loopback, On, on_gpu};
 pub use layout::Layout;
 pub use metric::{Better, CheckName, Declared, Metric};

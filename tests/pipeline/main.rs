@@ -18,6 +18,7 @@ mod offenders;
 mod parts;
 mod peers;
 mod renderers;
+mod saving;
 mod shared_storage;
 mod supervisor;
 mod unproven;

@@ -67,6 +67,10 @@ impl Probe for Checkpoint {
         "the plan's [checkpoint] dir, and its size or [model] parameters"
     }
 
+    fn absence(&self) -> WaiveKind {
+        WaiveKind::NotAsked
+    }
+
     fn metrics(&self) -> &'static [Declared] {
         const METRICS: &[Declared] = &[
             Metric::Write.of("all nodes together: create, write, fsync every file and the directory"),
@@ -138,7 +142,8 @@ impl Trouble {
 /// The first who met trouble, as the outcome of all.
 fn first_trouble<'t>(child: &Child, all: impl Iterator<Item = Option<&'t Trouble>>) -> Option<Outcome> {
     let (rank, trouble) = all.enumerate().find_map(|(rank, t)| Some((rank, t?)))?;
-    Some(Outcome::error(trouble.kind, format!("{}: {}", child.name(rank), trouble.error)))
+    let who = if child.ranks > 1 { format!("{}: ", child.name(rank)) } else { String::new() };
+    Some(Outcome::error(trouble.kind, format!("{who}{}", trouble.error)))
 }
 
 fn name_of(scratch: &Path) -> String {

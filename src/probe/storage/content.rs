@@ -25,9 +25,20 @@ impl Content {
     pub(in crate::probe) fn piece(&mut self, i: usize) -> &[u8] {
         let data = self.bytes();
         for (p, page) in data.chunks_exact_mut(PAGE).enumerate() {
-            page[..8].copy_from_slice(&((i * (PIECE / PAGE) + p) as u64).to_le_bytes());
+            page[..8].copy_from_slice(&Self::number(i, p));
         }
         data
+    }
+
+    /// What page `p` of piece `i` bears.
+    fn number(i: usize, p: usize) -> [u8; 8] {
+        ((i * (PIECE / PAGE) + p) as u64).to_le_bytes()
+    }
+
+    /// Pages of what was read as piece `i` that bear another number.
+    pub(in crate::probe) fn misnumbered(got: &[u8], i: usize) -> u64 {
+        let pages = got.chunks(PAGE).enumerate();
+        pages.filter(|(p, page)| page.get(..8) != Some(&Self::number(i, *p))).count() as u64
     }
 }
 
@@ -40,6 +51,7 @@ mod tests {
         let mut base = Content::new(1);
         let first = base.piece(0).to_vec();
         assert_eq!(base.piece(1).as_ptr() as usize % PAGE, 0);
+        assert_eq!((Content::misnumbered(base.piece(7), 7), Content::misnumbered(base.piece(7), 8)), (0, 256));
         let second = base.piece(1);
         assert!(first.chunks(PAGE).zip(second.chunks(PAGE)).all(|(a, b)| a != b));
         assert!(first.chunks(PAGE).skip(1).all(|p| p != &first[..PAGE]));
