@@ -24,6 +24,8 @@ const SUSPECT: f64 = -12.0;
 const LAGS: f64 = -4.0;
 /// Log-odds from which nothing more is to be found out.
 const CERTAIN: f64 = 12.0;
+/// Quiet pairs across leaves that an interval needs: two readings each.
+const ACROSS: usize = 3;
 /// Control pairs in a quiet round.
 const CONTROLS: usize = 3;
 /// Pairs over the uplinks of a leaf that is suspected.
@@ -264,8 +266,9 @@ impl Closer<'_> {
     fn across(&mut self, cleared: &[u32]) {
         let fabric = self.pairs.fabric();
         let slow = matches!((fabric.intra, fabric.inter), (Some(i), Some(x)) if x.high < SLOW_ACROSS * i.low);
-        if slow && fabric.inter_quiet.is_none() {
-            let hop = |a: u32, b: u32| self.pairs.hop(a, b) == Hop::Inter;
+        let hop = |a: u32, b: u32| self.pairs.hop(a, b) == Hop::Inter;
+        let sure = self.pairs.tests.iter().filter(|t| t.quiet && t.control && hop(t.a, t.b)).count();
+        if slow && sure < ACROSS {
             let before = self.chosen.len();
             for a in cleared {
                 if self.chosen.len() == before + CONTROLS {

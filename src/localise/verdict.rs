@@ -6,7 +6,7 @@ use crate::localise::belief::{Belief, Side};
 use crate::localise::decode::{Decoded, known};
 use crate::localise::observed::Observed;
 use crate::localise::uplinks::Uplink;
-use crate::localise::{Hop, Pairs};
+use crate::localise::{Hop, Pairs, Test};
 use crate::measure::stats;
 
 /// A share of the rate that is lost, 0 to 1, with its interval; 1 is dead.
@@ -378,22 +378,28 @@ pub struct Rate {
 
 impl Pairs {
     /// The rates that tell an oversubscribed fabric from slow nodes.
+    ///
+    /// Within leaves every reading counts: no uplink is in it, however many pairs there are. Across leaves and quiet those between cleared nodes
+    /// do; where they are too few for an interval, the faster half of all: faults only slow things down.
     pub fn fabric(&self) -> Fabric {
-        let median = |hop: Hop, quiet: bool| {
-            let rates: Vec<f64> = self
-                .tests
-                .iter()
-                .filter(|t| self.hop(t.a, t.b) == hop && t.quiet == quiet && (!quiet || t.control))
-                .flat_map(|t| [t.out, t.back])
-                .filter_map(crate::localise::Reading::rate)
-                .collect();
-            let s = stats::summary(&rates)?;
+        let rates = |wanted: &dyn Fn(&Test) -> bool| -> Vec<f64> {
+            let of = self.tests.iter().filter(|t| wanted(t)).flat_map(|t| [t.out, t.back]);
+            of.filter_map(crate::localise::Reading::rate).collect()
+        };
+        let rate = |rates: &[f64]| {
+            let s = stats::summary(rates)?;
             s.interval.map(|(low, high)| Rate { median: s.median, low, high })
         };
+        let across = |t: &Test| self.hop(t.a, t.b) == Hop::Inter;
+        let faster = || {
+            let mut all = rates(&|t| across(t) && t.quiet);
+            all.sort_by(f64::total_cmp);
+            rate(&all[all.len() / 2..])
+        };
         Fabric {
-            intra: median(Hop::Intra, false),
-            inter: median(Hop::Inter, false),
-            inter_quiet: median(Hop::Inter, true),
+            intra: rate(&rates(&|t| !across(t))),
+            inter: rate(&rates(&|t| across(t) && !t.quiet)),
+            inter_quiet: rate(&rates(&|t| across(t) && t.quiet && t.control)).or_else(faster),
         }
     }
 }

@@ -287,6 +287,10 @@ fn across(network: &localise::Network<'_>, on: &str, findings: &mut Vec<Finding>
                 let evidence = format!("{rates}; and {} with few pairs at a time", show(alone.median));
                 Finding::new(Code::NET_025, Subject::Run, evidence).severity(Severity::Hold)
             }
+            None if f.inter_quiet.is_none() => {
+                let evidence = format!("{rates}; nothing says whether few pairs at a time do better");
+                Finding::new(Code::NET_025, Subject::Run, evidence).severity(Severity::Hold)
+            }
             None => Finding::new(Code::NET_025, Subject::Run, format!("{rates}; no node is to blame")),
         };
         findings.push(finding);
