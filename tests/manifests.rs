@@ -18,9 +18,11 @@ fn validate(file: &PathBuf) -> std::io::Result<Output> {
 
 #[test]
 fn the_kubernetes_manifests_fit_the_schema() -> Result {
-    for (file, spoil) in
-        [("job.yaml", ["completionMode", "completionMood"]), ("watch.yaml", ["volumeMounts", "volumeMount"])]
-    {
+    for (file, resources, spoil) in [
+        ("job.yaml", 2, ["completionMode", "completionMood"]),
+        ("watch.yaml", 2, ["volumeMounts", "volumeMount"]),
+        ("init.yaml", 1, ["initContainers", "initContainer"]),
+    ] {
         let manifest = PathBuf::from(ROOT).join("containers/kubernetes").join(file);
         let Ok(out) = validate(&manifest) else {
             skip::skip(true, "no kubernetes-validate here: python3 -m pip install kubernetes-validate");
@@ -30,7 +32,7 @@ fn the_kubernetes_manifests_fit_the_schema() -> Result {
         let said = String::from_utf8_lossy(&said);
         // It warns of a kind that it does not know, and passes.
         let passed = said.matches("passed for resource").count();
-        assert!(out.status.success() && passed == 2 && !said.contains("Couldn't find schema"), "{said}");
+        assert!(out.status.success() && passed == resources && !said.contains("Couldn't find schema"), "{said}");
         // A check that cannot fail is none.
         let wrong = tempfile::Builder::new().suffix(".yaml").tempfile()?;
         std::fs::write(&wrong, std::fs::read_to_string(&manifest)?.replace(spoil[0], spoil[1]))?;
@@ -49,9 +51,16 @@ fn the_nodes_of_the_job_are_one_number() -> Result {
 }
 
 #[test]
-fn the_slurm_scripts_are_shell() -> Result {
-    for (shell, file) in [("bash", "check-and-launch.sbatch"), ("sh", "health.sh")] {
-        let out = Command::new(shell).arg("-n").arg(format!("{ROOT}/containers/slurm/{file}")).output()?;
+fn the_scripts_are_shell() -> Result {
+    for (shell, file) in [
+        ("bash", "slurm/check-and-launch.sbatch"),
+        ("sh", "slurm/health.sh"),
+        ("sh", "health/node-check.sh"),
+        ("sh", "health/node-check-npd.sh"),
+        ("sh", "health/restart-loop.sh"),
+        ("bash", "health/gonogo.nhc"),
+    ] {
+        let out = Command::new(shell).arg("-n").arg(format!("{ROOT}/containers/{file}")).output()?;
         assert!(out.status.success(), "{file}: {}", String::from_utf8_lossy(&out.stderr));
     }
     Ok(())
@@ -102,5 +111,143 @@ fn the_pipelines_are_yaml_and_their_commands_are_gonogos() -> Result {
             assert!(flags.iter().any(|f| f == report), "{file}: {report}");
         }
     }
+    Ok(())
+}
+
+/// A gonogo that ends as a test wants it, and says what it was asked.
+struct Fake {
+    dir: tempfile::TempDir,
+}
+
+impl Fake {
+    fn new(body: &str) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let program = dir.path().join("gonogo");
+        std::fs::write(&program, format!("#!/bin/sh\necho \"$*\" >>\"{}/asked\"\n{body}\n", dir.path().display()))?;
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        Ok(Fake { dir })
+    }
+
+    fn run(&self, shell: &str, script: &str, args: &[&str]) -> std::io::Result<(i32, String)> {
+        let health = format!("{ROOT}/containers/health");
+        let mut c = Command::new(shell);
+        c.args([&format!("{health}/{script}")]).args(args);
+        c.env("GONOGO", self.dir.path().join("gonogo")).env("GONOGO_HEALTH_LOG", self.dir.path().join("log"));
+        c.env("GONOGO_HEALTH_SECONDS", "2").env("GONOGO_NODE_CHECK", format!("{health}/node-check.sh"));
+        let out = c.output()?;
+        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        Ok((out.status.code().unwrap_or(-1), said))
+    }
+}
+
+/// Only GO lets anybody start; what is not proven is not well, whatever the reason.
+#[test]
+fn health_checks_fail_closed() -> Result {
+    for (body, code) in [
+        ("echo GO; exit 0", 0),
+        ("echo 'NO-GO  node n1 not ready'; exit 1", 1),
+        ("echo HOLD; exit 2", 2),
+        ("exit 3", 2),
+        ("exit 4", 2),
+        ("kill -9 $$", 2),
+        ("sleep 60", 2),
+    ] {
+        let fake = Fake::new(body)?;
+        let (got, said) = fake.run("sh", "node-check.sh", &["--path", "/ckpt"])?;
+        assert_eq!(got, code, "{body}: {said}");
+        let asked = std::fs::read_to_string(fake.dir.path().join("asked"))?;
+        assert!(asked.starts_with("check --tier node --quiet --out ") && asked.ends_with("--path /ckpt\n"), "{asked}");
+        assert_eq!(said.is_empty(), code == 0, "{body}: {said}");
+        // node-problem-detector knows well, and a problem.
+        let (npd, said) = fake.run("sh", "node-check-npd.sh", &[])?;
+        assert!(npd == i32::from(code != 0) && said.lines().count() == 1, "{npd} {said}");
+        // NHC's own `die` ends its run; its contract is a name, a number and a line.
+        let call = "die() { echo \"died $1 $2\"; }; . \"$1\"; check_gonogo";
+        let nhc = Command::new("bash")
+            .args(["-c", call, "nhc", &format!("{ROOT}/containers/health/gonogo.nhc")])
+            .env("GONOGO_NODE_CHECK", format!("{ROOT}/containers/health/node-check.sh"))
+            .env("GONOGO", fake.dir.path().join("gonogo"))
+            .env("GONOGO_HEALTH_LOG", fake.dir.path().join("log"))
+            .env("GONOGO_HEALTH_SECONDS", "2")
+            .output()?;
+        let said = String::from_utf8_lossy(&nhc.stdout).into_owned();
+        assert_eq!(nhc.status.success(), code == 0, "{said}");
+        assert_eq!(said.starts_with("died 1 check_gonogo: "), code != 0, "{said}");
+    }
+    let none = Fake::new("exit 0")?;
+    std::fs::remove_file(none.dir.path().join("gonogo"))?;
+    let (code, said) = none.run("sh", "node-check.sh", &[])?;
+    assert!(code == 2 && said.contains("this node is not proven"), "{code} {said}");
+    Ok(())
+}
+
+#[test]
+fn a_restart_waits_for_the_node() -> Result {
+    // Well at first, bad when the launcher has failed twice.
+    let fake = Fake::new("[ $(wc -l <\"$(dirname \"$0\")/asked\") -le 2 ] || exit 1")?;
+    let started = fake.dir.path().join("started");
+    let launch = format!("echo x >>{}; exit 7", started.display());
+    let (code, said) = fake.run("sh", "restart-loop.sh", &["sh", "-c", &launch])?;
+    assert_eq!((code, std::fs::read_to_string(&started)?.lines().count()), (1, 2), "{said}");
+    assert!(said.contains("this node is left out"), "{said}");
+    // No restart is left: the launcher's own code.
+    let fake = Fake::new("exit 0")?;
+    assert_eq!(fake.run("sh", "restart-loop.sh", &["sh", "-c", "exit 7"])?.0, 7);
+    assert_eq!(fake.run("sh", "restart-loop.sh", &["true"])?.0, 0);
+    Ok(())
+}
+
+#[test]
+fn the_problem_detector_s_plugin_is_what_it_reads() -> Result {
+    let text = std::fs::read_to_string(PathBuf::from(ROOT).join("containers/health/node-problem-detector.json"))?;
+    let plugin: serde_json::Value = serde_json::from_str(&text)?;
+    let condition = &plugin["conditions"][0]["type"];
+    assert!(plugin["plugin"] == "custom" && plugin["rules"][0]["condition"] == *condition && condition.is_string());
+    Ok(())
+}
+
+/// The real binary: a node by itself, whatever a launcher says, and a gate that does not take it for more.
+#[test]
+fn a_node_is_looked_at_by_itself() -> Result {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("run.toml"), "[nodes]\nneeded = 64\n[require]\nmin_busbw = \"40 GB/s\"\n")?;
+    let gonogo = env!("CARGO_BIN_EXE_gonogo");
+    let started = std::time::Instant::now();
+    let out = Command::new("sh")
+        .arg(format!("{ROOT}/containers/health/node-check.sh"))
+        .args(["--plan", "run.toml", "--only", "environment,gemm,storage", "--path", "."])
+        .env("GONOGO", gonogo)
+        .env("GONOGO_HEALTH_LOG", dir.path().join("log"))
+        // As torchrun has it on the third of eight nodes.
+        .envs([
+            ("RANK", "3"),
+            ("WORLD_SIZE", "8"),
+            ("LOCAL_RANK", "0"),
+            ("MASTER_ADDR", "10.0.0.1"),
+            ("MASTER_PORT", "29500"),
+        ])
+        .current_dir(dir.path())
+        .output()?;
+    assert!(started.elapsed().as_secs() < 30 && out.status.code().is_some_and(|c| c <= 2), "{out:?}");
+    let kept = std::fs::read_dir(dir.path().join("log"))?.flatten().next().map(|e| e.path()).ok_or("no record")?;
+    let report = std::fs::read_to_string(kept.join("report.txt"))?;
+    assert!(report.contains("node tier, ") && !report.contains("min_busbw"), "{report}");
+    let gate = Command::new(gonogo).arg("gate").arg(kept.join("record")).args(["--", "true"]).output()?;
+    let said = String::from_utf8_lossy(&gate.stderr).into_owned();
+    assert!(gate.status.code() == Some(2) && said.contains("of one node by itself"), "{said}");
+    // The other tasks of a node leave it alone.
+    let other = Command::new(gonogo)
+        .args(["check", "--tier", "node", "--out", "other"])
+        .envs([
+            ("RANK", "25"),
+            ("WORLD_SIZE", "64"),
+            ("LOCAL_RANK", "1"),
+            ("MASTER_ADDR", "10.0.0.1"),
+            ("MASTER_PORT", "29500"),
+        ])
+        .env("LOCAL_WORLD_SIZE", "8")
+        .current_dir(dir.path())
+        .output()?;
+    assert!(other.status.success() && !dir.path().join("other").exists(), "{other:?}");
     Ok(())
 }

@@ -26,7 +26,8 @@ pub(super) fn run(args: cli::Check) -> Result<Exit, Failure> {
     let world = cluster::world(&args).map_err(Failure::usage)?;
     let plan = resolve(&args, world.as_ref())?;
     // Before anything is measured, too: a demand that cannot be met would hold the gate however good the machines are.
-    if let Some(why) = unmet(&plan, world.as_ref().map_or(1, World::nodes)) {
+    let together = world.as_ref().filter(|_| plan.tier != Tier::Node);
+    if let Some(why) = unmet(&plan, together.map_or(1, World::nodes)) {
         return Err(Failure::usage(anyhow!(why)));
     }
     // Before anything is measured: a record that cannot be signed is of no use to who asks for it.
@@ -34,7 +35,13 @@ pub(super) fn run(args: cli::Check) -> Result<Exit, Failure> {
     // An image is the same everywhere, and is looked at by every task for itself: each ends with its own verdict, the first tells it.
     let of_image = plan.tier == Tier::Image;
     let second = of_image && world.as_ref().is_some_and(|w| w.rank != 0);
-    let world = world.filter(|_| !of_image);
+    if plan.tier == Tier::Node && world.as_ref().is_some_and(|w| !w.is_agent()) {
+        // One look at a node is enough, and several would disturb each other.
+        println!("the first task of this node looks at it");
+        return Ok(Exit::Go);
+    }
+    let by_itself = of_image || plan.tier == Tier::Node;
+    let world = world.filter(|_| !by_itself);
     if let Some(world) = world.as_ref().filter(|w| !w.is_agent() && !args.dry_run) {
         // One agent a node is enough: the other tasks of the launcher end as the run does.
         return cluster::wait(&args, world, &interrupt);

@@ -130,6 +130,12 @@ fn by_record(path: &Path, given: Option<&RunPlan>, trust: Option<&Path>) -> Resu
     if record.header.launcher.as_deref() == Some(SIMULATION) {
         return Err(held(anyhow!("the record {} is simulated, and says nothing about a machine", path.display())));
     }
+    if record.header.plan.tier == Tier::Node {
+        return Err(held(anyhow!(
+            "the record {} is of one node by itself (--tier node) and says nothing about what nodes do together; run `gonogo check` on all",
+            path.display()
+        )));
+    }
     if record.header.plan.tier == Tier::Image {
         return Err(held(anyhow!(
             "the record {} is of an image and says nothing about a machine; run `gonogo check` on the nodes",

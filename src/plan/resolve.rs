@@ -116,7 +116,10 @@ impl CheckPlan {
 pub enum SelectionError {
     #[error("no probe is called `{typed}`{}", did_you_mean(.meant))]
     UnknownProbe { typed: String, meant: Option<String> },
-    #[error("`{probe}` is not of the {} tier: an image is looked at by --tier image, a machine by the others", .tier.name())]
+    #[error(
+        "`{probe}` is not of the {} tier: an image is looked at by --tier image, what nodes do together by quick, standard and soak",
+        .tier.name()
+    )]
     OtherTier { probe: String, tier: Tier },
     #[error("nothing is left to measure: --only and --skip exclude every probe")]
     Nothing,
@@ -168,6 +171,7 @@ pub fn resolve(
     }
     let storage_path = asked.path.or_else(|| run.checkpoint.as_ref().and_then(|c| c.dir.clone()));
     let run_hash = PlanHash::of(&run);
+    let run = if tier == Tier::Node { run.of_one_node() } else { run };
     Ok(CheckPlan {
         tier,
         budget,

@@ -59,6 +59,20 @@ pub struct Nodes {
 }
 
 impl RunPlan {
+    /// What it asks of each node by itself: one node is needed, and nothing is demanded of what lies between nodes.
+    pub fn of_one_node(mut self) -> Self {
+        if let Some(nodes) = &mut self.nodes {
+            (nodes.needed, nodes.spares) = (1, 0);
+        }
+        let of_several = |c: &RequireCollective| c.topology != Some(Topology::Node);
+        self.require.collective.retain(|c| !of_several(c));
+        self.require.link.clear();
+        let r = &mut self.require;
+        (r.min_busbw, r.max_allreduce_latency, r.min_tcp, r.strict) = (None, None, None, false);
+        r.probes.retain(|p| Tier::Node.includes(p));
+        self
+    }
+
     /// Of so many nodes, those that the run can do without.
     pub fn spares_of(&self, nodes: u32) -> u32 {
         self.nodes.as_ref().map_or(0, |n| nodes.saturating_sub(n.needed))

@@ -18,6 +18,8 @@ pub enum Tier {
     Soak,
     /// Seconds, in the CI of a container image: the software in it, no machine.
     Image,
+    /// 15 s, before each restart: this node by itself, whatever else a launcher has started; nothing between nodes.
+    Node,
 }
 
 impl Tier {
@@ -42,6 +44,7 @@ impl Tier {
             (Tier::Soak, false) => 1800,
             (Tier::Soak, true) => 3600,
             (Tier::Image, _) => 5,
+            (Tier::Node, _) => 15,
         })
     }
 
@@ -51,18 +54,25 @@ impl Tier {
             Tier::Standard => "standard",
             Tier::Soak => "soak",
             Tier::Image => "image",
+            Tier::Node => "node",
         }
     }
 
-    /// Whether a probe belongs to the tier: an image is asked for its software, a machine for what it does.
+    /// Whether a probe belongs to the tier: an image is asked for its software, a machine for what it does; a node by itself saves no
+    /// checkpoint of all, and looks at no fabric.
     pub fn includes(self, probe: &str) -> bool {
-        (probe == "image") == (self == Tier::Image)
+        (probe == "image") == (self == Tier::Image) && !(self == Tier::Node && matches!(probe, "checkpoint" | "fabric"))
+    }
+
+    /// Whether there is time for the shortest form of everything only.
+    pub const fn is_short(self) -> bool {
+        matches!(self, Tier::Quick | Tier::Image | Tier::Node)
     }
 
     /// The value of the three that belongs to this tier.
     pub fn pick<T>(self, quick: T, standard: T, soak: T) -> T {
         match self {
-            Tier::Quick | Tier::Image => quick,
+            Tier::Quick | Tier::Image | Tier::Node => quick,
             Tier::Standard => standard,
             Tier::Soak => soak,
         }

@@ -187,6 +187,7 @@ fn headline(j: &Judgement<'_>) -> String {
         but.push_str(&format!(", {}", plural(warns, "warning")));
     }
     match &j.decision {
+        Decision::Go if j.record.header.plan.tier == Tier::Node => format!("{who} ready by itself{but}"),
         Decision::Go => format!("{who} ready{for_run}{but}"),
         Decision::GoWithout { exclude } => {
             format!("{who} ready{for_run} without {}{but}", plural(exclude.len(), "node"))
@@ -474,6 +475,10 @@ fn next(j: &Judgement<'_>, record_path: &str) -> String {
         // An image proves no machine: there the check goes on.
         (Decision::Go, _) if j.record.header.plan.tier == Tier::Image => {
             "srun --container-image=IMAGE gonogo check (or docker run, as above)".to_owned()
+        }
+        // One node proves nothing of what lies between nodes.
+        (Decision::Go, _) if j.record.header.plan.tier == Tier::Node => {
+            "srun gonogo check (all nodes together)".to_owned()
         }
         (Decision::Go | Decision::GoWithout { .. }, _) if slurm => {
             format!("gonogo gate {record} -- srun --nodelist={{nodelist}} --nodes={{count}} CMD ARGS...")

@@ -69,7 +69,7 @@ fn met(demands: &[Expectation], steps: &[Step]) -> bool {
 
 /// Every network step that some machines would have.
 fn possible(plan: &CheckPlan, nodes: u32) -> Vec<Step> {
-    let quick = plan.tier == Tier::Quick;
+    let quick = plan.tier.is_short();
     let mut out = vec![probe::nccl_step(plan, Topology::Node, 1, GPUS)];
     if nodes == 1 || !quick {
         let local = ["tcp", "collective"].into_iter().filter_map(probe::find);

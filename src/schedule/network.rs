@@ -6,7 +6,7 @@ use crate::cluster::{PairRound, Shape, Step};
 use crate::id::NodeName;
 use crate::localise::{self, Plane, Reading, Round};
 use crate::measure::{Outcome, WaiveKind, stats};
-use crate::plan::{CheckPlan, Tier};
+use crate::plan::CheckPlan;
 use crate::probe;
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{Machine, Nic};
@@ -73,7 +73,7 @@ pub(super) fn next_pairs(
     let mut network = localise::network_among(record, plane, alive);
     let there: HashSet<&NodeName> = alive.iter().collect();
     let further = localise::planes(record).iter().any(|p| p.probe == plane.probe && p != plane);
-    if plane.late || (further && plan.tier == Tier::Quick) {
+    if plane.late || (further && plan.tier.is_short()) {
         // The nodes are known by now: two partners show a bad rail, and only suspects are looked at again.
         network.pairs.full = 2;
     }
@@ -125,7 +125,7 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName],
         add(Topology::Ladder, size, names.chunks_exact(size).map(<[NodeName]>::to_vec).collect());
         size *= 2;
     }
-    if plan.tier != Tier::Quick {
+    if !plan.tier.is_short() {
         for neighbours in ring(&names) {
             add(Topology::Ring, 2, neighbours);
         }
@@ -139,7 +139,7 @@ pub(super) fn collectives(record: &Record, plan: &CheckPlan, nodes: &[NodeName],
         }
     }
     // Each GPU with its likes on the other nodes: what the network alone does, adapter by adapter.
-    if net.gpus > 1 && plan.tier != Tier::Quick {
+    if net.gpus > 1 && !plan.tier.is_short() {
         add(Topology::Rail, total, vec![names.clone()]);
     }
     add(Topology::World, total, vec![names.clone()]);

@@ -454,7 +454,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         self.unequal(machines, gpus, &nodes);
         let net = Net::nccl(gpus);
         // Making a communicator takes seconds: when time is short, one of all nodes says the most.
-        if self.record.header.plan.tier != Tier::Quick {
+        if !self.record.header.plan.tier.is_short() {
             self.pairs(&net, Some(&nodes));
         }
         self.groups(&net, Some(&nodes));
@@ -535,7 +535,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         let mut nodes = self.good_nodes(&net.plane);
         nodes.retain(|n| only.is_none_or(|only| only.contains(n)));
         let mut steps = network::collectives(&self.record, &plan, &nodes, net);
-        if net.gpus > 0 && plan.tier == Tier::Quick {
+        if net.gpus > 0 && plan.tier.is_short() {
             steps.drain(..steps.len().saturating_sub(1));
         }
         let from = self.record.outcomes.len();
@@ -659,7 +659,7 @@ fn is_of_all(step: &Step) -> bool {
 
 /// A host's own loopback in the quick tier.
 fn is_loopback(plan: &CheckPlan, step: &Step) -> bool {
-    plan.tier == Tier::Quick && matches!(step.probe.as_str(), "tcp" | "collective") && step.rail.is_none()
+    plan.tier.is_short() && matches!(step.probe.as_str(), "tcp" | "collective") && step.rail.is_none()
 }
 
 /// What the quick tier leaves to a longer one on a node with GPUs, where what they do counts first; unless somebody asks for it.

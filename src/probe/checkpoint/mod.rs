@@ -19,7 +19,7 @@ use crate::cluster::{Child, Shape, Step};
 use crate::forecast::checkpoint_size;
 use crate::id::{NodeName, ProbeName};
 use crate::measure::{FailKind, Measured, Outcome, WaiveKind};
-use crate::plan::{CheckPlan, SaveMode, Tier};
+use crate::plan::{CheckPlan, SaveMode};
 use crate::probe::checkpoint::files::Part;
 use crate::probe::storage::{filesystem, folder_at};
 use crate::probe::{Priority, Probe, ProbeError, step};
@@ -212,7 +212,7 @@ fn enough(rounds: &[f64], budget: Duration) -> bool {
 /// nodes on more nodes do not help.
 pub fn steps(plan: &CheckPlan, nodes: &[NodeName]) -> Vec<Step> {
     let all = nodes.len();
-    let smaller = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n < all && plan.tier != Tier::Quick);
+    let smaller = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n < all && !plan.tier.is_short());
     let sizes = smaller.chain([all]);
     let of = |n: usize| {
         let step = one(plan, n as u32, all as u32, f64::INFINITY)?;

@@ -76,7 +76,7 @@ fn tests(topology: Topology, tier: Tier, ranks: u32) -> Vec<Test> {
     }
     let whole = matches!(topology, Topology::Node | Topology::World);
     let sizes: &[u64] = match (whole, tier) {
-        (true, Tier::Quick | Tier::Image) => &[8, MIB, GIB],
+        (true, Tier::Quick | Tier::Image | Tier::Node) => &[8, MIB, GIB],
         (true, Tier::Standard) => {
             &[8, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, 2 * MIB, 16 * MIB, 128 * MIB, GIB, 4 * GIB]
         }
@@ -98,7 +98,7 @@ fn tests(topology: Topology, tier: Tier, ranks: u32) -> Vec<Test> {
             2 * GIB,
             8 * GIB,
         ],
-        (false, Tier::Quick) => &[8, 256 * MIB],
+        (false, Tier::Quick | Tier::Node) => &[8, 256 * MIB],
         (false, _) => &[8, MIB, GIB],
     };
     let mut out: Vec<Test> = sizes.iter().map(|s| all(Collective::AllReduce, *s)).collect();

@@ -66,11 +66,11 @@ fn tests(tier: Tier) -> Vec<Case> {
     use Dtype::{Bf16, F16, F32, F64, Fp8, Tf32};
     use Load::{Burst, Sustained};
     let mut out = vec![(Bf16, 8192, Burst), (Fp8, 8192, Burst)];
-    if tier != Tier::Quick {
+    if !tier.is_short() {
         out.extend([(Bf16, 16384, Burst), (F16, 8192, Burst), (Tf32, 8192, Burst), (F32, 8192, Burst)]);
     }
     out.extend([(F64, 4096, Burst), (Bf16, 8192, Sustained)]);
-    if tier != Tier::Quick {
+    if !tier.is_short() {
         out.push((Fp8, 8192, Sustained));
     }
     out.into_iter().map(|(dtype, m, load)| Case::GpuGemm { dtype, m, load, gpu: 0 }).collect()

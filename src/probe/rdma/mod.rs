@@ -86,7 +86,7 @@ fn pair_tests(tier: Tier, device: &str) -> Vec<Case> {
         Way::ALL.iter().map(|way| LinkTest::Flow { way: *way, memory: Memory::Host }).collect();
     tests.extend([RdmaOp::Read, RdmaOp::Send].map(|op| bandwidth_test(op, FLOW, 1)));
     tests.extend(RdmaOp::ALL.iter().map(|op| latency_test(*op, 2)));
-    if tier != Tier::Quick {
+    if !tier.is_short() {
         tests.push(bandwidth_test(RdmaOp::Write, FLOW, 4));
         let sizes: &[u32] =
             tier.pick(&[], &[2, 4 * KIB, MIB, 8 * MIB], &[2, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, MIB, 8 * MIB]);
