@@ -107,8 +107,8 @@ pub enum Listed {
 
 #[derive(Debug, Args)]
 pub struct Check {
-    /// How thorough: quick takes at most 20 s (30 s with several GPUs), standard minutes, soak longer; image looks at the software of a container
-    /// image, without a GPU, in seconds.
+    /// How thorough: quick takes at most 20 s (30 s with several GPUs), standard minutes, soak longer; node is one node by itself in 15 s, for
+    /// restarts; image looks at the software of a container image, without a GPU, in seconds.
     #[arg(long, value_enum)]
     pub tier: Option<Tier>,
     /// Time from start to verdict, such as 90s or 3m; the schedule is cut to fit.

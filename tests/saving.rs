@@ -167,6 +167,30 @@ fn nodes_save_together_and_read_what_others_wrote() -> Result {
     Ok(())
 }
 
+/// What one node meets, the gate holds against all, by the code that it has on one machine.
+#[test]
+fn what_a_node_cannot_write_or_see_is_told_of_all() -> Result {
+    for (fault, exit, code, says) in [
+        ("full", 1, "STO-026", "saving to"),
+        ("broken", 2, "RUN-004", "saving to"),
+        ("blind", 1, "STO-041", "is not seen on"),
+    ] {
+        let (w, ckpt) = three("restore_budget = \"5m\"\n")?;
+        let mut c = w.command(1, &ALL);
+        let one = c.env("LD_PRELOAD", library(w.dir.path())?).env("FAULT", fault).spawn()?;
+        let others = [one, w.start(2, &ALL)?];
+        let (got, report, err) = end(w.start(0, &ALL)?)?;
+        let told = against(&report);
+        assert!(told.iter().any(|f| f.starts_with(code)), "{fault}: {told:?} {err}");
+        assert!(got == exit && report.to_string().contains(says), "{fault}: {got} {report}");
+        for other in others {
+            assert_eq!(end(other)?.0, got, "{fault}");
+        }
+        assert_eq!(fs::read_dir(&ckpt)?.count(), 0, "{fault}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_node_that_dies_while_it_saves_is_named_and_nothing_hangs() -> Result {
     let (w, ckpt) = three("")?;
@@ -178,6 +202,7 @@ fn a_node_that_dies_while_it_saves_is_named_and_nothing_hangs() -> Result {
     while fs::read_dir(&ckpt)?.count() < 3 && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(5));
     }
+    assert_eq!(fs::read_dir(&ckpt)?.count(), 3);
     two.kill()?;
     two.wait()?;
     let (code, report, err) = end(zero)?;

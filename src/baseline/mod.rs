@@ -10,7 +10,6 @@ mod offender;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::forecast::checkpoint_size;
 use crate::plan::{RunPlan, SaveMode, Time};
 use crate::unit::ByteRate;
 use crate::work::{
@@ -178,7 +177,7 @@ pub fn required(run: &RunPlan) -> Vec<Expectation> {
 /// What [checkpoint] says of saving and restoring, as rates of all nodes together. Fewer nodes than the run has say less of what all
 /// reach: they warn.
 fn saving(run: &RunPlan) -> Vec<Expectation> {
-    let Some((c, size)) = run.checkpoint.as_ref().zip(checkpoint_size(run)) else { return Vec::new() };
+    let Some((c, size)) = run.checkpoint.as_ref().zip(run.checkpoint_size()) else { return Vec::new() };
     let interval = c.interval().map(|i| i.period.as_secs_f64());
     let stall = c.stall().map(|s| ("stall_budget", s));
     let reads = c.restore_reads.unwrap_or(1) as f64;

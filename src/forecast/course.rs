@@ -3,7 +3,7 @@
 use crate::forecast::exclude::worth_excluding;
 use crate::forecast::failures::{Rate, RateSource, band, rate, spares};
 use crate::forecast::interval::{Costs, best_interval, wall_time};
-use crate::forecast::storage::{Runway, checkpoint_size, runway};
+use crate::forecast::storage::{Runway, runway};
 use crate::plan::{ForecastPlan, RunPlan};
 use crate::unit::Bytes;
 
@@ -116,7 +116,7 @@ pub fn forecast(run: &RunPlan, seen: &Measured) -> Result<Forecast, Missing> {
     };
     let (productive, basis) = productive(run, &plan, seen, nodes)?;
     let (rate, rate_source) = rate(&plan);
-    let size = checkpoint_size(run);
+    let size = run.checkpoint_size();
     let stated = plan.save.map(|t| t.0.as_secs_f64());
     let save = stated.or_else(|| Some(size?.as_f64() / seen.write.filter(|w| *w > 0.0)?));
     let restart = plan.restart.map_or(RESTART, |t| t.0.as_secs_f64());

@@ -13,4 +13,4 @@ pub use exclude::worth_excluding;
 pub use failures::{Rate, RateSource};
 pub use outlook::{Full, Outlook, Place, outlook};
 pub use price::{longer, run_days, without_one};
-pub use storage::{Runway, checkpoint_size, runway};
+pub use storage::{Runway, runway};

@@ -64,7 +64,7 @@ pub fn outlook(w: &Watched, run: &RunPlan) -> Option<Outlook> {
         .collect();
     let latest = &whole[whole.len().saturating_sub(LEARNED)..];
     let largest = latest.iter().rev().take(FEW).map(|s| s.bytes).max();
-    let size = largest.or_else(|| super::checkpoint_size(run)).filter(|s| s.0 > 0)?;
+    let size = largest.or_else(|| run.checkpoint_size()).filter(|s| s.0 > 0)?;
     let gaps = gaps(latest);
     let learned = gaps.len() + 1 >= FEW;
     let planned = run.checkpoint.as_ref().and_then(|c| c.interval());

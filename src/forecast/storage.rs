@@ -5,9 +5,6 @@
 use crate::plan::{Checkpoint, RunPlan, WatchPlan};
 use crate::unit::Bytes;
 
-/// bf16 weights, fp32 master weights and both Adam moments: reproduces the published checkpoint sizes of GPT-NeoX-20B,
-/// BLOOM, Llama 3 8B and 405B.
-const BYTES_PER_PARAMETER: f64 = 14.0;
 /// Distributed file systems begin to fail between 80 and 89 % full.
 const USABLE: f64 = 0.80;
 
@@ -33,19 +30,10 @@ pub struct Runway {
     pub inodes: Option<u64>,
 }
 
-/// Size of one checkpoint, from its measured size or the parameters.
-pub fn checkpoint_size(run: &RunPlan) -> Option<Bytes> {
-    let checkpoint = run.checkpoint.as_ref()?;
-    checkpoint.size.or_else(|| {
-        let each = checkpoint.bytes_per_parameter.unwrap_or(BYTES_PER_PARAMETER);
-        run.model.as_ref().map(|m| Bytes::from_f64(m.parameters * each))
-    })
-}
-
 /// The arithmetic, when the plan gives a size and either a retention limit or a number of saves.
 pub fn runway(run: &RunPlan, available: Bytes) -> Option<Runway> {
     let checkpoint = run.checkpoint.as_ref()?;
-    let size = checkpoint_size(run)?;
+    let size = run.checkpoint_size()?;
     let interval = checkpoint.interval();
     let saves = interval.and_then(|i| i.saves).or_else(|| total_saves(checkpoint));
     // What a watch moves away does not stay.
@@ -98,7 +86,7 @@ mod tests {
     #[test]
     fn gpt_neox_20b_does_not_fit_the_mount_it_had() {
         let run = neox();
-        assert_eq!(checkpoint_size(&run), Some(Bytes(287_700_000_000)));
+        assert_eq!(run.checkpoint_size(), Some(Bytes(287_700_000_000)));
         let r = runway(&run, Bytes(TIB));
         let Some(r) = r else { panic!("no runway") };
         assert_eq!((r.kept, r.unlimited, r.fits, r.saves_that_fit), (300, true, false, 3));
@@ -118,7 +106,7 @@ mod tests {
                 checkpoint: Some(Checkpoint::default()),
                 ..RunPlan::default()
             };
-            let got = checkpoint_size(&run).unwrap_or_default().as_f64() / (1u64 << 30) as f64;
+            let got = run.checkpoint_size().unwrap_or_default().as_f64() / (1u64 << 30) as f64;
             assert!((got / gib - 1.0).abs() < 5e-4, "{got} GiB for {parameters}, published {gib}");
         }
     }

@@ -279,6 +279,8 @@ pub enum FailKind {
     ReadOnly,
     NoPermission,
     DiskFull,
+    /// What another node wrote is not there.
+    Unseen,
     /// No agent came from the node.
     NeverJoined,
     /// No agent came from the node, and callers without the token filled the port meanwhile: it may have been refused.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::files;
 use crate::id::{clean, is_code, nearest};
 use crate::plan::{RunPlan, SaveMode};
+use crate::unit::Bytes;
 
 /// Largest plan file that is read: a plan is a page, not a data set.
 const MAX_PLAN_BYTES: u64 = 1 << 20;
@@ -103,6 +104,18 @@ fn check_meaning(plan: &RunPlan) -> Result<(), (String, String)> {
         }
         if c.dir.as_deref().is_some_and(|d| !d.is_absolute()) {
             return Err(("dir".into(), "`dir` must be an absolute path: every node must mean the same place".into()));
+        }
+        let sized = c.size.is_some() || plan.model.is_some();
+        if c.restore_budget.is_some() && !sized {
+            let why = "`restore_budget` needs the size of a checkpoint: give `size` here, or [model] parameters";
+            return Err(("restore_budget = ".into(), why.into()));
+        }
+        if c.stall_budget.is_some() && c.interval().is_none() {
+            let why = "`stall_budget` is a share of the time between saves: give `interval`, or `interval_steps` and `step_time`";
+            return Err(("stall_budget = ".into(), why.into()));
+        }
+        if c.size == Some(Bytes(0)) {
+            return Err(("size = ".into(), "`size` must be above zero".into()));
         }
         for (key, value) in [("staging_copies", c.staging_copies), ("restore_reads", c.restore_reads)] {
             if value == Some(0) {

@@ -58,7 +58,20 @@ pub struct Nodes {
     pub mig: bool,
 }
 
+/// bf16 weights, fp32 master weights and both Adam moments: reproduces the published checkpoint sizes of GPT-NeoX-20B,
+/// BLOOM, Llama 3 8B and 405B.
+const BYTES_PER_PARAMETER: f64 = 14.0;
+
 impl RunPlan {
+    /// Size of one checkpoint, from its measured size or the parameters.
+    pub fn checkpoint_size(&self) -> Option<Bytes> {
+        let checkpoint = self.checkpoint.as_ref()?;
+        checkpoint.size.or_else(|| {
+            let each = checkpoint.bytes_per_parameter.unwrap_or(BYTES_PER_PARAMETER);
+            self.model.as_ref().map(|m| Bytes::from_f64(m.parameters * each))
+        })
+    }
+
     /// What it asks of each node by itself: one node is needed, and nothing is demanded of what lies between nodes.
     pub fn of_one_node(mut self) -> Self {
         if let Some(nodes) = &mut self.nodes {
@@ -67,6 +80,10 @@ impl RunPlan {
         let of_several = |c: &RequireCollective| c.topology != Some(Topology::Node);
         self.require.collective.retain(|c| !of_several(c));
         self.require.link.clear();
+        // What all nodes save together one node cannot tell, nor hold a share of what they stage.
+        if let Some(c) = &mut self.checkpoint {
+            (c.stall_budget, c.restore_budget, c.mode, c.staging_copies) = (None, None, None, None);
+        }
         let r = &mut self.require;
         (r.min_busbw, r.max_allreduce_latency, r.min_tcp, r.strict) = (None, None, None, false);
         r.probes.retain(|p| Tier::Node.includes(p));

@@ -359,7 +359,10 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         // What was chosen and not planned stands in the record with its reason, or it would look lost.
         for step in left_out {
             self.plan_steps(vec![step.clone()]);
-            let why = "left to the standard tier: on a node with GPUs the quick tier measures what they do";
+            let why = match self.record.header.plan.tier {
+                Tier::Node => "left to the other tiers: the host's own loopback says little of a node",
+                _ => "left to the standard tier: on a node with GPUs the quick tier measures what they do",
+            };
             self.waive(&Planned { step, args: HashMap::new() }, WaiveKind::NotAsked, why);
         }
     }
@@ -662,9 +665,12 @@ fn is_loopback(plan: &CheckPlan, step: &Step) -> bool {
     plan.tier.is_short() && matches!(step.probe.as_str(), "tcp" | "collective") && step.rail.is_none()
 }
 
-/// What the quick tier leaves to a longer one on a node with GPUs, where what they do counts first; unless somebody asks for it.
+/// What the quick tier leaves to a longer one on a node with GPUs, where what they do counts first, and the node tier on every node; unless
+/// somebody asks for it.
 fn is_left_out(plan: &CheckPlan, machine: &Machine, step: &Step) -> bool {
-    driver_answers(machine) && is_loopback(plan, step) && !plan.asks_for(step.probe.as_str())
+    (driver_answers(machine) || plan.tier == Tier::Node)
+        && is_loopback(plan, step)
+        && !plan.asks_for(step.probe.as_str())
 }
 
 /// The machine in an outcome of discovery.

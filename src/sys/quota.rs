@@ -5,6 +5,7 @@ use std::ffi::{c_int, c_long, c_ulong, c_void};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Whose a quota is.
@@ -59,6 +60,7 @@ const QUOTACTL_FD: c_long = 443;
 const GET_QUOTA: u32 = 0x80_0007;
 /// `_IOR('X', 31, struct fsxattr)`
 const GET_ATTRIBUTES: c_ulong = 0x801c_581f;
+const SET_GROUP_ID: u32 = 0o2000;
 /// Block limits count these.
 const BLOCK: u64 = 1024;
 
@@ -104,7 +106,9 @@ fn lower(hard: u64, soft: u64) -> Option<u64> {
 /// Whose quotas bound what this process writes into a directory: its user's, its group's, and the directory's project's.
 pub fn ids(dir: &Path) -> Vec<(Of, u32)> {
     let user = (Of::User, rustix::process::geteuid().as_raw());
-    let group = (Of::Group, rustix::process::getegid().as_raw());
+    // In a directory with the set-group-id bit files belong to its group.
+    let inherited = std::fs::metadata(dir).ok().filter(|m| m.mode() & SET_GROUP_ID != 0).map(|m| m.gid());
+    let group = (Of::Group, inherited.unwrap_or_else(|| rustix::process::getegid().as_raw()));
     let project = File::open(dir).ok().and_then(|f| project(f.as_raw_fd())).map(|p| (Of::Project, p));
     [Some(user), Some(group), project].into_iter().flatten().collect()
 }

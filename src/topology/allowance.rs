@@ -42,7 +42,7 @@ pub fn quotas(dir: &Path, mount: &Mount) -> Vec<Quota> {
         "nfs" | "nfs4" => {
             let ask = |(kind, id): (sys::quota::Of, u32)| {
                 let flag = if kind == sys::quota::Of::User { "-u" } else { "-g" };
-                lustre::quota(&said(&["quota", "-wpv", flag])?, &mount.source, of(kind), id)
+                lustre::quota(&said(&["quota", "-wpv", flag, &id.to_string()])?, &mount.source, of(kind), id)
             };
             ids.into_iter().filter(|(kind, _)| *kind != sys::quota::Of::Project).filter_map(ask).collect()
         }
@@ -65,5 +65,5 @@ pub fn targets(mount: &Mount) -> Vec<Target> {
     if mount.fstype != "lustre" {
         return Vec::new();
     }
-    said(&["lfs", "df", &mount.point.to_string_lossy()]).map_or_else(Vec::new, |text| lustre::targets(&text))
+    said(&["lfs", "df", "-lv", &mount.point.to_string_lossy()]).map_or_else(Vec::new, |text| lustre::targets(&text))
 }

@@ -109,12 +109,17 @@ pub(super) fn parse_mountinfo(text: &str) -> Vec<Mount> {
             let (left, right) = line.split_once(" - ")?;
             let left: Vec<&str> = left.split(' ').collect();
             let mut right = right.split(' ');
-            Some(Mount {
-                point: PathBuf::from(unescape(left.get(4)?)),
-                options: (*left.get(5)?).to_owned(),
-                fstype: right.next()?.to_owned(),
-                source: unescape(right.next()?),
-            })
+            let (fstype, source) = (right.next()?.to_owned(), unescape(right.next()?));
+            // Those of the mount, then those of the file system: `soft` and `nobarrier` are among the latter.
+            let mut options = (*left.get(5)?).to_owned();
+            let own = options.clone();
+            for more in
+                right.next().into_iter().flat_map(|o| o.split(',')).filter(|o| own.split(',').all(|own| own != *o))
+            {
+                options.push(',');
+                options.push_str(more);
+            }
+            Some(Mount { point: PathBuf::from(unescape(left.get(4)?)), options, fstype, source })
         })
         .collect()
 }
@@ -152,12 +157,13 @@ mod tests {
     #[test]
     fn the_deepest_and_last_mount_wins() {
         let text = "1 0 8:1 / / rw - ext4 /dev/vda rw\n2 1 0:5 / /ckpt rw,noatime shared:1 - nfs4 srv:/x rw\n\
-                    3 1 0:6 / /ckpt ro - tmpfs none rw\n4 1 0:7 / /a\\040b rw - xfs /dev/sdb rw\nnonsense\n";
+                    3 1 0:6 / /ckpt ro - tmpfs none rw\n4 1 0:7 / /a\\040b rw,noatime - xfs /dev/sdb rw,nobarrier\nnonsense\n";
         let mounts = parse_mountinfo(text);
         assert_eq!(mounts.len(), 4);
         assert_eq!(mount_of(&mounts, Path::new("/ckpt/run1")).map(|m| m.fstype.as_str()), Some("tmpfs"));
         assert_eq!(mount_of(&mounts, Path::new("/ckpts")).map(|m| m.fstype.as_str()), Some("ext4"));
         assert_eq!(mount_of(&mounts, Path::new("/a b/c")).map(|m| m.source.as_str()), Some("/dev/sdb"));
+        assert_eq!(mounts[3].options, "rw,noatime,nobarrier");
     }
 
     proptest::proptest! {

@@ -7,7 +7,7 @@ const KIB: u64 = 1024;
 /// Targets that are kept of a file system.
 const MOST: usize = 20_000;
 
-/// The object targets of `lfs df`: those of metadata hold no data.
+/// The object targets of `lfs df -lv`: those of metadata hold no data.
 ///
 /// ```text
 /// UUID                   1K-blocks        Used   Available Use% Mounted on
@@ -23,11 +23,13 @@ pub(super) fn targets(text: &str) -> Vec<Target> {
             return Some(Target { name, total: Bytes(0), available: Bytes(0), active: false });
         }
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [_, total, _, available, _, place, ..] = words[..] else { return None };
+        let [_, total, _, available, _, place, ref state @ ..] = words[..] else { return None };
         let size = |word: &str| word.parse::<u64>().ok().map(|k| Bytes(k.saturating_mul(KIB)));
         let object = place.contains("[OST:");
         let (total, available) = (size(total)?, size(available)?);
-        object.then(|| Target { name: name.to_owned(), total, available, active: true })
+        // Read-only, out of space, or no new objects: no file goes there.
+        let active = !state.iter().any(|word| word.contains(['R', 'S', 'N']));
+        object.then(|| Target { name: name.to_owned(), total, available, active })
     };
     text.lines().filter_map(target).take(MOST).collect()
 }
@@ -70,6 +72,7 @@ scratch-OST0000_UUID  1000000000   600000000   400000000  60% /scratch[OST:0]
 scratch-OST0001_UUID  1000000000   999000000     1000000 100% /scratch[OST:1]
 OST0002             : inactive device
 scratch-OST0003_UUID: Resource temporarily unavailable
+scratch-OST0004_UUID  1000000000   600000000   400000000  60% /scratch[OST:4] R
 
 filesystem_summary:   2000000000  1599000000   401000000  80% /scratch
 ";
@@ -80,7 +83,13 @@ filesystem_summary:   2000000000  1599000000   401000000  80% /scratch
         let names: Vec<(&str, bool)> = all.iter().map(|t| (t.name.as_str(), t.active)).collect();
         assert_eq!(
             names,
-            [("scratch-OST0000", true), ("scratch-OST0001", true), ("OST0002", false), ("scratch-OST0003", false)]
+            [
+                ("scratch-OST0000", true),
+                ("scratch-OST0001", true),
+                ("OST0002", false),
+                ("scratch-OST0003", false),
+                ("scratch-OST0004", false)
+            ]
         );
         assert_eq!((all[1].total, all[1].available), (Bytes(1_024_000_000_000), Bytes(1_024_000_000)));
     }

@@ -246,7 +246,17 @@ fn plans_that_contradict_themselves_are_refused() {
     for (text, want) in [
         ("staging_copies = 0\nmode = \"async\"\n", "run.toml:2:1: `staging_copies` must be at least 1"),
         ("restore_reads = 0\n", "run.toml:2:1: `restore_reads` must be at least 1"),
-        ("restore_budget = \"0s\"\n", "run.toml:2:1: `restore_budget` must be above zero"),
+        ("restore_budget = \"0s\"\nsize = \"1 GiB\"\n", "run.toml:2:1: `restore_budget` must be above zero"),
+        (
+            "restore_budget = \"9s\"\n",
+            "run.toml:2:1: `restore_budget` needs the size of a checkpoint: give `size` here, or [model] parameters",
+        ),
+        (
+            "stall_budget = 0.01\n",
+            "run.toml:2:1: `stall_budget` is a share of the time between saves: give `interval`, or `interval_steps` and \
+             `step_time`",
+        ),
+        ("size = 0\n", "run.toml:2:1: `size` must be above zero"),
         ("mode = \"asink\"\n", "run.toml:2:8: unknown value `asink`; did you mean `async`?"),
         (
             "staging_copies = 2\n",
@@ -254,5 +264,19 @@ fn plans_that_contradict_themselves_are_refused() {
         ),
     ] {
         assert_eq!(error(text), want);
+    }
+}
+
+/// A demand that nothing measured answers is no GO, whoever left it out.
+#[test]
+fn what_nothing_answers_holds() {
+    for (plan, key) in [
+        ("restore_budget = \"5m\"\n", "restore_budget"),
+        ("mode = \"async\"\nstall_budget = 0.1\n", "stall_budget"),
+        ("mode = \"async\"\n", "interval"),
+    ] {
+        let record = rehearsed(plan, &[]);
+        let (decision, found) = verdict(&record);
+        assert!(decision != "GO" && found.iter().any(|f| f.starts_with("COV-002")), "{key}: {decision} {found:?}");
     }
 }

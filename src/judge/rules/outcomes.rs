@@ -75,6 +75,14 @@ impl<'r> Tally<'r> {
             Some(Outcome::Waived { .. }) if blamed => {}
             Some(Outcome::Failed { kind: FailKind::NodeLost | FailKind::NodeSilent, .. }) if step.probe != PRESENCE => {
             }
+            // What a file system refuses all nodes together, it is asked about as if one had met it.
+            Some(Outcome::Failed { kind, error }) if group.is_some() && !blamed && is_save(case) => {
+                self.fail(row, *kind, error);
+            }
+            Some(Outcome::TimedOut { after_ms, missing }) if group.is_some() && !blamed && is_save(case) => {
+                let evidence = format!("{}, case `{case}`: {}", step.name, killed(*after_ms, missing));
+                findings.push(Finding::new(Code::RUN_002, row.subject(), evidence));
+            }
             Some(Outcome::Failed { kind, error }) if group.is_some() => {
                 of_group(step, row.group, line, *kind, &format!("case `{case}`: {error}"), findings);
             }
@@ -83,7 +91,7 @@ impl<'r> Tally<'r> {
                 of_group(step, row.group, line, FailKind::Error, &error, findings);
             }
             // A pair whose first direction failed does not try the second.
-            Some(Outcome::Waived { kind: WaiveKind::NotReached, .. }) if group.is_some() => {}
+            Some(Outcome::Waived { kind: WaiveKind::NotReached, .. }) if group.is_some() && !is_save(case) => {}
             None => self.lose(row, "not in the record: the run ended before it"),
             Some(Outcome::Waived { kind: WaiveKind::NoTime | WaiveKind::Interrupted | WaiveKind::NotReached, why }) => {
                 self.lose(row, why)
@@ -191,6 +199,10 @@ fn of_group(
     }
 }
 
+fn is_save(case: &Case) -> bool {
+    matches!(case, Case::Checkpoint { .. })
+}
+
 /// What pairs and ladders found of a node.
 fn of_network(code: Code) -> bool {
     matches!(
@@ -245,6 +257,7 @@ fn failure(row: &Row<'_>, kind: FailKind, error: &str, cases: usize) -> Finding 
         FailKind::NotADirectory => Code::STO_023,
         FailKind::ReadOnly | FailKind::NoPermission => Code::STO_024,
         FailKind::DiskFull => Code::STO_026,
+        FailKind::Unseen => Code::STO_041,
         FailKind::NeverJoined => Code::CLU_001,
         FailKind::KeptOut => Code::CLU_011,
         FailKind::NodeLost => Code::CLU_002,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::forecast::{Runway, checkpoint_size, runway};
+use crate::forecast::{Runway, runway};
 use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::Cell;
@@ -55,7 +55,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, cells: &[Cell<'_>], findi
     staging(record, run, findings);
     knee(cells, findings);
     // The plan states a need and no capacity is known: the check that was forgotten must not be forgotten here.
-    if !seen && checkpoint_size(run).is_some() {
+    if !seen && run.checkpoint_size().is_some() {
         findings.push(Finding::new(
             Code::COV_002,
             Subject::Run,
@@ -63,6 +63,26 @@ pub(super) fn findings(record: &Record, run: &RunPlan, cells: &[Cell<'_>], findi
         ));
     }
     stall(run, cells, findings);
+    unanswered(run, cells, findings);
+}
+
+/// What the plan says of saving and restoring, and nothing measured answers. How long a synchronous save takes follows from what nodes write.
+fn unanswered(run: &RunPlan, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
+    let Some(c) = &run.checkpoint else { return };
+    let measured = |metric: Metric| {
+        cells.iter().any(|cell| cell.series.metric == metric && matches!(cell.row.case, Case::Checkpoint { .. }))
+    };
+    let background = c.mode() == SaveMode::Async;
+    for (key, asked, metric) in [
+        ("restore_budget", c.restore_budget.is_some(), Metric::Read),
+        ("stall_budget", background && c.stall_budget.is_some(), Metric::Stage),
+        ("interval", background && c.interval().is_some(), Metric::Drain),
+    ] {
+        if asked && !measured(metric) {
+            let evidence = format!("[checkpoint] {key}: no rehearsal of a save could be held against it");
+            findings.push(Finding::new(Code::COV_002, Subject::Run, evidence).limit(format!("[checkpoint] {key}")));
+        }
+    }
 }
 
 /// File systems that a server gives to many nodes.
@@ -214,13 +234,13 @@ fn targets(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
         ));
     }
     // A save that is spread evenly needs as much on each.
-    let short = |t: &Target| t.active && each.is_some_and(|each| t.available.as_f64() < each);
+    // Where all of it is too small, no part is to blame.
+    let fits = runway(run, fs.room()).is_some_and(|r| r.fits);
+    let short = |t: &Target| t.active && fits && each.is_some_and(|each| t.available.as_f64() < each);
     let fuller = |t: &Target| t.active && free(t) < usual / 2.0 && 1.0 - free(t) > FULL;
     let least = fs.targets.iter().filter(|t| t.active).min_by(|a, b| free(a).total_cmp(&free(b)));
-    let Some(least) = least.filter(|t| fuller(t) || short(t) && fs.available.as_f64() > each.unwrap_or(0.0) * 2.0)
-    else {
-        return;
-    };
+    let any_short = fs.targets.iter().find(|t| short(t));
+    let Some(least) = any_short.or(least.filter(|t| fuller(t))) else { return };
     let which = some(&|t| fuller(t) || short(t)).unwrap_or_default();
     let evidence = format!(
         "{which}: {} has {} left of {}, the middle of {} is {:.0} % free",
@@ -240,7 +260,7 @@ fn targets(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
 
 /// What an asynchronous save holds in each node's memory, against what is free there.
 fn staging(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
-    let Some((c, size)) = run.checkpoint.as_ref().zip(checkpoint_size(run)) else { return };
+    let Some((c, size)) = run.checkpoint.as_ref().zip(run.checkpoint_size()) else { return };
     if c.mode() != SaveMode::Async {
         return;
     }
@@ -299,7 +319,7 @@ fn rehearsed(cell: &Cell<'_>) -> bool {
 /// Seconds that a save blocks, against the share of the interval that it may take.
 fn stall(run: &RunPlan, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     let Some(c) = &run.checkpoint else { return };
-    let (Some(size), Some(interval), Some(budget)) = (checkpoint_size(run), c.interval(), c.stall_budget) else {
+    let (Some(size), Some(interval), Some(budget)) = (run.checkpoint_size(), c.interval(), c.stall_budget) else {
         return;
     };
     // A save that was rehearsed was held against the budget itself.

@@ -1,6 +1,6 @@
 //! What a watcher saw of a run's checkpoints -> findings.
 
-use crate::forecast::{Full, Outlook, Place, checkpoint_size, outlook};
+use crate::forecast::{Full, Outlook, Place, outlook};
 use crate::id::NodeName;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
@@ -139,7 +139,7 @@ fn planned(w: &Watched, run: &RunPlan, o: &Outlook, add: &mut dyn FnMut(Code, St
     let Some(c) = &run.checkpoint else { return };
     let time = |s: f64| Time(std::time::Duration::try_from_secs_f64(s.max(0.0)).unwrap_or_default()).to_string();
     let mut more = Vec::new();
-    if let Some(planned) = checkpoint_size(run).filter(|p| o.learned && o.size.as_f64() > MORE * p.as_f64()) {
+    if let Some(planned) = run.checkpoint_size().filter(|p| o.learned && o.size.as_f64() > MORE * p.as_f64()) {
         more.push(format!("a save takes {}, the plan says {planned}", o.size));
     }
     if let (Some(took), Some(budget), Some(interval)) = (o.save_s, c.stall_budget, c.interval()) {

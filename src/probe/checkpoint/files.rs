@@ -24,13 +24,13 @@ impl Part {
     /// A page: what is read past the cache comes in pages.
     pub const LEAST: u64 = 4096;
 
-    /// Of `block` bytes of a node.
-    pub fn of(args: &Args, block: u64) -> Self {
-        let each = block / u64::from(args.writers);
+    /// Of `block` bytes of a node by so many writers, of whose files there are at most `most`.
+    pub fn of(file: Option<u64>, writers: usize, block: u64, most: usize) -> Self {
+        let each = block / writers.max(1) as u64;
         // Files as large as those of the plan, as long as one fits.
-        let bytes = args.file.unwrap_or(each).clamp(1, each.max(1)).next_multiple_of(Self::LEAST).min(each);
+        let bytes = file.unwrap_or(each).clamp(1, each.max(1)).next_multiple_of(Self::LEAST).min(each);
         let bytes = (bytes / Self::LEAST * Self::LEAST).max(Self::LEAST);
-        Part { writers: args.writers as usize, files: (each / bytes).max(1) as usize, bytes }
+        Part { writers: writers.max(1), files: ((each / bytes) as usize).clamp(1, most.max(1)), bytes }
     }
 
     pub fn of_node(&self) -> u64 {
@@ -100,9 +100,14 @@ pub(super) fn open(path: &Path) -> io::Result<(File, bool)> {
         return Ok((file, true));
     }
     // tmpfs and some network file systems refuse O_DIRECT.
+    Ok((open_cached(path)?, false))
+}
+
+/// Opens a file for reading through the page cache, of which it is dropped.
+pub(super) fn open_cached(path: &Path) -> io::Result<File> {
     let file = File::open(path)?;
     let _ = fadvise(&file, 0, None, Advice::DontNeed);
-    Ok((file, false))
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -110,29 +115,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::SaveMode;
-
-    fn args(writers: u32, file: Option<u64>) -> Args {
-        Args { whole: 1 << 40, share: 1 << 36, block: 1 << 30, writers, file, mode: SaveMode::Sync, copy_ceiling: 0.0 }
-    }
 
     #[test]
     fn files_are_those_of_the_plan_as_long_as_one_fits() {
         // 8 writers, 64 MiB each: eight files of 8 MiB, or one part of a large one, or one where nobody tells.
-        let of = |file| Part::of(&args(8, file), 512 << 20);
+        let of = |file| Part::of(file, 8, 512 << 20, usize::MAX);
         assert_eq!((of(Some(8 << 20)).files, of(Some(8 << 20)).bytes), (8, 8 << 20));
         assert_eq!((of(Some(1 << 33)).files, of(Some(1 << 33)).bytes), (1, 64 << 20));
         assert_eq!((of(None).files, of(None).bytes), (1, 64 << 20));
+        // At first few of many small ones.
+        let few = Part::of(Some(4096), 8, 512 << 20, 8);
+        assert_eq!((few.files, few.bytes), (8, 4096));
     }
 
     proptest! {
         #[test]
         fn a_part_fits_its_block_and_no_two_files_share_a_piece(
-            writers in 1u32..17, file in proptest::option::of(0u64..1 << 34), block in 0u64..1 << 33
+            writers in 1usize..17, file in proptest::option::of(0u64..1 << 34), block in 0u64..1 << 33
         ) {
-            let part = Part::of(&args(writers, file), block.max(u64::from(writers) * Part::LEAST));
+            let least = writers as u64 * Part::LEAST;
+            let part = Part::of(file, writers, block.max(least), usize::MAX);
             prop_assert!(part.files > 0 && part.bytes.is_multiple_of(Part::LEAST) && part.bytes > 0);
-            prop_assert!(part.of_node() <= block.max(u64::from(writers) * Part::LEAST));
+            prop_assert!(part.of_node() <= block.max(least));
             prop_assert_eq!(part.pieces().map(|l| l as u64).sum::<u64>(), part.bytes);
             let pieces = part.pieces().count();
             let at = |round, node, writer, file| Which { round, node, writer, file }.first(&part, 3);

@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::scratch::{self, is_scratch};
 use crate::cluster::{Child, Shape, Step};
-use crate::forecast::checkpoint_size;
 use crate::id::{NodeName, ProbeName};
 use crate::measure::{FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::{CheckPlan, SaveMode};
@@ -34,6 +33,8 @@ const WRITERS: u32 = 4;
 const MAX_WRITERS: u32 = 16;
 /// Never fill more than this share of what is free.
 const SHARE_OF_FREE: u64 = 10;
+/// Rounds that warm up, at most.
+const GROWING: usize = 6;
 /// Saves that are on the disk at the same time: the one that is written, and the one before it.
 const KEPT: u64 = 2;
 /// Saves, and reads of one, that an interval needs, and that are enough.
@@ -47,8 +48,9 @@ struct Args {
     share: u64,
     block: u64,
     writers: u32,
-    /// Of one file, where the plan tells; else each writer has one.
+    /// Of one file, and of how many, where the plan tells; else each writer has one.
     file: Option<u64>,
+    all_files: Option<u64>,
     mode: SaveMode,
     /// What a node copies of memory, at most.
     copy_ceiling: f64,
@@ -115,6 +117,18 @@ impl Probe for Checkpoint {
     }
 }
 
+/// What all nodes agreed on.
+struct Job<'a> {
+    args: &'a Args,
+    folders: &'a [PathBuf],
+    /// So many nodes write, the first ones; all read.
+    active: usize,
+    /// Of a node.
+    writers: usize,
+    /// Bytes of a node in a round, at most.
+    block: u64,
+}
+
 /// Where a node writes, how much is free there, and what stands in its way.
 #[derive(Serialize, Deserialize)]
 struct Told {
@@ -172,20 +186,29 @@ fn rehearse(child: &mut Child, args: &Args, path: &Path, told: &[Told]) -> Resul
     let Some(folders) = folders else {
         return Err(ProbeError::Broken("a node told of a folder that is no scratch folder".to_owned()));
     };
-    let room = told.iter().map(|t| t.room).min().unwrap_or(0) / SHARE_OF_FREE / KEPT / u64::from(nodes);
-    let block = args.block.min(args.share).min(room);
-    if block < u64::from(args.writers) * Part::LEAST {
-        let error = format!("{} free in {}: not enough to rehearse a save with", Bytes(told[0].room), path.display());
+    // As many files as the plan has: where they are fewer than nodes, so many nodes write one each.
+    let active = args.all_files.map_or(nodes, |files| files.min(u64::from(nodes)) as u32).max(1);
+    let least = told.iter().enumerate().min_by_key(|(_, t)| t.room);
+    let (narrow, free) = least.map_or((0, 0), |(rank, t)| (rank, t.room));
+    let room = free / SHARE_OF_FREE / KEPT / u64::from(active);
+    if room < Part::LEAST {
+        let on = if nodes > 1 { format!(" on {}", child.name(narrow)) } else { String::new() };
+        let error = format!("{} free in {}{on}: not enough to rehearse a save with", Bytes(free), path.display());
         return fails(child, Outcome::error(FailKind::DiskFull, error));
     }
-    let saved = match save::run(child, args, &folders, block)? {
+    let share = if active < nodes { args.whole / u64::from(active) } else { args.share };
+    let block = args.block.min(share).min(room).max(Part::LEAST);
+    let most = args.all_files.map_or(u64::MAX, |files| files.div_ceil(u64::from(active)));
+    let writers = u64::from(args.writers).min(most).min(block / Part::LEAST).max(1) as usize;
+    let job = Job { args, folders: &folders, active: active as usize, writers, block };
+    let saved = match save::run(child, &job)? {
         Ok(saved) => saved,
         Err(outcome) => return fails(child, outcome),
     };
-    let restored = if child.wants(&restore) { Some(restore::run(child, args, &folders, &saved)?) } else { None };
+    let restored = if child.wants(&restore) { Some(restore::run(child, &job, &saved)?) } else { None };
     if child.rank == 0 {
-        let how = saved.part.describe(args, nodes);
-        let series = saved.series(args, nodes);
+        let how = saved.part.describe(args, active);
+        let series = saved.series(&job);
         child.outcome(&save, Outcome::Measured(Measured { series, notes: vec![how], ..Measured::default() }))?;
         if let Some(outcome) = restored {
             child.outcome(&restore, outcome)?;
@@ -212,8 +235,9 @@ fn enough(rounds: &[f64], budget: Duration) -> bool {
 /// nodes on more nodes do not help.
 pub fn steps(plan: &CheckPlan, nodes: &[NodeName]) -> Vec<Step> {
     let all = nodes.len();
+    // All of them first: it is what the run will do, and what is held against the plan.
     let smaller = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n < all && !plan.tier.is_short());
-    let sizes = smaller.chain([all]);
+    let sizes = [all].into_iter().chain(smaller);
     let of = |n: usize| {
         let step = one(plan, n as u32, all as u32, f64::INFINITY)?;
         Some(Step { shape: Shape::groups(vec![nodes[..n].to_vec()]), ..step })
@@ -225,17 +249,18 @@ pub fn steps(plan: &CheckPlan, nodes: &[NodeName]) -> Vec<Step> {
 fn one(plan: &CheckPlan, n: u32, all: u32, copy_ceiling: f64) -> Option<Step> {
     let path = plan.storage_path.clone()?;
     let planned = plan.run.checkpoint.as_ref()?;
-    let whole = checkpoint_size(&plan.run)?.0;
+    let whole = plan.run.checkpoint_size()?.0;
     let needed = plan.run.nodes.as_ref();
     let of_run = needed.map_or(all, |n| n.needed).max(1);
     let gpus = needed.map_or(0, |n| n.gpus_per_node);
     let writers = if gpus > 0 { gpus.min(MAX_WRITERS) } else { WRITERS };
     let args = Args {
         whole,
-        share: whole / u64::from(of_run),
+        share: whole / u64::from(of_run.max(n)),
         block: plan.tier.pick(256, 1024, 4096) * Bytes::MIB,
         writers,
         file: planned.files.filter(|f| *f > 0).map(|files| whole / files),
+        all_files: planned.files.filter(|f| *f > 0),
         mode: planned.mode(),
         copy_ceiling: if copy_ceiling.is_finite() { copy_ceiling } else { 0.0 },
     };

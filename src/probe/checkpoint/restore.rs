@@ -4,18 +4,18 @@
 //! are timed compare what tells each page from all others.
 
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Child;
-use crate::measure::{Check, Measured, Outcome, WaiveKind};
+use crate::measure::{Check, FailKind, Measured, Outcome};
 use crate::probe::ProbeError;
 use crate::probe::checkpoint::files::{self, Which};
 use crate::probe::checkpoint::save::Saved;
-use crate::probe::checkpoint::{Args, Trouble, enough, first_trouble, slowest};
+use crate::probe::checkpoint::{Job, Trouble, enough, first_trouble, slowest};
 use crate::probe::storage::content::{Content, PAGE};
 use crate::probe::storage::{VISIBLE, failure, wait_for};
 use crate::work::{CheckName, Metric};
@@ -40,13 +40,17 @@ struct Found {
 }
 
 /// Reads until there are enough rounds; the same on all nodes.
-pub(super) fn run(child: &mut Child, args: &Args, folders: &[PathBuf], saved: &Saved) -> Result<Outcome, ProbeError> {
+pub(super) fn run(child: &mut Child, job: &Job<'_>, saved: &Saved) -> Result<Outcome, ProbeError> {
+    let (args, folders) = (job.args, job.folders);
     let (rank, nodes) = (child.rank as usize, folders.len());
+    // Of those that wrote, never that which this node wrote, unless no other did.
+    let others: Vec<usize> = (1..nodes).map(|i| (rank + i) % nodes).filter(|node| *node < job.active).collect();
+    let others = if others.is_empty() { vec![0] } else { others };
     let budget = child.share(2);
     let spare = Duration::from_secs(2);
     // A file system may take its time to show what others wrote.
     let until = Instant::now() + VISIBLE.min(child.time_left().saturating_sub(spare));
-    let unseen = (1..nodes).map(|i| (rank + i) % nodes).find(|node| {
+    let unseen = others.iter().copied().find(|node| {
         let last =
             Which { round: saved.round, node: *node, writer: saved.part.writers - 1, file: saved.part.files - 1 };
         wait_for(&last.path(&folders[*node]), until).is_none()
@@ -54,17 +58,16 @@ pub(super) fn run(child: &mut Child, args: &Args, folders: &[PathBuf], saved: &S
     let unseen: Vec<Option<usize>> = child.exchange(&unseen)?.all(child)?;
     if let Some((blind, of)) = unseen.iter().enumerate().find_map(|(rank, of)| Some((rank, (*of)?))) {
         let why = format!("what {} saved is not seen on {}", child.name(of), child.name(blind));
-        return Ok(Outcome::waived(WaiveKind::NotReached, why));
+        return Ok(Outcome::error(FailKind::Unseen, why));
     }
     let mut contents: Vec<(Content, Content)> =
-        (0..args.writers).map(|_| (Content::new(child.step.seed), Content::new(0))).collect();
+        (0..saved.part.writers).map(|_| (Content::new(child.step.seed), Content::new(0))).collect();
     let (mut seconds, mut last, mut worst) = (Vec::new(), Vec::new(), Vec::new());
     let (mut wrong, mut pages, mut direct) = (0, 0, true);
     for round in 0.. {
         child.barrier()?;
-        // Of one node alone its own; of several never that which this one wrote.
-        let node = if nodes == 1 { 0 } else { (rank + 1 + round % (nodes - 1)) % nodes };
-        let read = read(&folders[node], saved, node, nodes, round == 0, &mut contents);
+        let node = others[round % others.len()];
+        let read = read(&folders[node], saved, node, nodes, (round == 0).then_some(until), &mut contents);
         let own = match read {
             Ok(f) => Fared { seconds: f.seconds, wrong: f.wrong, pages: f.pages, direct: f.direct, trouble: None },
             Err(e) => {
@@ -108,6 +111,7 @@ pub(super) fn run(child: &mut Child, args: &Args, folders: &[PathBuf], saved: &S
         Check::new(CheckName::Checksum, wrong == 0, format!("{wrong} of {pages} pages came back different{by}"));
     let how =
         if direct { "O_DIRECT" } else { "page cache dropped (no O_DIRECT here): this may be the speed of memory" };
+    let how = format!("{how}; a server's own cache may have given it");
     let whose = if nodes == 1 { "read by the node that wrote it" } else { "each read by another node" };
     Ok(Outcome::Measured(Measured {
         series: vec![series],
@@ -118,13 +122,14 @@ pub(super) fn run(child: &mut Child, args: &Args, folders: &[PathBuf], saved: &S
 }
 
 /// All that one node saved in the last round, by as many readers as there were writers; the time is the slowest reader's,
-/// without what comparing takes. `whole` compares every byte, else the number that each page bears.
+/// without what comparing takes. The first time every byte is compared, and a file may be `seen` late; after it the number that each page
+/// bears.
 fn read(
     folder: &Path,
     saved: &Saved,
     node: usize,
     nodes: usize,
-    whole: bool,
+    seen: Option<Instant>,
     contents: &mut [(Content, Content)],
 ) -> io::Result<Found> {
     let part = saved.part;
@@ -133,16 +138,28 @@ fn read(
         for file in 0..part.files {
             let which = Which { round: saved.round, node, writer, file };
             let first = which.first(&part, nodes);
+            let path = which.path(folder);
+            if let Some(until) = seen {
+                wait_for(&path, until);
+            }
             let began = Instant::now();
-            let (mut from, direct) = files::open(&which.path(folder))?;
+            let (mut from, mut direct) = files::open(&path)?;
             found.seconds += began.elapsed().as_secs_f64();
             found.direct &= direct;
             for (i, len) in part.pieces().enumerate() {
                 let into = &mut got.bytes()[..len];
                 let began = Instant::now();
-                from.read_exact(into)?;
+                match from.read_exact(into) {
+                    // It opens past the cache and does not read so: larger blocks than ours, or a file system in user space.
+                    Err(e) if e.kind() == io::ErrorKind::InvalidInput && direct && i == 0 => {
+                        (from, direct) = (files::open_cached(&path)?, false);
+                        found.direct = false;
+                        from.read_exact(into)?;
+                    }
+                    other => other?,
+                }
                 found.seconds += began.elapsed().as_secs_f64();
-                found.wrong += if whole {
+                found.wrong += if seen.is_some() {
                     let pages = into.chunks(PAGE).zip(want.piece(first + i)[..len].chunks(PAGE));
                     pages.filter(|(got, want)| got != want).count() as u64
                 } else {

@@ -2,7 +2,8 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
@@ -13,14 +14,15 @@ use crate::measure::{Outcome, Series};
 use crate::plan::SaveMode;
 use crate::probe::ProbeError;
 use crate::probe::checkpoint::files::{self, Part, Which};
-use crate::probe::checkpoint::{Args, Trouble, enough, first_trouble, slowest};
+use crate::probe::checkpoint::{GROWING, Job, Trouble, enough, first_trouble, slowest};
 use crate::probe::storage::content::Content;
 use crate::probe::storage::failure;
 use crate::sys::pages::Pages;
 use crate::work::Metric;
 
-/// Of a node, in the first round: it shows how much can be written in the time.
+/// Of all nodes together, and of files of a writer, in the first round.
 const FIRST: u64 = 16 << 20;
+const FEW: usize = 8;
 /// Of one writer: what is copied within memory, larger than a core's part of the caches.
 const STAGED: usize = 32 << 20;
 
@@ -45,8 +47,9 @@ struct Fared {
 }
 
 impl Saved {
-    pub fn series(&self, args: &Args, nodes: u32) -> Vec<Series> {
-        let bytes = (self.part.of_node() * u64::from(nodes)) as f64;
+    pub fn series(&self, job: &Job<'_>) -> Vec<Series> {
+        let (args, nodes) = (job.args, job.folders.len());
+        let bytes = (self.part.of_node() * job.active as u64) as f64;
         let metric = if args.mode == SaveMode::Sync { Metric::Write } else { Metric::Drain };
         let rates = self.seconds.iter().map(|s| bytes / s).collect();
         let mut series = metric.series(rates, 1);
@@ -61,27 +64,29 @@ impl Saved {
 }
 
 /// Saves until there are enough rounds, or somebody cannot. What `Err` holds is the same on all nodes.
-pub(super) fn run(
-    child: &mut Child,
-    args: &Args,
-    folders: &[PathBuf],
-    block: u64,
-) -> Result<Result<Saved, Outcome>, ProbeError> {
+///
+/// At first little is written: nobody knows yet how fast it goes. It grows until a round takes its part of the time, and beyond that while
+/// a round takes no longer for being larger: then what counts is the time of a call, and a whole file of the run would hardly feel it.
+pub(super) fn run(child: &mut Child, job: &Job<'_>) -> Result<Result<Saved, Outcome>, ProbeError> {
+    let (args, rank, nodes) = (job.args, child.rank as usize, job.folders.len());
     let budget = child.share(2);
-    let own = folders[child.rank as usize].clone();
-    let mut contents: Vec<Content> = (0..args.writers).map(|_| Content::new(child.step.seed)).collect();
+    let own = job.folders[rank].clone();
+    let mut contents: Vec<Content> = (0..job.writers).map(|_| Content::new(child.step.seed)).collect();
+    let part = |block: u64, most: usize| Part::of(args.file, job.writers, block.clamp(Part::LEAST, job.block), most);
     let mut saved = Saved {
-        part: Part::of(args, FIRST.min(block)),
+        part: part(FIRST / nodes as u64, FEW),
         round: 0,
         seconds: Vec::new(),
         last: Vec::new(),
         staged: Vec::new(),
     };
+    // Of the rounds that warm up: bytes of a node, and seconds; none once it has grown up.
+    let mut growing = Some(Vec::new());
     loop {
         child.barrier()?;
-        let staged = if args.mode == SaveMode::Async && saved.round > 0 { stage(args.writers) } else { 0.0 };
+        let staged = if args.mode == SaveMode::Async && growing.is_none() { stage(job.writers) } else { 0.0 };
         let began = Instant::now();
-        let written = write(&own, &saved, child.rank as usize, folders.len(), &mut contents);
+        let written = if rank < job.active { write(&own, &saved, rank, nodes, &mut contents) } else { Ok(()) };
         let seconds = began.elapsed().as_secs_f64();
         let trouble = written.err().map(|e| Trouble::of(failure(&e, &format!("saving to {}", own.display()))));
         let all: Vec<Fared> = child.exchange(&Fared { seconds, staged, trouble })?.all(child)?;
@@ -89,19 +94,20 @@ pub(super) fn run(
             return Ok(Err(outcome));
         }
         let (last, longest) = slowest(&all.iter().map(|f| f.seconds).collect::<Vec<_>>());
-        if saved.round == 0 {
-            // The first warms up, and shows how much a tenth of the time holds.
-            let rate = saved.part.of_node() as f64 / longest.max(1e-6);
-            let target = rate * budget.as_secs_f64() / *super::ROUNDS.start() as f64;
+        if let Some(before) = &mut growing {
+            before.push((saved.part.of_node() as f64, longest));
             remove(&own, &saved);
-            saved.part = Part::of(args, (target as u64).clamp(u64::from(args.writers) * Part::LEAST, block));
+            match larger(before, budget.as_secs_f64()).map(|bytes| part(bytes, saved.part.files.saturating_mul(8))) {
+                Some(more) if more.of_node() > saved.part.of_node() && before.len() < GROWING => saved.part = more,
+                _ => growing = None,
+            }
         } else {
             saved.seconds.push(longest);
             saved.last.push(last);
             if args.mode == SaveMode::Async {
                 // Staging ends when the last node has staged.
                 let least = all.iter().map(|f| f.staged).fold(f64::INFINITY, f64::min);
-                saved.staged.push(least * folders.len() as f64);
+                saved.staged.push(least * nodes as f64);
             }
             if enough(&saved.seconds, budget) {
                 return Ok(Ok(saved));
@@ -110,6 +116,23 @@ pub(super) fn run(
         }
         saved.round += 1;
     }
+}
+
+/// How much to try after rounds of so many bytes and seconds; `None` when the last was right.
+fn larger(before: &[(f64, f64)], budget: f64) -> Option<u64> {
+    let (bytes, seconds) = before.last().copied()?;
+    let target = budget / *super::ROUNDS.start() as f64;
+    let spent: f64 = before.iter().map(|(_, s)| s).sum();
+    // It took less than half of what that much more would take at the same rate.
+    let by_calls = match before {
+        [.., (b, s), _] => seconds < s * bytes / b / 2.0,
+        _ => true,
+    };
+    if seconds < 0.7 * target {
+        return Some((bytes * (target / seconds.max(1e-6)).clamp(1.5, 8.0)) as u64);
+    }
+    // Every further round will take as long: no more of them than the time bears.
+    (by_calls && spent + 2.0 * seconds < budget).then_some((bytes * 4.0) as u64)
 }
 
 /// One save of this node.
@@ -140,17 +163,55 @@ fn remove(own: &Path, saved: &Saved) {
 }
 
 /// Bytes a second that this node's writers copy within its memory, all at the same time.
-fn stage(writers: u32) -> f64 {
+fn stage(writers: usize) -> f64 {
+    let gate = Barrier::new(writers);
     let copy = || {
         let (from, mut to) = (Pages::new(STAGED), Pages::new(STAGED));
+        gate.wait();
         let began = Instant::now();
         to.copy_from_slice(&from);
         std::hint::black_box(&to[..]);
-        began.elapsed().as_secs_f64()
+        (began, Instant::now())
     };
-    let longest = thread::scope(|scope| {
+    let all: Vec<(Instant, Instant)> = thread::scope(|scope| {
         let all: Vec<_> = (0..writers).map(|_| scope.spawn(copy)).collect();
-        all.into_iter().filter_map(|w| w.join().ok()).fold(0.0, f64::max)
+        all.into_iter().filter_map(|w| w.join().ok()).collect()
     });
-    f64::from(writers) * STAGED as f64 / longest.max(1e-9)
+    // From the first that began until the last that ended: with fewer cores than writers they take turns.
+    let (first, last) = (all.iter().map(|t| t.0).min(), all.iter().map(|t| t.1).max());
+    let longest = first.zip(last).map_or(0.0, |(first, last)| (last - first).as_secs_f64());
+    (writers * STAGED) as f64 / longest.max(1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Grows as `run` does, on a disk that takes so long for a call and so long for a byte: what one node writes at last, and the time until
+    /// then.
+    fn grown(call: f64, rate: f64, budget: f64) -> (f64, f64) {
+        let mut before: Vec<(f64, f64)> = Vec::new();
+        let mut bytes = FIRST as f64;
+        loop {
+            before.push((bytes, call + bytes / rate));
+            let more = larger(&before, budget).map(|more| (more as f64).min(256e6));
+            match more.filter(|more| *more > bytes && before.len() < GROWING) {
+                Some(more) => bytes = more,
+                None => return (bytes, before.iter().map(|(_, s)| s).sum()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_round_grows_to_its_time_and_beyond_where_calls_take_it() {
+        // A fast disk: an eighth of the time.
+        let (bytes, spent) = grown(0.0, 2e9, 1.0);
+        assert!((0.6..1.4).contains(&(bytes / 2e9 / 0.125)) && spent < 0.4, "{bytes} {spent}");
+        // A tenth of a second a call: larger files, at the rate that the run's own will have.
+        let (bytes, spent) = grown(0.1, 2e9, 1.0);
+        assert!(bytes > 60e6 && spent < 1.0, "{bytes} {spent}");
+        // So slow that little is all there is time for: never less than at first.
+        let (bytes, spent) = grown(0.0, 10e6, 1.0);
+        assert!(bytes >= FIRST as f64 && spent < 7.0, "{bytes} {spent}");
+    }
 }
