@@ -41,7 +41,7 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
             }
             (_, Some(_), None) if matches!(cell.row.case, Case::Storage(_)) => Code::STO_013,
             (_, Some(_), None) => Code::PER_001,
-            (_, None, _) => code_of(&cell.row, cell.series.metric),
+            (_, None, _) => code_of(&cell.row, cell.series.metric, cell.limit.as_ref().map(|l| l.source)),
         };
         let rule = if cell.straggler.is_some() { Rule::Peers } else { Rule::Limit };
         let finding = Finding::new(code, cell.row.subject(), evidence(cell)).severity(severity).limit(limit(cell));
@@ -100,7 +100,9 @@ fn straggler(who: &Who<'_>, cells: &[&Cell<'_>]) -> Option<Finding> {
 }
 
 /// The code of a metric that missed its limit.
-fn code_of(row: &Row<'_>, metric: Metric) -> Code {
+fn code_of(row: &Row<'_>, metric: Metric, source: Option<Source>) -> Code {
+    // What the plan says of a save is its own; a floor is any file system's.
+    let planned = matches!(row.case, Case::Checkpoint { .. }) && source == Some(Source::Plan);
     match metric {
         Metric::Flops if row.on_gpu() => Code::GEM_011,
         Metric::Flops => Code::GEM_010,
@@ -118,11 +120,10 @@ fn code_of(row: &Row<'_>, metric: Metric) -> Code {
         Metric::Latency | Metric::Start => Code::COL_011,
         Metric::BusBw | Metric::AlgBw => Code::COL_010,
         Metric::RttP50 | Metric::RttP99 => Code::NET_011,
-        Metric::Write if matches!(row.case, Case::Checkpoint { .. }) => Code::STO_029,
-        Metric::Stage => Code::STO_029,
-        Metric::Drain => Code::STO_033,
-        Metric::Read if matches!(row.case, Case::Checkpoint { .. }) => Code::STO_035,
-        Metric::Write => Code::STO_010,
+        Metric::Write | Metric::Stage if planned => Code::STO_029,
+        Metric::Drain if planned => Code::STO_033,
+        Metric::Read if planned => Code::STO_035,
+        Metric::Write | Metric::Drain | Metric::Stage => Code::STO_010,
         Metric::Read => Code::STO_011,
         Metric::Metadata | Metric::Publish => Code::STO_012,
     }

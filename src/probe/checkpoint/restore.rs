@@ -71,7 +71,12 @@ pub(super) fn run(child: &mut Child, job: &Job<'_>, saved: &Saved) -> Result<Out
         let own = match read {
             Ok(f) => Fared { seconds: f.seconds, wrong: f.wrong, pages: f.pages, direct: f.direct, trouble: None },
             Err(e) => {
-                let trouble = Trouble::of(failure(&e, &format!("reading what {} saved", child.name(node))));
+                let what = if nodes == 1 {
+                    "reading back".to_owned()
+                } else {
+                    format!("reading what {} saved", child.name(node))
+                };
+                let trouble = Trouble::of(failure(&e, &what));
                 Fared { seconds: 0.0, wrong: 0, pages: 0, direct: true, trouble: Some(trouble) }
             }
         };
