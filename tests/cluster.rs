@@ -247,6 +247,19 @@ fn each_kind_of_fault_has_its_own_verdict() -> Result {
     Ok(())
 }
 
+/// A leaf, a node and a pair at once, in a run in which the localiser once counted more slow readings than there were.
+#[test]
+fn three_faults_at_once_end_in_a_verdict() -> Result {
+    let faults = ["--fault", "leaf:?=0.5", "--fault", "node:?=0.6", "--fault", "pair:?=0.6"];
+    let out = Command::new(env!("CARGO_BIN_EXE_gonogo"))
+        .args(["simulate", "--nodes", "128", "--per-leaf", "16", "--tails", "--seed", "164"])
+        .args(faults)
+        .output()?;
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success() && said.contains("simulated  NO-GO"), "{said} {out:?}");
+    Ok(())
+}
+
 #[test]
 fn a_slow_gpu_and_a_slow_slot_are_named_once() -> Result {
     for (nodes, fault, severity, expected) in [

@@ -258,7 +258,9 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
         let together = of.iter().filter(|k| bare(&tests[**k])).count() as u32;
         let apart = [pair.0, pair.1]
             .map(|n| all[n as usize])
-            .map(|(t, s)| (t.saturating_sub(of.len() as u32), s.saturating_sub(together)));
+            .map(|(t, s)| (t.saturating_sub(of.len() as u32), s.saturating_sub(together)))
+            // What is slow by itself and what is slow beyond what is known already are counted apart.
+            .map(|(tests, slow)| (tests, slow.min(tests)));
         let elsewhere_well = apart.iter().all(|(tests, slow)| *tests > 0 && 2 * slow < *tests);
         // A way between the two, whoever is named first in a test, is slow in every test or it is not the pair's.
         let ways = |o: &Observed| [0, 1].map(|w| o.is_slow(if o.ends[0] == pair.0 { w } else { 1 - w }, 0.0));

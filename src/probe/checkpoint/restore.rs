@@ -104,6 +104,9 @@ pub(super) fn run(child: &mut Child, job: &Job<'_>, saved: &Saved) -> Result<Out
     }
     worst.sort();
     worst.dedup();
+    let by = if worst.is_empty() { String::new() } else { format!(", read by {}", worst.join(", ")) };
+    let check =
+        Check::new(CheckName::Checksum, wrong == 0, format!("{wrong} of {pages} pages came back different{by}"));
     let bytes = (saved.part.of_node() * nodes as u64) as f64;
     let mut series = Metric::Read.series(seconds.iter().map(|s| bytes / s).collect(), 1);
     if args.copy_ceiling > 0.0 && direct {
@@ -111,19 +114,16 @@ pub(super) fn run(child: &mut Child, job: &Job<'_>, saved: &Saved) -> Result<Out
     }
     let times = |rank: &usize| last.iter().filter(|r| *r == rank).count();
     series.slowest_rank = last.iter().max_by_key(|r| times(r)).filter(|_| nodes > 1).map(|r| *r as u32);
-    let by = if worst.is_empty() { String::new() } else { format!(", read by {}", worst.join(", ")) };
-    let check =
-        Check::new(CheckName::Checksum, wrong == 0, format!("{wrong} of {pages} pages came back different{by}"));
+    let notes = vec![how(nodes, direct)];
+    Ok(Outcome::Measured(Measured { series: vec![series], checks: vec![check], notes, ..Measured::default() }))
+}
+
+/// Who read, and past which caches.
+fn how(nodes: usize, direct: bool) -> String {
+    let whose = if nodes == 1 { "read by the node that wrote it" } else { "each read by another node" };
     let how =
         if direct { "O_DIRECT" } else { "page cache dropped (no O_DIRECT here): this may be the speed of memory" };
-    let how = format!("{how}; a server's own cache may have given it");
-    let whose = if nodes == 1 { "read by the node that wrote it" } else { "each read by another node" };
-    Ok(Outcome::Measured(Measured {
-        series: vec![series],
-        checks: vec![check],
-        notes: vec![format!("{whose}, {how}")],
-        ..Measured::default()
-    }))
+    format!("{whose}, {how}; a server's own cache may have given it")
 }
 
 /// All that one node saved in the last round, by as many readers as there were writers; the time is the slowest reader's,
