@@ -170,10 +170,7 @@ fn nodes_save_together_and_read_what_others_wrote() -> Result {
 /// What one node meets, the gate holds against all, by the code that it has on one machine.
 #[test]
 fn what_a_node_cannot_write_or_see_is_told_of_all() -> Result {
-    for (fault, exit, code, says) in [
-        ("full", 1, "STO-026", "saving to"),
-        ("blind", 1, "STO-041", "is not seen on"),
-    ] {
+    for (fault, exit, code, says) in [("full", 1, "STO-026", "saving to"), ("blind", 1, "STO-041", "is not seen on")] {
         let (w, ckpt) = three("restore_budget = \"5m\"\n")?;
         let mut c = w.command(1, &ALL);
         let one = c.env("LD_PRELOAD", library(w.dir.path())?).env("FAULT", fault).spawn()?;
