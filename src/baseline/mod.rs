@@ -80,7 +80,7 @@ impl Expectation {
 /// The plan's demands among expectations, key by key: what is measured of any of a key's answers it. A cluster is asked about its
 /// links, one node about its loopback.
 ///
-/// What [checkpoint] says is none: where saving is not rehearsed, the rate of the storage answers.
+/// What `[checkpoint]` says is none: where saving is not rehearsed, the rate of the storage answers.
 pub fn demands(all: &[Expectation]) -> impl Iterator<Item = &[Expectation]> {
     let all = all.chunk_by(|a, b| a.source == b.source && a.provenance == b.provenance);
     all.filter(|of| of[0].source == Source::Plan && of[0].of.checkpoint.is_none())
@@ -174,7 +174,7 @@ pub fn required(run: &RunPlan) -> Vec<Expectation> {
     out.into_iter().flatten().chain(saving(run)).collect()
 }
 
-/// What [checkpoint] says of saving and restoring, as rates of all nodes together. Fewer nodes than the run has say less of what all
+/// What `[checkpoint]` says of saving and restoring, as rates of all nodes together. Fewer nodes than the run has say less of what all
 /// reach: they warn.
 fn saving(run: &RunPlan) -> Vec<Expectation> {
     let Some((c, size)) = run.checkpoint.as_ref().zip(run.checkpoint_size()) else { return Vec::new() };
