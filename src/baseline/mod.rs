@@ -185,8 +185,8 @@ fn saving(run: &RunPlan) -> Vec<Expectation> {
     let every = interval.map(|i| ("interval", i));
     let (save, read) = (CheckpointOp::Save, CheckpointOp::Restore);
     let demands = match c.mode() {
-        SaveMode::Sync => [(save, Metric::Write, stall.or(every), 1.0), (save, Metric::Drain, None, 1.0)],
-        SaveMode::Async => [(save, Metric::Stage, stall, 1.0), (save, Metric::Drain, every, 1.0)],
+        SaveMode::Sync => vec![(save, Metric::Write, stall.or(every), 1.0)],
+        SaveMode::Async => vec![(save, Metric::Stage, stall, 1.0), (save, Metric::Drain, every, 1.0)],
     };
     let restoring = (read, Metric::Read, restore.map(|s| ("restore_budget", s)), reads);
     let needed = run.nodes.as_ref().map_or(1, |n| n.needed);

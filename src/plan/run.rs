@@ -77,8 +77,7 @@ impl RunPlan {
         if let Some(nodes) = &mut self.nodes {
             (nodes.needed, nodes.spares) = (1, 0);
         }
-        let of_several = |c: &RequireCollective| c.topology != Some(Topology::Node);
-        self.require.collective.retain(|c| !of_several(c));
+        self.require.collective.retain(|c| c.topology == Some(Topology::Node));
         self.require.link.clear();
         // What all nodes save together one node cannot tell, nor hold a share of what they stage.
         if let Some(c) = &mut self.checkpoint {

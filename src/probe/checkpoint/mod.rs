@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::scratch::{self, is_scratch};
 use crate::cluster::{Child, Shape, Step};
 use crate::id::{NodeName, ProbeName};
-use crate::measure::{FailKind, Measured, Outcome, WaiveKind};
+use crate::measure::{FailKind, Measured, Outcome, Series, WaiveKind};
 use crate::plan::{CheckPlan, SaveMode};
 use crate::probe::checkpoint::files::Part;
 use crate::probe::storage::{filesystem, folder_at};
@@ -222,6 +222,18 @@ fn rehearse(child: &mut Child, args: &Args, path: &Path, told: &[Told]) -> Resul
 fn slowest(seconds: &[f64]) -> (usize, f64) {
     let last = seconds.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
     last.unwrap_or((0, 0.0))
+}
+
+/// Rates of rounds of so many bytes, with the rank that was last most often.
+fn rates(metric: Metric, bytes: f64, seconds: &[f64], last: &[usize], job: &Job<'_>, bounded: bool) -> Series {
+    let mut series = metric.series(seconds.iter().map(|s| bytes / s).collect(), 1);
+    if bounded && job.args.copy_ceiling > 0.0 {
+        series = series.bounded(job.args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
+    }
+    let times = |rank: &usize| last.iter().filter(|r| *r == rank).count();
+    let slowest = last.iter().max_by_key(|r| times(r)).filter(|_| job.folders.len() > 1);
+    series.slowest_rank = slowest.map(|r| *r as u32);
+    series
 }
 
 /// Whether these rounds are enough; by what all know, so that all end at the same one.

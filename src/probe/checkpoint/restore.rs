@@ -15,7 +15,7 @@ use crate::measure::{Check, FailKind, Measured, Outcome};
 use crate::probe::ProbeError;
 use crate::probe::checkpoint::files::{self, Which};
 use crate::probe::checkpoint::save::Saved;
-use crate::probe::checkpoint::{Job, Trouble, enough, first_trouble, slowest};
+use crate::probe::checkpoint::{Job, Trouble, enough, first_trouble, rates, slowest};
 use crate::probe::storage::content::{Content, PAGE};
 use crate::probe::storage::{VISIBLE, failure, wait_for};
 use crate::work::{CheckName, Metric};
@@ -41,7 +41,7 @@ struct Found {
 
 /// Reads until there are enough rounds; the same on all nodes.
 pub(super) fn run(child: &mut Child, job: &Job<'_>, saved: &Saved) -> Result<Outcome, ProbeError> {
-    let (args, folders) = (job.args, job.folders);
+    let folders = job.folders;
     let (rank, nodes) = (child.rank as usize, folders.len());
     // Of those that wrote, never that which this node wrote, unless no other did.
     let others: Vec<usize> = (1..nodes).map(|i| (rank + i) % nodes).filter(|node| *node < job.active).collect();
@@ -108,12 +108,7 @@ pub(super) fn run(child: &mut Child, job: &Job<'_>, saved: &Saved) -> Result<Out
     let check =
         Check::new(CheckName::Checksum, wrong == 0, format!("{wrong} of {pages} pages came back different{by}"));
     let bytes = (saved.part.of_node() * nodes as u64) as f64;
-    let mut series = Metric::Read.series(seconds.iter().map(|s| bytes / s).collect(), 1);
-    if args.copy_ceiling > 0.0 && direct {
-        series = series.bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
-    }
-    let times = |rank: &usize| last.iter().filter(|r| *r == rank).count();
-    series.slowest_rank = last.iter().max_by_key(|r| times(r)).filter(|_| nodes > 1).map(|r| *r as u32);
+    let series = rates(Metric::Read, bytes, &seconds, &last, job, direct);
     let notes = vec![how(nodes, direct)];
     Ok(Outcome::Measured(Measured { series: vec![series], checks: vec![check], notes, ..Measured::default() }))
 }

@@ -14,7 +14,7 @@ use crate::measure::{Outcome, Series};
 use crate::plan::SaveMode;
 use crate::probe::ProbeError;
 use crate::probe::checkpoint::files::{self, Part, Which};
-use crate::probe::checkpoint::{GROWING, Job, Trouble, enough, first_trouble, slowest};
+use crate::probe::checkpoint::{GROWING, Job, Trouble, enough, first_trouble, rates, slowest};
 use crate::probe::storage::content::Content;
 use crate::probe::storage::failure;
 use crate::sys::pages::Pages;
@@ -48,16 +48,9 @@ struct Fared {
 
 impl Saved {
     pub fn series(&self, job: &Job<'_>) -> Vec<Series> {
-        let (args, nodes) = (job.args, job.folders.len());
         let bytes = (self.part.of_node() * job.active as u64) as f64;
-        let metric = if args.mode == SaveMode::Sync { Metric::Write } else { Metric::Drain };
-        let rates = self.seconds.iter().map(|s| bytes / s).collect();
-        let mut series = metric.series(rates, 1);
-        if args.copy_ceiling > 0.0 {
-            series = series.bounded(args.copy_ceiling, "every byte is copied by a core, one cache line per cycle");
-        }
-        let times = |rank: &usize| self.last.iter().filter(|r| *r == rank).count();
-        series.slowest_rank = self.last.iter().max_by_key(|r| times(r)).filter(|_| nodes > 1).map(|r| *r as u32);
+        let metric = if job.args.mode == SaveMode::Sync { Metric::Write } else { Metric::Drain };
+        let series = rates(metric, bytes, &self.seconds, &self.last, job, true);
         let staged = (!self.staged.is_empty()).then(|| Metric::Stage.series(self.staged.clone(), 1));
         [Some(series), staged].into_iter().flatten().collect()
     }

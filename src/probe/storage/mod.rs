@@ -22,7 +22,7 @@ use crate::measure::{Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::{Priority, Probe, ProbeError, step};
 use crate::sys::space;
-use crate::topology::{Filesystem, Machine, SysRoot, discover, mount_of, quotas, targets};
+use crate::topology::{Filesystem, Machine, SysRoot, mount_of, mounts, quotas, targets};
 use crate::unit::Bytes;
 use crate::work::{Case, Declared, Fact, Metric, StorageOp};
 
@@ -117,7 +117,7 @@ impl Probe for Storage {
             Err(outcome) => return first_fails(child, outcome),
         };
         if child.wants(&CAPACITY) {
-            let facts = Facts::Filesystem(Box::new(fs.clone()));
+            let facts = Facts::Filesystem(Box::new(Filesystem { targets: targets(&fs.mount), ..fs.clone() }));
             child.outcome(&CAPACITY, Outcome::facts(facts))?;
         }
         let result = measure(child, &args, scratch, &fs);
@@ -188,12 +188,12 @@ pub(in crate::probe) fn filesystem(path: &Path) -> Result<Filesystem, Outcome> {
     }
     let real = fs::canonicalize(path).map_err(|e| failure(&e, &format!("cannot resolve {shown}")))?;
     let of = space(&real).map_err(|e| failure(&e, &format!("cannot ask for the capacity of {shown}")))?;
-    let mounts = discover(&SysRoot::live()).mounts;
+    let mounts = mounts(&SysRoot::live());
     let mount = mount_of(&mounts, &real).cloned().unwrap_or_default();
     Ok(Filesystem {
         path: path.to_owned(),
         quotas: quotas(&real, &mount),
-        targets: targets(&mount),
+        targets: Vec::new(),
         mount,
         total: Bytes(of.total),
         available: Bytes(of.available),
