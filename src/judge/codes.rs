@@ -158,9 +158,9 @@ codes! {
         suspect: "the measurement: caching, a virtual clock, or a bug in gonogo",
         remedy: "run that probe alone with --only at --tier standard; if it stays, report it with the record";
     VAL_002 "VAL-002" Hold, "others used the machine while it was measured",
-        cause: "Processes that are not gonogo's, or the hypervisor, took CPU time during a case that came out slow or open. A slow result on a busy machine says nothing about the hardware.",
+        cause: "Processes that are not gonogo's, or the hypervisor, took CPU time during a case that came out slow or open, or when it was to be confirmed. What a hypervisor does not say in `steal` shows in how slowly an empty loop turned just before and after. A slow result on a busy machine says nothing about the hardware.",
         suspect: "another job, a daemon, a noisy neighbour",
-        remedy: "find it with `top` (or `steal` in `vmstat 1`), end it or wait, then run `gonogo check` again";
+        remedy: "find it with `top` (or `steal` in `vmstat 1`; on a virtual machine ask who shares its cores), end it or wait, then run `gonogo check` again";
     VAL_003 "VAL-003" Hold, "a measurement does not allow a verdict",
         cause: "The interval of the median straddles the limit: too few samples, or too much spread between them, also after measuring again.",
         suspect: "varying clocks, interrupts, other tenants",

@@ -30,7 +30,7 @@ use rustc_hash::FxHashMap;
 
 use crate::baseline::{Expectation, Offender};
 use crate::id::NodeName;
-use crate::judge::cell::{Limits, Place, Places, Row, groups};
+use crate::judge::cell::{Attempt, Limits, Place, Places, Row, groups};
 use crate::judge::decide::decide;
 use crate::judge::finding::Finding;
 use crate::judge::{Cell, Coverage, Decision, Judgement, Placement, cell};
@@ -157,7 +157,10 @@ fn judge_case<'r>(
         for series in &m.series {
             let same = |m: &'r Measured| m.series.iter().find(|s| s.metric == series.metric);
             if measured[..i].iter().all(|(earlier, _)| same(earlier).is_none()) {
-                let attempts: Vec<_> = measured.iter().filter_map(|(m, load)| Some((same(m)?, *load))).collect();
+                let attempt = |(m, load): &(&'r Measured, Option<&'r Load>)| {
+                    Some(Attempt { series: same(m)?, load: *load, pace: m.pace.as_ref() })
+                };
+                let attempts: Vec<Attempt<'r>> = measured.iter().filter_map(attempt).collect();
                 cells.extend(cell::judge(row, &attempts, limits, clock_s, place));
             }
         }

@@ -14,6 +14,8 @@ pub struct Load {
     pub window_ms: u64,
     /// Cores' worth of user time taken by processes that are not ours.
     pub others_cores: f64,
+    /// Cores' worth of system time taken by others: kernel threads that work for our own traffic and files are among them.
+    pub others_system_cores: f64,
     /// Cores' worth of time that the hypervisor took.
     pub steal_cores: f64,
 }
@@ -26,6 +28,7 @@ const MIN_WINDOW_MS: u128 = 200;
 #[derive(Clone, Copy, Default)]
 struct Reading {
     user: u64,
+    system: u64,
     steal: u64,
 }
 
@@ -33,7 +36,7 @@ struct Reading {
 pub struct LoadMeter {
     start: Instant,
     machine: Option<Reading>,
-    ours: u64,
+    ours: Reading,
 }
 
 impl LoadMeter {
@@ -49,12 +52,16 @@ impl LoadMeter {
             return None;
         }
         let (before, after) = (self.machine?, machine()?);
-        let own = own_ticks(ours).saturating_sub(self.ours);
+        let own = own_ticks(ours);
         let seconds = elapsed.as_secs_f64();
         let cores = |ticks: u64| ticks as f64 / TICKS / seconds;
+        let others = |after: u64, before: u64, own_after: u64, own_before: u64| {
+            after.saturating_sub(before).saturating_sub(own_after.saturating_sub(own_before))
+        };
         Some(Load {
             window_ms: elapsed.as_millis() as u64,
-            others_cores: cores(after.user.saturating_sub(before.user).saturating_sub(own)),
+            others_cores: cores(others(after.user, before.user, own.user, self.ours.user)),
+            others_system_cores: cores(others(after.system, before.system, own.system, self.ours.system)),
             steal_cores: cores(after.steal.saturating_sub(before.steal)),
         })
     }
@@ -68,18 +75,24 @@ fn machine() -> Option<Reading> {
 fn parse_stat(text: &str) -> Option<Reading> {
     let fields: Vec<u64> =
         text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|f| f.parse().ok()).collect();
-    Some(Reading { user: fields.first()?.checked_add(*fields.get(1)?)?, steal: fields.get(7).copied().unwrap_or(0) })
+    let of = |i: usize| fields.get(i).copied().unwrap_or(0);
+    Some(Reading { user: fields.first()?.checked_add(*fields.get(1)?)?, system: of(2), steal: of(7) })
 }
 
-/// User ticks of this process, of its reaped children, and of the given live ones.
-fn own_ticks(pids: &[u32]) -> u64 {
-    let of = |path: String, fields: &[usize]| {
+/// Ticks of this process, of its reaped children, and of the given live ones.
+fn own_ticks(pids: &[u32]) -> Reading {
+    // Fields as `man 5 proc_pid_stat` counts them: user and system time of a process, then of the children that it waited for.
+    let of = |path: String, user: &[usize], system: &[usize]| {
         let text = fs::read_to_string(path).unwrap_or_default();
         // The command's name may hold blanks: fields are counted after its closing bracket, from `state` = 3.
         let rest: Vec<&str> = text.rsplit_once(')').map_or("", |(_, r)| r).split_whitespace().collect();
-        fields.iter().filter_map(|f| rest.get(f - 3)?.parse::<u64>().ok()).sum::<u64>()
+        let sum = |fields: &[usize]| fields.iter().filter_map(|f| rest.get(f - 3)?.parse::<u64>().ok()).sum::<u64>();
+        (sum(user), sum(system))
     };
-    of("/proc/self/stat".to_owned(), &[14, 16]) + pids.iter().map(|p| of(format!("/proc/{p}/stat"), &[14])).sum::<u64>()
+    let own = of("/proc/self/stat".to_owned(), &[14, 16], &[15, 17]);
+    let live = pids.iter().map(|p| of(format!("/proc/{p}/stat"), &[14], &[15]));
+    let (user, system) = live.fold(own, |(u, s), (user, system)| (u + user, s + system));
+    Reading { user, system, steal: 0 }
 }
 
 #[cfg(test)]
@@ -89,7 +102,7 @@ mod tests {
     #[test]
     fn reads_the_kernels_line() {
         let r = parse_stat("cpu  10 5 7 100 1 0 2 9 0 0\ncpu0 1 2 3\n").unwrap_or_default();
-        assert_eq!((r.user, r.steal), (15, 9));
+        assert_eq!((r.user, r.system, r.steal), (15, 7, 9));
         assert!(parse_stat("nonsense").is_none());
         assert!(parse_stat("cpu  99999999999999999999 1").is_none());
     }

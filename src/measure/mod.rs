@@ -5,6 +5,7 @@ mod clock;
 mod interfaces;
 mod load;
 mod outcome;
+mod pace;
 mod sampler;
 mod slow;
 pub mod stats;
@@ -18,6 +19,7 @@ pub use outcome::{
     Bits, Bound, Capture, Check, ClockOffset, CountersMoved, Facts, FailKind, GpuLoad, Latencies, Measured, Outcome,
     PeerCopy, RdmaEnd, Series, SharedView, WaiveKind,
 };
+pub use pace::{Pace, PaceMeter};
 pub use sampler::{Sampler, Samples};
 pub use slow::{Slow, Speed, slow};
 pub use watched::{Cold, Save, SaveState, Space, SpaceBound, Trouble, Watched};

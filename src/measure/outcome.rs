@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeName;
-use crate::measure::{Transport, Watched};
+use crate::measure::{Pace, Transport, Watched};
 use crate::topology::{Component, Filesystem, Leaf, Machine, Nccl, Nvidia, Start};
 use crate::unit::Unit;
 use crate::work::{Better, CheckName, Metric};
@@ -247,6 +247,9 @@ pub struct Measured {
     /// What a GPU computed, for comparison with its likes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bits: Option<Box<Bits>>,
+    /// How fast a virtual machine's cores ran meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pace: Option<Pace>,
     /// Conditions of the measurement that a reader must know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

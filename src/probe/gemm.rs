@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Check, Measured, Outcome, Sampler};
+use crate::measure::{Check, Measured, Outcome, PaceMeter, Sampler};
 use crate::plan::CheckPlan;
 use crate::probe::{Priority, Probe, ProbeError, gpu, step};
 use crate::sys::gemm::{Element, multiply};
@@ -29,6 +29,7 @@ struct Args {
     ceiling: f64,
     nominal: f64,
     nominal_why: String,
+    guest_hz: Option<f64>,
 }
 
 impl Probe for Gemm {
@@ -77,6 +78,7 @@ impl Probe for Gemm {
             threads,
             ceiling: most * machine.clock_ceiling_hz(),
             nominal: common * clock,
+            guest_hz: machine.guest_hz(),
             nominal_why: format!("{common:.0} f32 operations a cycle and core at {:.2} GHz", clock / 1e9),
         };
         let estimate = plan.tier.pick(2600, 24_000, 120_000);
@@ -132,10 +134,12 @@ fn measure<T: Element>(child: &mut Child, args: &Args, threads: usize) -> Result
     multiply(n, &a, &b, &mut c, threads);
     let first = c.clone();
     let sampler = Sampler { max_blocks: 32, ..Sampler::new(child.share(child.step.cases.len())) };
+    let pace = PaceMeter::open(args.guest_hz, threads);
     let samples = sampler.run(|| {
         multiply(n, &a, &b, &mut c, threads);
         Ok::<(), ProbeError>(())
     })?;
+    let pace = pace.read();
     let flops = 2.0 * (n as f64).powi(3);
     let share = if size_of::<T>() == 4 { 1.0 } else { 0.5 } * threads as f64;
     let mut series = Metric::Flops.series(samples.rates(flops), samples.block).bounded(
@@ -149,7 +153,7 @@ fn measure<T: Element>(child: &mut Child, args: &Args, threads: usize) -> Result
     let notes = vec![format!("n = {n}, residual of {CHECKED_ROWS} rows")];
     Ok(child.outcome(
         &case::<T>(threads),
-        Outcome::Measured(Measured { series: vec![series], checks, notes, ..Measured::default() }),
+        Outcome::Measured(Measured { series: vec![series], checks, notes, pace, ..Measured::default() }),
     )?)
 }
 

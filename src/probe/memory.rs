@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Check, Measured, Outcome, Sampler};
+use crate::measure::{Check, Measured, Outcome, PaceMeter, Sampler};
 use crate::plan::CheckPlan;
 use crate::probe::affinity::pin;
 use crate::probe::{Priority, Probe, ProbeError, gpu, step};
@@ -41,6 +41,7 @@ struct Args {
     /// f64 elements in each of the three arrays, all threads together.
     elements: usize,
     ceiling_per_core: f64,
+    guest_hz: Option<f64>,
     notes: Vec<String>,
 }
 
@@ -93,6 +94,7 @@ impl Probe for Memory {
             cpus: machine.cpu.allowed.clone(),
             elements: (bytes / 8) as usize,
             ceiling_per_core: machine.copy_ceiling(1),
+            guest_hz: machine.guest_hz(),
             notes,
         };
         let cases = core_counts(cores).into_iter().flat_map(|c| Kernel::ALL.iter().map(move |k| case(*k, c))).collect();
@@ -139,6 +141,7 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
     let budget = child.share(child.step.cases.len());
     let sampler = Sampler { max_blocks: 32, ..Sampler::new(budget * 2 / 3) };
     let elements = (args.elements / cores).max(1024);
+    let pace = PaceMeter::open(args.guest_hz, cores);
     let results = thread::scope(|scope| {
         let work = |index: usize| {
             let (gate, more, kernels) = (&gate, &more, &kernels);
@@ -180,6 +183,7 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
         let rest: Vec<_> = handles.into_iter().map(|h| h.join()).collect();
         std::iter::once(first).chain(rest).collect::<Result<Vec<_>, _>>()
     });
+    let pace = pace.read();
     let results = results.map_err(|_| ProbeError::Broken("a memory thread panicked".to_owned()))?;
     for (i, kernel) in kernels.iter().enumerate() {
         let bytes = bytes(*kernel) * (elements * cores) as f64;
@@ -194,7 +198,8 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
             wrong == 0,
             format!("{wrong} of {cores} threads found a wrong element or sum"),
         )];
-        let measured = Measured { series: vec![series], checks, notes: args.notes.clone(), ..Measured::default() };
+        let measured =
+            Measured { series: vec![series], checks, pace, notes: args.notes.clone(), ..Measured::default() };
         child.outcome(&case(*kernel, cores), Outcome::Measured(measured))?;
     }
     Ok(())

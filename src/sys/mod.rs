@@ -16,6 +16,7 @@ pub mod quota;
 pub mod signal;
 pub mod software;
 mod space;
+pub mod spin;
 pub mod tcp;
 pub mod verbs;
 

@@ -435,6 +435,13 @@ impl Machine {
         self.cpu.kinds.iter().map(usable).sum::<usize>().clamp(1, threads.max(1))
     }
 
+    /// The clock that a core of a virtual machine runs at where its host takes nothing of it. Absent on a machine's own hardware, and
+    /// under a quota: there the job's own group takes it, and that is the finding.
+    pub fn guest_hz(&self) -> Option<f64> {
+        let own = self.cgroup.cpus.is_some_and(|quota| quota < self.cpu.threads as f64);
+        self.cpu.seen_hz.filter(|hz| self.cpu.virtualised && !own && *hz > 0.0)
+    }
+
     /// A clock that no core of this machine exceeds: the kernel's maximum, or 6.5 GHz, above every part sold by 2026.
     pub fn clock_ceiling_hz(&self) -> f64 {
         self.cpu.max_hz.unwrap_or(6.5e9).max(self.cpu.seen_hz.unwrap_or(0.0))

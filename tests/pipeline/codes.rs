@@ -46,7 +46,7 @@ fn provoke(code: &str) -> Option<Record> {
     let slow = |probe: &'static str, name: &'static str, metric: &str, value| {
         case(probe, name, measured(series(probe, metric, value)))
     };
-    let load = Some(Load { window_ms: 500, others_cores: 1.5, steal_cores: 0.0 });
+    let load = Some(Load { window_ms: 500, others_cores: 1.5, steal_cores: 0.0, ..Load::default() });
     let gpu = PciGpu { vendor: "0x10de".into(), ..PciGpu::default() };
     let plan = "[model]\nparameters = 20.55e9\n[checkpoint]\ndir = \"/ckpt\"\n";
     let storage = |extra: &str, available: u64| {

@@ -6,7 +6,7 @@ use crate::baseline::{self, Expectation, Limit, Source};
 use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::cell::Row;
-use crate::judge::cell::{Places, is_busy};
+use crate::judge::cell::{Places, by_kernel, is_busy, is_taken};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Proof, Rule, Subject};
 use crate::judge::severity::Severity;
@@ -170,6 +170,16 @@ fn evidence(cell: &Cell<'_>) -> String {
         out.push_str(&format!(
             "; meanwhile others took {:.1} cores and the hypervisor {:.1}",
             load.others_cores, load.steal_cores
+        ));
+    } else if let Some(load) = cell.load.filter(|l| by_kernel(l, cell.row.case)) {
+        out.push_str(&format!("; meanwhile the kernel took {:.1} cores for others", load.others_system_cores));
+    }
+    if let Some(pace) = cell.pace.filter(|p| is_taken(p)) {
+        out.push_str(&format!(
+            "; {} core(s) ran at {:.1} GHz instead of {:.1}, which the host of this virtual machine took without saying so",
+            pace.cores,
+            pace.hz / 1e9,
+            pace.base_hz / 1e9
         ));
     }
     if let (Verdict::Fail | Verdict::Warn, Some(rank)) = (cell.verdict, cell.series.slowest_rank) {
