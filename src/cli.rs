@@ -41,6 +41,8 @@ pub enum Command {
     Forecast(Forecast),
     /// Follow a run's checkpoints: say when the space ends, move finished ones to a cold place, and raise the alarm in time.
     Watch(Watch),
+    /// Tell why a run died or hangs, where, and what to do before it starts again: from logs, PyTorch's flight recorder, NCCL's RAS.
+    Autopsy(Autopsy),
     /// Tell Slurm to give the nodes that a record proved bad to nobody; prints the commands unless --yes.
     Drain(Drain),
     /// Show what gonogo sees of the machine; record it, or replay a recording.
@@ -397,6 +399,42 @@ pub struct Forecast {
     pub plan: Option<PathBuf>,
     #[arg(long, value_enum, default_value = "terminal")]
     pub format: Plain,
+}
+
+#[derive(Debug, Args)]
+pub struct Autopsy {
+    /// A log, or a folder of logs: of the trainer, its launcher, NCCL, the kernel, Slurm (repeat).
+    #[arg(long = "log", value_name = "FILE|DIR")]
+    pub logs: Vec<PathBuf>,
+    /// The dumps of PyTorch's flight recorder, one a rank.
+    #[arg(long, value_name = "DIR")]
+    pub recorder: Option<PathBuf>,
+    /// NCCL's RAS: asked while the job hangs, or its saved answer.
+    #[arg(long, value_name = "HOST:PORT|FILE")]
+    pub ras: Option<String>,
+    /// What Slurm knows of this job (sacct, scontrol).
+    #[arg(long, value_name = "JOBID")]
+    pub slurm: Option<String>,
+    /// The check before the run: names, addresses and clocks of the nodes.
+    #[arg(long, value_name = "RECORD")]
+    pub before: Option<PathBuf>,
+    /// A check after it: what changed is told.
+    #[arg(long, value_name = "RECORD", requires = "before")]
+    pub after: Option<PathBuf>,
+    /// The run: how many nodes it needs; that of --before unless given.
+    #[arg(long, value_name = "RUN.TOML")]
+    pub plan: Option<PathBuf>,
+    /// Keep the record of it here.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[arg(long, value_enum, default_value = "terminal")]
+    pub format: Format,
+    /// Also write the report here; its kind by the extension: txt json xml (JUnit) md html prom csv (repeat).
+    #[arg(long = "report", value_name = "FILE")]
+    pub reports: Vec<PathBuf>,
+    /// No progress.
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 #[derive(Debug, Args)]

@@ -29,6 +29,7 @@ pub mod probe;
 pub mod record;
 pub mod topology;
 // What is expected.
+pub mod autopsy;
 pub mod baseline;
 pub mod forecast;
 pub mod gate;

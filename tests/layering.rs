@@ -7,8 +7,8 @@ use std::path::Path;
 /// The modules in flow order. `cli` parses into words of `plan`, so it stands beside `cmd`.
 const ORDER: &[&str] = &[
     "exit", "id", "hostlist", "roster", "files", "unit", "work", "sys", "plan", "topology", "measure", "cluster",
-    "probe", "record", "forecast", "baseline", "localise", "judge", "schedule", "report", "gate", "watch", "cli",
-    "cmd",
+    "probe", "record", "forecast", "baseline", "localise", "judge", "schedule", "report", "gate", "watch", "autopsy",
+    "cli", "cmd",
 ];
 
 /// Stages that get no clock, no file, no environment.

@@ -130,6 +130,12 @@ fn by_record(path: &Path, given: Option<&RunPlan>, trust: Option<&Path>) -> Resu
     if record.header.launcher.as_deref() == Some(SIMULATION) {
         return Err(held(anyhow!("the record {} is simulated, and says nothing about a machine", path.display())));
     }
+    if judge::watched(&record).is_some() || judge::remains(&record).is_some() {
+        return Err(held(anyhow!(
+            "the record {} is of a run (watch, autopsy) and not of a check; run `gonogo check` on the nodes",
+            path.display()
+        )));
+    }
     if record.header.plan.tier == Tier::Node {
         return Err(held(anyhow!(
             "the record {} is of one node by itself (--tier node) and says nothing about what nodes do together; run `gonogo check` on all",

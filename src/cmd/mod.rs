@@ -1,5 +1,6 @@
 //! One verb a file. Here the stages meet: files, clocks and the terminal are read here and handed in.
 
+mod autopsy;
 mod baseline;
 mod check;
 mod cluster;
@@ -52,6 +53,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Gate(args) => gate::run(args),
         Command::Forecast(args) => forecast::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Autopsy(args) => autopsy::run(&args),
         Command::Drain(args) => drain::run(&args),
         Command::Discover(args) => discover::run(args),
         Command::Explain(args) => explain::run(&args),

@@ -107,7 +107,7 @@ impl PartialOrd for Code {
 // Families: COV coverage, RUN the probes' processes, VAL validity of measurements, ENV the machine,
 // FAB the InfiniBand fabric, GPU the GPUs' health, GEM gemm, MEM memory, CPY copies to and from GPUs, NET tcp and the network, RDM RDMA
 // devices, COL collectives, NCL NCCL, STO storage, CLU the cluster, CLK clocks, HET differences between nodes, PER nodes against their
-// peers, IMG a container image, LEM who failed before, PLN the plan.
+// peers, IMG a container image, LEM who failed before, PLN the plan, MOR a run that ended.
 codes! {
     COV_001 "COV-001" Hold, "nothing was measured",
         cause: "No probe returned a sample. An empty record proves nothing about the machine, so it cannot be a GO.",
@@ -985,4 +985,84 @@ codes! {
         cause: "A [[waive]] entry is past its date or names a code that does not exist. It waives nothing.",
         suspect: "the plan",
         remedy: "remove the entry, or renew it with a reason that still holds";
+    MOR_001 "MOR-001" Fail, "a GPU failed, and the run with it",
+        cause: "The driver or a program told of an error of the GPU's hardware at the time when the run ended; what the other ranks report followed from it.",
+        suspect: "the GPU, its memory, its NVLinks",
+        remedy: "leave the node out and start again from the last checkpoint; then on the node: `gonogo check --tier node`, nvidia-smi -q -d ECC,ROW_REMAPPER, reset or replace the GPU";
+    MOR_002 "MOR-002" Fail, "a node failed, and the run with it",
+        cause: "The scheduler, or the node's own kernel, told that the node itself failed when the run ended.",
+        suspect: "the node's memory, CPU, power, or kernel",
+        remedy: "leave the node out and start again from the last checkpoint; read its management controller's event log (ipmitool sel list) before it comes back";
+    MOR_003 "MOR-003" Fail, "a link went down, and the run with it",
+        cause: "The node's kernel or NCCL saw the link of an adapter go down just before connections over it broke.",
+        suspect: "cable, transceiver, switch port",
+        remedy: "leave the node out and start again from the last checkpoint; then look at the port on both ends (ethtool, mlxlink, ibdiagnet) and run `gonogo check` with the node in";
+    MOR_004 "MOR-004" Fail, "the storage failed, and the run with it",
+        cause: "A write, a read or a mount failed: full, over quota, read-only, or an error of the device or its server. Another start ends in the same way until that is mended.",
+        suspect: "space, quota, the file server, the node's mount",
+        remedy: "make room or mend the mount (df -h, lfs quota), see that the last checkpoint is whole, then start again behind `gonogo gate --watch`, which tells before it is full";
+    MOR_005 "MOR-005" Fail, "a node ran out of memory, and the kernel ended a process",
+        cause: "The kernel or the job's group ended a process to get memory back. On one node of many, something else holds memory there; on all, the job wants more than it was given.",
+        suspect: "data loaders, checkpoints that are staged in memory, what an earlier job left in /dev/shm",
+        remedy: "look at what is used on the idle node (free -g, ls /dev/shm); ask for more memory (--mem), fewer loader workers, or stage checkpoints elsewhere ([checkpoint] staging_copies tells a check)";
+    MOR_006 "MOR-006" Fail, "a GPU ran out of memory",
+        cause: "The program asked for more memory than the GPU has left. It does so again with the same settings, unless another process held some of it.",
+        suspect: "the batch or the sequence length, fragmentation, a process that an earlier job left",
+        remedy: "see that the GPU is empty (nvidia-smi), then lower the micro-batch, or set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True";
+    MOR_007 "MOR-007" Fail, "the program failed",
+        cause: "An exception, a crash or a fault in a kernel came first, and nothing on the machines explains it: another start from the same place ends in the same way.",
+        suspect: "the program, its data, its configuration",
+        remedy: "mend what the line tells; where the same step fails on other nodes, skip the batch; an illegal memory access that moves from node to node is the program's, one that stays is the GPU's";
+    MOR_008 "MOR-008" Info, "the run was ended from outside",
+        cause: "A time limit, a preemption, a cancellation: nothing failed.",
+        suspect: "nobody",
+        remedy: "start again from the last checkpoint; see that the last save came before the end (`gonogo watch --once`)";
+    MOR_009 "MOR-009" Hold, "a process was killed, and nothing says by whom",
+        cause: "It got SIGKILL before any other rank complained. The kernel does that when memory is short, and so do schedulers and people; the kernel's log of that node tells which.",
+        suspect: "memory of the node, or somebody's hand",
+        remedy: "read the node's kernel log (dmesg -T | grep -i -E 'oom|killed') and give it here with --log; leave the node out until that is known";
+    MOR_010 "MOR-010" Hold, "a rank did not come to a collective",
+        cause: "All others waited for it. It was dead, stopped, slow beyond patience, or somewhere else in the program; which of these, its own log and stack tell.",
+        suspect: "the node that it ran on, or a branch of the program that only it took",
+        remedy: "leave the node out and start again from the last checkpoint; `gonogo check --tier node` on it, and its own log and `py-spy dump` next time it hangs";
+    MOR_011 "MOR-011" Fail, "ranks disagree in a collective",
+        cause: "They came to one place of one group with different operations or sizes, or wait for each other in different groups. No hardware does that: a branch, a batch of another shape, or groups that are used in another order.",
+        suspect: "the program, or an environment that differs between nodes (NCCL_ALGO, NCCL_PROTO, versions)",
+        remedy: "look at what decides the operation and the size on the ranks named; run once with TORCH_DISTRIBUTED_DEBUG=DETAIL; nodes need not be left out";
+    MOR_012 "MOR-012" Fail, "the run could not begin as it was set up",
+        cause: "A limit, an interface, a version or a placement of ranks does not fit. It fails again in the same way until that is changed.",
+        suspect: "limits of the launcher or container, NCCL_SOCKET_IFNAME, the image, CUDA_VISIBLE_DEVICES",
+        remedy: "mend what the line tells; `gonogo check` before the run finds these (ENV, IMG and NCL findings)";
+    MOR_013 "MOR-013" Hold, "all ranks came to a collective, and it does not move",
+        cause: "Everybody called the same, and it neither ends nor fails: data does not flow. A path between two nodes, an adapter or a GPU holds it up; the program does not.",
+        suspect: "the network, a firewall on some ports, peer-to-peer access between GPUs (ACS, IOMMU)",
+        remedy: "run `gonogo check` on the same nodes: its pairs and rails find the path; inside one node, look at findings of family NCL";
+    MOR_014 "MOR-014" Hold, "no cause found",
+        cause: "What was given says that the run ended, and not why. That is no word for or against any node.",
+        suspect: "a log that is missing: of the kernel, of a rank, of the launcher",
+        remedy: "give more: --log for every rank's and the kernel's log, --recorder for PyTorch's flight recorder (TORCH_NCCL_TRACE_BUFFER_SIZE=2000, TORCH_NCCL_DUMP_ON_TIMEOUT=1), --before for the check; and run `gonogo check` before the next start";
+    MOR_015 "MOR-015" Hold, "the others lost a node that said nothing",
+        cause: "Connections to it closed or were not to be made, and no line of its own tells of an error: its process or the node went at once (power, a kill, a lost network).",
+        suspect: "the node, or its way into the network",
+        remedy: "leave the node out and start again from the last checkpoint; see whether it is up and since when (uptime, ipmitool sel list), and read its kernel log";
+    MOR_016 "MOR-016" Warn, "a source could not be read, or not whole",
+        cause: "What it would have told is missing from this answer.",
+        suspect: "rights, a path, a rank that was ended while it wrote",
+        remedy: "give the file again where it can be read";
+    MOR_017 "MOR-017" Warn, "something changed between the check before and the one after",
+        cause: "The same was looked at before the run and after it, and is not the same.",
+        suspect: "what changed",
+        remedy: "compare the two: gonogo diff BEFORE AFTER";
+    MOR_018 "MOR-018" Info, "another fault was seen, and is not held to be the cause",
+        cause: "It came too early or too late, or something else explains the end better.",
+        suspect: "the part that it names, for another time",
+        remedy: "look at it before the next run: gonogo check --tier node";
+    MOR_019 "MOR-019" Info, "what followed",
+        cause: "Errors that ranks report because others are gone, and what a launcher does to end the rest: consequences, however many and however loud.",
+        suspect: "nobody",
+        remedy: "nothing: read the finding above";
+    MOR_020 "MOR-020" Hold, "a peer could not be reached",
+        cause: "Connections to it were refused or never answered, and none had ever stood: a firewall, an interface that the peers cannot route to (a bridge of a container), a name that leads elsewhere, or a process there that never started.",
+        suspect: "NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME, a firewall between the nodes, the master's address and port",
+        remedy: "run `gonogo check` on the same nodes, which connects each pair both ways; set NCCL_SOCKET_IFNAME to the interface that all share, and open all ports between the nodes";
 }

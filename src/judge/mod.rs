@@ -22,7 +22,7 @@ pub use decide::{Decision, Placement};
 pub use diff::{Change, Diff, Moved, diff};
 pub use finding::{Finding, Proof, Rule, Subject};
 pub use offenders::offenders;
-pub use rules::{Facts, judge, judge_knowing, watched};
+pub use rules::{Facts, judge, judge_knowing, remains, watched};
 pub use severity::Severity;
 pub use verdict::{Reason, Verdict};
 

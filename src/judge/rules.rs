@@ -18,6 +18,7 @@ mod outcomes;
 mod parts;
 mod peers;
 mod ports;
+mod remains;
 mod storage;
 mod unproven;
 mod waivers;
@@ -93,6 +94,7 @@ fn facts(record: &Record) -> impl Iterator<Item = (&OutcomeLine, &measure::Facts
     record.outcomes.iter().filter_map(|l| Some((l, l.outcome.measured()?.facts.as_deref()?)))
 }
 
+pub use remains::remains;
 pub use watched::latest as watched;
 
 /// What most nodes have; `None` without a majority.
@@ -167,10 +169,8 @@ fn judge_case<'r>(
     }
 }
 
-/// What a watcher wrote is no check of a machine: nothing else is asked of it.
-fn of_watch<'r>(record: &'r Record, run: &RunPlan, node: &NodeName, w: &measure::Watched) -> Judgement<'r> {
-    let mut findings = Vec::new();
-    watched::findings(node, w, run, &mut findings);
+/// What a watcher or an autopsy wrote is no check of a machine: nothing else is asked of it.
+fn of_facts<'r>(record: &'r Record, run: &RunPlan, mut findings: Vec<Finding>) -> Judgement<'r> {
     let (decision, placement) = conclude(record, run, &mut findings);
     let mut coverage = Coverage::default();
     record.outcomes.iter().for_each(|l| coverage.count(Some(&l.outcome)));
@@ -198,7 +198,14 @@ pub fn judge_knowing<'r>(
     known: &[Offender],
 ) -> Judgement<'r> {
     if let Some((node, w)) = watched(record) {
-        return of_watch(record, run, node, w);
+        let mut findings = Vec::new();
+        watched::findings(node, w, run, &mut findings);
+        return of_facts(record, run, findings);
+    }
+    if let Some((_, r)) = remains(record) {
+        let mut findings = Vec::new();
+        remains::findings(r, &mut findings);
+        return of_facts(record, run, findings);
     }
     // One plan serves an image and the machines: what it asks of machines is not asked of an image.
     let of_image = record.header.plan.tier == Tier::Image;

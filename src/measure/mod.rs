@@ -6,6 +6,7 @@ mod interfaces;
 mod load;
 mod outcome;
 mod pace;
+mod remains;
 mod sampler;
 mod slow;
 pub mod stats;
@@ -20,6 +21,7 @@ pub use outcome::{
     PeerCopy, RdmaEnd, Series, SharedView, WaiveKind,
 };
 pub use pace::{Pace, PaceMeter};
+pub use remains::{Change, Place, Remains, Sign, Source, SourceKind, Stall, Trace};
 pub use sampler::{Sampler, Samples};
 pub use slow::{Slow, Speed, slow};
 pub use watched::{Cold, Save, SaveState, Space, SpaceBound, Trouble, Watched};

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeName;
-use crate::measure::{Pace, Transport, Watched};
+use crate::measure::{Pace, Remains, Transport, Watched};
 use crate::topology::{Component, Filesystem, Leaf, Machine, Nccl, Nvidia, Start};
 use crate::unit::Unit;
 use crate::work::{Better, CheckName, Metric};
@@ -109,6 +109,8 @@ pub enum Facts {
     Clocks(Vec<ClockOffset>),
     /// The checkpoints of a run, as a watcher sees them.
     Watched(Box<Watched>),
+    /// What a run left behind.
+    Remains(Box<Remains>),
     /// The checkpoint directory as every node sees it.
     Shared(Vec<SharedView>),
     /// Round trips between all nodes.

@@ -1,7 +1,7 @@
 //! Markdown for a comment or an issue: the verdict, what to do, the tables folded away. Short enough for a comment of GitHub or GitLab.
 
 use crate::judge::Severity;
-use crate::report::{FindingGroup, SaveRow, View};
+use crate::report::{FindingGroup, SaveRow, TimelineRow, View};
 
 /// GitHub takes 65 536 characters of a comment.
 const LONGEST: usize = 60_000;
@@ -25,6 +25,12 @@ pub fn render(view: &View<'_>) -> String {
     if let Some(saves) = view.saves.as_ref().filter(|s| !s.rows.is_empty()) {
         out.push_str(&format!("\n| {} |\n|---|---:|---:|---:|---|---|\n", SaveRow::TITLES.join(" | ")));
         for row in &saves.rows {
+            out.push_str(&format!("| {} |\n", row.cells().map(text).join(" | ")));
+        }
+    }
+    if let Some(timeline) = view.timeline.as_ref().filter(|t| !t.rows.is_empty()) {
+        out.push_str(&format!("\n| {} |\n|---|---|---|---|\n", TimelineRow::TITLES.join(" | ")));
+        for row in &timeline.rows {
             out.push_str(&format!("| {} |\n", row.cells().map(text).join(" | ")));
         }
     }

@@ -14,6 +14,7 @@ mod proof;
 mod saves;
 mod software;
 mod terminal;
+mod timeline;
 mod view;
 
 pub use course::{CourseShown, course, measured};
@@ -29,4 +30,5 @@ pub use proof::{numbered, proof};
 pub use saves::{SaveRow, Saves, headline as watch_headline};
 pub use software::Software;
 pub use terminal::{Style, course as course_whole, findings, render as terminal};
+pub use timeline::{Timeline, TimelineRow};
 pub use view::{FindingGroup, Row, Table, View, view};

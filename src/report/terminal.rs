@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, Row as ComfyRow, Table as Grid, presets};
 
 use crate::judge::{Finding, Severity, Verdict};
-use crate::report::{CourseShown, FindingGroup, Row, SaveRow, Saves, Software, Table, View};
+use crate::report::{CourseShown, FindingGroup, Row, SaveRow, Saves, Software, Table, TimelineRow, View};
 
 /// How to draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,11 @@ pub fn render(view: &View<'_>, style: Style) -> String {
     if let Some(all) = view.saves.as_ref().filter(|s| !s.rows.is_empty()) {
         out.push('\n');
         saves(all, style, &mut out);
+    }
+    if let Some(all) = view.timeline.as_ref().filter(|t| !t.rows.is_empty()) {
+        out.push('\n');
+        let rows = all.rows.iter().map(|r| r.cells().to_vec());
+        lines(&table(TimelineRow::TITLES.into_iter(), rows, &|_| false), style, &mut out);
     }
     for table in &view.tables {
         out.push('\n');

@@ -10,12 +10,13 @@ use serde::Serialize;
 
 use crate::hostlist;
 use crate::id::{NodeName, clean, drives};
-use crate::judge::{Cell, Code, Decision, Finding, Judgement, Severity, Subject, Verdict, watched};
+use crate::judge::{Cell, Code, Decision, Finding, Judgement, Severity, Subject, Verdict, remains, watched};
 use crate::measure::{Outcome, WaiveKind};
 use crate::plan::{ImagePlan, RunPlan, Tier};
 use crate::report::course::{CourseShown, course, measured};
 use crate::report::saves::{Saves, saves};
 use crate::report::software::{Software, software};
+use crate::report::timeline::{Timeline, timeline};
 use crate::work::{Better, Case, Metric};
 
 /// Findings of one code and weight.
@@ -109,6 +110,8 @@ pub struct View<'j> {
     pub tables: Vec<Table>,
     /// A run's checkpoints, of a watch.
     pub saves: Option<Saves>,
+    /// How a run ended, of an autopsy.
+    pub timeline: Option<Timeline>,
     /// What the run will take, where the plan says enough.
     pub course: Option<CourseShown>,
     /// What an image brings; empty for machines.
@@ -125,21 +128,27 @@ pub struct View<'j> {
 
 /// Arranges a judgement. `record_path` is what to type to name the record.
 pub fn view<'j>(j: &'j Judgement<'_>, record_path: &str) -> View<'j> {
-    let saves = saves(j);
+    let (saves, timeline) = (saves(j), timeline(j));
+    let (headline, provenance, coverage) = match (&saves, &timeline) {
+        (Some(s), _) => (s.headline.clone(), of_watch(j, s), s.summary.clone()),
+        (_, Some(t)) => (t.headline.clone(), of_autopsy(j), t.summary.clone()),
+        (None, None) => (headline(j), provenance(j), coverage(j)),
+    };
     View {
         decision: &j.decision,
-        headline: saves.as_ref().map_or_else(|| headline(j), |s| s.headline.clone()),
-        provenance: saves.as_ref().map_or_else(|| provenance(j), |s| of_watch(j, s)),
+        headline,
+        provenance,
         findings: groups(&j.findings),
         tables: tables(j),
         software: software(j),
-        coverage: saves.as_ref().map_or_else(|| coverage(j), |s| s.summary.clone()),
+        coverage,
         waived: waived(j),
         record_path: clean(record_path).into_owned(),
         placement: placement(j),
         next: next(j, record_path),
-        course: saves.is_none().then(|| course_of(j)).flatten(),
+        course: (saves.is_none() && timeline.is_none()).then(|| course_of(j)).flatten(),
         saves,
+        timeline,
     }
 }
 
@@ -163,6 +172,14 @@ fn of_watch(j: &Judgement<'_>, saves: &Saves) -> Vec<String> {
         h.started.strftime("%Y-%m-%d %H:%M:%S UTC")
     ));
     out
+}
+
+/// By what, when, and for whom.
+fn of_autopsy(j: &Judgement<'_>) -> Vec<String> {
+    let h = &j.record.header;
+    let run = h.plan.run.name.as_deref().map_or(String::new(), |n| format!(" of {}", clean(n)));
+    let at = h.started.strftime("%Y-%m-%d %H:%M:%S UTC");
+    vec![format!("gonogo {} ({}), autopsy{run}, {at}", clean(&h.version), clean(&h.commit))]
 }
 
 fn coverage(j: &Judgement<'_>) -> String {
@@ -469,6 +486,16 @@ fn next(j: &Judgement<'_>, record_path: &str) -> String {
             // A glance keeps no record.
             None if record.is_empty() => "gonogo watch --plan RUN.TOML".to_owned(),
             None => format!("gonogo report {record} --report page.html"),
+        };
+    }
+    if remains(j.record).is_some() {
+        return match (&j.decision, worst) {
+            (_, Some(f)) if p.exclude.is_empty() => format!("gonogo explain {}", f.code),
+            _ if slurm && p.run_on.len() > 1 => {
+                format!("srun --exclude={} -N{} gonogo check", list(&p.exclude), p.run_on.len())
+            }
+            (Decision::Go, _) => "gonogo check, then start from the last checkpoint".to_owned(),
+            _ => format!("gonogo check without {}, then start from the last checkpoint", list(&p.exclude)),
         };
     }
     match (&j.decision, worst) {

@@ -16,7 +16,7 @@ mod pci;
 mod ports;
 mod rdma;
 mod read;
-mod secret;
+pub mod secret;
 mod slurm_conf;
 mod slurm_yaml;
 mod software;

@@ -10,7 +10,7 @@ const TELLING: &[&str] =
 const LONG: usize = 24;
 
 /// The text, with what looks like a secret masked.
-pub(super) fn mask(text: &str) -> String {
+pub fn mask(text: &str) -> String {
     let separates = |c: char| c.is_whitespace() || ",;&?|\"'".contains(c);
     let (mut out, mut word) = (String::new(), String::new());
     for c in text.chars() {

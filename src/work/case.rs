@@ -73,6 +73,8 @@ pub enum Fact {
     Shared,
     /// The run's checkpoints, as a watcher sees them.
     Checkpoints,
+    /// What a run that ended left behind.
+    Remains,
     /// What a probe needs and this machine lacks.
     Device,
     /// How a container was started.
@@ -346,10 +348,12 @@ named!(Fact {
     Fact::Machine => "machine", Fact::Clocks => "clocks", Fact::Slurmd => "slurmd", Fact::GpusAtEnd => "gpus at the end",
     Fact::GpuCount => "GPUs of a node", Fact::Latencies => "latencies", Fact::Capacity => "capacity", Fact::Shared => "shared",
     Fact::Checkpoints => "checkpoints",
+    Fact::Remains => "remains",
     Fact::Device => "device", Fact::ContainerStart => "start", Fact::Presence(Presence::Join) => "join", Fact::Presence(Presence::Stay) => "stay",
 } [
     Fact::Machine, Fact::Clocks, Fact::Slurmd, Fact::GpusAtEnd, Fact::GpuCount, Fact::Latencies, Fact::Capacity, Fact::Shared,
     Fact::Checkpoints,
+    Fact::Remains,
     Fact::Device, Fact::ContainerStart, Fact::Presence(Presence::Join), Fact::Presence(Presence::Stay),
 ]);
 named!(Software {

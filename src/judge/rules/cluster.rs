@@ -42,6 +42,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
             measure::Facts::Machine(_)
             | measure::Facts::Filesystem(_)
             | measure::Facts::Watched(_)
+            | measure::Facts::Remains(_)
             | measure::Facts::Latencies(_)
             | measure::Facts::Fabric(_)
             | measure::Facts::Nvidia(_)

@@ -69,6 +69,11 @@ const SHORTLY: Duration = Duration::from_secs(2 * 60 * 60);
 
 type Add<'a> = &'a mut dyn FnMut(Code, Option<Severity>, String);
 
+/// What an Xid of hardware means by its number alone.
+pub(super) fn meaning(code: u32) -> Option<&'static str> {
+    KINDS.iter().find(|(known, ..)| *known == code).map(|(.., meaning)| *meaning)
+}
+
 /// What the number and the driver's own words make of it: `None` for a program's fault, or a word that all is well.
 fn kind(x: &Xid) -> Option<(Lasts, &'static str)> {
     let (_, lasts, meaning) = KINDS.iter().find(|(code, ..)| *code == x.code)?;

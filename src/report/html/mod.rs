@@ -8,7 +8,7 @@ use askama::Template;
 use crate::exit::Exit;
 use crate::judge::{Finding, Judgement, Severity, Verdict};
 use crate::report::picture::{Picture, picture};
-use crate::report::{CourseShown, Row, SaveRow, View, view};
+use crate::report::{CourseShown, Row, SaveRow, TimelineRow, View, view};
 
 /// Findings of one code that are listed.
 const SHOWN: usize = 50;

@@ -1,0 +1,131 @@
+//! `gonogo autopsy`: why a run died or hangs, where, and what to do before it starts again.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use indicatif::ProgressBar;
+use jiff::Timestamp;
+
+use crate::autopsy::{self, Known, Sources};
+use crate::cli;
+use crate::cluster::Step;
+use crate::cmd::Failure;
+use crate::cmd::judge::{self as judging, Case as Judged};
+use crate::cmd::measure::{header, own_name};
+use crate::exit::Exit;
+use crate::id::{NodeName, ProbeName};
+use crate::judge::{self, Facts as Seen, Judgement, Severity, Subject, diff};
+use crate::measure::{Change, Facts, Outcome, Remains};
+use crate::plan::{self, RunPlan, Selection};
+use crate::probe;
+use crate::record::{self, OutcomeLine, Record, Writer};
+use crate::work::{Case, Fact};
+
+pub(super) fn run(args: &cli::Autopsy) -> Result<Exit, Failure> {
+    if args.logs.is_empty() && args.recorder.is_none() && args.ras.is_none() && args.slurm.is_none() {
+        return Err(Failure::usage(anyhow!(
+            "give what the run left: --log FILE|DIR, --recorder DIR, --ras HOST:PORT|FILE, --slurm JOBID"
+        )));
+    }
+    let files = judging::files(&args.reports)?;
+    let read = |path: &Option<PathBuf>| path.as_ref().map(|p| Judged::read(p, None, None)).transpose();
+    let (before, after) = (read(&args.before)?, read(&args.after)?);
+    let given = args.plan.as_ref().map(|path| plan::read(path)).transpose().map_err(Failure::usage)?;
+    let run = given.or_else(|| before.as_ref().map(|b| b.record.header.plan.run.clone())).unwrap_or_default();
+    let known = before.as_ref().map_or_else(Known::default, |b| Known::of(&b.record));
+    let sources = Sources {
+        logs: args.logs.clone(),
+        recorder: args.recorder.clone(),
+        ras: args.ras.clone(),
+        slurm: args.slurm.clone(),
+    };
+    let bar = if args.quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+    let progress = &mut |name: &str| bar.set_message(format!("reading {}", crate::id::clean(name)));
+    let mut remains = autopsy::read(&sources, known, Timestamp::now(), progress).map_err(Failure::usage)?;
+    bar.finish_and_clear();
+    if let (Some(before), Some(after)) = (&before, &after) {
+        remains.changes = changes(&before.judge(), &after.judge());
+    }
+    let record = record(remains, before.as_ref().map(|b| &b.record), run.clone())?;
+    let judgement = judge::judge(&record, &run, &[]);
+    let kept = args.out.as_ref().map(|out| keep(&record, out)).transpose()?;
+    judging::show(&judgement, kept.as_deref().unwrap_or(Path::new("")), args.format, &files)?;
+    Ok(judgement.decision.exit())
+}
+
+/// What the second check found and the first did not, and what else is not the same.
+fn changes(before: &Judgement<'_>, after: &Judgement<'_>) -> Vec<Change> {
+    let weighs = |j: &Judgement<'_>| -> Vec<(String, Subject)> {
+        let against = j.findings.iter().filter(|f| f.weighs() && f.severity >= Severity::Warn);
+        against.map(|f| (f.code.to_string(), f.subject.clone())).collect()
+    };
+    let known = weighs(before);
+    let mut out: Vec<Change> = Vec::new();
+    for f in after.findings.iter().filter(|f| f.weighs() && f.severity >= Severity::Warn) {
+        if !known.contains(&(f.code.to_string(), f.subject.clone())) {
+            let what = format!("{} {}: {}", f.code, f.title(), f.evidence);
+            out.push(Change { node: f.subject.node().cloned(), what, weighs: f.severity == Severity::Fail });
+        }
+    }
+    for (node, machine) in Seen::machines(after.record) {
+        let earlier = Seen::machines(before.record).find(|(n, _)| *n == node);
+        if let Some((_, earlier)) = earlier
+            && earlier.boot != machine.boot
+        {
+            let what = "it was started anew between the two checks".to_owned();
+            out.push(Change { node: Some(node.clone()), what, weighs: false });
+        }
+    }
+    for (what, was, is) in diff(before, after, MARGIN).software {
+        out.push(Change { node: None, what: format!("{what} was {was} and is {is}"), weighs: false });
+    }
+    out
+}
+
+/// Less than this is no change of a measurement.
+const MARGIN: f64 = 0.05;
+
+/// What was found, as a record that is judged and shown as any other: of the nodes of the check before it, or of those that the logs name.
+fn record(remains: Remains, before: Option<&Record>, run: RunPlan) -> Result<Record, Failure> {
+    let plan = plan::resolve(Selection::default(), run, &probe::names(), 1).map_err(Failure::usage)?;
+    let named = || -> Vec<NodeName> {
+        let of_ranks = remains.ranks.values().filter_map(|p| p.node.clone());
+        let of_traces = remains.traces.iter().filter_map(|t| t.place.node.clone());
+        of_ranks.chain(of_traces).collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    let mut nodes = before.map_or_else(named, |b| b.header.nodes.clone());
+    if nodes.is_empty() {
+        nodes.push(own_name());
+    }
+    let nodes: Vec<(NodeName, String)> = nodes.into_iter().map(|n| (n, String::new())).collect();
+    let launcher = before.and_then(|b| b.header.launcher.clone());
+    let mut header = header(plan, &nodes, launcher, before.map_or_else(Vec::new, |b| b.header.leaves.clone()));
+    header.job = before.and_then(|b| b.header.job.clone());
+    let case = Case::Fact(Fact::Remains);
+    let probe = ProbeName::new("autopsy");
+    let step = Step::new("autopsy", probe.clone(), vec![case.clone()]);
+    let outcome = Outcome::facts(Facts::Remains(Box::new(remains)));
+    let node = header.nodes[0].clone();
+    let line = OutcomeLine { node, step: "autopsy".into(), probe, case, attempt: 1, blame: None, load: None, outcome };
+    let mut record = Record::new(header);
+    record.steps.push(step);
+    record.outcomes.push(line);
+    Ok(record)
+}
+
+/// Into a new file of that folder.
+fn keep(record: &Record, out: &Path) -> Result<PathBuf, Failure> {
+    let write = || -> std::io::Result<PathBuf> {
+        std::fs::create_dir_all(out)?;
+        let path = record::file_of(out);
+        let mut writer = Writer::create(&path)?;
+        writer.header(&record.header)?;
+        writer.steps(&record.steps)?;
+        for line in &record.outcomes {
+            writer.outcome(line)?;
+        }
+        Ok(path)
+    };
+    write().with_context(|| format!("{}", out.display())).map_err(Failure::internal)
+}

@@ -1,0 +1,246 @@
+//! What a run left behind: signs in logs, and who was waiting for whom.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::NodeName;
+use crate::unit::Bytes;
+
+/// All that was found in the files and answers that were given.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Remains {
+    pub sources: Vec<Source>,
+    /// In the order found.
+    pub traces: Vec<Trace>,
+    /// Groups of ranks that wait for each other.
+    pub stalls: Vec<Stall>,
+    /// Where a rank of the whole job ran, by its number.
+    pub ranks: BTreeMap<u32, Place>,
+    /// What is different between a check before the run and one after it.
+    pub changes: Vec<Change>,
+}
+
+/// Something that a check after a run found and the one before it did not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Change {
+    /// Absent where it is of no one node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    pub what: String,
+    /// Whether it weighs against the node.
+    pub weighs: bool,
+}
+
+/// Something that was read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Source {
+    /// As it was given: a path, or an address.
+    pub name: String,
+    pub kind: SourceKind,
+    pub bytes: Bytes,
+    pub lines: u64,
+    /// Why it, or its rest, could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// What a source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceKind {
+    /// Lines: of a trainer, a launcher, NCCL, a kernel.
+    Log,
+    /// PyTorch's flight recorder, of one rank.
+    Recorder,
+    /// NCCL's RAS.
+    Ras,
+    /// What a scheduler says of a job.
+    Scheduler,
+}
+
+/// Where something ran.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Place {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// Rank in the whole job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank: Option<u32>,
+    /// The GPU's number in its node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<u32>,
+}
+
+/// A line of a log that says something of why a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Trace {
+    pub sign: Sign,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub at: Option<Timestamp>,
+    /// Whether the time is that of a line above it: it came then, or later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inherited: bool,
+    #[serde(flatten)]
+    pub place: Place,
+    /// An Xid, an exit code, a signal, a sequence number: what the sign counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<i64>,
+    /// What the line names: the other end's address, a GPU's PCI address, a path, an operation, an exception's class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<String>,
+    /// Which of the sources.
+    pub source: usize,
+    /// From 1.
+    pub line: u64,
+    /// The line, cut, with its secrets masked.
+    pub text: String,
+    /// So many lines said the same; the first is shown.
+    pub times: u64,
+}
+
+/// What a line is a sign of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sign {
+    // A part that failed.
+    /// An Xid of the GPU's driver; the number is its code.
+    Xid,
+    GpuLost,
+    GpuEcc,
+    MachineCheck,
+    NvlinkFailed,
+    LinkDown,
+    AdapterFailed,
+    /// An RDMA operation ended with an error, or a device told of one.
+    RdmaError,
+    /// A job's node failed, as the scheduler saw it.
+    NodeFailed,
+    HungTask,
+    // Storage.
+    DiskFull,
+    Quota,
+    ReadOnly,
+    IoError,
+    StaleHandle,
+    // Memory.
+    HostMemory,
+    GpuMemory,
+    SharedMemory,
+    // What started wrong.
+    NoInterface,
+    Memlock,
+    OpenFiles,
+    DuplicateGpu,
+    FabricManager,
+    NameUnresolved,
+    AddressInUse,
+    VersionMismatch,
+    Refused,
+    NoRoute,
+    // The program.
+    GpuFault,
+    Exception,
+    NotANumber,
+    SizeMismatch,
+    Crash,
+    /// A program ended itself: by an assertion of its own, or because NCCL's watchdog had waited long enough.
+    Aborted,
+    // From outside.
+    TimeLimit,
+    Preempted,
+    Cancelled,
+    Killed,
+    // What follows.
+    CollectiveTimeout,
+    /// Ranks that a barrier waited for; the line names them.
+    Absent,
+    PeerClosed,
+    RankExit,
+    /// A launcher ends what still runs.
+    StepEnded,
+    Teardown,
+}
+
+impl Sign {
+    /// As a report tells it.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Sign::Xid => "Xid",
+            Sign::GpuLost => "GPU lost",
+            Sign::GpuEcc => "uncorrectable ECC error",
+            Sign::MachineCheck => "machine check",
+            Sign::NvlinkFailed => "NVLink error",
+            Sign::LinkDown => "link down",
+            Sign::AdapterFailed => "adapter failed",
+            Sign::RdmaError => "RDMA error",
+            Sign::NodeFailed => "node failure",
+            Sign::HungTask => "task hangs in the kernel",
+            Sign::DiskFull => "file system full",
+            Sign::Quota => "quota used up",
+            Sign::ReadOnly => "read-only file system",
+            Sign::IoError => "I/O error",
+            Sign::StaleHandle => "stale file handle",
+            Sign::HostMemory => "out of host memory",
+            Sign::GpuMemory => "out of GPU memory",
+            Sign::SharedMemory => "/dev/shm too small",
+            Sign::NoInterface => "no network interface",
+            Sign::Memlock => "memlock limit",
+            Sign::OpenFiles => "too many open files",
+            Sign::DuplicateGpu => "two ranks on one GPU",
+            Sign::FabricManager => "NVSwitch fabric not ready",
+            Sign::NameUnresolved => "name not resolved",
+            Sign::AddressInUse => "port taken",
+            Sign::VersionMismatch => "versions do not fit",
+            Sign::Refused => "connection refused",
+            Sign::NoRoute => "peer not reached",
+            Sign::GpuFault => "illegal access or fault in a kernel",
+            Sign::Exception => "exception",
+            Sign::NotANumber => "loss is not a number",
+            Sign::SizeMismatch => "ranks disagree in a collective",
+            Sign::Crash => "crash",
+            Sign::Aborted => "aborted",
+            Sign::TimeLimit => "time limit",
+            Sign::Preempted => "preempted",
+            Sign::Cancelled => "cancelled",
+            Sign::Killed => "killed",
+            Sign::CollectiveTimeout => "collective timed out",
+            Sign::Absent => "ranks did not come to a barrier",
+            Sign::PeerClosed => "peer closed the connection",
+            Sign::RankExit => "rank ended",
+            Sign::StepEnded => "launcher ends the rest",
+            Sign::Teardown => "teardown",
+        }
+    }
+}
+
+/// A group of ranks of which some wait for others.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Stall {
+    /// Which of the sources told.
+    pub source: usize,
+    /// The group's own name, or a communicator's hash.
+    pub group: String,
+    pub size: u32,
+    /// What they wait in: `all_reduce`.
+    pub operation: String,
+    /// Its number in the group.
+    pub sequence: u64,
+    /// Ranks of the job that are in it.
+    pub waiting: Vec<u32>,
+    /// Ranks that have not come, though they told of themselves.
+    pub behind: Vec<u32>,
+    /// Ranks of which nothing is known.
+    pub silent: Vec<u32>,
+    /// Ranks that came with something else, and with what: another operation, another size.
+    pub different: Vec<(u32, String)>,
+    /// Whether it stood still between two looks; absent where there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub still: Option<bool>,
+}

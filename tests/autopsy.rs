@@ -1,0 +1,315 @@
+//! `gonogo autopsy`, as it is typed: on failures that were made (tests/labs/failures) and on those that others met and settled in public
+//! (tests/fixtures/failures), on what is hostile, and on what is not there.
+
+mod run;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+
+use run::{Dir, Result};
+use serde_json::Value;
+
+const FAILURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/failures");
+
+/// The report of an autopsy, and its exit code.
+fn autopsy(dir: &Dir, args: &[&str]) -> Result<(Value, i32)> {
+    let done = dir.run(&[&["autopsy", "--quiet", "--format", "json"], args].concat())?;
+    let report = serde_json::from_str(&done.out).map_err(|e| format!("{e}: {} {}", done.out, done.err))?;
+    Ok((report, done.code))
+}
+
+/// `CODE node` of what weighs, and of a run that was ended from outside.
+fn found(report: &Value) -> Vec<String> {
+    let all = report["findings"].as_array().cloned().unwrap_or_default();
+    let weighs =
+        |f: &&Value| ["fail", "hold"].contains(&f["severity"].as_str().unwrap_or("")) || f["code"] == "MOR-008";
+    let on =
+        |f: &Value| f["subject"]["node"].as_str().or_else(|| f["subject"]["gpu"][0].as_str()).unwrap_or("-").to_owned();
+    all.iter().filter(weighs).map(|f| format!("{} {}", f["code"].as_str().unwrap_or("?"), on(f))).collect()
+}
+
+fn excluded(report: &Value) -> Vec<String> {
+    let nodes = report["placement"]["exclude"].as_array().cloned().unwrap_or_default();
+    nodes.iter().filter_map(|n| Some(n.as_str()?.to_owned())).collect()
+}
+
+fn truth(folder: &str) -> Result<Vec<Value>> {
+    let text = fs::read_to_string(format!("{FAILURES}/{folder}/truth.jsonl"))?;
+    Ok(text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?)
+}
+
+/// What was done to a real trainer is named, and nobody else is.
+#[test]
+fn failures_that_were_made_are_named() -> Result {
+    let dir = Dir::new()?;
+    let before = format!("{FAILURES}/lab/before.jsonl");
+    let (mut exact, mut accused, mut wrong) = (0, 0, Vec::new());
+    let all = truth("lab")?;
+    for case in &all {
+        let (fault, node) = (case["fault"].as_str().unwrap_or(""), case["node"].as_str().unwrap_or(""));
+        let log = format!("{FAILURES}/lab/{}", case["log"].as_str().unwrap_or(""));
+        let (report, _) = autopsy(&dir, &["--before", &before, "--log", &log])?;
+        // What it may be called, and whether the node is to be left out.
+        let (codes, on): (&[&str], Option<bool>) = match fault {
+            "kill" => (&["MOR-009", "MOR-015"], Some(true)),
+            "stop" | "exit" => (&["MOR-010", "MOR-015"], Some(true)),
+            "link-down" => (&["MOR-002", "MOR-003", "MOR-010", "MOR-015"], Some(true)),
+            "exception" | "assertion" | "crash" | "abort" => (&["MOR-007"], Some(false)),
+            "shape" => (&["MOR-011"], Some(false)),
+            "memory" => (&["MOR-005"], Some(true)),
+            "full-disk" => (&["MOR-004"], Some(false)),
+            "read-only" => (&["MOR-004"], None),
+            "cancel" => (&["MOR-008"], Some(false)),
+            other => return Err(format!("{other} is no fault").into()),
+        };
+        let (found, excluded) = (found(&report), excluded(&report));
+        accused += usize::from(excluded.iter().any(|n| n != node));
+        let named = found.iter().any(|f| codes.iter().any(|c| f.starts_with(c)));
+        if named && on.is_none_or(|on| excluded.contains(&node.to_owned()) == on) {
+            exact += 1;
+        } else {
+            wrong.push(format!("{fault} on {node}: {found:?}, without {excluded:?}"));
+        }
+    }
+    assert!(
+        all.len() >= 20 && exact * 100 >= all.len() * 95 && accused * 100 <= all.len(),
+        "{exact} of {}, {accused} accused: {wrong:#?}",
+        all.len()
+    );
+    Ok(())
+}
+
+/// What a reader of the log alone can tell, as the public thread settled it.
+#[test]
+fn failures_that_others_met_are_classified() -> Result {
+    let dir = Dir::new()?;
+    let (mut right, mut all, mut wrong) = (0, 0, Vec::new());
+    for case in truth("public")? {
+        if case["evidence_in_log"] == false {
+            continue;
+        }
+        let log = format!("{FAILURES}/public/{}", case["file"].as_str().unwrap_or(""));
+        let (report, _) = autopsy(&dir, &["--log", &log])?;
+        let codes: &[&str] = match case["class"].as_str().unwrap_or("") {
+            "gpu" => &["MOR-001"],
+            "node" => &["MOR-002"],
+            "link" => &["MOR-003", "MOR-015"],
+            "storage" => &["MOR-004"],
+            "host_memory" => &["MOR-005"],
+            "gpu_memory" => &["MOR-006"],
+            "program" => &["MOR-007"],
+            "outside" => &["MOR-008"],
+            "killed" => &["MOR-009"],
+            "absent" => &["MOR-010"],
+            "disagreement" => &["MOR-011"],
+            "setup" => &["MOR-012", "MOR-020"],
+            _ => &["MOR-013", "MOR-014", "MOR-015", "MOR-010"],
+        };
+        all += 1;
+        let found = found(&report);
+        if found.first().is_some_and(|f| codes.iter().any(|c| f.starts_with(c))) {
+            right += 1;
+        } else {
+            wrong.push(format!("{}: {found:?} for {} ({})", case["file"], case["class"], case["why"]));
+        }
+    }
+    assert!(all >= 20 && right * 100 >= all * 85, "{right} of {all}: {wrong:#?}");
+    Ok(())
+}
+
+/// Dumps of PyTorch's recorder: who did not come; a pickle that wants to run something is not run.
+#[test]
+fn the_recorder_names_who_did_not_come() -> Result {
+    let dir = Dir::new()?;
+    let dumps = dir.path("dumps");
+    fs::create_dir(&dumps)?;
+    for rank in 0..4u64 {
+        let called = if rank == 2 { 6 } else { 7 };
+        let entry = |seq: u64| {
+            let state = if seq <= 6 { "completed" } else { "started" };
+            serde_json::json!({"process_group": ["0", "default_pg"], "collective_seq_id": seq, "state": state,
+                "profiling_name": "nccl:all_reduce", "input_sizes": [[64]], "input_dtypes": ["Float"], "is_p2p": false})
+        };
+        let dump = serde_json::json!({"version": "2.10", "entries": (1..=called).map(entry).collect::<Vec<_>>(),
+            "pg_config": {"0": {"name": "0", "desc": "default_pg", "ranks": "[0, 1, 2, 3]"}}});
+        fs::write(dumps.join(format!("nccl_trace_rank_{rank}")), dump.to_string())?;
+    }
+    fs::write(dumps.join("nccl_trace_rank_9"), b"\x80\x02cposix\nsystem\n(X\x05\0\0\0touchtR.")?;
+    let (report, code) = autopsy(&dir, &["--recorder", "dumps"])?;
+    let text = report["findings"].to_string();
+    assert!(found(&report).contains(&"MOR-010 -".to_owned()) && text.contains("rank 2 did not come"), "{text}");
+    assert!(text.contains("MOR-016") && text.contains("is not run"), "{text}");
+    assert_eq!(code, 2);
+    // Real dumps, as PyTorch 2.11 wrote them, as pickle and as JSON: all had ended well.
+    for real in ["recorder_0.pickle", "recorder_0.json"] {
+        let (report, _) = autopsy(&dir, &["--recorder", &format!("{FAILURES}/recorder/{real}")])?;
+        assert_eq!(found(&report), ["MOR-014 -"], "{real}");
+        assert!(!report["findings"].to_string().contains("MOR-016"), "{real}: {}", report["findings"]);
+    }
+    // One that was taken in the middle of a collective.
+    let (report, _) = autopsy(&dir, &["--recorder", &format!("{FAILURES}/recorder/recorder_0_busy.pickle")])?;
+    assert_eq!(found(&report), ["MOR-013 -"]);
+    Ok(())
+}
+
+/// RAS is asked twice: what moves between the two is at work. What floods, lies or hangs is said.
+#[test]
+fn ras_is_asked_and_not_trusted() -> Result {
+    let dir = Dir::new()?;
+    let answer = |counts: [u64; 3]| {
+        let ranks: Vec<Value> = (0..3)
+            .map(|r| {
+                serde_json::json!({"rank": r, "host": format!("10.0.0.{r}"), "pid": r, "nvml_dev": 0,
+            "collective_counts": {"AllReduce": counts[r as usize]}})
+            })
+            .collect();
+        format!(
+            "OK\n{}\n",
+            serde_json::json!({"communicators": [{"hash": "0xa", "size": 3, "ranks": ranks, "missing_ranks": []}]})
+        )
+    };
+    for (answers, wanted) in [
+        (vec![answer([7, 6, 7]), answer([7, 6, 7])], "MOR-010 10.0.0.1"),
+        (vec![answer([7, 6, 7]), answer([9, 8, 9])], "MOR-014 -"),
+        (vec![answer([7, 7, 7])], "MOR-014 -"),
+        (vec!["HTTP/1.1 400 Bad Request\r\n\r\n".to_owned()], "MOR-014 -"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?.to_string();
+        let server = std::thread::spawn(move || {
+            for answer in answers {
+                let Ok((mut stream, _)) = listener.accept() else { return };
+                let mut asked = [0u8; 64];
+                let _ = stream.read(&mut asked);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        let (report, _) = autopsy(&dir, &["--ras", &address])?;
+        let _ = server.join();
+        assert_eq!(found(&report), [wanted], "{}", report["findings"]);
+    }
+    // Answers of NCCL 2.28.9, for people and in JSON: one rank, at work.
+    for saved in ["ras-verbose.txt", "ras-json.txt"] {
+        let (report, _) = autopsy(&dir, &["--ras", &format!("{FAILURES}/ras/{saved}")])?;
+        assert!(!report["findings"].to_string().contains("MOR-016"), "{saved}: {}", report["findings"]);
+    }
+    let (report, _) = autopsy(&dir, &["--ras", "127.0.0.1:1"])?;
+    assert!(report["findings"].to_string().contains("MOR-016"), "{}", report["findings"]);
+    Ok(())
+}
+
+/// Nothing that a log says drives the terminal, becomes markup, or shows a secret.
+#[test]
+fn a_hostile_log_does_nothing() -> Result {
+    let dir = Dir::new()?;
+    let log = "2026-11-27 10:00:00 [rank0]: ValueError: \x1b[2J<script>alert(1)</script> HF_TOKEN=hf_abcdefghijklmnopqrstuvwxyz0123 | # x\n\
+               2026-11-27 10:00:01 [rank1]: RuntimeError: http://me:hunter2@proxy/ AKIAIOSFODNN7EXAMPLEKEY12\n";
+    fs::write(dir.path("train.log"), log)?;
+    let done = dir.run(&[
+        "autopsy",
+        "--quiet",
+        "--log",
+        "train.log",
+        "--out",
+        "kept",
+        "--report",
+        "a.html",
+        "--report",
+        "a.md",
+        "--report",
+        "a.json",
+    ])?;
+    assert_eq!(done.code, 1, "{}{}", done.out, done.err);
+    let read = |name: &str| fs::read_to_string(dir.path(name));
+    let all = [done.out, read("a.html")?, read("a.md")?, read("a.json")?, read("kept/record.jsonl")?];
+    for text in &all {
+        assert!(
+            !text.contains('\x1b') && !text.contains("hunter2") && !text.contains("hf_abc") && !text.contains("AKIA"),
+            "{text}"
+        );
+    }
+    assert!(!all[1].contains("<script>alert"), "markup in the page");
+    // What was found is kept, says the same again, and opens no gate.
+    assert_eq!(dir.run(&["judge", "kept"])?.code, 1);
+    let gate = dir.run(&["gate", "kept", "--", "true"])?;
+    assert!(gate.code != 0 && gate.err.contains("not of a check"), "{}", gate.err);
+    Ok(())
+}
+
+/// Logs that are cut, binary, empty, sparse or not there.
+#[test]
+fn logs_of_every_kind_end_in_an_answer() -> Result {
+    let dir = Dir::new()?;
+    let write = |name: &str, bytes: &[u8]| fs::write(dir.path(name), bytes);
+    write("empty.log", b"")?;
+    write("binary.log", &(0..200_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect::<Vec<_>>())?;
+    write("cut.log", b"[rank3]: CUDA out of mem")?;
+    write("one-line.log", &[b'x'; 6_000_000])?;
+    fs::File::create(dir.path("sparse.log"))?.set_len(100 << 30)?;
+    for log in ["empty.log", "binary.log", "cut.log", "one-line.log"] {
+        assert_eq!(found(&autopsy(&dir, &["--log", log])?.0), ["MOR-014 -"], "{log}");
+    }
+    let started = std::time::Instant::now();
+    let (report, _) = autopsy(&dir, &["--log", "sparse.log"])?;
+    assert!(report["findings"].to_string().contains("MOR-016"), "{}", report["findings"]);
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+    fs::create_dir(dir.path("folder"))?;
+    for (args, said) in [
+        (&["--log", "nowhere.log"][..], "nowhere.log"),
+        (&["--log", "folder"], "no file in it"),
+        (&["--log", "/dev/zero"], "neither a file nor a folder"),
+        (&[], "--recorder"),
+        (&["--log", "cut.log", "--before", "cut.log"], "cut.log"),
+        (&["--log", "cut.log", "--after", "x"], "--before"),
+    ] {
+        let done = dir.run(&[&["autopsy", "--quiet"], args].concat())?;
+        assert!(done.code == 3 && done.err.contains(said), "{args:?}: {} {}", done.code, done.err);
+    }
+    Ok(())
+}
+
+/// A line that is split at a block's end is read whole, and its number is right.
+#[test]
+fn a_line_deep_in_a_large_log_has_its_number() -> Result {
+    let dir = Dir::new()?;
+    let mut file = std::io::BufWriter::new(fs::File::create(dir.path("large.log"))?);
+    for step in 1..=300_000 {
+        if step == 222_222 {
+            writeln!(
+                file,
+                "2026-11-27 10:00:00 node3 kernel: NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus."
+            )?;
+        } else {
+            writeln!(file, "2026-11-27 09:59:00,000 INFO step {step} loss 2.31 lr 3e-4 tokens/s 12345.6")?;
+        }
+    }
+    file.into_inner()?.sync_all()?;
+    let (report, code) = autopsy(&dir, &["--log", "large.log"])?;
+    assert_eq!((found(&report), code), (vec!["MOR-001 node3".to_owned()], 1));
+    assert!(report["findings"].to_string().contains("large.log:222222,"), "{}", report["findings"]);
+    Ok(())
+}
+
+/// A folder of logs by node: whose line it is, the path says.
+#[test]
+fn a_folder_of_logs_is_read_by_node() -> Result {
+    let dir = Dir::new()?;
+    let before = format!("{FAILURES}/lab/before.jsonl");
+    for node in 1..=4 {
+        let folder = dir.path(&format!("logs/node{node}"));
+        fs::create_dir_all(&folder)?;
+        let text = if node == 2 {
+            "[Fri Nov 27 10:00:00 2026] Out of memory: Killed process 77 (python3) total-vm:1kB\n"
+        } else {
+            "2026-11-27 10:00:05 RuntimeError: [pair.cc:553] Connection closed by peer [10.79.0.3]:4321\n"
+        };
+        fs::write(folder.join("dmesg.txt"), text)?;
+    }
+    let (report, _) = autopsy(&dir, &["--before", &before, "--log", "logs"])?;
+    assert_eq!(found(&report), ["MOR-005 node2"], "{}", report["findings"]);
+    assert_eq!(excluded(&report), ["node2"]);
+    assert!(Path::new(&before).exists());
+    Ok(())
+}
