@@ -157,7 +157,8 @@ impl Reader<'_> {
     fn run(&mut self) -> Result<usize, PickleError> {
         loop {
             let at = self.at;
-            match self.take(1)?[0] {
+            let opcode = self.take(1)?[0];
+            match opcode {
                 b'.' => return self.pop(),
                 b'c' | 0x93 => return Err(PickleError::Code { at, what: "a name to import" }),
                 b'R' | b'i' | b'o' | 0x81 | 0x92 | b'b' => return Err(PickleError::Code { at, what: "a call" }),
@@ -165,8 +166,8 @@ impl Reader<'_> {
                 0x80 => drop(self.take(1)?),
                 0x95 => drop(self.take(8)?),
                 b'0' => drop(self.pop()?),
-                opcode if self.named(opcode)? || self.scalar(opcode)? || self.container(opcode)? => {}
-                opcode => return Err(PickleError::Opcode { at, opcode }),
+                _ if self.named(opcode)? || self.scalar(opcode)? || self.container(opcode)? => {}
+                _ => return Err(PickleError::Opcode { at, opcode }),
             }
         }
     }
