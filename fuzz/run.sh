@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-60}; shift || true
 timeout=${TIMEOUT:-10}  # seconds that one input may take: more where other work takes the cores
-all=(record plan baseline hostlist topology fabric nccl elf words frames world ticket machine)
+all=(record plan baseline hostlist topology fabric nccl elf words frames world ticket machine autopsy)
 targets=("${@:-${all[@]}}"); [ $# -gt 0 ] || targets=("${all[@]}")
 out=$PWD/target/fuzz; mkdir -p "$out/artifacts" "$out/log"
 # What cargo-fuzz passes, but for what needs a nightly compiler.
@@ -28,6 +28,9 @@ seeds() { # TARGET: inputs that are there anyway
     elf) cp /bin/true "$to" ;;
     frames) sed -n 2,40p tests/fixtures/records/go.jsonl | split -l 1 - "$to/" ;;
     machine) printf 'proc/cpuinfo\nprocessor : 0\nflags : avx2\n\0proc/self/mountinfo\n1 2 0:1 / / rw - ext4 /dev/sda rw\n\0sys/devices/system/cpu/online\n0-3' >"$to/machine" ;;
+    autopsy) for f in tests/fixtures/failures/public/0[0-4]*.log; do { printf '\0'; cat "$f"; } >"$to/$(basename "$f")"; done
+      for f in tests/fixtures/failures/recorder/*; do { printf '\1'; cat "$f"; } >"$to/$(basename "$f")"; done
+      for f in tests/fixtures/failures/ras/*; do { printf '\2'; cat "$f"; } >"$to/$(basename "$f")"; done ;;
     hostlist) echo -n 'node[001-004,7],r[1-2]n[1-2]' >"$to/list" ;;
     world) printf 'SLURM_STEP_ID=0\nSLURM_PROCID=1\nSLURM_NTASKS=4\nSLURM_LOCALID=0\nSLURM_STEP_NODELIST=n[1-4]\nSLURM_STEP_TASKS_PER_NODE=1(x4)' >"$to/slurm" ;;
   esac

@@ -411,16 +411,19 @@ fn a_recorded_machine_replays_the_same() -> Result {
     Ok(())
 }
 
-/// A virtual machine with one H100, as `make gpu-test` recorded it; fixtures/machines/README.md says what was taken out.
+/// Virtual machines with one H100 and one H200, as `make gpu-test` recorded them; fixtures/machines/README.md says what was taken out.
 #[test]
-fn a_real_gpu_machine_reads_as_it_did() -> Result {
+fn real_gpu_machines_read_as_they_did() -> Result {
     let dir = Dir::new()?;
-    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/machines/h100-sxm-vm.tar.gz");
-    let unpacked = Command::new("tar").args(["-xzf", archive, "-C"]).arg(dir.path(".")).status()?;
-    assert!(unpacked.success());
-    let replayed = dir.run(&["discover", "--replay", "h100-sxm-vm"])?;
-    assert_eq!(replayed.code, 0, "{}", replayed.err);
-    assert_committed("tests/golden/h100-sxm-vm.txt", &replayed.out)
+    for machine in ["h100-sxm-vm", "h200-sxm-vm"] {
+        let archive = format!("{}/tests/fixtures/machines/{machine}.tar.gz", env!("CARGO_MANIFEST_DIR"));
+        let unpacked = Command::new("tar").args(["-xzf", &archive, "-C"]).arg(dir.path(".")).status()?;
+        assert!(unpacked.success());
+        let replayed = dir.run(&["discover", "--replay", machine])?;
+        assert_eq!(replayed.code, 0, "{}", replayed.err);
+        assert_committed(&format!("tests/golden/{machine}.txt"), &replayed.out)?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -14,7 +14,7 @@ use gonogo::cluster::wire::{ToChild, ToParent};
 use gonogo::cluster::{Asked, Token, World};
 use gonogo::gate::Ticket;
 use gonogo::topology::{self, SysRoot, ib};
-use gonogo::{files, hostlist, judge, plan, record, report, roster, unit};
+use gonogo::{autopsy, files, hostlist, judge, plan, record, report, roster, unit};
 use libfuzzer_sys::fuzz_target;
 
 type Target = fn(&[u8]);
@@ -33,7 +33,30 @@ const TARGETS: &[(&str, Target)] = &[
     ("world", world),
     ("ticket", ticket),
     ("machine", machine),
+    ("autopsy", remains),
 ];
+
+/// The first byte says what the rest is: a log, a recorder's dump, an answer of RAS.
+fn remains(bytes: &[u8]) {
+    let Some((kind, rest)) = bytes.split_first() else { return };
+    let folder = std::path::PathBuf::from(format!("/dev/shm/gonogo-fuzz-{}", std::process::id()));
+    let file = folder.join("rank_3");
+    if std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&file, rest)).is_err() {
+        return;
+    }
+    let mut asked = autopsy::Sources::default();
+    match kind % 3 {
+        0 => asked.logs.push(file),
+        1 => asked.recorder = Some(file),
+        _ => asked.ras = Some(file.to_string_lossy().into_owned()),
+    }
+    let Ok(found) = autopsy::read(&asked, autopsy::Known::default(), jiff::Timestamp::UNIX_EPOCH, &mut |_| {}) else {
+        return;
+    };
+    let line = serde_json::json!({"outcome": {"node": "n", "step": "autopsy", "probe": "autopsy", "case": "remains", "attempt": 1,
+        "outcome": {"measured": {"facts": {"remains": found}}}}});
+    drop(serde_json::from_value::<gonogo::record::OutcomeLine>(line["outcome"].clone()));
+}
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

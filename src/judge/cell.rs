@@ -119,6 +119,9 @@ const SHARED: f64 = 10.0;
 /// Cores' worth of foreign time from which a slow result says nothing.
 pub(super) const BUSY_CORES: f64 = 0.25;
 
+/// A share of the cores' time from which the same holds. A clock under vector load, and looks of 20 ms, account for less.
+const TAKEN: f64 = 0.15;
+
 pub(super) fn is_busy(load: &Load) -> bool {
     load.others_cores > BUSY_CORES || load.steal_cores > BUSY_CORES
 }
@@ -128,8 +131,9 @@ pub(super) fn by_kernel(load: &Load, case: &Case) -> bool {
     matches!(case, Case::Host { .. }) && load.others_system_cores > BUSY_CORES
 }
 
+/// Of a core by itself as of all: a share, as a host takes of each.
 pub(super) fn is_taken(pace: &Pace) -> bool {
-    pace.taken_cores() > BUSY_CORES
+    pace.taken() > TAKEN
 }
 
 /// What a case is measured among.
@@ -201,7 +205,7 @@ pub(super) fn judge<'r>(
         .iter()
         .filter_map(|a| a.load)
         .max_by(|a, b| (a.others_cores + a.steal_cores).total_cmp(&(b.others_cores + b.steal_cores)));
-    let pace = shown.iter().filter_map(|a| a.pace).max_by(|a, b| a.taken_cores().total_cmp(&b.taken_cores()));
+    let pace = shown.iter().filter_map(|a| a.pace).max_by(|a, b| a.taken().total_cmp(&b.taken()));
     let summary = stats::summary(&samples).filter(|s| s.min > 0.0);
     let mut cell = Cell {
         row,

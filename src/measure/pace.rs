@@ -21,10 +21,10 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Cores' worth of time that the host took, at least: a core runs at its base clock or above where nobody takes it.
-    pub fn taken_cores(&self) -> f64 {
+    /// The share of the cores' time that the host took, at least: a core runs at its base clock or above where nobody takes it.
+    pub fn taken(&self) -> f64 {
         let share = 1.0 - self.hz / self.base_hz;
-        if share.is_finite() { f64::from(self.cores) * share.max(0.0) } else { 0.0 }
+        if share.is_finite() { share.max(0.0) } else { 0.0 }
     }
 }
 
@@ -73,10 +73,10 @@ mod tests {
     #[test]
     fn a_core_that_is_taken_for_a_third_runs_at_two_thirds() {
         let pace = |cores, hz| Pace { cores, hz, base_hz: 3e9 };
-        assert!((pace(2, 2e9).taken_cores() - 2.0 / 3.0).abs() < 1e-9);
+        assert!((pace(2, 2e9).taken() - 1.0 / 3.0).abs() < 1e-9);
         // Faster than its base clock: nothing was taken. A clock of nonsense takes nothing.
-        assert_eq!(pace(2, 4e9).taken_cores(), 0.0);
-        assert_eq!(Pace { cores: 1, hz: 1.0, base_hz: 0.0 }.taken_cores(), 0.0);
+        assert_eq!(pace(2, 4e9).taken(), 0.0);
+        assert_eq!(Pace { cores: 1, hz: 1.0, base_hz: 0.0 }.taken(), 0.0);
     }
 
     #[test]
