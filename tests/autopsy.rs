@@ -313,3 +313,35 @@ fn a_folder_of_logs_is_read_by_node() -> Result {
     assert!(Path::new(&before).exists());
     Ok(())
 }
+
+/// Slurm is asked by its tools, and by the controller's memory where there is no accounting; a tool that hangs or is not there is said.
+#[test]
+fn slurm_says_how_a_job_ended() -> Result {
+    let dir = Dir::new()?;
+    let tool = |name: &str, script: &str| -> Result {
+        let path = dir.path(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n"))?;
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        Ok(())
+    };
+    let asked = || -> Result<(Vec<String>, i32, String)> {
+        let path = format!("{}:/usr/bin:/bin", dir.path("").display());
+        let args = ["autopsy", "--quiet", "--format", "json", "--slurm", "4711"];
+        let done = run::done(dir.command(&args).env("PATH", path).output()?);
+        let report: Value = serde_json::from_str(&done.out)?;
+        Ok((found(&report), done.code, report["findings"].to_string()))
+    };
+    tool("sacct", "echo '4711|NODE_FAIL|0:0|2026-11-27T10:00:00|node3|node[1-8]'")?;
+    assert_eq!(asked()?.0, ["MOR-002 node3"]);
+    tool("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")?;
+    tool(
+        "scontrol",
+        "echo 'JobId=4711 JobName=x JobState=TIMEOUT ExitCode=0:15 EndTime=2026-11-27T10:00:00 NodeList=node[1-8]'",
+    )?;
+    let (codes, code, _) = asked()?;
+    assert_eq!((codes, code), (vec!["MOR-008 -".to_owned()], 0));
+    tool("scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")?;
+    let (codes, _, text) = asked()?;
+    assert!(codes == ["MOR-014 -"] && text.contains("Invalid job id") && text.contains("accounting"), "{text}");
+    Ok(())
+}

@@ -24,7 +24,9 @@ impl Known {
     /// What a record of a check before the run tells.
     pub fn of(record: &Record) -> Self {
         let mut out = Known { nodes: record.header.nodes.clone(), ..Known::default() };
-        out.per_node = record.header.plan.run.nodes.as_ref().map(|n| n.gpus_per_node).filter(|n| *n > 0);
+        out.per_node = record.header.plan.run.nodes.as_ref().map(|n| n.gpus_per_node);
+        // No node has more; a plan that says so says nothing of ranks.
+        out.per_node = out.per_node.filter(|n| (1..=1024).contains(n));
         for line in &record.outcomes {
             match line.outcome.measured().and_then(|m| m.facts.as_deref()) {
                 Some(Facts::Machine(m)) => {

@@ -29,6 +29,10 @@ const LAST: u64 = 7 << 30;
 const MOST: usize = 20_000;
 /// Bytes of a line that are kept.
 const SHOWN: usize = 240;
+/// Seconds after which the same is told again.
+const AGAIN: i64 = 300;
+/// Lines for which a time above them holds.
+const NEAR: u64 = 50;
 /// How far a time that stands above a line may be from it.
 const ABOVE: usize = 64 << 10;
 /// Lines above that may tell of the same.
@@ -65,6 +69,8 @@ struct Reading<'s> {
     dropped: u64,
     lines: u64,
     last: Option<Timestamp>,
+    /// The time that was found above a line, and that line.
+    above: Option<(Option<Timestamp>, u64)>,
 }
 
 impl Searcher {
@@ -91,6 +97,7 @@ impl Searcher {
             dropped: 0,
             lines: 0,
             last: None,
+            above: None,
         };
         let mut bytes = 0;
         let mut trouble = reading.whole(path, &mut bytes).err().map(|e| e.to_string());
@@ -197,8 +204,12 @@ impl Reading<'_> {
         sign = ended(sign, count);
         let labelled = place.rank.is_none().then(|| line::label(&shown)).flatten();
         place.rank = place.rank.or(labelled);
+        let own = stamp(bytes, self.searcher.now);
+        let at = own.or_else(|| self.since(block, start, number)).or(self.last);
+        // What comes again much later is told again: the last time may be the one that counts.
+        let when = at.map(|at| at.as_second().div_euclid(AGAIN));
         let mut same = FxHasher::default();
-        (sign, &place.node, place.rank, place.gpu, count, &names).hash(&mut same);
+        (sign, &place.node, place.rank, place.gpu, count, &names, when).hash(&mut same);
         shown.bytes().filter(|b| !b.is_ascii_digit()).for_each(|b| same.write_u8(b));
         let same = same.finish();
         if let Some(known) = self.known.get(&same) {
@@ -209,8 +220,6 @@ impl Reading<'_> {
             self.dropped += 1;
             return;
         }
-        let own = stamp(bytes, self.searcher.now);
-        let at = own.or_else(|| above(block, start, self.searcher.now)).or(self.last);
         self.known.insert(same, self.traces.len());
         if labelled.is_some() {
             self.labelled.push(self.traces.len());
@@ -229,6 +238,18 @@ impl Reading<'_> {
             text,
             times: 1,
         });
+    }
+
+    /// The time above a line. It is looked for anew only some lines on: an error of many lines is told at one time.
+    fn since(&mut self, block: &[u8], start: usize, number: u64) -> Option<Timestamp> {
+        if let Some((at, line)) = self.above
+            && number - line < NEAR
+        {
+            return at;
+        }
+        let at = above(block, start, self.searcher.now);
+        self.above = Some((at, number));
+        at
     }
 
     /// The first of the table that the line is a sign of. Lines that only say where a rank runs are read here.

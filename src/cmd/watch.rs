@@ -319,6 +319,10 @@ pub(super) fn beside(launch: &Launch, run: &RunPlan, folder: &Path, record: Opti
         eprint!("{}", report::findings(&judgement.findings, shell::style()));
         eprintln!("{how}; what was seen of its checkpoints: gonogo report {}", clean(&path.to_string_lossy()));
         eprintln!(
+            "why it ended: gonogo autopsy --before {} --log LOGS",
+            clean(&out.join("before.jsonl").to_string_lossy())
+        );
+        eprintln!(
             "what changed since the gate: gonogo check --plan RUN.TOML --out after, then gonogo diff {} after",
             clean(&out.join("before.jsonl").to_string_lossy())
         );

@@ -55,6 +55,8 @@ fn headline(j: &Judgement<'_>) -> String {
     };
     let on = match &worst.subject {
         Subject::Run => String::new(),
+        // They are told at once.
+        _ if !j.placement.exclude.is_empty() => String::new(),
         subject => format!(", {subject}"),
     };
     let names: Vec<String> = j.placement.exclude.iter().map(|n| n.0.clone()).collect();

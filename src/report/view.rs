@@ -495,7 +495,7 @@ fn next(j: &Judgement<'_>, record_path: &str) -> String {
                 format!("srun --exclude={} -N{} gonogo check", list(&p.exclude), p.run_on.len())
             }
             (Decision::Go, _) => "gonogo check, then start from the last checkpoint".to_owned(),
-            _ => format!("gonogo check without {}, then start from the last checkpoint", list(&p.exclude)),
+            _ => format!("srun --exclude={} gonogo check (or a hostfile without it)", list(&p.exclude)),
         };
     }
     match (&j.decision, worst) {

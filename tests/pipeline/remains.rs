@@ -162,6 +162,20 @@ fn who_was_killed_first_is_told_and_who_was_killed_by_the_launcher_is_not() {
     is(remains(vec![lost(0, 0, 2), thrown, lost(0, 1, 2)]), "MOR-015", &["n2"]);
 }
 
+/// Programs write of errors that they get over: at their start, and in between.
+#[test]
+fn what_a_rank_got_over_is_no_cause() {
+    let early = |sign, rank| trace(sign, -3000, rank);
+    // An optional module that is not there; ports that are not open yet; ten minutes later a GPU.
+    let start = vec![early(Sign::Exception, 0), early(Sign::Refused, 1), early(Sign::PeerClosed, 2)];
+    let xid = Trace { number: Some(79), ..trace(Sign::Xid, 0, 2) };
+    is(remains([start.clone(), vec![xid, lost(1, 0, 2), lost(1, 1, 2)]].concat()), "MOR-001", &["n2"]);
+    is(remains([start.clone(), vec![trace(Sign::Killed, 0, 3), lost(1, 0, 3)]].concat()), "MOR-009", &["n3"]);
+    is(remains([start, vec![lost(0, 0, 3), lost(0, 1, 3)]].concat()), "MOR-015", &["n3"]);
+    // Shortly before: a refused connection is tried again, and the exception that comes then is the rank's own.
+    is(remains(vec![trace(Sign::Refused, -60, 0), trace(Sign::Exception, 0, 1), lost(1, 0, 1)]), "MOR-007", &[]);
+}
+
 #[test]
 fn a_rank_that_waits_elsewhere_is_not_who_is_missing() {
     let with = |stalls: Vec<Stall>| Remains { stalls, ..remains(Vec::new()) };

@@ -104,6 +104,8 @@ const PATIENCE: SignedDuration = SignedDuration::from_mins(60);
 const LATE: SignedDuration = SignedDuration::from_secs(120);
 /// What comes so much after the first lost connection follows from it: clocks and buffers are no better.
 const AFTER: SignedDuration = SignedDuration::from_secs(2);
+/// Whoever writes nothing of an error for so long had got over the last.
+const SOON: SignedDuration = SignedDuration::from_mins(5);
 /// A program that fails so much before a part does has its own reason.
 const BEFORE: SignedDuration = SignedDuration::from_secs(60);
 
@@ -116,30 +118,57 @@ fn earliest<'r>(traces: &[&'r Trace]) -> Option<&'r Trace> {
     traces.iter().copied().min_by_key(key)
 }
 
+/// The traces of the end: what a rank wrote of errors and went on is no end, nor is what all had forgotten by then. Parts and what comes
+/// from outside are held against the end by their own rules.
+fn of_the_end(r: &Remains) -> Vec<&Trace> {
+    let apart = |t: &Trace| Kind::of(t).is_part() || Kind::of(t) == Kind::Outside;
+    let (mut out, others): (Vec<&Trace>, Vec<&Trace>) = r.traces.iter().partition(|t| apart(t));
+    let mut by_writer: BTreeMap<(usize, Option<u32>), Vec<&Trace>> = BTreeMap::new();
+    for t in others {
+        by_writer.entry((t.source, t.place.rank)).or_default().push(t);
+    }
+    let last: Vec<&Trace> = by_writer.into_values().flat_map(|of| last_of(of, SOON)).collect();
+    let waited = last.iter().any(|t| Kind::of(t) == Kind::Waited);
+    out.extend(last_of(last, if waited { PATIENCE } else { SHORTLY }));
+    out
+}
+
+/// The latest of these, and what leads up to them with no longer a gap. What has no time belongs to them.
+fn last_of(mut traces: Vec<&Trace>, gap: SignedDuration) -> Vec<&Trace> {
+    traces.sort_by_key(|t| std::cmp::Reverse(t.at));
+    let mut since: Option<Timestamp> = None;
+    traces.retain(|t| match (t.at, since) {
+        (Some(at), Some(later)) if at < plus(later, -gap) => false,
+        (Some(at), _) => {
+            since = Some(at);
+            true
+        }
+        (None, _) => true,
+    });
+    traces
+}
+
 pub(super) fn cause(r: &Remains) -> Option<Cause<'_>> {
-    let of = |f: &dyn Fn(Kind) -> bool| -> Vec<&Trace> { r.traces.iter().filter(|t| f(Kind::of(t))).collect() };
-    let first = |f: &dyn Fn(Kind) -> bool| of(f).iter().filter_map(|t| t.at).min();
-    let waited = first(&|k| k == Kind::Waited);
-    let lost = first(&|k| matches!(k, Kind::Peer | Kind::Waited));
-    let ended = first(&|k| !k.is_part() && k != Kind::Outside);
+    let all = of_the_end(r);
+    let of = |f: &dyn Fn(&Trace) -> bool| -> Vec<&Trace> { all.iter().filter(|t| f(t)).copied().collect() };
+    let first = |f: &dyn Fn(&Trace) -> bool| of(f).iter().filter_map(|t| t.at).min();
+    let waited = first(&|t| Kind::of(t) == Kind::Waited);
+    // A connection that is refused is tried again, as long as others start.
+    let lost = first(&|t| Kind::of(t) == Kind::Waited || matches!(t.sign, Sign::PeerClosed | Sign::RdmaError));
+    let ended = first(&|t| !Kind::of(t).is_part() && Kind::of(t) != Kind::Outside);
     let before = if waited.is_some() { PATIENCE } else { SHORTLY };
-    let near = |t: &&&Trace| match (t.at, ended) {
+    let near = |t: &Trace| match (t.at, ended) {
         (Some(at), Some(ended)) => at >= plus(ended, -before) && at <= plus(ended, LATE),
         _ => true,
     };
-    let parts: Vec<&Trace> = of(&Kind::is_part).iter().filter(near).copied().collect();
+    let parts = of(&|t| Kind::of(t).is_part() && near(t));
     // What follows a lost connection is no cause, and what stops a run that hangs is none either.
-    let own = |t: &&&Trace| match (t.at, lost) {
+    let own = |t: &Trace| match (t.at, lost) {
         (Some(at), Some(lost)) => at <= plus(lost, AFTER),
         _ => true,
     };
-    let of_itself = of(&|k| (Kind::Setup..=Kind::Outside).contains(&k));
-    let of_itself: Vec<&Trace> = of_itself
-        .iter()
-        .filter(own)
-        .filter(|t| !by_launcher(r, t) && !gave_up(r, t) && !after_a_loss(r, t))
-        .copied()
-        .collect();
+    let follows = |t: &Trace| by_launcher(&all, t) || gave_up(&all, t) || after_a_loss(&all, t);
+    let of_itself = of(&|t| (Kind::Setup..=Kind::Outside).contains(&Kind::of(t)) && own(t) && !follows(t));
     let hangs = waited.is_some() || !r.stalls.is_empty();
     let program = earliest(&of_itself).filter(|t| !(hangs && Kind::of(t) == Kind::Outside));
     if let Some(part) = earliest(&parts) {
@@ -155,7 +184,7 @@ pub(super) fn cause(r: &Remains) -> Option<Cause<'_>> {
     if let Some(program) = program {
         return Some(alike(program, &of_itself));
     }
-    by_stalls(r).or_else(|| by_watchdogs(r)).or_else(|| by_peers(r)).or_else(|| {
+    by_stalls(r).or_else(|| by_watchdogs(r, &all)).or_else(|| by_peers(&all)).or_else(|| {
         // It hung, nobody knows on whom, and then its time was over.
         earliest(&of_itself).map(|t| alike(t, &of_itself))
     })
@@ -163,28 +192,28 @@ pub(super) fn cause(r: &Remains) -> Option<Cause<'_>> {
 
 /// Whether a process was killed when others had waited in vain, or when its launcher ended the rest: by the order of lines in one log,
 /// where many lines have no time of their own.
-fn by_launcher(r: &Remains, killed: &Trace) -> bool {
+fn by_launcher(all: &[&Trace], killed: &Trace) -> bool {
     let earlier = |t: &Trace| {
         t.source == killed.source && t.line < killed.line && matches!(t.sign, Sign::StepEnded | Sign::CollectiveTimeout)
     };
-    Kind::of(killed) == Kind::Killed && r.traces.iter().any(earlier)
+    Kind::of(killed) == Kind::Killed && all.iter().any(|t| earlier(t))
 }
 
 /// Whether a program that ended itself had lost others, or waited for them, before.
-fn gave_up(r: &Remains, ended: &Trace) -> bool {
+fn gave_up(all: &[&Trace], ended: &Trace) -> bool {
     let same = |t: &Trace| match (t.place.rank, ended.place.rank) {
         (Some(a), Some(b)) => a == b,
         _ => t.place.node.is_some() && t.place.node == ended.place.node,
     };
     let others = |t: &Trace| matches!(Kind::of(t), Kind::Peer | Kind::Waited);
-    ended.sign == Sign::Aborted && r.traces.iter().any(|t| others(t) && same(t))
+    ended.sign == Sign::Aborted && all.iter().any(|t| others(t) && same(t))
 }
 
 /// Whether an exception comes from the same rank that had lost a peer, or waited in vain, some lines before.
-fn after_a_loss(r: &Remains, thrown: &Trace) -> bool {
+fn after_a_loss(all: &[&Trace], thrown: &Trace) -> bool {
     let earlier = |t: &Trace| t.source == thrown.source && t.line < thrown.line && t.place.rank == thrown.place.rank;
     let lost = |t: &Trace| matches!(Kind::of(t), Kind::Peer | Kind::Waited);
-    thrown.sign == Sign::Exception && r.traces.iter().any(|t| lost(t) && earlier(t))
+    thrown.sign == Sign::Exception && all.iter().any(|t| lost(t) && earlier(t))
 }
 
 /// The first, and others of its kind that came with it.
@@ -225,13 +254,13 @@ fn by_stalls(r: &Remains) -> Option<Cause<'_>> {
     Some(Cause::Absent { ranks, told: Told::Stalls(waits_for) })
 }
 
-fn by_watchdogs(r: &Remains) -> Option<Cause<'_>> {
-    if let Some(named) = r.traces.iter().find(|t| t.sign == Sign::Absent && t.names.is_some()) {
+fn by_watchdogs<'r>(r: &'r Remains, all: &[&'r Trace]) -> Option<Cause<'r>> {
+    if let Some(named) = all.iter().copied().find(|t| t.sign == Sign::Absent && t.names.is_some()) {
         let numbers = named.names.iter().flat_map(|n| n.split(|c: char| !c.is_ascii_digit()));
         let ranks: BTreeSet<u32> = numbers.filter_map(|n| n.parse().ok()).collect();
         return (!ranks.is_empty()).then(|| Cause::Absent { ranks, told: Told::Watchdogs(vec![named]) });
     }
-    let timed: Vec<&Trace> = r.traces.iter().filter(|t| t.sign == Sign::CollectiveTimeout).collect();
+    let timed: Vec<&Trace> = all.iter().filter(|t| t.sign == Sign::CollectiveTimeout).copied().collect();
     let mut by_call: BTreeMap<Option<i64>, BTreeSet<u32>> = BTreeMap::new();
     for t in &timed {
         by_call.entry(t.number).or_default().extend(t.place.rank);
@@ -248,42 +277,35 @@ fn by_watchdogs(r: &Remains) -> Option<Cause<'_>> {
     Some(Cause::Absent { ranks, told: Told::Watchdogs(by) })
 }
 
-fn by_peers(r: &Remains) -> Option<Cause<'_>> {
-    let first = |f: &dyn Fn(Sign) -> bool| earliest(&r.traces.iter().filter(|t| f(t.sign)).collect::<Vec<_>>());
+fn by_peers<'r>(all: &[&'r Trace]) -> Option<Cause<'r>> {
+    let first = |f: &dyn Fn(Sign) -> bool| earliest(&all.iter().filter(|t| f(t.sign)).copied().collect::<Vec<_>>());
     let broken = first(&|s| matches!(s, Sign::RdmaError | Sign::PeerClosed));
     let unreached = first(&|s| matches!(s, Sign::Refused | Sign::NoRoute));
     // Where nothing ever broke, nothing was ever joined.
     if let (None, Some(unreached)) = (broken, unreached) {
         return Some(Cause::Unreached(unreached));
     }
-    lost(r).or_else(|| first(&|s| s == Sign::RdmaError).map(Cause::Path))
+    lost(all).or_else(|| first(&|s| s == Sign::RdmaError).map(Cause::Path))
 }
 
 /// Whoever others lost.
-fn lost(r: &Remains) -> Option<Cause<'_>> {
-    let complaints: Vec<&Trace> =
-        r.traces.iter().filter(|t| Kind::of(t) == Kind::Peer && t.names.is_some() && t.place.node.is_some()).collect();
+fn lost<'r>(all: &[&'r Trace]) -> Option<Cause<'r>> {
+    let complaint = |t: &&Trace| Kind::of(t) == Kind::Peer && t.names.is_some() && t.place.node.is_some();
+    let complaints: Vec<&Trace> = all.iter().copied().filter(complaint).collect();
     // Whoever writes is alive. What is complained of and writes nothing is the one that went.
-    let alive: BTreeSet<&NodeName> = r
-        .traces
-        .iter()
-        .filter(|t| !matches!(Kind::of(t), Kind::Outside | Kind::Killed))
-        .filter_map(|t| t.place.node.as_ref())
-        .collect();
-    let mut votes: BTreeMap<NodeName, (BTreeSet<&NodeName>, Option<Timestamp>)> = BTreeMap::new();
+    let writes = |t: &&&Trace| !matches!(Kind::of(t), Kind::Outside | Kind::Killed);
+    let alive: BTreeSet<&NodeName> = all.iter().filter(writes).filter_map(|t| t.place.node.as_ref()).collect();
+    let mut votes: BTreeMap<&str, BTreeSet<&NodeName>> = BTreeMap::new();
     for t in &complaints {
-        let peer = NodeName(t.names.clone().unwrap_or_default());
-        let (by, first) = votes.entry(peer).or_default();
-        by.extend(t.place.node.as_ref());
-        *first = [*first, t.at].into_iter().flatten().min();
+        votes.entry(t.names.as_deref()?).or_default().extend(t.place.node.as_ref());
     }
-    let silent: Vec<&NodeName> = votes.keys().filter(|peer| !alive.contains(peer)).collect();
-    let all = votes.values().map(|(by, _)| by.len()).max()?;
-    let named: Vec<&NodeName> = match silent.len() {
-        0 => votes.iter().filter(|(_, (by, _))| by.len() == all && all > 1).map(|(peer, _)| peer).collect(),
+    let silent: Vec<&str> = votes.keys().filter(|peer| alive.iter().all(|n| n.0 != **peer)).copied().collect();
+    let most = votes.values().map(BTreeSet::len).max()?;
+    let named: Vec<&str> = match silent.len() {
+        0 => votes.iter().filter(|(_, by)| by.len() == most && most > 1).map(|(peer, _)| *peer).collect(),
         _ => silent,
     };
     let [node] = named[..] else { return None };
-    let by = complaints.into_iter().filter(|t| t.names.as_deref() == Some(&node.0)).collect();
-    Some(Cause::Lost { node: node.clone(), by })
+    let by = complaints.iter().filter(|t| t.names.as_deref() == Some(node)).copied().collect();
+    Some(Cause::Lost { node: NodeName(node.to_owned()), by })
 }
