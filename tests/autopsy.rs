@@ -333,6 +333,8 @@ fn slurm_says_how_a_job_ended() -> Result {
     };
     tool("sacct", "echo '4711|NODE_FAIL|0:0|2026-11-27T10:00:00|node3|node[1-8]'")?;
     assert_eq!(asked()?.0, ["MOR-002 node3"]);
+    tool("sacct", "echo '4711|NODE_FAIL|0:0|2026-11-27T10:00:00||node[1-8]'")?;
+    assert_eq!(asked()?.0, ["MOR-002 -"]);
     tool("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")?;
     tool(
         "scontrol",

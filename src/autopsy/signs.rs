@@ -41,9 +41,9 @@ pub(super) const PATTERNS: &[Pattern] = &[
     p("Multicast memory", Sign::FabricManager),
     p("nvidia-fabricmanager", Sign::FabricManager),
     // The node.
-    p("DUE TO NODE FAILURE", Sign::NodeFailed),
+    p("DUE TO NODE FAILURE", Sign::SomeNodeFailed),
     p("Node failure on", Sign::NodeFailed),
-    p("NODE_FAIL", Sign::NodeFailed),
+    p("NODE_FAIL", Sign::SomeNodeFailed),
     p("[Hardware Error]: Machine check", Sign::MachineCheck),
     p("mce: [Hardware Error]", Sign::MachineCheck),
     p("Uncorrected hardware memory error", Sign::MachineCheck),

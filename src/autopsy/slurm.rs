@@ -95,6 +95,7 @@ fn trace(
     // Which node failed, or the only one that there was; a list is of the job, and says nothing of one.
     let plain = |n: &&str| !n.is_empty() && !n.contains(['[', ',', '(', ' ']) && *n != "None";
     let node = [failed, nodes].into_iter().find(plain).map(|n| NodeName(n.to_owned()));
+    let sign = if sign == Sign::NodeFailed && node.is_none() { Sign::SomeNodeFailed } else { sign };
     Some(Trace {
         sign,
         at,

@@ -121,6 +121,8 @@ pub enum Sign {
     RdmaError,
     /// A job's node failed, as the scheduler saw it.
     NodeFailed,
+    /// Some node of the job failed, and the line does not say which.
+    SomeNodeFailed,
     HungTask,
     // Storage.
     DiskFull,
@@ -180,6 +182,7 @@ impl Sign {
             Sign::AdapterFailed => "adapter failed",
             Sign::RdmaError => "RDMA error",
             Sign::NodeFailed => "node failure",
+            Sign::SomeNodeFailed => "a node of the job failed",
             Sign::HungTask => "task hangs in the kernel",
             Sign::DiskFull => "file system full",
             Sign::Quota => "quota used up",

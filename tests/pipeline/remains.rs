@@ -157,6 +157,9 @@ fn who_was_killed_first_is_told_and_who_was_killed_by_the_launcher_is_not() {
     // The time was over, and nothing had failed; or a hang had eaten it.
     is(remains(vec![trace(Sign::TimeLimit, 0, 0), trace(Sign::Teardown, 1, 1), lost(1, 2, 1)]), "MOR-008", &[]);
     is(remains(vec![waited(0), waited(1), waited(3), trace(Sign::TimeLimit, 900, 0)]), "MOR-010", &["n2"]);
+    // Slurm says that a node failed, on the node that led the job: it is not that one.
+    is(remains(vec![waited(0), waited(1), waited(3), trace(Sign::SomeNodeFailed, 601, 0)]), "MOR-010", &["n2"]);
+    is(remains(vec![trace(Sign::SomeNodeFailed, 0, 0)]), "MOR-002", &[]);
     // An exception after a rank has lost its peer is a consequence.
     let thrown = Trace { at: None, ..trace(Sign::Exception, 1, 0) };
     is(remains(vec![lost(0, 0, 2), thrown, lost(0, 1, 2)]), "MOR-015", &["n2"]);

@@ -54,7 +54,7 @@ impl Kind {
             Sign::GpuMemory => Kind::GpuMemory,
             Sign::Exception | Sign::GpuFault | Sign::NotANumber | Sign::Crash | Sign::Aborted => Kind::Program,
             Sign::Killed => Kind::Killed,
-            Sign::TimeLimit | Sign::Preempted | Sign::Cancelled => Kind::Outside,
+            Sign::TimeLimit | Sign::Preempted | Sign::Cancelled | Sign::SomeNodeFailed => Kind::Outside,
             Sign::RdmaError | Sign::PeerClosed | Sign::Refused | Sign::NoRoute => Kind::Peer,
             Sign::CollectiveTimeout | Sign::Absent => Kind::Waited,
             Sign::RankExit | Sign::StepEnded | Sign::Teardown => Kind::Follows,
@@ -170,7 +170,9 @@ pub(super) fn cause(r: &Remains) -> Option<Cause<'_>> {
     let follows = |t: &Trace| by_launcher(&all, t) || gave_up(&all, t) || after_a_loss(&all, t);
     let of_itself = of(&|t| (Kind::Setup..=Kind::Outside).contains(&Kind::of(t)) && own(t) && !follows(t));
     let hangs = waited.is_some() || !r.stalls.is_empty();
-    let program = earliest(&of_itself).filter(|t| !(hangs && Kind::of(t) == Kind::Outside));
+    // That a node failed is a reason to ask which.
+    let asks = |t: &Trace| t.sign == Sign::SomeNodeFailed || hangs && Kind::of(t) == Kind::Outside;
+    let program = earliest(&of_itself.iter().filter(|t| !asks(t)).copied().collect::<Vec<_>>());
     if let Some(part) = earliest(&parts) {
         let own_reason = program.is_some_and(|p| {
             let earlier = matches!((p.at, part.at), (Some(p), Some(part)) if p < plus(part, -BEFORE));

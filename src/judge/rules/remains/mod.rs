@@ -115,6 +115,7 @@ fn lines(r: &Remains, kind: Kind, traces: &[&Trace], findings: &mut Vec<Finding>
         Kind::HostMemory => Code::MOR_005,
         Kind::GpuMemory => Code::MOR_006,
         Kind::Program => Code::MOR_007,
+        Kind::Outside if traces.iter().any(|t| t.sign == Sign::SomeNodeFailed) => Code::MOR_002,
         Kind::Outside => Code::MOR_008,
         Kind::Killed => Code::MOR_009,
         Kind::Disagreement => Code::MOR_011,
@@ -136,7 +137,13 @@ fn lines(r: &Remains, kind: Kind, traces: &[&Trace], findings: &mut Vec<Finding>
             (sign, ..) => sign.text().to_owned(),
         };
         let more = if of.len() > 1 { format!("; {} more lines say so", of.len() - 1) } else { String::new() };
-        findings.push(Finding::new(code, subject, format!("{sign}: {}{more}", told(r, of[0]))));
+        let finding = Finding::new(code, subject, format!("{sign}: {}{more}", told(r, of[0])));
+        // Of which node is not known: nothing is proven against any.
+        findings.push(if kind == Kind::Outside && code == Code::MOR_002 {
+            finding.severity(Severity::Hold)
+        } else {
+            finding
+        });
     }
 }
 
