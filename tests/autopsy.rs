@@ -314,6 +314,39 @@ fn a_folder_of_logs_is_read_by_node() -> Result {
     Ok(())
 }
 
+/// A check made afterwards: what it found and the one before did not, and a node that was started anew.
+#[test]
+fn what_changed_between_two_checks_is_told() -> Result {
+    let dir = Dir::new()?;
+    let before = fs::read_to_string(format!("{FAILURES}/lab/before.jsonl"))?;
+    let mut after = String::new();
+    for line in before.lines() {
+        let mut line: Value = serde_json::from_str(line)?;
+        if line["outcome"]["case"] == "machine" && line["outcome"]["node"] == "node2" {
+            let machine = &mut line["outcome"]["outcome"]["measured"]["facts"]["machine"];
+            machine["boot"] = "another".into();
+            machine["limits"]["nofile"] = 64.into();
+        }
+        after += &format!("{line}\n");
+    }
+    fs::write(dir.path("after.jsonl"), after)?;
+    fs::write(dir.path("train.log"), "nothing\n")?;
+    let args = ["--log", "train.log", "--before", &format!("{FAILURES}/lab/before.jsonl"), "--after"];
+    let changes = |after: &str| -> Result<Vec<String>> {
+        let (report, _) = autopsy(&dir, &[&args[..], &[after]].concat())?;
+        let all = report["findings"].as_array().cloned().unwrap_or_default();
+        let told = all.iter().filter(|f| f["code"] == "MOR-017");
+        Ok(told.map(|f| format!("{}: {}", f["subject"]["node"].as_str().unwrap_or("-"), f["evidence"])).collect())
+    };
+    assert_eq!(changes(&format!("{FAILURES}/lab/before.jsonl"))?, [""; 0]);
+    let changed = changes("after.jsonl")?;
+    assert!(changed.iter().all(|c| c.starts_with("node2: ")), "{changed:?}");
+    for what in ["started anew", "ENV-002"] {
+        assert!(changed.iter().any(|c| c.contains(what)), "{changed:?}");
+    }
+    Ok(())
+}
+
 /// Slurm is asked by its tools, and by the controller's memory where there is no accounting; a tool that hangs or is not there is said.
 #[test]
 fn slurm_says_how_a_job_ended() -> Result {

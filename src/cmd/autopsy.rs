@@ -1,6 +1,6 @@
 //! `gonogo autopsy`: why a run died or hangs, where, and what to do before it starts again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -9,18 +9,17 @@ use jiff::Timestamp;
 
 use crate::autopsy::{self, Known, Sources};
 use crate::cli;
-use crate::cluster::Step;
 use crate::cmd::Failure;
 use crate::cmd::judge::{self as judging, Case as Judged};
 use crate::cmd::measure::{header, own_name};
 use crate::exit::Exit;
-use crate::id::{NodeName, ProbeName};
-use crate::judge::{self, Facts as Seen, Judgement, Severity, Subject, diff};
-use crate::measure::{Change, Facts, Outcome, Remains};
+use crate::id::NodeName;
+use crate::judge::{self, Code, Facts as Seen, Finding, Judgement, Severity, Subject, diff};
+use crate::measure::{Change, Facts, Remains};
 use crate::plan::{self, RunPlan, Selection};
 use crate::probe;
-use crate::record::{self, OutcomeLine, Record, Writer};
-use crate::work::{Case, Fact};
+use crate::record::{Record, Writer};
+use crate::work::Fact;
 
 pub(super) fn run(args: &cli::Autopsy) -> Result<Exit, Failure> {
     if args.logs.is_empty() && args.recorder.is_none() && args.ras.is_none() && args.slurm.is_none() {
@@ -54,25 +53,24 @@ pub(super) fn run(args: &cli::Autopsy) -> Result<Exit, Failure> {
     Ok(judgement.decision.exit())
 }
 
+/// What speaks against somebody or something.
+fn against<'j>(j: &'j Judgement<'_>) -> impl Iterator<Item = &'j Finding> {
+    j.findings.iter().filter(|f| f.weighs() && f.severity >= Severity::Warn)
+}
+
 /// What the second check found and the first did not, and what else is not the same.
 fn changes(before: &Judgement<'_>, after: &Judgement<'_>) -> Vec<Change> {
-    let weighs = |j: &Judgement<'_>| -> Vec<(String, Subject)> {
-        let against = j.findings.iter().filter(|f| f.weighs() && f.severity >= Severity::Warn);
-        against.map(|f| (f.code.to_string(), f.subject.clone())).collect()
+    let known: HashSet<(Code, &Subject)> = against(before).map(|f| (f.code, &f.subject)).collect();
+    let new = against(after).filter(|f| !known.contains(&(f.code, &f.subject)));
+    let change = |f: &Finding| Change {
+        node: f.subject.node().cloned(),
+        what: format!("{} {}: {}", f.code, f.title(), f.evidence),
+        weighs: f.severity == Severity::Fail,
     };
-    let known = weighs(before);
-    let mut out: Vec<Change> = Vec::new();
-    for f in after.findings.iter().filter(|f| f.weighs() && f.severity >= Severity::Warn) {
-        if !known.contains(&(f.code.to_string(), f.subject.clone())) {
-            let what = format!("{} {}: {}", f.code, f.title(), f.evidence);
-            out.push(Change { node: f.subject.node().cloned(), what, weighs: f.severity == Severity::Fail });
-        }
-    }
+    let mut out: Vec<Change> = new.map(change).collect();
+    let boots: HashMap<&NodeName, _> = Seen::machines(before.record).map(|(node, m)| (node, &m.boot)).collect();
     for (node, machine) in Seen::machines(after.record) {
-        let earlier = Seen::machines(before.record).find(|(n, _)| *n == node);
-        if let Some((_, earlier)) = earlier
-            && earlier.boot != machine.boot
-        {
+        if boots.get(node).is_some_and(|boot| **boot != machine.boot) {
             let what = "it was started anew between the two checks".to_owned();
             out.push(Change { node: Some(node.clone()), what, weighs: false });
         }
@@ -102,30 +100,13 @@ fn record(remains: Remains, before: Option<&Record>, run: RunPlan) -> Result<Rec
     let launcher = before.and_then(|b| b.header.launcher.clone());
     let mut header = header(plan, &nodes, launcher, before.map_or_else(Vec::new, |b| b.header.leaves.clone()));
     header.job = before.and_then(|b| b.header.job.clone());
-    let case = Case::Fact(Fact::Remains);
-    let probe = ProbeName::new("autopsy");
-    let step = Step::new("autopsy", probe.clone(), vec![case.clone()]);
-    let outcome = Outcome::facts(Facts::Remains(Box::new(remains)));
-    let node = header.nodes[0].clone();
-    let line = OutcomeLine { node, step: "autopsy".into(), probe, case, attempt: 1, blame: None, load: None, outcome };
-    let mut record = Record::new(header);
-    record.steps.push(step);
-    record.outcomes.push(line);
-    Ok(record)
+    Ok(Record::of_fact(header, "autopsy", Fact::Remains, Facts::Remains(Box::new(remains))))
 }
 
 /// Into a new file of that folder.
 fn keep(record: &Record, out: &Path) -> Result<PathBuf, Failure> {
-    let write = || -> std::io::Result<PathBuf> {
-        std::fs::create_dir_all(out)?;
-        let path = record::file_of(out);
-        let mut writer = Writer::create(&path)?;
-        writer.header(&record.header)?;
-        writer.steps(&record.steps)?;
-        for line in &record.outcomes {
-            writer.outcome(line)?;
-        }
-        Ok(path)
-    };
-    write().with_context(|| format!("{}", out.display())).map_err(Failure::internal)
+    let path = out.join("record.jsonl");
+    let written = Writer::create(&path).and_then(|mut writer| writer.whole(record));
+    written.with_context(|| format!("{}", out.display())).map_err(Failure::internal)?;
+    Ok(path)
 }

@@ -14,23 +14,23 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 
 use crate::cli;
-use crate::cluster::{Interrupt, Step};
+use crate::cluster::Interrupt;
 use crate::cmd::judge as judging;
 use crate::cmd::measure::{header, hostname, own_name};
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
 use crate::forecast;
 use crate::gate::Launch;
-use crate::id::{ProbeName, clean};
+use crate::id::clean;
 use crate::judge::{self, Judgement};
-use crate::measure::{Facts, Outcome, Watched};
+use crate::measure::{Facts, Watched};
 use crate::plan::{self, RunPlan, Selection, Time};
 use crate::probe;
-use crate::record::{self, Header, OutcomeLine, Record, Writer};
+use crate::record::{self, Header, Record, Writer};
 use crate::report::{self, Format};
 use crate::sys::signal::describe;
 use crate::watch::{WatchError, Watcher};
-use crate::work::{Case, Fact};
+use crate::work::Fact;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(10);
@@ -348,30 +348,13 @@ fn alike(a: &Watched, b: &Watched) -> bool {
 
 /// What was seen, as a record that is judged and shown as any other.
 fn record(header: &Header, seen: Watched) -> Record {
-    let case = Case::Fact(Fact::Checkpoints);
-    let probe = ProbeName::new("watch");
-    let step = Step::new("watch", probe.clone(), vec![case.clone()]);
-    let outcome = Outcome::facts(Facts::Watched(Box::new(seen)));
-    let node = header.nodes[0].clone();
-    let line = OutcomeLine { node, step: "watch".into(), probe, case, attempt: 1, blame: None, load: None, outcome };
-    let mut record = Record::new(header.clone());
-    record.steps.push(step);
-    record.outcomes.push(line);
-    record
+    Record::of_fact(header.clone(), "watch", Fact::Checkpoints, Facts::Watched(Box::new(seen)))
 }
 
 /// Whole or not at all, over that of an earlier watch.
 fn keep(record: &Record, path: &Path) -> io::Result<()> {
     let temporary = path.with_file_name(format!(".record.{}", std::process::id()));
     let _ = fs::remove_file(&temporary);
-    let mut writer = Writer::create(&temporary)?;
-    writer.header(&record.header)?;
-    writer.steps(&record.steps)?;
-    for line in &record.outcomes {
-        writer.outcome(line)?;
-    }
-    if let Some(end) = &record.end {
-        writer.end(end)?;
-    }
+    Writer::create(&temporary)?.whole(record)?;
     fs::rename(&temporary, path)
 }

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Job, Step};
 use crate::id::{NodeName, ProbeName};
-use crate::measure::{Load, Outcome};
+use crate::measure::{Facts, Load, Outcome};
 use crate::plan::CheckPlan;
 use crate::roster::Roster;
 use crate::topology::Leaf;
-use crate::work::Case;
+use crate::work::{Case, Fact};
 
 /// Version of the format. It grows when an old reader would misread a new record.
 pub const SCHEMA: u32 = 2;
@@ -121,6 +121,17 @@ impl Record {
     /// A record that nothing was measured for yet.
     pub fn new(header: Header) -> Self {
         Record { header, steps: Vec::new(), outcomes: Vec::new(), end: None, damage: None }
+    }
+
+    /// One fact that was gathered by other than a check, on the first node of `header`: a record that is judged and shown as any other.
+    pub fn of_fact(header: Header, probe: &'static str, fact: Fact, facts: Facts) -> Self {
+        let (case, name) = (Case::Fact(fact), ProbeName::new(probe));
+        let step = Step::new(probe, name.clone(), vec![case.clone()]);
+        let outcome = Outcome::facts(facts);
+        let node = header.nodes[0].clone();
+        let line =
+            OutcomeLine { node, step: probe.into(), probe: name, case, attempt: 1, blame: None, load: None, outcome };
+        Record { steps: vec![step], outcomes: vec![line], ..Record::new(header) }
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::cluster::Step;
 use crate::files;
 use crate::record::format::Line;
-use crate::record::{End, Header, OutcomeLine};
+use crate::record::{End, Header, OutcomeLine, Record};
 
 /// A record being written. Each call is one write of one whole line.
 pub struct Writer {
@@ -44,6 +44,16 @@ impl Writer {
     pub fn end(&mut self, end: &End) -> io::Result<()> {
         self.line(&Line::End(end.clone()))?;
         self.file.sync_all()
+    }
+
+    /// All of a record.
+    pub fn whole(&mut self, record: &Record) -> io::Result<()> {
+        self.header(&record.header)?;
+        self.steps(&record.steps)?;
+        for line in &record.outcomes {
+            self.outcome(line)?;
+        }
+        record.end.as_ref().map_or(Ok(()), |end| self.end(end))
     }
 
     fn line(&mut self, line: &Line) -> io::Result<()> {
