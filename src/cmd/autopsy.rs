@@ -14,7 +14,7 @@ use crate::cmd::judge::{self as judging, Case as Judged};
 use crate::cmd::measure::{header, own_name};
 use crate::exit::Exit;
 use crate::id::NodeName;
-use crate::judge::{self, Code, Facts as Seen, Finding, Judgement, Severity, Subject, diff};
+use crate::judge::{self, Code, Finding, Judgement, Severity, Subject, diff};
 use crate::measure::{Change, Facts, Remains};
 use crate::plan::{self, RunPlan, Selection};
 use crate::probe;
@@ -68,8 +68,8 @@ fn changes(before: &Judgement<'_>, after: &Judgement<'_>) -> Vec<Change> {
         weighs: f.severity == Severity::Fail,
     };
     let mut out: Vec<Change> = new.map(change).collect();
-    let boots: HashMap<&NodeName, _> = Seen::machines(before.record).map(|(node, m)| (node, &m.boot)).collect();
-    for (node, machine) in Seen::machines(after.record) {
+    let boots: HashMap<&NodeName, _> = before.record.machines().map(|(node, m)| (node, &m.boot)).collect();
+    for (node, machine) in after.record.machines() {
         if boots.get(node).is_some_and(|boot| **boot != machine.boot) {
             let what = "it was started anew between the two checks".to_owned();
             out.push(Change { node: Some(node.clone()), what, weighs: false });

@@ -164,7 +164,7 @@ fn by_record(path: &Path, given: Option<&RunPlan>, trust: Option<&Path>) -> Resu
         let s = if dropped == 1 { " in the record counts" } else { "s in the record count" };
         why += &format!("{dropped} waiver{s} for nothing without the plan that has them: give --plan RUN.TOML\n");
     }
-    let machine = judge::Facts::machines(record).next().map(|(_, m)| gate::software_digest(m));
+    let machine = record.machines().next().map(|(_, m)| gate::software_digest(m));
     let header = &record.header;
     let verdict = Verdict {
         verdict: judgement.decision.clone(),

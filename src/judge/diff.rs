@@ -256,7 +256,7 @@ fn versions(j: &Judgement<'_>) -> BTreeMap<String, BTreeSet<String>> {
         }
     };
     add("gonogo".to_owned(), Some(&j.record.header.version));
-    for (_, m) in Facts::machines(j.record) {
+    for (_, m) in j.record.machines() {
         add("kernel".to_owned(), m.kernel.release.as_deref());
         add("CPU".to_owned(), Some(m.cpu.model.trim()).filter(|c| !c.is_empty()));
         if let Some(n) = &m.nvidia {

@@ -2,10 +2,10 @@
 
 use crate::baseline::{Offender, merge};
 use crate::id::{NodeName, clean};
+use crate::judge::Judgement;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::severity::Severity;
-use crate::judge::{Facts, Judgement};
 use crate::topology::Machine;
 
 /// Families and codes that speak of hardware. What is configured wrongly is no offender.
@@ -18,7 +18,7 @@ fn is_of_hardware(code: Code) -> bool {
 /// Every part that failed here.
 pub fn offenders(j: &Judgement<'_>) -> Vec<Offender> {
     let mut out = Vec::new();
-    let machines: Vec<(&NodeName, &Machine)> = Facts::machines(j.record).collect();
+    let machines: Vec<(&NodeName, &Machine)> = j.record.machines().collect();
     let hard = |f: &&Finding| f.severity == Severity::Fail && is_of_hardware(f.code);
     for f in j.findings.iter().filter(hard) {
         let Some(node) = f.subject.node() else { continue };

@@ -38,32 +38,13 @@ use crate::judge::{Cell, Coverage, Decision, Judgement, Placement, cell};
 use crate::measure::{self, Load, Measured, Outcome};
 use crate::plan::{RunPlan, Tier};
 use crate::record::{OutcomeLine, Record};
-use crate::topology::{Component, Filesystem, Machine};
+use crate::topology::{Component, Filesystem};
 use crate::work::{Case, Software, on_gpu};
 
 /// The facts of a record that are no samples.
 pub struct Facts;
 
 impl Facts {
-    /// Each node's machine, as it saw itself.
-    pub fn machines(record: &Record) -> impl Iterator<Item = (&NodeName, &Machine)> {
-        facts(record).filter_map(|(line, f)| match f {
-            measure::Facts::Machine(m) => Some((&line.node, &**m)),
-            _ => None,
-        })
-    }
-
-    /// Groups of nodes that run under one kernel.
-    fn sharing(record: &Record) -> impl Iterator<Item = Vec<&NodeName>> {
-        let mut by_boot: BTreeMap<&str, Vec<&NodeName>> = BTreeMap::new();
-        for (node, machine) in Facts::machines(record) {
-            if let Some(boot) = machine.boot.as_deref().filter(|b| !b.is_empty()) {
-                by_boot.entry(boot).or_default().push(node);
-            }
-        }
-        by_boot.into_values().filter(|nodes| nodes.len() > 1)
-    }
-
     /// Round trips between all nodes that are left: the last that were measured.
     fn latencies(record: &Record) -> Option<(&OutcomeLine, &measure::Latencies)> {
         let all = facts(record).filter_map(|(line, f)| match f {

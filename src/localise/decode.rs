@@ -38,6 +38,10 @@ const LEAST_LIMIT: f64 = 0.0356;
 /// The same where nodes are too few to show how much healthy ones differ: 7 %.
 const LEAST_LIMIT_FEW: f64 = 0.0726;
 const FEW_NODES: u32 = 8;
+/// The same where nodes share one machine, whose cores carry all of their traffic: whoever the scheduler puts beside somebody
+/// else stays a tenth behind for as long as it stays there (25 %). And the least deviation of a reading there.
+const LEAST_LIMIT_SHARED: f64 = 0.288;
+const SHARED_DEVIATION: f64 = 0.08;
 /// Deviations between nodes within which they are alike.
 const ALIKE: f64 = 4.0;
 /// Half of the rate is a fault however much nodes differ.
@@ -58,7 +62,8 @@ pub(super) struct Decoded {
 
 impl Pairs {
     pub(super) fn decode(&self) -> Decoded {
-        let decoded = self.decode_with(0.0);
+        let least = if self.one_machine { SHARED_DEVIATION } else { 0.0 };
+        let decoded = self.decode_with(least);
         // Noise that both directions of a test share cannot be seen in their difference. Where it explains the tests at
         // less cost than faults and others' traffic do, it is what there is.
         match decoded.scatter().filter(|(middle, scatter)| decoded.costs() > DOUBT * decoded.noise(*middle, *scatter)) {
@@ -74,7 +79,8 @@ impl Pairs {
             return Decoded { nodes: belief::none(self.nodes as usize), ..Decoded::default() };
         }
         let limit = self.limit(&tests);
-        let uplinks = uplinks::find(&mut tests, &self.leaf);
+        let least = if self.one_machine { limit } else { 0.0 };
+        let uplinks = uplinks::find(&mut tests, &self.leaf, least);
         let mut nodes = belief::beliefs(&tests, self.nodes as usize, limit);
         let more = disturb(&mut tests, &nodes);
         let pairs = explain_pairs(&mut tests, &nodes);
@@ -160,7 +166,11 @@ impl Pairs {
         let each = of.iter().map(Vec::len).max().unwrap_or(1).max(1) as f64;
         let chance = tests.iter().map(|o| o.deviation[0]).fold(0.0, f64::max) / each.sqrt();
         let spread = if above.len() >= FEW_NODES as usize { MAD_SCALE * stats::median(&above) } else { chance };
-        let least = if self.nodes < FEW_NODES { LEAST_LIMIT_FEW } else { LEAST_LIMIT };
+        let least = match self.nodes {
+            _ if self.one_machine => LEAST_LIMIT_SHARED,
+            n if n < FEW_NODES => LEAST_LIMIT_FEW,
+            _ => LEAST_LIMIT,
+        };
         (ALIKE * spread).max(least).min(SURELY)
     }
 }

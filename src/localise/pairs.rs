@@ -50,6 +50,8 @@ pub struct Pairs {
     pub tests: Vec<Test>,
     /// Rounds of all nodes at once, before suspects are looked at.
     pub full: u32,
+    /// Nodes that run under one kernel: they take each other's cores.
+    pub one_machine: bool,
     /// What the hardware between two nodes nominally carries, bytes per second, where the record says so.
     pub nominal: Option<f64>,
 }
@@ -61,7 +63,7 @@ const FULL_ROUNDS: u32 = 3;
 impl Pairs {
     pub fn new(leaf: Vec<u32>) -> Self {
         let nodes = leaf.len() as u32;
-        Pairs { nodes, leaf, tests: Vec::new(), full: FULL_ROUNDS, nominal: None }
+        Pairs { nodes, leaf, tests: Vec::new(), full: FULL_ROUNDS, one_machine: false, nominal: None }
     }
 
     pub fn hop(&self, a: u32, b: u32) -> Hop {

@@ -261,6 +261,7 @@ pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]
         }
     }
     pairs.nominal = nominal;
+    pairs.one_machine = record.sharing().any(|some| some.iter().any(|n| number.contains_key(n)));
     Network { nodes, pairs, steps, disturbed }
 }
 

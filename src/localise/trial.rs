@@ -57,6 +57,28 @@ fn a_slow_node_is_named_with_what_it_loses() {
     }
 }
 
+/// Who shares a machine stays behind by what its cores do elsewhere: nobody is named for that, and a link that was cut still is.
+#[test]
+fn nodes_of_one_machine_differ_by_its_cores() {
+    let leaf: Vec<u32> = (0..8).map(|i| i / 2).collect();
+    for seed in 0..200 {
+        let mut cores = fastrand::Rng::with_seed(seed);
+        let behind: Vec<f64> = (0..8).map(|_| 1.0 - 0.15 * cores.f64()).collect();
+        let cut = (seed % 2 == 0).then_some(seed as u32 % 8);
+        let mut left = |a: u32, b: u32, _: &mut fastrand::Rng| {
+            if [Some(a), Some(b)].contains(&cut) { 0.05 } else { behind[a as usize].min(behind[b as usize]) }
+        };
+        let (mut pairs, _) = measure(leaf.clone(), 0.05, seed, &mut left);
+        pairs.one_machine = true;
+        let v = pairs.verdict();
+        assert_eq!(named(&v), cut.into_iter().collect::<Vec<u32>>(), "{seed} {behind:?} {v:?}");
+        assert!(
+            v.leaves.is_empty() && v.open_leaves.is_empty() && v.open.is_empty() && !v.uneven,
+            "{seed} {behind:?} {v:?}"
+        );
+    }
+}
+
 /// A link cut to a hundredth of the others' rate and less, as the Slurm lab cuts one: eight nodes in leaves of two, and others.
 #[test]
 fn a_link_that_is_cut_to_almost_nothing_is_named() {

@@ -51,8 +51,8 @@ struct Candidate {
     of: Vec<At>,
 }
 
-/// Finds slow uplinks, and lays what they lose under the readings that cross them.
-pub(super) fn find(tests: &mut [Observed], leaf: &[u32]) -> Vec<Uplink> {
+/// Finds uplinks that lose `least` or more (in the logarithm), and lays what they lose under the readings that cross them.
+pub(super) fn find(tests: &mut [Observed], leaf: &[u32], least: f64) -> Vec<Uplink> {
     let mut over: BTreeMap<(u32, bool), Vec<At>> = BTreeMap::new();
     let mut within: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
     let mut size: BTreeMap<u32, usize> = BTreeMap::new();
@@ -105,7 +105,7 @@ pub(super) fn find(tests: &mut [Observed], leaf: &[u32]) -> Vec<Uplink> {
         if found.iter().any(|(u, _)| (u.leaf, u.up) == (l, up) && round.is_some()) {
             continue;
         }
-        let Some((deficit, log_odds)) = best(tests, &of, prior) else { continue };
+        let Some((deficit, log_odds)) = best(tests, &of, prior).filter(|(d, _)| *d >= least) else { continue };
         // Where its nodes do no better among each other it is they who are slow.
         let inside = within.get(&l).map(|y| stats::median(y));
         if inside.is_some_and(|y| y < -deficit / 2.0) || (inside.is_none() && round.is_some()) {

@@ -13,7 +13,7 @@ use crate::id::{NodeName, ProbeName};
 use crate::measure::{Facts, Load, Outcome};
 use crate::plan::CheckPlan;
 use crate::roster::Roster;
-use crate::topology::Leaf;
+use crate::topology::{Leaf, Machine};
 use crate::work::{Case, Fact};
 
 /// Version of the format. It grows when an old reader would misread a new record.
@@ -132,6 +132,25 @@ impl Record {
         let line =
             OutcomeLine { node, step: probe.into(), probe: name, case, attempt: 1, blame: None, load: None, outcome };
         Record { steps: vec![step], outcomes: vec![line], ..Record::new(header) }
+    }
+
+    /// Each node's machine, as it saw itself.
+    pub fn machines(&self) -> impl Iterator<Item = (&NodeName, &Machine)> {
+        self.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_deref()? {
+            Facts::Machine(m) => Some((&l.node, &**m)),
+            _ => None,
+        })
+    }
+
+    /// Groups of nodes that run under one kernel.
+    pub fn sharing(&self) -> impl Iterator<Item = Vec<&NodeName>> {
+        let mut by_boot: BTreeMap<&str, Vec<&NodeName>> = BTreeMap::new();
+        for (node, machine) in self.machines() {
+            if let Some(boot) = machine.boot.as_deref().filter(|b| !b.is_empty()) {
+                by_boot.entry(boot).or_default().push(node);
+            }
+        }
+        by_boot.into_values().filter(|nodes| nodes.len() > 1)
     }
 }
 

@@ -48,7 +48,7 @@ pub fn measured(j: &Judgement<'_>) -> Measured {
         j.cells.iter().filter(|c| of(c).is_some()).max_by_key(of).and_then(|c| Some(c.summary?.median))
     };
     let write = rehearsed(&[Metric::Stage]).or_else(|| rehearsed(&[Metric::Write])).or(write);
-    let gpus = Facts::machines(j.record).map(|(_, m)| m.nvidia.as_ref().map_or(0, |n| n.gpus.len())).max();
+    let gpus = j.record.machines().map(|(_, m)| m.nvidia.as_ref().map_or(0, |n| n.gpus.len())).max();
     Measured {
         nodes: j.record.header.nodes.len() as u32,
         gpus: gpus.unwrap_or(0) as u32,

@@ -241,7 +241,7 @@ fn provenance(j: &Judgement<'_>) -> Vec<String> {
         }
         out.push(line);
     }
-    let mut machines = crate::judge::Facts::machines(j.record);
+    let mut machines = j.record.machines();
     if let (Some((_, m)), None) = (machines.next(), machines.next()) {
         let memory = m.memory.total.map_or(String::new(), |t| format!(", {t} memory"));
         let virtualised = if m.cpu.virtualised { ", virtual" } else { "" };
@@ -266,7 +266,7 @@ fn provenance(j: &Judgement<'_>) -> Vec<String> {
 /// `8 x NVIDIA H100 80GB HBM3, driver 570.86.15, CUDA 12.8`; over the nodes, how many of each.
 fn gpus(j: &Judgement<'_>) -> Option<String> {
     let mut kinds: Vec<(String, usize)> = Vec::new();
-    for (_, m) in crate::judge::Facts::machines(j.record) {
+    for (_, m) in j.record.machines() {
         let Some(n) = &m.nvidia else { continue };
         let text = |t: &Option<String>| t.clone().unwrap_or_else(|| "?".to_owned());
         for g in &n.gpus {

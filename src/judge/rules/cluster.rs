@@ -6,7 +6,7 @@ use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
-use crate::judge::rules::{Facts, facts, majority};
+use crate::judge::rules::{facts, majority};
 use crate::judge::severity::Severity;
 use crate::measure;
 use crate::record::Record;
@@ -54,7 +54,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
             | measure::Facts::Slurmd(_) => {}
         }
     }
-    let machines: Vec<(&NodeName, &Machine)> = Facts::machines(record).collect();
+    let machines: Vec<(&NodeName, &Machine)> = record.machines().collect();
     daemons(record, findings);
     sharing(record, findings);
     addresses(&machines, findings);
@@ -177,7 +177,7 @@ fn daemons(record: &Record, findings: &mut Vec<Finding>) {
 }
 
 fn sharing(record: &Record, findings: &mut Vec<Finding>) {
-    for nodes in Facts::sharing(record) {
+    for nodes in record.sharing() {
         let names: Vec<String> = nodes.into_iter().map(|n| n.0.clone()).collect();
         let evidence = format!(
             "{} run under one kernel; they took turns where a step wants a machine whole",

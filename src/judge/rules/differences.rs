@@ -9,7 +9,7 @@ use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
-use crate::judge::rules::{Facts, majority};
+use crate::judge::rules::majority;
 use crate::record::Record;
 use crate::topology::{Gpu, Machine, Nvidia};
 use crate::unit::Bytes;
@@ -26,7 +26,7 @@ struct Look {
 }
 
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
-    let machines: Vec<(&NodeName, &Machine)> = Facts::machines(record).collect();
+    let machines: Vec<(&NodeName, &Machine)> = record.machines().collect();
     for (node, machine) in &machines {
         of_gpus(node, machine, findings);
     }

@@ -6,7 +6,6 @@ use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
-use crate::judge::rules::Facts;
 use crate::judge::severity::Severity;
 use crate::measure;
 use crate::record::{OutcomeLine, Record};
@@ -16,7 +15,7 @@ use crate::topology::{Domain, Imex, Machine, Nccl, P2p, Way};
 const SWITCHES: &[&str] = &["NCCL_MNNVL_ENABLE", "NCCL_CUMEM_ENABLE", "NCCL_P2P_DISABLE", "NCCL_P2P_LEVEL"];
 
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
-    let machines: BTreeMap<&NodeName, &Machine> = Facts::machines(record).collect();
+    let machines: BTreeMap<&NodeName, &Machine> = record.machines().collect();
     let mut domains: BTreeMap<Domain<'_>, Vec<&NodeName>> = BTreeMap::new();
     for (node, machine) in &machines {
         torn(node, machine, findings);

@@ -4,7 +4,7 @@ use crate::id::clean;
 use crate::judge::cell::is_busy;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
-use crate::judge::rules::{Facts, configuration, on_gpu};
+use crate::judge::rules::{configuration, on_gpu};
 use crate::judge::severity::Severity;
 use crate::plan::RunPlan;
 use crate::record::Record;
@@ -17,7 +17,7 @@ const FEW_FILES: u64 = 4096;
 const SMALL_SHM: Bytes = Bytes(Bytes::GIB);
 
 pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
-    for (node, machine) in Facts::machines(record) {
+    for (node, machine) in record.machines() {
         let mut add = |code: Code, severity: Option<Severity>, evidence: String| {
             let f = Finding::new(code, Subject::Node(node.clone()), evidence);
             findings.push(match severity {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
-use crate::judge::rules::{Facts, facts, xids};
+use crate::judge::rules::{facts, xids};
 use crate::judge::severity::Severity;
 use crate::measure::{self, GpuLoad, Measured, stats};
 use crate::plan::RunPlan;
@@ -42,7 +42,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
             ends.entry(&line.node).or_insert(n);
         }
     }
-    for (node, machine) in Facts::machines(record) {
+    for (node, machine) in record.machines() {
         let mut add = |code: Code, severity: Option<Severity>, evidence: String| {
             let f = Finding::new(code, Subject::Node(node.clone()), evidence);
             findings.push(severity.map_or(f.clone(), |s| f.severity(s)));
@@ -195,7 +195,7 @@ fn other_bits(record: &Record, findings: &mut Vec<Finding>) {
 /// GPUs of which no datasheet is known: a verdict on them says less.
 fn without_datasheet(record: &Record, findings: &mut Vec<Finding>) {
     let mut models: BTreeMap<&str, usize> = BTreeMap::new();
-    for g in Facts::machines(record).flat_map(|(_, m)| m.nvidia.iter().flat_map(|n| &n.gpus)) {
+    for g in record.machines().flat_map(|(_, m)| m.nvidia.iter().flat_map(|n| &n.gpus)) {
         if !g.name.is_empty() && gpu_spec(&g.name).is_none() {
             *models.entry(&g.name).or_default() += 1;
         }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashSet};
 use crate::id::NodeName;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Proof, Rule, Subject};
-use crate::judge::rules::Facts;
 use crate::judge::severity::Severity;
 use crate::localise::{self, Disturbed, Lossy, Network, Plane, Side};
 use crate::measure::{LinkEnd, Transport, stats};
@@ -153,7 +152,7 @@ pub(super) fn unstable(record: &Record, findings: &mut Vec<Finding>) {
     };
     let flows = || record.outcomes.iter().flat_map(ends);
     let used: HashSet<(&NodeName, &str)> = flows().map(|e| (&e.node, e.interface.as_str())).collect();
-    for (node, machine) in Facts::machines(record) {
+    for (node, machine) in record.machines() {
         for nic in machine.nics.iter().filter(|nic| used.contains(&(node, nic.name.as_str()))) {
             // Of a record that does not have them, the first test's count.
             if nic.carrier_changes.is_some() && nic.errors.is_some() {

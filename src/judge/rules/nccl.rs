@@ -8,7 +8,6 @@ use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
-use crate::judge::rules::Facts;
 use crate::judge::severity::Severity;
 use crate::measure::{self, stats};
 use crate::record::{OutcomeLine, Record};
@@ -45,7 +44,7 @@ const FAR: f64 = 2.0;
 const NVLS_SINCE: (i32, i32) = (9, 0);
 
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
-    let machines: HashMap<&NodeName, &Machine> = Facts::machines(record).collect();
+    let machines: HashMap<&NodeName, &Machine> = record.machines().collect();
     let mut told: HashSet<(Code, String)> = HashSet::new();
     let mut versions: BTreeMap<&str, Vec<&NodeName>> = BTreeMap::new();
     for line in &record.outcomes {

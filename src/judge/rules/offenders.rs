@@ -4,12 +4,11 @@ use crate::baseline::Offender;
 use crate::id::clean;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
-use crate::judge::rules::Facts;
 use crate::record::Record;
 
 pub(super) fn findings(record: &Record, offenders: &[Offender], findings: &mut Vec<Finding>) {
     let roster = record.header.roster();
-    for (node, machine) in Facts::machines(record) {
+    for (node, machine) in record.machines() {
         let is_called = |name: &str| roster.find(name) == Some(node);
         for offender in offenders {
             let gpu = machine.nvidia.iter().flat_map(|n| &n.gpus).find(|g| offender.gpus.contains(&g.uuid));

@@ -47,7 +47,7 @@ struct Parts<'r> {
 
 /// Gives a limit to the collectives between nodes that nothing else is held against.
 pub(super) fn judge(record: &Record, cells: &mut [Cell<'_>]) {
-    let shared: Vec<&NodeName> = Facts::sharing(record).flatten().collect();
+    let shared: Vec<&NodeName> = record.sharing().flatten().collect();
     let between = |c: &Cell<'_>| c.row.group.len() > 1 && c.limit.is_none() && c.verdict == Verdict::NoLimit;
     let mut carriers: Vec<&Carrier> =
         cells.iter().filter(|c| between(c)).filter_map(|c| Some(&c.row.case.collective()?.carrier)).collect();

@@ -12,7 +12,6 @@ use crate::baseline::{Source, Weight};
 use crate::forecast::{longer, worth_excluding};
 use crate::id::NodeName;
 use crate::judge::cell::{Cell, LimitShown, Straggler};
-use crate::judge::rules::Facts;
 use crate::judge::verdict::{Reason, Verdict};
 use crate::measure::stats;
 use crate::plan::RunPlan;
@@ -39,7 +38,7 @@ const BROKEN: f64 = 0.10;
 /// the node out costs more than keeping it.
 /// Tells how much longer a step takes with each slow node.
 pub(super) fn judge(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) -> BTreeMap<NodeName, f64> {
-    let mut boots: Vec<&str> = Facts::machines(record).filter_map(|(_, m)| m.boot.as_deref()).collect();
+    let mut boots: Vec<&str> = record.machines().filter_map(|(_, m)| m.boot.as_deref()).collect();
     let seen = boots.len();
     boots.sort_unstable();
     boots.dedup();

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
-use crate::judge::rules::Facts;
 use crate::judge::severity::Severity;
 use crate::measure::stats;
 use crate::record::Record;
@@ -32,7 +31,7 @@ const MODELS: &[(&str, &str, f64)] = &[
 const TOGETHER: f64 = 0.85;
 
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
-    for (node, machine) in Facts::machines(record) {
+    for (node, machine) in record.machines() {
         of_machine(machine, &mut |code, severity, evidence| {
             let f = Finding::new(code, Subject::Node(node.clone()), evidence);
             findings.push(severity.map_or(f.clone(), |s| f.severity(s)));
@@ -111,7 +110,7 @@ fn of_machine(m: &Machine, add: &mut dyn FnMut(Code, Option<Severity>, String)) 
 fn slower_than_like(record: &Record, findings: &mut Vec<Finding>) {
     type Kind<'a> = (&'a str, &'a str, &'a str);
     let mut kinds: BTreeMap<Kind<'_>, Vec<(&NodeName, String, f64)>> = BTreeMap::new();
-    for (node, machine) in Facts::machines(record) {
+    for (node, machine) in record.machines() {
         for (d, p) in
             machine.infiniband.iter().flat_map(|d| d.ports.iter().map(move |p| (d, p))).filter(|(_, p)| active(p))
         {

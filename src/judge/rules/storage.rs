@@ -138,7 +138,7 @@ fn sharing(record: &Record) -> HashSet<&NodeName> {
     let mut out: HashSet<&NodeName> = HashSet::new();
     if let Some(dir) = &record.header.plan.storage_path {
         let mut by_source: HashMap<(&str, &str), Vec<&NodeName>> = HashMap::new();
-        for (node, machine) in Facts::machines(record) {
+        for (node, machine) in record.machines() {
             let holds = machine.mounts.iter().filter(|m| dir.starts_with(&m.point));
             if let Some(m) = holds.max_by_key(|m| m.point.components().count())
                 && SERVED.contains(&m.fstype.as_str())
@@ -267,7 +267,7 @@ fn staging(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
     let nodes = run.nodes.as_ref().map_or(record.header.nodes.len() as u32, |n| n.needed).max(1);
     let copies = c.staging_copies.unwrap_or(1);
     let need = Bytes((size.0 / u64::from(nodes)).saturating_mul(copies));
-    for (node, machine) in Facts::machines(record) {
+    for (node, machine) in record.machines() {
         let Some(available) = machine.memory.available.filter(|a| *a < need) else { continue };
         let total = machine.memory.total.unwrap_or_default();
         let times = if copies > 1 { format!("{copies} x ") } else { String::new() };

@@ -9,7 +9,6 @@ use rustc_hash::FxHashMap;
 
 use crate::id::{NodeName, clean};
 use crate::judge::cell::{Cell, Straggler};
-use crate::judge::rules::Facts;
 use crate::judge::rules::peers::{Behind, FEW, mark};
 use crate::judge::verdict::{Reason, Verdict};
 use crate::measure::{Speed, slow};
@@ -50,7 +49,7 @@ enum Place {
 }
 
 pub(super) fn judge(record: &Record, margin: f64, cells: &mut [Cell<'_>]) {
-    let machines: FxHashMap<&NodeName, &Machine> = Facts::machines(record).collect();
+    let machines: FxHashMap<&NodeName, &Machine> = record.machines().collect();
     let kinds = kinds(&machines, cells);
     let tests: usize = kinds.values().filter(|m| m.len() >= FEW).map(Vec::len).sum();
     let level = ALPHA / tests.max(TESTS) as f64;
