@@ -103,6 +103,8 @@ pub enum Listed {
     Codes,
     /// GPUs whose datasheet is known, with its rates and source.
     Gpus,
+    /// Shapes of published models that a plan may name
+    Models,
     /// The JSON schema of a record's lines.
     Schema,
 }

@@ -1,9 +1,10 @@
-//! `gonogo list probes|codes|gpus|schema`.
+//! `gonogo list probes|codes|gpus|models|schema`.
 
 use crate::cli::Listed;
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
 use crate::judge::CODES;
+use crate::plan::presets;
 use crate::probe::PROBES;
 use crate::record;
 use crate::topology::gpu_specs;
@@ -13,6 +14,7 @@ pub(super) fn run(what: Listed) -> Result<Exit, Failure> {
         Listed::Probes => probes(),
         Listed::Codes => CODES.iter().map(|c| format!("{}  {:<4}  {}\n", c.code, c.severity.name(), c.title)).collect(),
         Listed::Gpus => gpus(),
+        Listed::Models => models(),
         Listed::Schema => serde_json::to_string_pretty(&record::schema()).map_err(Failure::internal)? + "\n",
     };
     shell::print(&text).map_err(Failure::internal)?;
@@ -36,6 +38,32 @@ fn gpus() -> String {
             g.name,
             show(Some(g.memory), 1e9),
             g.source
+        ));
+    }
+    out
+}
+
+/// Parameters in billions, operations a token in 10^9.
+fn models() -> String {
+    let mut out = format!(
+        "{:<14}{:>10}{:>8}{:>8}{:>8}{:>7}{:>7}{:>8}{:>9}{:>9}{:>12}  source\n",
+        "model", "parameters", "layers", "hidden", "ffn", "heads", "kv", "vocab", "sequence", "experts", "GFLOP/token"
+    );
+    for (name, preset) in presets() {
+        let Ok(Some(s)) = preset.model().shape() else { continue };
+        let experts = if s.experts > 0 { format!("{}/{}", s.top_k, s.experts) } else { "-".to_owned() };
+        out.push_str(&format!(
+            "{name:<14}{:>9.1}B{:>8}{:>8}{:>8}{:>7}{:>7}{:>8}{:>9}{experts:>9}{:>12.0}  {}\n",
+            s.parameters() as f64 / 1e9,
+            s.layers,
+            s.hidden,
+            s.ffn,
+            s.heads,
+            s.kv_heads,
+            s.vocab,
+            s.sequence,
+            s.flops_per_token().iter().sum::<f64>() / 1e9,
+            preset.source
         ));
     }
     out

@@ -170,7 +170,7 @@ fn productive(run: &RunPlan, plan: &ForecastPlan, seen: &Measured, nodes: u32) -
     }
     let flops = plan.tflops.map(|t| t * 1e12).or(seen.flops).ok_or(Missing::Speed)?;
     let efficiency = plan.efficiency.unwrap_or(EFFICIENCY);
-    let seconds = PER_TOKEN * model.parameters * tokens / (f64::from(nodes) * f64::from(gpus) * flops * efficiency);
+    let seconds = PER_TOKEN * model.parameters() * tokens / (f64::from(nodes) * f64::from(gpus) * flops * efficiency);
     Ok((seconds, Basis::Arithmetic { flops, efficiency, assumed: plan.efficiency.is_none() }))
 }
 

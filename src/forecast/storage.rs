@@ -102,7 +102,7 @@ mod tests {
     fn fourteen_bytes_a_parameter_reproduce_published_sizes() {
         for (parameters, gib) in [(20.55e9, 267.9), (176.247e9, 2298.0), (8.03e9, 104.7), (405.85e9, 5291.7)] {
             let run = RunPlan {
-                model: Some(Model { parameters, tokens: None }),
+                model: Some(Model { parameters: Some(parameters), ..Model::default() }),
                 checkpoint: Some(Checkpoint::default()),
                 ..RunPlan::default()
             };
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn retention_bounds_the_need() {
         let run = RunPlan {
-            model: Some(Model { parameters: 70.6e9, tokens: None }),
+            model: Some(Model { parameters: Some(70.6e9), ..Model::default() }),
             checkpoint: Some(Checkpoint { keep: Some(3), ..Checkpoint::default() }),
             ..RunPlan::default()
         };

@@ -889,6 +889,30 @@ codes! {
         cause: "What pairs of its nodes reached and what the algorithm needs say how long it takes; it takes more than twice as long. With more than four times, where smaller groups were well, it holds.",
         suspect: "many flows at once: the switches' buffers, routing that lays flows on one link, congestion control (PFC, ECN), or system noise that all wait for",
         remedy: "`gonogo explain RECORD --finding N` shows every size beside what it needs; look at the switches' discards and pauses while it runs, and at the first size that is slow";
+    REH_001 "REH-001" Fail, "a rank computes slowly",
+        cause: "In the rehearsed step its own products take longer than those of the ranks that do the same, before it waits for anybody. In the run all others wait for it in every step, and their collectives look slow, not its own.",
+        suspect: "the rank's GPU (clocks, power cap, temperature) or its host's cores; where it is slow only while messages go: its memory, PCIe, or cores that interrupts share",
+        remedy: "leave it out (--exclude); on it look at clocks and throttling (`nvidia-smi -q -d CLOCK,PERFORMANCE`, on a host the governor and who else computes), then `gonogo check --only gemm` there";
+    REH_002 "REH-002" Warn, "computing and communication do not overlap",
+        cause: "The plan sends gradients while it computes. Together the two take much longer than the one hidden behind the other would: they share what each needs. What is not hidden makes every step longer.",
+        suspect: "one core for both, interrupts on the cores that compute, NCCL's channels beside large products, memory bandwidth",
+        remedy: "give messages cores of their own (--cpus-per-task, cpu-bind), spread interrupts; on GPUs try CUDA_DEVICE_MAX_CONNECTIONS=1 and fewer NCCL channels (NCCL_MAX_CTAS), and rehearse again";
+    REH_003 "REH-003" Warn, "steps vary from one to the next",
+        cause: "A step waits for its slowest rank. Where each rank is late now and then, some rank is late in every step, and all pay for it though nobody is slow.",
+        suspect: "what runs beside the job on the nodes: daemons, monitoring, garbage collection, other jobs; clocks that change",
+        remedy: "look at what runs on the nodes meanwhile (`top`, `perf sched`); bind ranks to cores and leave one to the system";
+    REH_004 "REH-004" Hold, "the step is slower than the plan's",
+        cause: "The rehearsed layers, times the model's layers and microbatches, take longer than the step_time that the plan reckons with; a real step has an optimiser, norms and data to wait for as well. The run will not be ready when it should.",
+        suspect: "a plan from other hardware, or a division (tp, pp, microbatch) that does not suit this cluster",
+        remedy: "`gonogo forecast RECORD` shows what it means in days; try other values under [parallel], or correct step_time";
+    REH_005 "REH-005" Warn, "the step could not be rehearsed",
+        cause: "The plan's division of the model does not fit the nodes that are here.",
+        suspect: "[parallel], or how many nodes were checked",
+        remedy: "check as many nodes as the message says, or correct [parallel]";
+    REH_010 "REH-010" Fail, "a rehearsed step is slower than its limit",
+        cause: "The layers that were rehearsed take longer than the limit says, by more than noise.",
+        suspect: "what changed since the baseline was learned: driver, clocks, the network",
+        remedy: "`gonogo diff` with a record of when it was well; look at the findings of GEMM and of the network first";
     STO_040 "STO-040" Fail, "the checkpoint directory is another file system on a node",
         cause: "Most nodes have the directory on one mount, this node on another: what it saves is not where the others look.",
         suspect: "a mount that failed on the node",

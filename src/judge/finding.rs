@@ -145,6 +145,10 @@ pub enum Rule {
     Parts,
     /// A group's all-reduce against those of other groups of its size.
     Groups,
+    /// Ranks' own times for the same products in the same rounds.
+    Ranks,
+    /// A rehearsed step against its parts, or against the plan's.
+    Rehearsed,
     /// A test that failed, or an answer that is wrong.
     Outcome,
 }
@@ -167,6 +171,15 @@ impl Rule {
                  nodes, sides, leaves and pairs get the deficits that explain all readings best, with the noise of the round as it was \
                  measured; a node is named with odds of 9 to 1 or more, slow with two partners in two rounds or more; what is likelier than not and \
                  less than that is open"
+            }
+            Rule::Ranks => {
+                "each rank's own products, round by round, as a share of the median of all ranks in that round; the middles of its odd and of \
+                 its even rounds are held against the fastest group of ranks that holds together; a rank is named when it loses 2.5 % and \
+                 more (25 % where ranks share a machine), 3.3 deviations of such a middle, and both halves say so"
+            }
+            Rule::Rehearsed => {
+                "of computing alone (c), messages alone (m) and both (b), taken in turn: of the shorter of c and m the share (c + m - b) / \
+                 min(c, m) is hidden behind the other; the run's step is the rehearsed layers' time, times its layers and microbatches"
             }
             Rule::Distance => {
                 "of many round trips with each partner the shortest counts, of these the nearest partner's: it is open when that takes more \

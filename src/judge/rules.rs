@@ -18,6 +18,8 @@ mod outcomes;
 mod parts;
 mod peers;
 mod ports;
+mod prices;
+mod rehearsal;
 mod remains;
 mod storage;
 mod unproven;
@@ -236,6 +238,7 @@ pub fn judge_knowing<'r>(
     network::findings(record, run, &mut slow, &mut findings);
     distance::findings(record, &mut findings);
     parts::findings(&cells, &mut findings);
+    rehearsal::findings(record, run, &mut slow, &mut findings);
     storage::share(record, &mut findings);
     outcomes::excuse(&mut findings);
     let (decision, placement) = conclude(record, run, &mut findings);

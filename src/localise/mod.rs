@@ -15,6 +15,7 @@ mod ladder;
 mod loss;
 mod observed;
 mod pairs;
+mod ranks;
 mod record;
 mod reference;
 mod rounds;
@@ -28,6 +29,7 @@ pub use distance::{Far, far};
 pub use ladder::{GroupTest, Level, Scale, Suspects};
 pub use loss::{LossTest, Lossy, lossy, unexplained};
 pub use pairs::{Hop, Pairs, Reading, Test};
+pub use ranks::{Late, Ranks, late};
 pub use record::{
     Disturbed, Groups, MAX_INFERRED, Network, Plane, carriers, groups, is_all_reduce, is_pairs, leaf_numbers, leaves,
     losses, network, network_among, planes,

@@ -167,7 +167,7 @@ fn probability(log_odds: f64) -> f64 {
 }
 
 /// The share that a deficit in the logarithm is.
-fn share(log: f64) -> f64 {
+pub(super) fn share(log: f64) -> f64 {
     if log.is_finite() { (1.0 - (-log).exp()).clamp(0.0, 1.0) } else { 1.0 }
 }
 

@@ -6,6 +6,7 @@ mod interfaces;
 mod load;
 mod outcome;
 mod pace;
+mod rehearsal;
 mod remains;
 mod sampler;
 mod slow;
@@ -21,6 +22,7 @@ pub use outcome::{
     PeerCopy, RdmaEnd, Series, SharedView, WaiveKind,
 };
 pub use pace::{Pace, PaceMeter};
+pub use rehearsal::{RankSteps, Rehearsal, Timed};
 pub use remains::{Change, Place, Remains, Sign, Source, SourceKind, Stall, Trace};
 pub use sampler::{Sampler, Samples};
 pub use slow::{Slow, Speed, slow};

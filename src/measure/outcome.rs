@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeName;
-use crate::measure::{Pace, Remains, Transport, Watched};
+use crate::measure::{Pace, Rehearsal, Remains, Transport, Watched};
 use crate::topology::{Component, Filesystem, Leaf, Machine, Nccl, Nvidia, Start};
 use crate::unit::Unit;
 use crate::work::{Better, CheckName, Metric};
@@ -111,6 +111,8 @@ pub enum Facts {
     Watched(Box<Watched>),
     /// What a run left behind.
     Remains(Box<Remains>),
+    /// A training step, rank by rank.
+    Rehearsal(Box<Rehearsal>),
     /// The checkpoint directory as every node sees it.
     Shared(Vec<SharedView>),
     /// Round trips between all nodes.

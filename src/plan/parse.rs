@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::files;
 use crate::id::{clean, is_code, nearest};
-use crate::plan::{RunPlan, SaveMode};
+use crate::plan::{Model, RunPlan, SaveMode};
 use crate::unit::Bytes;
 
 /// Largest plan file that is read: a plan is a page, not a data set.
@@ -83,6 +83,9 @@ fn check_meaning(plan: &RunPlan) -> Result<(), (String, String)> {
     {
         return Err(("needed".into(), "`needed` must be at least 1 node".into()));
     }
+    if let Some((key, why)) = training(plan) {
+        return Err((if key.starts_with('[') { key.into() } else { format!("{key} = ") }, why));
+    }
     for waiver in &plan.waive {
         let place = waiver.code.clone();
         if !is_code(&waiver.code) {
@@ -146,6 +149,16 @@ fn check_meaning(plan: &RunPlan) -> Result<(), (String, String)> {
         }
     }
     Ok(())
+}
+
+/// What of the model and of how it is divided does not fit together.
+fn training(plan: &RunPlan) -> Option<(&'static str, String)> {
+    if let Some(wrong) = plan.model.as_ref().and_then(Model::contradiction) {
+        return Some(wrong);
+    }
+    let shape = plan.model.as_ref().and_then(|m| m.shape().ok().flatten());
+    let ranks = plan.nodes.as_ref().map(|n| n.needed.saturating_mul(n.gpus_per_node.max(1)));
+    plan.parallel.as_ref()?.contradiction(shape.as_ref(), ranks)
 }
 
 #[cfg(test)]

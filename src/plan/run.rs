@@ -7,8 +7,8 @@ use jiff::civil::Date;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::value::{Time, positive, some_positive, some_share};
-use crate::plan::{ForecastPlan, Tier, WatchPlan};
+use crate::plan::value::{Time, some_positive, some_share};
+use crate::plan::{ForecastPlan, Model, Parallel, Tier, WatchPlan};
 use crate::unit::{ByteRate, Bytes};
 use crate::work::{CarrierKind, Collective, Extent, Filter, Topology, Way};
 
@@ -24,6 +24,9 @@ pub struct RunPlan {
     pub budget: Option<Time>,
     pub nodes: Option<Nodes>,
     pub model: Option<Model>,
+    /// How a step is divided among the GPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<Parallel>,
     pub checkpoint: Option<Checkpoint>,
     /// How the checkpoints are looked after while the run goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +71,7 @@ impl RunPlan {
         let checkpoint = self.checkpoint.as_ref()?;
         checkpoint.size.or_else(|| {
             let each = checkpoint.bytes_per_parameter.unwrap_or(BYTES_PER_PARAMETER);
-            self.model.as_ref().map(|m| Bytes::from_f64(m.parameters * each))
+            self.model.as_ref().map(|m| Bytes::from_f64(m.parameters() * each))
         })
     }
 
@@ -116,18 +119,6 @@ pub struct LeafPlan {
     pub name: String,
     /// Such as `node[001-032]`.
     pub nodes: String,
-}
-
-/// The model, as far as checkpoints and arithmetic need it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Model {
-    /// Number of parameters, such as `20.55e9`.
-    #[serde(deserialize_with = "positive")]
-    pub parameters: f64,
-    /// Tokens to train on.
-    #[serde(default, deserialize_with = "some_positive")]
-    pub tokens: Option<f64>,
 }
 
 /// How often a checkpoint is written.

@@ -59,9 +59,10 @@ impl Tier {
     }
 
     /// Whether a probe belongs to the tier: an image is asked for its software, a machine for what it does; a node by itself saves no
-    /// checkpoint of all, and looks at no fabric.
+    /// checkpoint of all, rehearses no step, and looks at no fabric.
     pub fn includes(self, probe: &str) -> bool {
-        (probe == "image") == (self == Tier::Image) && !(self == Tier::Node && matches!(probe, "checkpoint" | "fabric"))
+        (probe == "image") == (self == Tier::Image)
+            && !(self == Tier::Node && matches!(probe, "checkpoint" | "fabric" | "rehearsal"))
     }
 
     /// Whether there is time for the shortest form of everything only.

@@ -63,16 +63,6 @@ impl JsonSchema for Time {
     }
 }
 
-/// A number from TOML, whole or not.
-fn number<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
-    f64::deserialize(d)
-}
-
-pub(super) fn positive<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
-    let v = number(d)?;
-    if v.is_finite() && v > 0.0 { Ok(v) } else { Err(serde::de::Error::custom(format!("`{v}` must be above zero"))) }
-}
-
 pub(super) fn some_positive<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
     optional(d, |v| v > 0.0 && v.is_finite(), "above zero")
 }

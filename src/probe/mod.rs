@@ -13,6 +13,7 @@ mod image;
 mod memory;
 mod peer;
 mod rdma;
+mod rehearsal;
 mod storage;
 mod tcp;
 
@@ -30,6 +31,7 @@ pub use fabric::fabric_step;
 pub use gpu::gpus as visible_gpus;
 pub use image::{image_parts, load_library};
 pub use rdma::{gpu_pair_step, rails_step};
+pub use rehearsal::steps as rehearsal_steps;
 pub use storage::shared_step;
 pub use tcp::latency_step;
 
@@ -117,6 +119,7 @@ pub const PROBES: &[&dyn Probe] = &[
     &tcp::Tcp,
     &rdma::RdmaProbe,
     &collective::HostCollective,
+    &rehearsal::Rehearsed,
     &storage::Storage,
     &checkpoint::Checkpoint,
     &image::Image,

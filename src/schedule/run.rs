@@ -110,6 +110,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
             self.rails(&there);
             self.devices(&there);
             self.nccl(&there);
+            self.rehearse(&there);
         }
         self.again(limits, self.end_time(&machines));
         self.fabric(&machines, When::After);
@@ -331,6 +332,9 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         if plan.wants("checkpoint") {
             ms += probe::checkpoint_steps(plan, &nodes).iter().map(|s| s.estimate_ms).sum::<u64>();
         }
+        if plan.wants("rehearsal") {
+            ms += probe::rehearsal_steps(plan, &nodes, 1).iter().map(|s| s.estimate_ms).sum::<u64>();
+        }
         if plan.wants("tcp") {
             ms += PAIR_ROUNDS * turns * pair.estimate_ms;
         }
@@ -397,6 +401,18 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         }
         if plan.wants("checkpoint") {
             for step in probe::checkpoint_steps(&plan, &self.fleet.nodes()) {
+                self.between(step);
+            }
+        }
+    }
+
+    /// A step of the run's training, by all nodes.
+    fn rehearse(&mut self, machines: &[(NodeName, Machine)]) {
+        let plan = self.record.header.plan.clone();
+        // Whoever has fewest cores computes as all do: their times are compared.
+        let cores = machines.iter().map(|(_, m)| m.usable_cores()).min().unwrap_or(1);
+        if plan.wants("rehearsal") {
+            for step in probe::rehearsal_steps(&plan, &self.fleet.nodes(), cores) {
                 self.between(step);
             }
         }
@@ -657,7 +673,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
 
 /// What all nodes do together where there are several.
 fn is_of_all(step: &Step) -> bool {
-    step.probe.as_str() == "checkpoint"
+    matches!(step.probe.as_str(), "checkpoint" | "rehearsal")
 }
 
 /// A host's own loopback in the quick tier.

@@ -49,24 +49,31 @@ impl Element for f64 {
 /// # Panics
 /// If a slice is not `n * n` long: that is a bug in the caller, never in data from outside.
 pub fn multiply<T: Element>(n: usize, a: &[T], b: &[T], c: &mut [T], threads: usize) {
-    let elements = n * n;
-    assert!(a.len() == elements && b.len() == elements && c.len() == elements, "gemm slices must be n x n");
+    multiply_of([n, n, n], a, b, c, threads);
+}
+
+/// The same of row-major matrices of any shape: `c (m x n) = a (m x k) x b (k x n)`.
+///
+/// # Panics
+/// If a slice has not that many elements.
+pub fn multiply_of<T: Element>([m, n, k]: [usize; 3], a: &[T], b: &[T], c: &mut [T], threads: usize) {
+    assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n, "gemm slices must be m x k, k x n, m x n");
     let parallelism = if threads <= 1 { Parallelism::None } else { Parallelism::Rayon(threads) };
-    // SAFETY: the three slices are n*n long (asserted) and `c` is borrowed mutably, so it overlaps neither input.
-    // Row-major strides (column stride 1, row stride n) stay inside them for indices below n. `read_dst` is false, so
-    // the first content of `c` is not read.
+    // SAFETY: the three slices are as long as their matrices (asserted) and `c` is borrowed mutably, so it overlaps neither
+    // input. Row-major strides (column stride 1, row stride the row's length) stay inside them for indices below m, n and k.
+    // `read_dst` is false, so the first content of `c` is not read.
     unsafe {
         gemm::gemm(
+            m,
             n,
-            n,
-            n,
+            k,
             c.as_mut_ptr(),
             1,
             n as isize,
             false,
             a.as_ptr(),
             1,
-            n as isize,
+            k as isize,
             b.as_ptr(),
             1,
             n as isize,
@@ -91,5 +98,8 @@ mod tests {
         let mut c = [0.0; 4];
         multiply(2, &a, &b, &mut c, 1);
         assert_eq!(c, [19.0, 22.0, 43.0, 50.0]);
+        let mut wide = [0.0; 6];
+        multiply_of([2, 3, 1], &[1.0f64, 2.0], &[3.0, 4.0, 5.0], &mut wide, 1);
+        assert_eq!(wide, [3.0, 4.0, 5.0, 6.0, 8.0, 10.0]);
     }
 }

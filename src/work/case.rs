@@ -48,6 +48,8 @@ pub enum Case {
     Storage(StorageOp),
     /// A save of the run's checkpoint by so many nodes together, and reading it back: `save n=8`.
     Checkpoint { op: CheckpointOp, nodes: u32 },
+    /// A part of a training step, rehearsed by so many ranks together: `step n=8`, `compute n=64 GPUs`.
+    Rehearsal { part: StepPart, ranks: u32, gpus: bool },
     /// What another version of gonogo measured, or a damaged record says.
     Other(Name),
 }
@@ -344,6 +346,20 @@ pub enum CheckpointOp {
     Restore,
 }
 
+/// What of a training step is rehearsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StepPart {
+    /// Its products alone.
+    Compute,
+    /// Its messages alone.
+    Communication,
+    /// Both, as the plan overlaps them.
+    Whole,
+}
+
+named!(StepPart {
+    StepPart::Compute => "compute", StepPart::Communication => "communication", StepPart::Whole => "step",
+} [StepPart::Compute, StepPart::Communication, StepPart::Whole]);
 named!(Fact {
     Fact::Machine => "machine", Fact::Clocks => "clocks", Fact::Slurmd => "slurmd", Fact::GpusAtEnd => "gpus at the end",
     Fact::GpuCount => "GPUs of a node", Fact::Latencies => "latencies", Fact::Capacity => "capacity", Fact::Shared => "shared",
@@ -655,6 +671,9 @@ impl fmt::Display for Words<'_> {
             Case::Channels { topology, ranks } => write!(f, "channels nccl {topology} n={ranks}"),
             Case::Storage(op) => write!(f, "{op}"),
             Case::Checkpoint { op, nodes } => write!(f, "{op} n={nodes}"),
+            Case::Rehearsal { part, ranks, gpus } => {
+                write!(f, "{part} n={ranks}{}", if *gpus { " GPUs" } else { "" })
+            }
         }
     }
 }

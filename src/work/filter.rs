@@ -213,6 +213,7 @@ pub fn on_gpu(case: &Case) -> bool {
     match case {
         Case::GpuGemm { .. } | Case::GpuMemory { .. } | Case::Copy { .. } => true,
         Case::Start { .. } | Case::Channels { .. } => true,
+        Case::Rehearsal { gpus, .. } => *gpus,
         Case::Collective(c) => c.carrier == Carrier::Nccl,
         _ => false,
     }

@@ -40,6 +40,8 @@ pub enum Metric {
     Stage,
     /// Of the same: from there until it is durable.
     Drain,
+    /// Of a training step, or of what of it was rehearsed.
+    Step,
 }
 
 named!(Metric {
@@ -47,11 +49,11 @@ named!(Metric {
     Metric::AlgBw => "algbw", Metric::BusBw => "busbw", Metric::Latency => "latency", Metric::LatencyP99 => "latency_p99",
     Metric::LatencyP999 => "latency_p999", Metric::RttP50 => "rtt_p50", Metric::RttP99 => "rtt_p99", Metric::Start => "start",
     Metric::Write => "write", Metric::Read => "read", Metric::Metadata => "metadata", Metric::Publish => "publish",
-    Metric::Stage => "stage", Metric::Drain => "drain",
+    Metric::Stage => "stage", Metric::Drain => "drain", Metric::Step => "step",
 } [
     Metric::Flops, Metric::Bandwidth, Metric::BandwidthMedian, Metric::AlgBw, Metric::BusBw, Metric::Latency,
     Metric::LatencyP99, Metric::LatencyP999, Metric::RttP50, Metric::RttP99, Metric::Start, Metric::Write, Metric::Read,
-    Metric::Metadata, Metric::Publish, Metric::Stage, Metric::Drain,
+    Metric::Metadata, Metric::Publish, Metric::Stage, Metric::Drain, Metric::Step,
 ]);
 
 impl Metric {
@@ -62,7 +64,9 @@ impl Metric {
             M::Bandwidth | M::BandwidthMedian | M::AlgBw | M::BusBw | M::Write | M::Read | M::Stage | M::Drain => {
                 Unit::BytePerSecond
             }
-            M::Latency | M::LatencyP99 | M::LatencyP999 | M::RttP50 | M::RttP99 | M::Start | M::Publish => Unit::Second,
+            M::Latency | M::LatencyP99 | M::LatencyP999 | M::RttP50 | M::RttP99 | M::Start | M::Publish | M::Step => {
+                Unit::Second
+            }
             M::Metadata => Unit::OperationPerSecond,
         }
     }

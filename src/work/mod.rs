@@ -11,8 +11,8 @@ mod read;
 
 pub use case::{
     Carrier, Case, CheckpointOp, Collective, CollectiveCase, CopyKind, Dtype, Fact, GpuKernel, HostTest, Kernel,
-    LinkCase, LinkTest, Load, Memory, NCCL, Name, Presence, RdmaOp, RoundKind, Scope, Software, StorageOp, Test,
-    Topology, Way, When,
+    LinkCase, LinkTest, Load, Memory, NCCL, Name, Presence, RdmaOp, RoundKind, Scope, Software, StepPart, StorageOp,
+    Test, Topology, Way, When,
 };
 pub use filter::{Among, CarrierKind, Extent, Filter, Loopback, On, on_gpu};
 pub use layout::Layout;

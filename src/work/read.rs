@@ -6,7 +6,7 @@
 use crate::unit::Bytes;
 use crate::work::case::{
     Carrier, Case, CheckpointOp, Collective, CollectiveCase, CopyKind, Dtype, Fact, GpuKernel, HostTest, LinkCase,
-    LinkTest, Load, Memory, Name, RdmaOp, Scope, Software, StorageOp, Topology, Way, When,
+    LinkTest, Load, Memory, Name, RdmaOp, Scope, Software, StepPart, StorageOp, Topology, Way, When,
 };
 
 impl Case {
@@ -21,6 +21,7 @@ impl Case {
             .or_else(|| collective(words))
             .or_else(|| communicator(words))
             .or_else(|| checkpoint(words))
+            .or_else(|| rehearsal(words))
             .or_else(|| host(words))
             .or_else(|| of_gpu(words))
             .or_else(|| fabric(words));
@@ -109,6 +110,12 @@ fn of_gpu(words: &str) -> Option<Case> {
 fn checkpoint(words: &str) -> Option<Case> {
     let (op, rest) = named(words, CheckpointOp::ALL, CheckpointOp::name)?;
     ranks(rest).filter(|(_, rest)| rest.is_empty()).map(|(nodes, _)| Case::Checkpoint { op, nodes })
+}
+
+fn rehearsal(words: &str) -> Option<Case> {
+    let (part, rest) = named(words, StepPart::ALL, StepPart::name)?;
+    let (ranks, rest) = ranks(rest)?;
+    matches!(rest, "" | "GPUs").then_some(Case::Rehearsal { part, ranks, gpus: !rest.is_empty() })
 }
 
 /// TCP within a node.
@@ -238,6 +245,11 @@ mod tests {
             any_of(Software::ALL).prop_map(Case::Software),
             any_of(StorageOp::ALL).prop_map(Case::Storage),
             (any_of(CheckpointOp::ALL), 1u32..5000).prop_map(|(op, nodes)| Case::Checkpoint { op, nodes }),
+            (any_of(StepPart::ALL), 1u32..70_000, any::<bool>()).prop_map(|(part, ranks, gpus)| Case::Rehearsal {
+                part,
+                ranks,
+                gpus
+            }),
             (name(), any_of(When::ALL)).prop_map(|(tool, when)| Case::Fabric { tool, when }),
             (any_of(HostTest::ALL), 1u32..300).prop_map(|(test, cores)| Case::Host { test, cores }),
             gpu.prop_map(|(dtype, m, load, gpu)| Case::GpuGemm { dtype, m, load, gpu }),
@@ -263,7 +275,7 @@ mod tests {
 
         /// Whatever the words are, none is lost.
         #[test]
-        fn words_are_kept(words in "((all-reduce|pair|loopback|start|channels|nccl|gpu|out|back|both ways|all rails|write|latency|QPs|n=0?8|64 KiB|64.0 KiB|065 B|core|cores|1|02|4|streams|ping|f32|device read|gpu3|gpu03|in place|rail|world|mlx5_0|before|\\PC{0,3}) ?){0,8}") {
+        fn words_are_kept(words in "((all-reduce|pair|loopback|start|channels|nccl|gpu|out|back|both ways|all rails|write|latency|QPs|n=0?8|64 KiB|64.0 KiB|065 B|core|cores|1|02|4|streams|ping|f32|device read|gpu3|gpu03|in place|rail|world|mlx5_0|before|step|compute|GPUs|\\PC{0,3}) ?){0,8}") {
             prop_assert_eq!(Case::read(&words).words().to_string(), words);
         }
     }

@@ -43,6 +43,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
             | measure::Facts::Filesystem(_)
             | measure::Facts::Watched(_)
             | measure::Facts::Remains(_)
+            | measure::Facts::Rehearsal(_)
             | measure::Facts::Latencies(_)
             | measure::Facts::Fabric(_)
             | measure::Facts::Nvidia(_)

@@ -7,12 +7,13 @@ use crate::id::NodeName;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Proof, Rule, Subject};
 use crate::judge::rules::links;
+use crate::judge::rules::prices::Prices;
 use crate::judge::severity::Severity;
 use crate::localise::{self, Held, Hop, Open, Plane, Reading, Side, Verdict};
 use crate::measure::{FailKind, Outcome, stats};
 use crate::plan::RunPlan;
 use crate::record::Record;
-use crate::unit::{Unit, three_digits};
+use crate::unit::Unit;
 use crate::work::{Metric, Way};
 
 /// A fabric that carries less than this share across leaves under full load of what it carries when quiet is
@@ -65,7 +66,7 @@ fn pairs(
         *worst = worst.max(forecast::longer(f.deficit.share));
     }
     let before = findings.len();
-    let prices = Prices::new(record, run, &verdict);
+    let prices = Prices::new(record, run, verdict.nodes.iter().map(|f| f.deficit.share));
     nodes(record, plane, &network, &verdict, &prices, &on, findings);
     let leaves = localise::leaves(record);
     let leaf_name = |l: u32| {
@@ -150,48 +151,6 @@ const SOURCE: &str = "the fastest group of pairs of the same round and hop class
 /// A deficit with its interval.
 fn lost(d: &localise::Deficit) -> String {
     format!("{:.0} % of the rate ({:.0} to {:.0} %)", 100.0 * d.share, 100.0 * d.low.max(0.0), 100.0 * d.high)
-}
-
-/// A fault that costs the run less than this is worth keeping where leaving the node out costs more.
-const MILD: f64 = 0.05;
-
-/// What slow nodes cost the run, and what it costs to do without them.
-struct Prices {
-    nodes: u32,
-    spares: u32,
-    /// Of the whole run, where the plan says how long it is.
-    days: Option<f64>,
-    /// The share by which a node makes everything longer from which leaving it out pays.
-    worth: f64,
-}
-
-impl Prices {
-    fn new(record: &Record, run: &RunPlan, verdict: &Verdict) -> Self {
-        let nodes = record.header.nodes.len() as u32;
-        let spares = run.spares_of(nodes);
-        let slow: Vec<f64> = verdict.nodes.iter().map(|f| forecast::longer(f.deficit.share)).collect();
-        Prices { nodes, spares, days: forecast::run_days(run), worth: forecast::worth_excluding(&slow, nodes, spares) }
-    }
-
-    fn is_worth_keeping(&self, d: &localise::Deficit) -> bool {
-        forecast::longer(d.high) < MILD && forecast::longer(d.share) < self.worth
-    }
-
-    /// In days of the plan, where it has any.
-    fn of(&self, d: &localise::Deficit) -> String {
-        let amount = |longer: f64| match self.days {
-            Some(days) => format!("{} days", three_digits(longer * days)),
-            None => format!("{} %", three_digits(100.0 * longer)),
-        };
-        let [cost, low, high] = [d.share, d.low, d.high].map(|lost| amount(forecast::longer(lost)));
-        let of = self.days.map_or(" of the run".to_owned(), |days| format!(" of {}", three_digits(days)));
-        let without = match forecast::without_one(self.nodes, self.spares) {
-            0.0 if self.spares > 0 => "nothing, as the plan has spares".to_owned(),
-            0.0 => return format!("a step that waits for it costs up to {cost}{of} ({low} to {high})"),
-            longer => amount(longer),
-        };
-        format!("a step that waits for it costs up to {cost}{of} ({low} to {high}), doing without it {without}")
-    }
 }
 
 /// Nodes that are slow, and those that nobody can clear.

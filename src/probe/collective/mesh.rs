@@ -21,16 +21,37 @@ pub struct Mesh {
     pub ranks: usize,
     wire: Box<dyn Wire>,
     inbox: Vec<f32>,
+    /// Where only some ranks work together: who they are on the wire, by their place among them.
+    members: Option<Vec<u32>>,
 }
 
 impl Mesh {
     pub fn new(rank: u32, ranks: u32, wire: impl Wire + 'static) -> Self {
-        Mesh { rank: rank as usize, ranks: ranks as usize, wire: Box::new(wire), inbox: vec![0.0; INBOX] }
+        Mesh {
+            rank: rank as usize,
+            ranks: ranks as usize,
+            wire: Box::new(wire),
+            inbox: vec![0.0; INBOX],
+            members: None,
+        }
     }
 
     /// Sends `out` to rank `to` while filling `into` from rank `from`.
     pub fn exchange(&mut self, to: usize, out: &[u8], from: usize, into: &mut [u8]) -> Result<(), ProbeError> {
+        let on_wire = |rank: usize| self.members.as_ref().map_or(rank, |m| m[rank] as usize);
+        let (to, from) = (on_wire(to), on_wire(from));
         self.wire.exchange(to, out, from, into)
+    }
+
+    /// Does `work` among some ranks, in this order; this rank is one of them. Each is called by its place among them meanwhile.
+    pub fn among<T>(&mut self, members: &[u32], work: impl FnOnce(&mut Mesh) -> T) -> T {
+        let of_all = (self.rank, self.ranks, self.members.take());
+        self.rank = members.iter().position(|m| *m as usize == self.rank).unwrap_or(0);
+        self.ranks = members.len();
+        self.members = Some(members.to_vec());
+        let out = work(self);
+        (self.rank, self.ranks, self.members) = of_all;
+        out
     }
 
     /// The buffer for what is to be added; kept between operations, whose time would else be that of fresh pages.

@@ -6,11 +6,11 @@
 
 mod algorithm;
 pub mod cost;
-mod mesh;
+pub(super) mod mesh;
 mod nccl;
-mod tcp;
+pub(super) mod tcp;
 mod verbs;
-mod verify;
+pub(super) mod verify;
 
 use std::time::{Duration, Instant};
 
@@ -97,7 +97,7 @@ pub fn group_step(plan: &CheckPlan, topology: Topology, nodes: u32, carrier: &Ca
 }
 
 /// Whether two ranks ever talk: the ring's neighbours, the doubling's and the barrier's partners; all when few.
-fn neighbours(ranks: usize) -> impl Fn(usize, usize) -> bool {
+pub(super) fn neighbours(ranks: usize) -> impl Fn(usize, usize) -> bool {
     move |a: usize, b: usize| {
         if ranks <= MAX_ALL_TO_ALL as usize {
             return true;
@@ -238,7 +238,7 @@ impl Probe for HostCollective {
 
 /// Measures what the link costs, for the choice of algorithm: the latency of a small exchange, and the time a byte
 /// takes in a large one. Every rank takes rank 0's figures, so that all choose the same.
-fn tune(child: &mut Child, mesh: &mut Mesh) -> Result<Link, ProbeError> {
+pub(super) fn tune(child: &mut Child, mesh: &mut Mesh) -> Result<Link, ProbeError> {
     let time = |mesh: &mut Mesh, bytes: usize, rounds: u32| -> Result<f64, ProbeError> {
         let data = vec![1.0f32; bytes / 4];
         let mut sum = vec![0.0f32; bytes / 4];
@@ -377,7 +377,7 @@ fn conclude(
 
 /// The maximum over ranks of each block, and the rank that was last in most of them, when it was by a twentieth or
 /// more.
-fn slowest(all: &[&[f64]], blocks: usize) -> (Vec<f64>, Option<u32>) {
+pub(super) fn slowest(all: &[&[f64]], blocks: usize) -> (Vec<f64>, Option<u32>) {
     let mut last = vec![0usize; all.len()];
     let latency = (0..blocks)
         .map(|b| {

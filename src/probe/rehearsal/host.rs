@@ -1,0 +1,473 @@
+//! The rehearsal on hosts: one rank a node, products by its cores in f32, messages over TCP.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cluster::Child;
+use crate::id::NodeName;
+use crate::measure::{Outcome, RankSteps, Rehearsal, WaiveKind};
+use crate::plan::{Dimension, Message, Product, Training, World};
+use crate::probe::ProbeError;
+use crate::probe::collective::cost::{self, Algorithm, Link};
+use crate::probe::collective::mesh::Mesh;
+use crate::probe::collective::tcp::Tcp;
+use crate::probe::collective::verify::Buffers;
+use crate::probe::collective::{neighbours, tune};
+use crate::probe::rehearsal::{Args, RankReport, case, tell};
+use crate::sys::gemm::multiply_of;
+use crate::sys::pages::huge_vec;
+use crate::unit::Unit;
+use crate::work::StepPart;
+
+/// Rounds, at least and at most: a median of fewer has no interval.
+const ROUNDS: std::ops::RangeInclusive<usize> = 6..=24;
+/// Layers that are rehearsed at most; of a narrower likeness so many, so that the gradients of one go beside the products of the next.
+const LAYERS: u64 = 8;
+const NARROW_LAYERS: u64 = 2;
+/// The narrowest likeness, and the most memory that a rank's matrices may take, bytes.
+const NARROWEST: u64 = 1 << 10;
+const MOST_MEMORY: u64 = 256 << 20;
+/// Kept of the step's time for what was not expected.
+const SPARE: Duration = Duration::from_secs(1);
+/// What a host's rate is tried with: a product of this order, for so long.
+const TRIAL: u64 = 256;
+const TRIAL_TIME: Duration = Duration::from_millis(60);
+
+/// What fits the time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Fit {
+    layers: u64,
+    narrow: u64,
+}
+
+pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
+    let world = args.training.world;
+    if world.ranks() != child.ranks {
+        let error = format!("a step of {} ranks was given to {}", world.ranks(), child.ranks);
+        return Err(ProbeError::Broken(error));
+    }
+    let (rank, ranks) = (child.rank, child.ranks);
+    let (mut mesh, link) = if ranks > 1 {
+        let with = talks(world);
+        let wire = Tcp::connect(child, args.threads + 1, &with)?;
+        let mut mesh = Mesh::new(rank, ranks, wire);
+        let link = tune(child, &mut mesh)?;
+        (Some(mesh), link)
+    } else {
+        (None, Link { latency: 0.0, per_byte: 0.0 })
+    };
+    // All decide alike, by the middle of what all computed.
+    let rates = child.exchange(&rate(args.threads))?.all(child)?;
+    let rate = crate::measure::stats::median(&rates).max(1.0);
+    let budget = child.share(1).as_secs_f64();
+    let Some(fit) = fit(&args.training, rate, link, budget / (3 * ROUNDS.end()) as f64) else {
+        return waive(child, "not even a narrow likeness of a layer fits the time".to_owned());
+    };
+    let training = args.training.narrowed(fit.narrow);
+    let mut products = Products::new(&training, args.threads);
+    let mut messages = Messages::new(&training, rank, link, child.step.seed);
+    // Once to warm up, and to see how long it takes.
+    let start = Instant::now();
+    let mut times = Times::default();
+    round(mesh.as_mut(), &mut products, &mut messages, &training, fit.layers, &mut times)?;
+    let mut wrong = messages.wrong();
+    let told = (start.elapsed().as_secs_f64(), child.time_left().saturating_sub(SPARE).as_secs_f64());
+    let told = child.exchange(&told)?.all(child)?;
+    let once = told.iter().map(|t| t.0).fold(1e-6, f64::max);
+    let left = told.iter().map(|t| t.1).fold(f64::INFINITY, f64::min);
+    let rounds = ((budget / once) as usize).clamp(*ROUNDS.start(), *ROUNDS.end());
+    if once * rounds as f64 > left {
+        return waive(child, format!("a round takes {}: too few fit the time", Unit::Second.show(once)));
+    }
+    let mut times = Times::default();
+    for _ in 0..rounds {
+        round(mesh.as_mut(), &mut products, &mut messages, &training, fit.layers, &mut times)?;
+    }
+    wrong += messages.wrong();
+    let node = child.members.get(rank as usize).cloned();
+    let own = RankReport { times: times.of(node), wrong };
+    let all = child.exchange(&own)?;
+    if rank > 0 {
+        return Ok(());
+    }
+    let all = all.all(child)?;
+    let wrong = all.iter().map(|r| r.wrong).sum();
+    let ranks = all.into_iter().map(|r| r.times).collect();
+    let Fit { layers, narrow } = fit;
+    let rehearsal = Rehearsal { training: args.training.clone(), layers, narrow, own_core: args.own_core, ranks };
+    let notes = vec![describe(&rehearsal, args.threads)];
+    tell(child, rehearsal, wrong, notes)
+}
+
+fn waive(child: &mut Child, why: String) -> Result<(), ProbeError> {
+    if child.rank > 0 {
+        return Ok(());
+    }
+    StepPart::ALL.iter().try_for_each(|part| {
+        Ok(child.outcome(&case(*part, child.ranks), Outcome::waived(WaiveKind::NoTime, why.clone()))?)
+    })
+}
+
+fn describe(r: &Rehearsal, threads: usize) -> String {
+    let w = r.training.world;
+    let of = format!("{} of {} layers", r.layers, r.training.of_layers);
+    let width = if r.is_exact() { String::new() } else { format!(", a {}th of their width", r.narrow) };
+    format!(
+        "{of}{width}; between nodes tp {} cp {} dp {} pp {} ep {}; f32 on {threads} thread{} of each host",
+        w.tp,
+        w.cp,
+        w.dp,
+        w.pp,
+        w.ep,
+        if threads == 1 { "" } else { "s" }
+    )
+}
+
+/// Whether two ranks ever talk: in rings of their groups, in all-to-alls of experts, in barriers.
+fn talks(world: World) -> impl Fn(usize, usize) -> bool {
+    let any = neighbours(world.ranks() as usize);
+    move |a: usize, b: usize| {
+        let in_group = |by: Dimension| {
+            let group = world.group(by, a as u32);
+            let place = |rank: usize| group.iter().position(|g| *g as usize == rank);
+            let (Some(x), Some(y)) = (place(a), place(b)) else { return false };
+            let n = group.len();
+            by == Dimension::Expert
+                || (x + n - y) % n == 1
+                || (y + n - x) % n == 1
+                || (x ^ y).is_power_of_two()
+                || x.abs_diff(y) == 1 << n.ilog2()
+        };
+        let all = [Dimension::Tensor, Dimension::Data, Dimension::ExpertData, Dimension::Expert, Dimension::Pipeline];
+        any(a, b) || all.into_iter().any(in_group)
+    }
+}
+
+/// Operations a second of this host, by a small product.
+fn rate(threads: usize) -> f64 {
+    let product = Product { m: TRIAL, n: TRIAL, k: TRIAL, times: 1 };
+    let mut products = Products::of(&[product], threads);
+    let (start, mut done) = (Instant::now(), 0u32);
+    while done < 3 || start.elapsed() < TRIAL_TIME {
+        products.forward();
+        done += 1;
+    }
+    product.flops() * f64::from(done) / start.elapsed().as_secs_f64()
+}
+
+/// How much of the step fits `target` seconds: the run's own layers if two do (or all that there are), else a narrower likeness of two.
+fn fit(training: &Training, rate: f64, link: Link, target: f64) -> Option<Fit> {
+    let sent = |t: &Training| -> f64 {
+        let of = |m: &Message| cost::expected(m.op, t.world.size(m.among), m.bytes as usize, link);
+        2.0 * t.on_path.iter().map(of).sum::<f64>() + t.gradients.iter().map(of).sum::<f64>()
+    };
+    let mut narrow = 1;
+    while narrow <= NARROWEST {
+        let t = training.narrowed(narrow);
+        let layer = (t.layer_flops() / rate).max(sent(&t));
+        let most = if narrow == 1 { LAYERS } else { NARROW_LAYERS }.min(t.layers);
+        let least = NARROW_LAYERS.min(most);
+        let fits = (target / layer.max(1e-9)) as u64;
+        if fits >= least && memory(&t) <= MOST_MEMORY {
+            return Some(Fit { layers: fits.min(most), narrow });
+        }
+        narrow *= 2;
+    }
+    None
+}
+
+/// Bytes of a rank's matrices and of what it sends.
+fn memory(t: &Training) -> u64 {
+    let most = |size: &dyn Fn(&Product) -> u64| {
+        t.products.iter().flat_map(|p| [*p, p.backward()[0], p.backward()[1]]).map(|p| size(&p)).max().unwrap_or(0)
+    };
+    let matrices = most(&|p| p.m * p.k) + most(&|p| p.k * p.n) + most(&|p| p.m * p.n);
+    let sent: u64 = t.on_path.iter().chain(&t.gradients).chain(&t.between_stages).map(|m| 2 * m.bytes).sum();
+    4 * matrices + sent
+}
+
+/// The products of a layer, and matrices large enough for any of them.
+struct Products {
+    forward: Vec<Product>,
+    backward: Vec<Product>,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    c: Vec<f32>,
+    threads: usize,
+}
+
+impl Products {
+    fn new(training: &Training, threads: usize) -> Self {
+        Self::of(&training.products, threads)
+    }
+
+    fn of(forward: &[Product], threads: usize) -> Self {
+        let backward: Vec<Product> = forward.iter().flat_map(Product::backward).collect();
+        let most =
+            |size: &dyn Fn(&Product) -> u64| forward.iter().chain(&backward).map(size).max().unwrap_or(0) as usize;
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut random = |len: usize| {
+            let mut m = huge_vec(len, 0.0f32);
+            m.fill_with(|| rng.f32() - 0.5);
+            m
+        };
+        let (a, b) = (random(most(&|p| p.m * p.k)), random(most(&|p| p.k * p.n)));
+        let c = huge_vec(most(&|p| p.m * p.n), 0.0f32);
+        Products { forward: forward.to_vec(), backward, a, b, c, threads }
+    }
+
+    fn forward(&mut self) -> f64 {
+        self.run(false)
+    }
+
+    fn backward(&mut self) -> f64 {
+        self.run(true)
+    }
+
+    /// Seconds that the products of a pass take.
+    fn run(&mut self, backward: bool) -> f64 {
+        let start = Instant::now();
+        for p in if backward { &self.backward } else { &self.forward } {
+            let [m, n, k] = [p.m, p.n, p.k].map(|v| v as usize);
+            for _ in 0..p.times {
+                multiply_of([m, n, k], &self.a[..m * k], &self.b[..k * n], &mut self.c[..m * n], self.threads);
+            }
+        }
+        start.elapsed().as_secs_f64()
+    }
+}
+
+/// One message, among whom, by which algorithm.
+struct Sent {
+    members: Vec<u32>,
+    buffers: Buffers,
+    algorithm: Algorithm,
+}
+
+/// What a rank sends in a step.
+struct Messages {
+    on_path: Vec<Sent>,
+    stages: Vec<Sent>,
+    gradients: Vec<Sent>,
+}
+
+impl Messages {
+    fn new(training: &Training, rank: u32, link: Link, seed: u64) -> Self {
+        let sent = |m: &Message| {
+            let members = training.world.group(m.among, rank);
+            let place = members.iter().position(|r| *r == rank).unwrap_or(0) as u32;
+            let ranks = members.len() as u32;
+            let algorithm = cost::choose(m.op, ranks, m.bytes as usize, link);
+            Sent { buffers: Buffers::new(m.op, place, ranks, m.bytes as usize, seed), members, algorithm }
+        };
+        let all = |of: &mut dyn Iterator<Item = &Message>| {
+            of.filter(|m| training.world.size(m.among) > 1).map(sent).collect()
+        };
+        Messages {
+            on_path: all(&mut training.on_path.iter()),
+            stages: all(&mut training.between_stages.iter()),
+            gradients: all(&mut training.gradients.iter()),
+        }
+    }
+
+    fn send(&mut self, mesh: &mut Mesh, what: Wish) -> Result<(), ProbeError> {
+        let of = match what {
+            Wish::OnPath => &mut self.on_path,
+            Wish::Stages => &mut self.stages,
+            Wish::Gradients => &mut self.gradients,
+        };
+        of.iter_mut().try_for_each(|s| mesh.among(&s.members, |mesh| s.buffers.run(mesh, s.algorithm)))
+    }
+
+    /// Elements that came out wrong, of what was sent last.
+    fn wrong(&mut self) -> usize {
+        [&mut self.on_path, &mut self.stages, &mut self.gradients]
+            .into_iter()
+            .flatten()
+            .map(|s| s.buffers.wrong())
+            .sum()
+    }
+}
+
+/// What computing wants sent. All ranks want the same in the same order, and the wire serves them in it: no two can wait for each other.
+#[derive(Debug, Clone, Copy)]
+enum Wish {
+    /// Computing waits for it.
+    OnPath,
+    Stages,
+    /// Goes beside computing.
+    Gradients,
+}
+
+/// Seconds of each round.
+#[derive(Default)]
+struct Times {
+    alone: Vec<f64>,
+    beside: Vec<f64>,
+    whole: Vec<f64>,
+    communication: Vec<f64>,
+    gradients: Vec<f64>,
+}
+
+impl Times {
+    fn of(self, node: Option<NodeName>) -> RankSteps {
+        let Times { alone, beside, whole, communication, gradients } = self;
+        RankSteps { node, gpu: None, alone, beside, whole, communication, gradients }
+    }
+}
+
+/// Computing alone, messages alone, both: one of each.
+fn round(
+    mesh: Option<&mut Mesh>,
+    products: &mut Products,
+    messages: &mut Messages,
+    training: &Training,
+    layers: u64,
+    times: &mut Times,
+) -> Result<(), ProbeError> {
+    let compute = |products: &mut Products| {
+        let pass = |_| products.forward() + products.backward();
+        (0..layers).map(pass).sum::<f64>()
+    };
+    let Some(mesh) = mesh else {
+        let (alone, whole) = (compute(products), compute(products));
+        times.alone.push(alone);
+        times.whole.push(whole);
+        times.beside.push(whole);
+        return Ok(());
+    };
+    mesh.barrier()?;
+    times.alone.push(compute(products));
+    mesh.barrier()?;
+    let (start, mut gradients) = (Instant::now(), 0.0);
+    for backward in [false, true] {
+        for _ in 0..layers {
+            messages.send(mesh, Wish::OnPath)?;
+            if backward {
+                let start = Instant::now();
+                messages.send(mesh, Wish::Gradients)?;
+                gradients += start.elapsed().as_secs_f64();
+            }
+        }
+        messages.send(mesh, Wish::Stages)?;
+    }
+    times.communication.push(start.elapsed().as_secs_f64());
+    times.gradients.push(gradients);
+    mesh.barrier()?;
+    let start = Instant::now();
+    times.beside.push(whole(mesh, products, messages, training.overlap, layers)?);
+    times.whole.push(start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// A step's layers forward and backward, with their messages. Returns the seconds of its products.
+fn whole(
+    mesh: &mut Mesh,
+    products: &mut Products,
+    messages: &mut Messages,
+    overlap: bool,
+    layers: u64,
+) -> Result<f64, ProbeError> {
+    let waits = [!messages.on_path.is_empty(), !messages.stages.is_empty()];
+    thread::scope(|scope| {
+        let (wish, wishes) = channel();
+        let (done, dones) = channel();
+        let computing = scope.spawn(move || compute(products, overlap, layers, waits, &wish, &dones));
+        for what in wishes {
+            messages.send(mesh, what)?;
+            // A rank whose computing has ended has nobody to tell.
+            if !matches!(what, Wish::Gradients) && done.send(()).is_err() {
+                break;
+            }
+        }
+        computing.join().map_err(|_| ProbeError::Broken("a thread panicked".to_owned()))
+    })
+}
+
+/// The computing side: says what is to be sent, and waits where its next product needs it. Ends early where nobody sends any more.
+fn compute(
+    products: &mut Products,
+    overlap: bool,
+    layers: u64,
+    [on_path, stages]: [bool; 2],
+    wish: &Sender<Wish>,
+    dones: &Receiver<()>,
+) -> f64 {
+    let wait = |what: Wish| wish.send(what).is_ok() && dones.recv().is_ok();
+    let mut busy = 0.0;
+    for backward in [false, true] {
+        for _ in 0..layers {
+            busy += products.run(backward);
+            if on_path && !wait(Wish::OnPath) {
+                return busy;
+            }
+            if backward && overlap && wish.send(Wish::Gradients).is_err() {
+                return busy;
+            }
+        }
+        if stages && !wait(Wish::Stages) {
+            return busy;
+        }
+    }
+    if !overlap {
+        // Nobody waits for what is sent when all is computed but the step's end, which the other side sees.
+        let _ = (0..layers).try_for_each(|_| wish.send(Wish::Gradients));
+    }
+    busy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::RunPlan;
+
+    fn plan(text: &str) -> RunPlan {
+        crate::plan::parse(std::path::Path::new("p"), text).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn training(text: &str, ranks: u32) -> Training {
+        let Some(Ok(training)) = Training::of(&plan(text), ranks) else { panic!("{text}") };
+        training
+    }
+
+    const SMALL: &str = "[model]\nlayers = 6\nhidden = 128\nffn = 512\nheads = 4\nvocab = 1000\nsequence = 64\n";
+
+    #[test]
+    fn what_is_small_runs_whole_and_what_is_large_a_narrow_likeness_of_two_layers() {
+        let link = Link { latency: 20e-6, per_byte: 1e-9 };
+        assert_eq!(fit(&training(SMALL, 4), 50e9, link, 0.1), Some(Fit { layers: 6, narrow: 1 }));
+        let large = training("[model]\npreset = \"llama-3-70b\"\n[parallel]\ntp = 8\n", 64);
+        let found = fit(&large, 50e9, link, 0.1);
+        assert!(found.is_some_and(|f| f.layers == 2 && (8..=64).contains(&f.narrow)), "{found:?}");
+        assert_eq!(fit(&large, 1.0, link, 0.1), None);
+    }
+
+    #[test]
+    fn a_rank_alone_times_its_products() {
+        let t = training(SMALL, 1);
+        let (mut products, mut messages) =
+            (Products::new(&t, 1), Messages::new(&t, 0, Link { latency: 0.0, per_byte: 0.0 }, 1));
+        let mut times = Times::default();
+        for _ in 0..3 {
+            assert!(round(None, &mut products, &mut messages, &t, 2, &mut times).is_ok());
+        }
+        assert_eq!((times.alone.len(), times.whole.len(), times.communication.len()), (3, 3, 0));
+        assert!(times.alone.iter().all(|s| *s > 0.0) && messages.wrong() == 0);
+    }
+
+    #[test]
+    fn whoever_shares_a_message_has_a_connection() {
+        let world = World { tp: 2, cp: 1, dp: 60, pp: 2, ep: 4 };
+        let with = talks(world);
+        for rank in 0..world.ranks() {
+            let group = world.group(Dimension::Data, rank);
+            let at = group.iter().position(|r| *r == rank).unwrap_or(0);
+            assert!(with(rank as usize, group[(at + 1) % group.len()] as usize));
+            assert!(
+                world.group(Dimension::Expert, rank).iter().all(|r| *r == rank || with(rank as usize, *r as usize))
+            );
+            assert!((0..world.ranks() as usize).all(|b| with(rank as usize, b) == with(b, rank as usize)));
+        }
+    }
+}
