@@ -39,9 +39,10 @@ fn a_whole_check_measures_records_reports_and_gates() -> Result {
     assert!([0, 1, 2].contains(&check.code), "{}\n{}", check.code, check.err);
     let word = check.out.split_whitespace().next().unwrap_or("").to_owned();
     assert_eq!(word, ["GO", "NO-GO", "HOLD"][check.code as usize]);
-    // 40 cases of every host; of RDMA, the fabric, copies and the checkpoint one each that says why there is none, or those of the devices.
+    // 40 cases of every host; of RDMA, the fabric, copies, the checkpoint and the rehearsal one each that says why there is none, or those of
+    // the devices.
     let adapters = std::fs::read_dir("/sys/class/infiniband").map_or(0, Iterator::count);
-    let planned = |n: u64| if adapters == 0 { n == 44 } else { n >= 41 };
+    let planned = |n: u64| if adapters == 0 { n == 45 } else { n >= 42 };
     for part in ["gemm", "memory", "tcp", "collective", "storage", "coverage  ", "next      gonogo "] {
         assert!(check.out.contains(part), "{part} is not in\n{}", check.out);
     }
@@ -62,6 +63,39 @@ fn a_whole_check_measures_records_reports_and_gates() -> Result {
     assert_eq!(json["exit_code"], check.code);
     assert!(json["coverage"]["planned"].as_u64().is_some_and(planned), "{}", json["coverage"]);
     assert!(json["metrics"].as_array().is_some_and(|m| m.len() > 50));
+    Ok(())
+}
+
+/// One machine rehearses its part of a step by itself, and what does not divide is told with what would.
+#[test]
+fn a_step_of_the_plan_is_rehearsed() -> Result {
+    let dir = Dir::new()?;
+    let plan = "[model]\nlayers = 3\nhidden = 128\nffn = 512\nheads = 4\nvocab = 1000\nsequence = 64\ntokens = 1e9\n";
+    std::fs::write(dir.0.path().join("run.toml"), plan)?;
+    let only = ["--only", "environment,rehearsal", "--budget", "8s"];
+    let check = dir.run(&[&["check", "--plan", "run.toml"][..], &only].concat())?;
+    assert!(check.code != 1 && check.out.contains("compute n=1") && check.out.contains("step n=1"), "{}", check.out);
+    let report = dir.run(&["report", "gonogo-out/latest", "--format", "markdown"])?;
+    assert!(report.out.contains("by 3 of 3 layers on 1 rank, without optimiser, norms and data"), "{}", report.out);
+    let forecast = dir.run(&["forecast", "gonogo-out/latest", "--plan", "run.toml"])?;
+    assert!(forecast.out.contains("a step of 64 tokens"), "{} {}", forecast.out, forecast.err);
+    std::fs::write(dir.0.path().join("run.toml"), format!("{plan}[parallel]\ntp = 3\n"))?;
+    let refused = dir.run(&["check", "--plan", "run.toml"])?;
+    let says = "run.toml:10:1: `tp` 3 does not divide `heads` 4; 2 or 4 would";
+    assert!(refused.code == 3 && refused.err.contains(says), "{} {}", refused.code, refused.err);
+    std::fs::write(dir.0.path().join("run.toml"), format!("{plan}[parallel]\ntp = 2\n"))?;
+    let undivided = dir.run(&[&["check", "--plan", "run.toml", "--format", "markdown"][..], &only].concat())?;
+    assert!(
+        undivided.out.contains("1 rank is no multiple of tp x cp x pp = 2 x 1 x 1 = 2; 2 would be"),
+        "{}",
+        undivided.out
+    );
+    let models = dir.run(&["list", "models"])?;
+    assert!(
+        models.out.contains("llama-3-405b      405.9B") && models.out.contains("arXiv:2407.21783"),
+        "{}",
+        models.out
+    );
     Ok(())
 }
 

@@ -146,6 +146,7 @@ fn the_guilty_node_is_named_and_no_other() -> Result {
     a_node_that_is_far_and_one_that_refuses_its_peers()?;
     a_link_that_flaps_and_one_that_others_use()?;
     a_bad_rail_and_a_wrong_route()?;
+    a_step_of_the_run()?;
     the_checkpoint_directory(&shared)?;
     a_starved_cpu()?;
     another_build()?;
@@ -265,6 +266,36 @@ fn a_bad_rail_and_a_wrong_route() -> Result {
     lab(&["reroute", "node4"])?;
     check(SRUN, NETWORK, None)?.names(1, &["NET-026 node4"]);
     lab(&["heal", "node4"])?;
+    Ok(())
+}
+
+/// A rank that is starved computes slowly in the step that all rehearse; messages of both dimensions go between the nodes.
+fn a_step_of_the_run() -> Result {
+    let dir = tempfile::tempdir()?;
+    let plan = dir.path().join("run.toml");
+    let shape = "layers = 4\nhidden = 256\nffn = 1024\nheads = 4\nvocab = 4096\nsequence = 128\n";
+    std::fs::write(
+        &plan,
+        format!("[model]\n{shape}[parallel]\ntp = 2\npp = 2\nglobal_batch = 8\n[nodes]\nneeded = 8\n"),
+    )?;
+    let plan = plan.to_string_lossy();
+    let step = ["--only", "environment,rehearsal", "--plan", &plan];
+    let well = check(SRUN, &step, None)?;
+    well.names(0, &[]);
+    let cases: Vec<&str> =
+        well.report["metrics"].as_array().into_iter().flatten().filter_map(|m| m["case"].as_str()).collect();
+    assert_eq!(cases, ["compute n=8", "communication n=8", "step n=8"]);
+    if !lab(&["degrade", "node6", "--cpu", "6%"])?.status.success() {
+        skip::skip(false, format_args!("a starved CPU: no quota of CPU time here"));
+        return Ok(());
+    }
+    let starved = check(SRUN, &step, None)?;
+    lab(&["heal", "node6"])?;
+    assert!(starved.against().iter().all(|f| f == "REH-001 node6"), "{:?} {}", starved.against(), starved.err);
+    // Its quota may be spent while it waits for the others: then it comes and goes, and that is told.
+    let told = starved.findings(&["fail", "hold", "warn", "info"]);
+    assert!(told.iter().any(|f| f == "REH-001 node6" || f == "REH-003 node6"), "{told:?} {}", starved.err);
+    starved.in_time();
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! What a run will take: days, interruptions, what is lost to saving and to failures, what slow nodes cost.
 
+use crate::forecast::Projected;
 use crate::forecast::exclude::worth_excluding;
 use crate::forecast::failures::{Rate, RateSource, band, rate, spares};
 use crate::forecast::interval::{Costs, best_interval, wall_time};
@@ -25,6 +26,8 @@ pub struct Measured {
     pub gpus: u32,
     /// Sustained bf16 products of the slowest GPU that is not slow beside its peers, operations a second.
     pub flops: Option<f64>,
+    /// The run's step, by one that the nodes rehearsed.
+    pub step: Option<Projected>,
     /// All nodes together, bytes a second.
     pub write: Option<f64>,
     pub available: Option<Bytes>,
@@ -40,6 +43,8 @@ const BROKEN: f64 = 1.0;
 pub enum Basis {
     /// Steps and the time of one, or the run's length: the owner's.
     Stated,
+    /// Tokens, and a step that was rehearsed, as far as it was.
+    Rehearsed { step: f64, tokens: u64 },
     /// Parameters, tokens and what the GPUs sustain.
     Arithmetic { flops: f64, efficiency: f64, assumed: bool },
 }
@@ -164,6 +169,11 @@ fn productive(run: &RunPlan, plan: &ForecastPlan, seen: &Measured, nodes: u32) -
     }
     let model = run.model.as_ref().ok_or(Missing::Length)?;
     let tokens = model.tokens.ok_or(Missing::Length)?;
+    // What an owner knows of his GPUs or his step's efficiency is more than what was rehearsed without optimiser and data.
+    if let Some(p) = seen.step.filter(|p| p.seconds > 0.0 && p.tokens > 0 && plan.tflops.is_none() && seen.nodes > 0) {
+        let of_run = p.tokens as f64 * f64::from(nodes) / f64::from(seen.nodes);
+        return Ok((tokens / of_run * p.seconds, Basis::Rehearsed { step: p.seconds, tokens: of_run as u64 }));
+    }
     let gpus = run.nodes.as_ref().map(|n| n.gpus_per_node).filter(|g| *g > 0).unwrap_or(seen.gpus);
     if gpus == 0 {
         return Err(Missing::Nodes);
@@ -248,6 +258,17 @@ mod tests {
                     [forecast]\ntflops = 400\nefficiency = 1.0\nsave = \"10s\"\n";
         let f = forecast(&run(text), &Measured::default()).unwrap_or_else(|e| panic!("{e}"));
         assert!((f.productive / DAY - 66.9).abs() < 0.05, "{}", f.productive / DAY);
+    }
+
+    /// Known answer: 10^12 tokens, 2^20 of them in a step of 2 s on half of the run's nodes.
+    #[test]
+    fn a_rehearsed_step_tells_the_days() {
+        let text = "[model]\nparameters = 8e9\ntokens = 1e12\n[nodes]\nneeded = 16\n[forecast]\nsave = \"10s\"\n";
+        let step = Projected { seconds: 2.0, low: 1.9, high: 2.1, tokens: 1 << 20, flops: 1e12 };
+        let f = forecast(&run(text), &Measured { nodes: 8, step: Some(step), ..Measured::default() });
+        let f = f.unwrap_or_else(|e| panic!("{e}"));
+        assert!((f.productive - 1e12 / (2.0 * f64::from(1 << 20)) * 2.0).abs() < 1.0, "{}", f.productive);
+        assert_eq!(f.basis, Basis::Rehearsed { step: 2.0, tokens: 2 << 20 });
     }
 
     #[test]

@@ -901,18 +901,14 @@ codes! {
         cause: "A step waits for its slowest rank. Where each rank is late now and then, some rank is late in every step, and all pay for it though nobody is slow.",
         suspect: "what runs beside the job on the nodes: daemons, monitoring, garbage collection, other jobs; clocks that change",
         remedy: "look at what runs on the nodes meanwhile (`top`, `perf sched`); bind ranks to cores and leave one to the system";
-    REH_004 "REH-004" Hold, "the step is slower than the plan's",
-        cause: "The rehearsed layers, times the model's layers and microbatches, take longer than the step_time that the plan reckons with; a real step has an optimiser, norms and data to wait for as well. The run will not be ready when it should.",
-        suspect: "a plan from other hardware, or a division (tp, pp, microbatch) that does not suit this cluster",
+    REH_004 "REH-004" Hold, "the step is slower than it should be",
+        cause: "The rehearsed layers, times the model's layers and microbatches, take longer than the step_time that the plan reckons with; a real step has an optimiser, norms and data to wait for as well, and the run will not be ready when it should. Or they take longer than a baseline of these nodes says.",
+        suspect: "a plan from other hardware, or a division (tp, pp, microbatch) that does not suit this cluster; against a baseline, what changed since",
         remedy: "`gonogo forecast RECORD` shows what it means in days; try other values under [parallel], or correct step_time";
     REH_005 "REH-005" Warn, "the step could not be rehearsed",
         cause: "The plan's division of the model does not fit the nodes that are here.",
         suspect: "[parallel], or how many nodes were checked",
         remedy: "check as many nodes as the message says, or correct [parallel]";
-    REH_010 "REH-010" Fail, "a rehearsed step is slower than its limit",
-        cause: "The layers that were rehearsed take longer than the limit says, by more than noise.",
-        suspect: "what changed since the baseline was learned: driver, clocks, the network",
-        remedy: "`gonogo diff` with a record of when it was well; look at the findings of GEMM and of the network first";
     STO_040 "STO-040" Fail, "the checkpoint directory is another file system on a node",
         cause: "Most nodes have the directory on one mount, this node on another: what it saves is not where the others look.",
         suspect: "a mount that failed on the node",

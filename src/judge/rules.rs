@@ -56,6 +56,15 @@ impl Facts {
         all.last()
     }
 
+    /// The training step that was rehearsed last, with the line that tells it.
+    pub fn rehearsal(record: &Record) -> Option<(&OutcomeLine, &measure::Rehearsal)> {
+        let all = facts(record).filter_map(|(line, f)| match f {
+            measure::Facts::Rehearsal(r) => Some((line, &**r)),
+            _ => None,
+        });
+        all.last()
+    }
+
     /// What an image brings, by part.
     pub fn software(record: &Record) -> impl Iterator<Item = (Software, &Component)> {
         facts(record).filter_map(|(line, f)| match (f, &line.case) {

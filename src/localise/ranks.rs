@@ -3,6 +3,8 @@
 //! A rank's time for its own products does not depend on others, so that no belief has to travel: it is held against the upper mode of
 //! all. Each rank gives two readings, the middles of its odd and of its even rounds: what the two differ by is noise, whoever is slow.
 
+use statrs::distribution::{Binomial, DiscreteCDF};
+
 use crate::localise::reference::{self, Mode};
 use crate::localise::verdict::{Deficit, share};
 use crate::measure::stats;
@@ -15,6 +17,8 @@ const LEAST: f64 = 0.0253;
 const DEVIATIONS: f64 = 3.3;
 /// The same where ranks share a machine, whose cores the scheduler gives out as it likes (25 %).
 const LEAST_SHARED: f64 = 0.288;
+/// A rank is slow in more rounds than the others by chance less likely than this.
+const CHANCE: f64 = 1e-7;
 /// Of a normal distribution, both sides.
 const SURE: f64 = 1.96;
 
@@ -27,6 +31,8 @@ pub struct Late {
     /// Seconds: its own median, and what it is held against.
     pub seconds: f64,
     pub usual: f64,
+    /// Where it comes and goes: rounds in which it shows, of all. Its deficit is then that of its mean, as others wait for that.
+    pub comes: Option<(usize, usize)>,
 }
 
 /// What all ranks' times show.
@@ -63,20 +69,41 @@ pub fn late(seconds: &[&[f64]], one_machine: bool) -> Option<Ranks> {
     let least = (DEVIATIONS * deviation).max(if one_machine { LEAST_SHARED } else { LEAST });
     let usual = (stats::median(&of_round) - at).exp();
     let mut out = Ranks { usual, least: share(least), ..Ranks::default() };
+    // Rounds in which each stays behind by as much, whatever it does in the others.
+    let behind = |s: &[f64]| (0..rounds).map(|i| at - (of_round[i] - s[i].ln())).collect::<Vec<f64>>();
+    let slow_rounds: Vec<usize> = seconds.iter().map(|s| behind(s).iter().filter(|l| **l > least).count()).collect();
     for (rank, [odd, even]) in halves.iter().enumerate() {
         let [a, b] = [at - odd, at - even];
-        let loss = (a + b) / 2.0;
-        if loss < least && a.max(b) < 2.0 * least {
+        let around = SURE * deviation / std::f64::consts::SQRT_2;
+        let of = |loss: f64, around: f64, comes| {
+            let deficit = Deficit { share: share(loss), low: share(loss - around), high: share(loss + around) };
+            Late { rank, deficit, seconds: usual * loss.exp(), usual, comes }
+        };
+        let steady = of((a + b) / 2.0, around, None);
+        // Slow in both halves, or there is nothing that another look would show again.
+        if a.min(b) > least / 2.0 && a + b >= 2.0 * least {
+            out.late.push(steady);
             continue;
         }
-        let around = SURE * deviation / std::f64::consts::SQRT_2;
-        let deficit = Deficit { share: share(loss), low: share(loss - around), high: share(loss + around) };
-        let found = Late { rank, deficit, seconds: usual * loss.exp(), usual };
-        // Slow in both halves, or there is nothing that another look would show again.
-        if a.min(b) > least / 2.0 { out.late.push(found) } else { out.open.push(found) }
+        let lost: Vec<f64> = behind(seconds[rank]).iter().map(|l| l.exp()).collect();
+        let mean = lost.iter().sum::<f64>() / rounds as f64;
+        let scatter = (lost.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (rounds * rounds) as f64).sqrt();
+        let others = slow_rounds.iter().sum::<usize>() - slow_rounds[rank];
+        let often = (others as f64 + 1.0) / ((seconds.len() - 1) * rounds + 1) as f64;
+        if mean.ln() >= least && by_chance(slow_rounds[rank], rounds, often) < CHANCE {
+            out.late.push(of(mean.ln(), SURE * scatter / mean, Some((slow_rounds[rank], rounds))));
+        } else if a.max(b) > 2.0 * least {
+            out.open.push(steady);
+        }
     }
     out.late.sort_by(|a, b| b.deficit.share.total_cmp(&a.deficit.share));
     Some(out)
+}
+
+/// How likely `slow` rounds or more of `rounds` are, where each is slow with a probability of `often`.
+fn by_chance(slow: usize, rounds: usize, often: f64) -> f64 {
+    let Ok(chance) = Binomial::new(often.min(1.0), rounds as u64) else { return 1.0 };
+    if slow == 0 { 1.0 } else { chance.sf(slow as u64 - 1) }
 }
 
 /// The mean of the middle quarter: as deaf to a few odd rounds as the median, and it scatters less.
@@ -155,6 +182,21 @@ mod tests {
             assert_eq!(all, [0, 2, 3, 4, 5, 7], "{seed}");
             assert_eq!(named(&rounds(&[0.0, 0.2], 0.01, 12, seed)), [1], "{seed}");
         }
+    }
+
+    /// A quota lets a rank run and stops it: what others wait for is its mean.
+    #[test]
+    fn a_rank_that_is_stopped_now_and_then_is_named() {
+        let mut named = 0;
+        for seed in 0..200 {
+            let mut times = rounds(&[0.0; 8], 0.02, 48, seed);
+            let mut rng = fastrand::Rng::with_seed(seed);
+            times[5].iter_mut().filter(|_| rng.f64() < 0.35).for_each(|t| *t *= 3.0);
+            let times: Vec<&[f64]> = times.iter().map(Vec::as_slice).collect();
+            let found = late(&times, true).map(|r| r.late).unwrap_or_default();
+            named += usize::from(found.len() == 1 && found[0].rank == 5);
+        }
+        assert_eq!(named, 200);
     }
 
     #[test]

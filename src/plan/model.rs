@@ -125,8 +125,15 @@ pub type Wrong = (&'static str, String);
 /// Largest value of any key: products of several stay far from the end of `u64` and exact in `f64` where it matters.
 const MOST: u64 = 1 << 24;
 
+/// No model has more; what follows from it fits numbers of 64 bits.
+const MOST_PARAMETERS: u64 = 10_000_000_000_000_000;
+
 /// Stated parameters may differ from those of the shape by this share: papers round, and count embeddings in two ways.
 const NEAR: f64 = 0.05;
+
+fn exact(n: u128) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
 
 /// The published models, by name.
 pub fn presets() -> &'static BTreeMap<String, Preset> {
@@ -285,7 +292,7 @@ impl Model {
                 format!("`dense_layers` {dense_layers} is more than there are layers: {layers}"),
             ));
         }
-        Ok(Shape {
+        let shape = Shape {
             layers,
             hidden,
             ffn,
@@ -303,7 +310,11 @@ impl Model {
             biased: self.biased.unwrap_or(false),
             tied: self.tied.unwrap_or(false),
             latent: self.latent,
-        })
+        };
+        if shape.parameters() > MOST_PARAMETERS {
+            return Err(("[model]", "a model of this shape has more than 10^16 parameters".into()));
+        }
+        Ok(shape)
     }
 }
 
@@ -322,56 +333,62 @@ impl Shape {
     }
 
     /// Weights of a layer's attention, products only.
-    pub fn attention(&self) -> u64 {
-        let h = self.hidden;
+    fn attention(&self) -> u128 {
+        let h = u128::from(self.hidden);
         match self.latent {
             Some(l) => {
-                h * l.query
-                    + l.query * self.heads * (l.key + l.rotary)
-                    + h * (l.key_value + l.rotary)
-                    + l.key_value * self.heads * (l.key + l.value)
-                    + self.heads * l.value * h
+                let [query, key_value, rotary, key, value] =
+                    [l.query, l.key_value, l.rotary, l.key, l.value].map(u128::from);
+                let heads = u128::from(self.heads);
+                h * query
+                    + query * heads * (key + rotary)
+                    + h * (key_value + rotary)
+                    + key_value * heads * (key + value)
+                    + heads * value * h
             }
-            None => h * self.head_dim * (2 * self.heads + 2 * self.kv_heads),
+            None => h * u128::from(self.head_dim) * u128::from(2 * self.heads + 2 * self.kv_heads),
         }
     }
 
-    /// Weights of a layer's feed-forward part without experts; with them, all and those that a token meets.
-    fn dense(&self) -> u64 {
-        self.matrices() * self.hidden * self.ffn
+    /// Weights of a layer's feed-forward part without experts; with so many, and those that all tokens go to.
+    fn dense(&self) -> u128 {
+        u128::from(self.matrices() * self.hidden) * u128::from(self.ffn)
     }
 
-    fn sparse(&self, experts: u64) -> u64 {
-        self.matrices() * self.hidden * self.expert_ffn * (experts + self.shared_experts) + self.hidden * self.experts
+    fn sparse(&self, experts: u64) -> u128 {
+        let each = u128::from(self.matrices() * self.hidden) * u128::from(self.expert_ffn);
+        each * u128::from(experts + self.shared_experts) + u128::from(self.hidden) * u128::from(self.experts)
     }
 
     /// Norms and biases of a layer.
-    fn small(&self, sparse: bool) -> u64 {
+    fn small(&self, sparse: bool) -> u128 {
         let h = self.hidden;
         let norms = 2 * h + self.latent.map_or(0, |l| l.query + l.key_value);
         if !self.biased {
             // The router of DeepSeek's kind has a bias of each expert, for balance.
-            return norms + if sparse && self.latent.is_some() { self.experts } else { 0 };
+            return u128::from(norms + if sparse && self.latent.is_some() { self.experts } else { 0 });
         }
-        let attention = self.head_dim * (self.heads + 2 * self.kv_heads) + h;
-        let feed = self.ffn * (self.matrices() - 1) + h;
-        2 * norms + attention + feed
+        let attention = u128::from(self.head_dim) * u128::from(self.heads + 2 * self.kv_heads) + u128::from(h);
+        u128::from(2 * norms + self.ffn * (self.matrices() - 1) + h) + attention
     }
 
     /// All parameters.
     pub fn parameters(&self) -> u64 {
-        let sparse = self.layers - self.dense_layers;
-        let layers = self.layers * self.attention()
-            + self.dense_layers * (self.dense() + self.small(false))
-            + sparse * (self.sparse(self.experts) + self.small(true));
-        let ends = self.vocab * self.hidden * if self.tied { 1 } else { 2 };
-        layers + ends + self.hidden * if self.biased { 2 } else { 1 }
+        let [layers, dense] = [self.layers, self.dense_layers].map(u128::from);
+        let layers = layers * self.attention()
+            + dense * (self.dense() + self.small(false))
+            + (layers - dense) * (self.sparse(self.experts) + self.small(true));
+        let ends = u128::from(self.vocab) * u128::from(self.hidden) * if self.tied { 1 } else { 2 };
+        exact(layers + ends + u128::from(self.hidden) * if self.biased { 2 } else { 1 })
     }
 
-    /// Parameters of one layer of the kind that most are of.
-    pub fn layer(&self) -> u64 {
-        let feed = if self.is_sparse() { self.sparse(self.experts) } else { self.dense() };
-        self.attention() + feed + self.small(self.is_sparse())
+    /// Parameters of one layer of the kind that most are of; and of that, its experts'.
+    pub fn layer(&self) -> (u64, u64) {
+        let sparse = self.is_sparse();
+        let feed = if sparse { self.sparse(self.experts) } else { self.dense() };
+        let each = u128::from(self.matrices() * self.hidden) * u128::from(self.expert_ffn);
+        let experts = if sparse { each * u128::from(self.experts) } else { 0 };
+        (exact(self.attention() + feed + self.small(sparse)), exact(experts))
     }
 
     /// Whether most layers have experts.
@@ -383,11 +400,12 @@ impl Shape {
     /// output)`. Attention is counted over the whole sequence, as Megatron-LM's formula does, causal or not.
     pub fn flops_per_token(&self) -> [f64; 3] {
         let sparse = self.layers - self.dense_layers;
-        let weights =
-            self.layers * self.attention() + self.dense_layers * self.dense() + sparse * self.sparse(self.top_k);
+        let weights = self.layers as f64 * self.attention() as f64
+            + self.dense_layers as f64 * self.dense() as f64
+            + sparse as f64 * self.sparse(self.top_k) as f64;
         let (keys, values) = self.attended();
-        let core = 6.0 * (self.layers * self.sequence) as f64 * (keys + values) as f64;
-        [6.0 * weights as f64, core, 6.0 * (self.hidden * self.vocab) as f64]
+        let core = 6.0 * self.layers as f64 * self.sequence as f64 * (keys + values) as f64;
+        [6.0 * weights, core, 6.0 * self.hidden as f64 * self.vocab as f64]
     }
 }
 
@@ -476,8 +494,8 @@ mod tests {
         fn no_shape_overflows(values in proptest::collection::vec(1u64..=MOST, 12)) {
             let v = |i: usize| Some(values[i]);
             let model = Model {
-                layers: v(0).map(|l| l.min(4096)), hidden: v(1), ffn: v(2), heads: v(3).map(|h| h.min(4096)), head_dim: v(4).map(|d| d.min(4096)),
-                vocab: v(5), sequence: v(6), experts: v(7).map(|e| e.min(4096)), top_k: Some(1), expert_ffn: v(8), ..Model::default()
+                layers: v(0), hidden: v(1), ffn: v(2), heads: v(3), head_dim: v(4), vocab: v(5), sequence: v(6), experts: v(7), top_k: v(9),
+                expert_ffn: v(8), ..Model::default()
             };
             if let Ok(s) = model.whole() {
                 proptest::prop_assert!(s.flops_per_token().iter().all(|f| f.is_finite() && *f > 0.0));

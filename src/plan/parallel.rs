@@ -65,7 +65,7 @@ pub struct World {
 
 impl World {
     pub const fn ranks(&self) -> u32 {
-        self.tp * self.cp * self.dp * self.pp
+        self.tp.saturating_mul(self.cp).saturating_mul(self.dp).saturating_mul(self.pp)
     }
 
     /// Ranks that divide a thing.
@@ -81,7 +81,7 @@ impl World {
 
     /// Ranks that hold the same weights, but for experts.
     pub const fn replicas(&self) -> u32 {
-        self.cp * self.dp
+        self.cp.saturating_mul(self.dp)
     }
 
     /// Of `rank`, those that it divides a thing with, in order, itself among them.
@@ -154,8 +154,8 @@ impl Parallel {
         if !u64::from(ranks).is_multiple_of(each) || ranks == 0 {
             let (below, above) = (u64::from(ranks) / each * each, (u64::from(ranks) / each + 1) * each);
             let near = if below > 0 { format!("{below} or {above}") } else { above.to_string() };
-            let why =
-                format!("{ranks} ranks are no multiple of tp x cp x pp = {tp} x {cp} x {pp} = {each}; {near} would be");
+            let there = if ranks == 1 { "1 rank is".to_owned() } else { format!("{ranks} ranks are") };
+            let why = format!("{there} no multiple of tp x cp x pp = {tp} x {cp} x {pp} = {each}; {near} would be");
             return Err(("[parallel]", why));
         }
         let dp = (u64::from(ranks) / each) as u32;

@@ -110,12 +110,12 @@ impl Training {
             products.push(product(m, up * width / tp, h, times));
             products.push(product(m, h, width / tp, times));
         };
-        let activations = tokens * h * ACTIVATION;
+        let activations = tokens.saturating_mul(h).saturating_mul(ACTIVATION);
         let mut on_path = Vec::new();
         let sparse = s.is_sparse();
         if sparse {
             // Tokens of all that share the experts, evenly.
-            feed((tokens * s.top_k * ep).div_ceil(s.experts).max(1), s.expert_ffn, s.experts / ep);
+            feed(tokens.saturating_mul(s.top_k * ep).div_ceil(s.experts).max(1), s.expert_ffn, s.experts / ep);
             if s.shared_experts > 0 {
                 feed(tokens, s.expert_ffn * s.shared_experts, 1);
             }
@@ -126,12 +126,12 @@ impl Training {
             on_path.extend([Message { op: Collective::AllReduce, among: Dimension::Tensor, bytes: activations }; 2]);
         }
         if sparse && ep > 1 {
-            let routed = activations * s.top_k;
+            let routed = activations.saturating_mul(s.top_k);
             on_path.extend([Message { op: Collective::AllToAll, among: Dimension::Expert, bytes: routed }; 2]);
         }
-        let experts = if sparse { s.matrices() * h * s.expert_ffn * s.experts } else { 0 };
+        let (layer, experts) = s.layer();
         let gradients = [
-            (Dimension::Data, (s.layer() - experts) / tp, world.replicas()),
+            (Dimension::Data, (layer - experts) / tp, world.replicas()),
             (Dimension::ExpertData, experts / tp / ep, world.replicas() / world.ep),
         ];
         let send = |(among, weights, ranks): &(Dimension, u64, u32)| {
@@ -142,7 +142,10 @@ impl Training {
                 .filter(move |_| weights > 0)
                 .take(if *ranks > 1 { 2 } else { 0 })
         };
-        let of_step = microbatches * parallel.microbatch() * u64::from(world.dp) * s.sequence;
+        let of_step = microbatches
+            .saturating_mul(parallel.microbatch())
+            .saturating_mul(u64::from(world.dp))
+            .saturating_mul(s.sequence);
         let [in_layers, core, output] = s.flops_per_token();
         Ok(Training {
             world,
@@ -196,8 +199,8 @@ impl Training {
     pub fn step_seconds(&self, layer: f64, last: f64) -> f64 {
         let more = 1.0 + self.beside_flops / self.flops.max(1.0);
         let microbatch = layer * self.layers as f64;
-        let others = self.microbatches + u64::from(self.world.pp) - 2;
-        (microbatch * others as f64 + last.max(microbatch)) + microbatch * (more - 1.0) * (others + 1) as f64
+        let others = self.microbatches.saturating_add(u64::from(self.world.pp)).saturating_sub(2);
+        (microbatch * others as f64 + last.max(microbatch)) + microbatch * (more - 1.0) * (others as f64 + 1.0)
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::forecast::{Basis, Course, Forecast, Measured, Missing, forecast};
+use crate::forecast::{Basis, Course, Forecast, Measured, Missing, forecast, projected};
 use crate::hostlist;
 use crate::id::clean;
 use crate::judge::{Cell, Facts, Judgement};
@@ -53,6 +53,7 @@ pub fn measured(j: &Judgement<'_>) -> Measured {
         nodes: j.record.header.nodes.len() as u32,
         gpus: gpus.unwrap_or(0) as u32,
         flops,
+        step: Facts::rehearsal(j.record).and_then(|(_, r)| projected(r)),
         write,
         available: Facts::filesystems(j.record).map(|(_, fs)| fs.room()).min(),
         slow: j.slow.iter().map(|(node, longer)| (node.0.clone(), *longer)).collect(),
@@ -147,6 +148,11 @@ fn notes(f: &Forecast) -> Vec<String> {
     let mut out = Vec::new();
     out.push(match f.basis {
         Basis::Stated => format!("{} of computing: as the plan states", days(f.productive)),
+        Basis::Rehearsed { step, tokens } => format!(
+            "{} of computing: a step of {tokens} tokens takes {} as it was rehearsed, without optimiser, norms and data",
+            days(f.productive),
+            Unit::Second.show(step)
+        ),
         Basis::Arithmetic { flops, efficiency, assumed } => format!(
             "{} of computing: 6 operations a parameter and token at {} sustained of each GPU, of which a step keeps {:.0} %{}",
             days(f.productive),

@@ -65,6 +65,9 @@ pub fn render(view: &View<'_>) -> String {
     for line in view.waived.iter().take(10) {
         out.push_str(&format!("- waived: {}\n", text(line)));
     }
+    if let Some(step) = &view.step {
+        out.push_str(&format!("- step: {}\n", text(step)));
+    }
     if let Some(course) = &view.course {
         out.push_str(&format!("- forecast: {}\n", text(&course.sentence)));
     }

@@ -11,6 +11,7 @@ mod markdown;
 mod picture;
 mod prometheus;
 mod proof;
+mod rehearsed;
 mod saves;
 mod software;
 mod terminal;

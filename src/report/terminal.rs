@@ -110,6 +110,9 @@ pub fn render(view: &View<'_>, style: Style) -> String {
         out.push_str(&format!("{}{text}\n", style.paint(DIM, &format!("{label:<10}"))));
     }
     let record = if view.record_path.is_empty() { "none is kept" } else { &view.record_path };
+    if let Some(step) = &view.step {
+        style.labelled("step      ", step, &mut out);
+    }
     if let Some(course) = &view.course {
         style.labelled("forecast  ", &course.sentence, &mut out);
     }

@@ -14,6 +14,7 @@ use crate::judge::{Cell, Code, Decision, Finding, Judgement, Severity, Subject, 
 use crate::measure::{Outcome, WaiveKind};
 use crate::plan::{ImagePlan, RunPlan, Tier};
 use crate::report::course::{CourseShown, course, measured};
+use crate::report::rehearsed::step;
 use crate::report::saves::{Saves, saves};
 use crate::report::software::{Software, software};
 use crate::report::timeline::{Timeline, timeline};
@@ -112,6 +113,8 @@ pub struct View<'j> {
     pub saves: Option<Saves>,
     /// How a run ended, of an autopsy.
     pub timeline: Option<Timeline>,
+    /// A step of the run's training, as it was rehearsed.
+    pub step: Option<String>,
     /// What the run will take, where the plan says enough.
     pub course: Option<CourseShown>,
     /// What an image brings; empty for machines.
@@ -146,6 +149,7 @@ pub fn view<'j>(j: &'j Judgement<'_>, record_path: &str) -> View<'j> {
         record_path: clean(record_path).into_owned(),
         placement: placement(j),
         next: next(j, record_path),
+        step: step(j),
         course: (saves.is_none() && timeline.is_none()).then(|| course_of(j)).flatten(),
         saves,
         timeline,

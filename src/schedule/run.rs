@@ -237,9 +237,12 @@ impl<'a, F: Fleet> Schedule<'a, F> {
     /// Probes that were chosen and that no node has anything for: what they need stands in the record, or it would look cut.
     fn absent(&mut self, machines: &[(NodeName, Machine)]) {
         let plan = self.record.header.plan.clone();
+        let nodes = self.fleet.nodes();
         let nothing = |p: &&'static dyn probe::Probe| {
             let none = |m: &Machine| match p.name().as_str() {
                 "fabric" => probe::fabric_step(&plan, m, When::Before).is_none(),
+                // What one node cannot divide by itself all may.
+                "rehearsal" => probe::rehearsal_steps(&plan, &nodes, 1).is_empty(),
                 _ => p.steps(&plan, m).is_empty(),
             };
             p.name().as_str() != "environment"

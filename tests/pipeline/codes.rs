@@ -557,6 +557,7 @@ fn provoke(code: &str) -> Option<Record> {
             Some(r)
         }
         code if code.starts_with("STO-03") && code != "STO-030" => crate::saving::provoke(code),
+        code if code.starts_with("REH-") => crate::rehearsal::provoke(code),
         code if code.starts_with("MOR-") => crate::remains::provoke(code),
         code if code.starts_with("STO-05") || code.starts_with("STO-06") => crate::watched::provoke(code),
         "STO-040" => shared(&|v| v.mount = "tmpfs tmpfs".into()),

@@ -17,6 +17,7 @@ mod nccl;
 mod offenders;
 mod parts;
 mod peers;
+mod rehearsal;
 mod remains;
 mod renderers;
 mod saving;

@@ -126,7 +126,7 @@ fn code_of(row: &Row<'_>, metric: Metric, source: Option<Source>) -> Code {
         Metric::Write | Metric::Drain | Metric::Stage => Code::STO_010,
         Metric::Read => Code::STO_011,
         Metric::Metadata | Metric::Publish => Code::STO_012,
-        Metric::Step => Code::REH_010,
+        Metric::Step => Code::REH_004,
     }
 }
 

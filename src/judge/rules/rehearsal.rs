@@ -6,11 +6,11 @@ use crate::forecast::{self, projected, slowest, together};
 use crate::id::NodeName;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Proof, Rule, Subject};
-use crate::judge::rules::facts;
+use crate::judge::rules::Facts;
 use crate::judge::rules::prices::Prices;
 use crate::judge::severity::Severity;
 use crate::localise::{Deficit, Late, late};
-use crate::measure::{self, RankSteps, Rehearsal, Timed, stats};
+use crate::measure::{RankSteps, Rehearsal, Timed, stats};
 use crate::plan::{RunPlan, Training};
 use crate::record::{OutcomeLine, Record};
 use crate::unit::{Unit, three_digits};
@@ -24,15 +24,6 @@ const JITTER: f64 = 0.05;
 /// A projected step may be so much longer than the plan's.
 const OVER: f64 = 1.05;
 
-/// The last rehearsal of a record, with the line that told it.
-pub fn rehearsal(record: &Record) -> Option<(&OutcomeLine, &Rehearsal)> {
-    let all = facts(record).filter_map(|(line, f)| match f {
-        measure::Facts::Rehearsal(r) => Some((line, &**r)),
-        _ => None,
-    });
-    all.last()
-}
-
 /// Adds to `slow` how much longer a step takes with a node whose rank computes slowly.
 pub(super) fn findings(
     record: &Record,
@@ -40,7 +31,7 @@ pub(super) fn findings(
     slow: &mut BTreeMap<NodeName, f64>,
     findings: &mut Vec<Finding>,
 ) {
-    let Some((line, r)) = rehearsal(record) else {
+    let Some((line, r)) = Facts::rehearsal(record) else {
         undivided(record, run, findings);
         return;
     };
@@ -99,13 +90,13 @@ fn computing(
         let rank = &r.ranks[l.rank];
         let subject = subject(line, rank);
         let when = if *only_beside { "only while messages go, its own products take" } else { "its own products take" };
+        let often = l.comes.map_or(String::new(), |(slow, of)| format!(" on average ({slow} of {of} rounds)"));
         let evidence = format!(
-            "rank {}: {when} {} where the others' take {}, {}; the other {} wait for it in every step; {}",
+            "rank {}: {when} {}{often} where the others' take {}, {}; {}",
             l.rank,
             Unit::Second.show(l.seconds),
             Unit::Second.show(l.usual),
             lost(&l.deficit),
-            r.ranks.len() - 1,
             prices.of(&l.deficit)
         );
         if let Some(node) = subject.node() {
@@ -121,7 +112,7 @@ fn computing(
     for l in &alone.open {
         let rank = subject(line, &r.ranks[l.rank]);
         let evidence = format!(
-            "rank {}: its own products lose {} in one half of the rounds, and not in the other",
+            "rank {}: its own products are {} in one half of the rounds, and not in the other",
             l.rank,
             lost(&l.deficit)
         );

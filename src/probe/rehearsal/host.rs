@@ -20,14 +20,15 @@ use crate::sys::pages::huge_vec;
 use crate::unit::Unit;
 use crate::work::StepPart;
 
-/// Rounds, at least and at most: a median of fewer has no interval.
-const ROUNDS: std::ops::RangeInclusive<usize> = 6..=24;
+/// Rounds, at least and at most: a median of fewer has no interval; and so many are to fit the time.
+const ROUNDS: std::ops::RangeInclusive<usize> = 6..=48;
+const WANTED: usize = 24;
 /// Layers that are rehearsed at most; of a narrower likeness so many, so that the gradients of one go beside the products of the next.
 const LAYERS: u64 = 8;
 const NARROW_LAYERS: u64 = 2;
 /// The narrowest likeness, and the most memory that a rank's matrices may take, bytes.
 const NARROWEST: u64 = 1 << 10;
-const MOST_MEMORY: u64 = 256 << 20;
+const MOST_MEMORY: f64 = 256.0 * 1024.0 * 1024.0;
 /// Kept of the step's time for what was not expected.
 const SPARE: Duration = Duration::from_secs(1);
 /// What a host's rate is tried with: a product of this order, for so long.
@@ -61,7 +62,7 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     let rates = child.exchange(&rate(args.threads))?.all(child)?;
     let rate = crate::measure::stats::median(&rates).max(1.0);
     let budget = child.share(1).as_secs_f64();
-    let Some(fit) = fit(&args.training, rate, link, budget / (3 * ROUNDS.end()) as f64) else {
+    let Some(fit) = fit(&args.training, rate, link, budget / (3 * WANTED) as f64) else {
         return waive(child, "not even a narrow likeness of a layer fits the time".to_owned());
     };
     let training = args.training.narrowed(fit.narrow);
@@ -177,14 +178,14 @@ fn fit(training: &Training, rate: f64, link: Link, target: f64) -> Option<Fit> {
     None
 }
 
-/// Bytes of a rank's matrices and of what it sends.
-fn memory(t: &Training) -> u64 {
-    let most = |size: &dyn Fn(&Product) -> u64| {
-        t.products.iter().flat_map(|p| [*p, p.backward()[0], p.backward()[1]]).map(|p| size(&p)).max().unwrap_or(0)
-    };
-    let matrices = most(&|p| p.m * p.k) + most(&|p| p.k * p.n) + most(&|p| p.m * p.n);
-    let sent: u64 = t.on_path.iter().chain(&t.gradients).chain(&t.between_stages).map(|m| 2 * m.bytes).sum();
-    4 * matrices + sent
+/// Bytes of a rank's matrices and of what it sends; a number that no size is too large for.
+fn memory(t: &Training) -> f64 {
+    let all = || t.products.iter().flat_map(|p| [*p].into_iter().chain(p.backward()));
+    let most = |size: fn(&Product) -> f64| all().map(|p| size(&p)).fold(0.0, f64::max);
+    let matrices =
+        most(|p| p.m as f64 * p.k as f64) + most(|p| p.k as f64 * p.n as f64) + most(|p| p.m as f64 * p.n as f64);
+    let sent: f64 = t.on_path.iter().chain(&t.gradients).chain(&t.between_stages).map(|m| 2.0 * m.bytes as f64).sum();
+    4.0 * matrices + sent
 }
 
 /// The products of a layer, and matrices large enough for any of them.

@@ -76,7 +76,7 @@ pub fn steps(plan: &CheckPlan, nodes: &[NodeName], cores: usize) -> Vec<Step> {
 /// or it does not divide among so many.
 fn one(plan: &CheckPlan, nodes: u32, cores: usize) -> Option<Step> {
     let each = plan.run.nodes.as_ref().map_or(1, |n| n.gpus_per_node.max(1));
-    let training = Training::of(&plan.run, nodes * each)?.ok()?.by_nodes(each)?;
+    let training = Training::of(&plan.run, nodes.saturating_mul(each))?.ok()?.by_nodes(each)?;
     // One core is left to the messages, where there are several.
     let args = Args { training, threads: cores.saturating_sub(1).max(1), own_core: cores > 1 };
     let parts = if nodes > 1 { StepPart::ALL } else { &[StepPart::Compute, StepPart::Whole] };
