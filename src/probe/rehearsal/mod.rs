@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Shape, Step};
 use crate::id::{NodeName, ProbeName};
-use crate::measure::{Check, Facts, Measured, Outcome, RankSteps, Rehearsal, WaiveKind};
+use crate::measure::{Check, Facts, Measured, Outcome, RankSteps, Rehearsal, Series, WaiveKind};
 use crate::plan::{CheckPlan, Training};
 use crate::probe::collective::slowest;
 use crate::probe::{Priority, Probe, ProbeError, step};
@@ -47,7 +47,10 @@ impl Probe for Rehearsed {
     }
 
     fn metrics(&self) -> &'static [Declared] {
-        const METRICS: &[Declared] = &[Metric::Step.of("time of the layers that were rehearsed, the slowest rank's")];
+        const METRICS: &[Declared] = &[
+            Metric::Step.of("time of the layers that were rehearsed, the slowest rank's"),
+            Metric::Flops.of("operations a second of their products, the slowest rank's"),
+        ];
         METRICS
     }
 
@@ -113,13 +116,15 @@ fn tell(child: &mut Child, rehearsal: Rehearsal, wrong: usize, notes: Vec<String
             continue;
         }
         let (seconds, last) = slowest(&times, rounds);
-        let mut series = Metric::Step.series(seconds, 1);
-        series.slowest_rank = last;
+        let flops = rehearsal.training.narrowed(rehearsal.narrow).layer_flops() * rehearsal.layers as f64;
+        let rates = Metric::Flops.series(seconds.iter().map(|s| flops / s).collect(), 1);
+        let mut series = vec![Series { slowest_rank: last, ..Metric::Step.series(seconds, 1) }];
+        series.extend((part == StepPart::Compute).then_some(rates));
         let is_whole = part == StepPart::Whole;
         let sums =
             Check::new(CheckName::Sum, wrong == 0, format!("{wrong} elements of what the ranks sent came out wrong"));
         let measured = Measured {
-            series: vec![series],
+            series,
             checks: if part == StepPart::Communication { vec![sums] } else { Vec::new() },
             facts: is_whole.then(|| Box::new(Facts::Rehearsal(Box::new(rehearsal.clone())))),
             notes: notes.clone(),
