@@ -197,6 +197,35 @@ fn a_fault_is_put_on_its_gpu() -> Result {
     Ok(())
 }
 
+/// A step of the plan's training on eight GPUs: products and messages of both dimensions, nobody accused; the GPU that computes 5 % more
+/// slowly than its seven peers named, and no other; a collective that never ends ends the step with its reason.
+#[test]
+fn a_step_is_rehearsed_and_the_slow_gpu_named() -> Result {
+    if !can()? {
+        return Ok(());
+    }
+    let plans = tempfile::tempdir()?;
+    let plan = plans.path().join("run.toml");
+    let shape = "[model]\npreset = \"llama-3-8b\"\n[parallel]\ntp = 2\npp = 2\nglobal_batch = 32\n[nodes]\nneeded = 1\ngpus_per_node = 8\n";
+    std::fs::write(&plan, shape)?;
+    let plan = plan.to_string_lossy().into_owned();
+    let args = ["--plan", &plan, "--only", "environment,rehearsal", "--budget", "60s"];
+    let well = check("hgx-h100", "", &args)?;
+    assert_eq!(well.of_gpus(), [""; 0], "{}", well.shown);
+    let kinds: Vec<(String, String)> = well.outcomes("rehearsal-gpu");
+    let cases: Vec<&str> = kinds.iter().filter(|(_, kind)| kind == "measured").map(|(case, _)| case.as_str()).collect();
+    assert_eq!(cases, ["compute n=8 GPUs", "communication n=8 GPUs", "step n=8 GPUs"], "{}", well.shown);
+    assert!(well.shown.contains("of each rank") && well.shown.contains("stand-in"), "{}", well.shown);
+    let slow = check("hgx-h100", "slow:3:0.95", &args)?;
+    let named = slow.of_gpus();
+    assert!(named.len() == 1 && named[0].starts_with("REH-001 fail"), "{named:?}");
+    assert!(named[0].contains("rank 3: its own products"), "{named:?}");
+    let hang = check("hgx-h100", "nccl-hang", &args)?;
+    let lost = hang.of_gpus();
+    assert!(!lost.is_empty() && lost.iter().all(|f| !f.contains("REH-001")), "{lost:?} {}", hang.shown);
+    Ok(())
+}
+
 /// One that hangs is named in seconds, and the others are measured all the same by the steps that follow.
 #[test]
 fn a_gpu_that_hangs_is_named() -> Result {

@@ -238,11 +238,12 @@ impl<'a, F: Fleet> Schedule<'a, F> {
     fn absent(&mut self, machines: &[(NodeName, Machine)]) {
         let plan = self.record.header.plan.clone();
         let nodes = self.fleet.nodes();
+        let gpus = network::with_gpus(machines).0;
         let nothing = |p: &&'static dyn probe::Probe| {
             let none = |m: &Machine| match p.name().as_str() {
                 "fabric" => probe::fabric_step(&plan, m, When::Before).is_none(),
                 // What one node cannot divide by itself all may.
-                "rehearsal" => probe::rehearsal_steps(&plan, &nodes, 1).is_empty(),
+                "rehearsal" => probe::rehearsal_steps(&plan, &nodes, 1, gpus).is_empty(),
                 _ => p.steps(&plan, m).is_empty(),
             };
             p.name().as_str() != "environment"
@@ -336,7 +337,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
             ms += probe::checkpoint_steps(plan, &nodes).iter().map(|s| s.estimate_ms).sum::<u64>();
         }
         if plan.wants("rehearsal") {
-            ms += probe::rehearsal_steps(plan, &nodes, 1).iter().map(|s| s.estimate_ms).sum::<u64>();
+            ms += probe::rehearsal_steps(plan, &nodes, 1, 0).iter().map(|s| s.estimate_ms).sum::<u64>();
         }
         if plan.wants("tcp") {
             ms += PAIR_ROUNDS * turns * pair.estimate_ms;
@@ -414,8 +415,12 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         let plan = self.record.header.plan.clone();
         // Whoever has fewest cores computes as all do: their times are compared.
         let cores = machines.iter().map(|(_, m)| m.usable_cores()).min().unwrap_or(1);
-        if plan.wants("rehearsal") {
-            for step in probe::rehearsal_steps(&plan, &self.fleet.nodes(), cores) {
+        let alive = self.fleet.nodes();
+        let (gpus, with) = network::with_gpus(machines);
+        // A run on GPUs is rehearsed by the nodes that have as many as most.
+        let nodes = if gpus > 0 { with.into_iter().filter(|n| alive.contains(n)).collect() } else { alive };
+        if plan.wants("rehearsal") && !nodes.is_empty() {
+            for step in probe::rehearsal_steps(&plan, &nodes, cores, gpus) {
                 self.between(step);
             }
         }

@@ -7,7 +7,7 @@
 mod algorithm;
 pub mod cost;
 pub(super) mod mesh;
-mod nccl;
+pub(super) mod nccl;
 pub(super) mod tcp;
 mod verbs;
 pub(super) mod verify;

@@ -146,7 +146,7 @@ pub fn nccl_step(plan: &CheckPlan, topology: Topology, nodes: u32, gpus: u32) ->
 }
 
 /// The library and the communicator: half a second for one rank, 2 to 3 s on a node with eight GPUs, more with more nodes.
-fn start_ms(nodes: u32, gpus: u32) -> u64 {
+pub(in crate::probe) fn start_ms(nodes: u32, gpus: u32) -> u64 {
     if nodes * gpus == 1 { 500 } else { 1000 + 120 * u64::from(gpus) + 200 * u64::from(nodes.ilog2()) }
 }
 
@@ -187,7 +187,7 @@ struct Hello {
 
 /// Why a rank cannot go on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct NcclFault {
+pub(in crate::probe) struct NcclFault {
     /// It waited for others, who may be the ones to blame.
     late: bool,
     text: String,
@@ -232,26 +232,12 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
     } else {
         (0, rank, child.ranks as usize)
     };
-    if let [_, ..] = args.numbers[..] {
-        let number = |r: usize| args.numbers[r % args.numbers.len()];
-        child.call_ranks((0..child.ranks as usize).map(|r| format!("rank {r} (GPU {})", number(r))).collect());
-    }
+    call_by_numbers(child, &args.numbers);
     let kept = NcclState::of(child);
     let mut heard = kept.listen();
-    let (session, nccl) = match open(child, rank % each % args.gpus.max(1) as usize, None) {
-        Err(outcome) => (Err(outcome), None),
-        Ok(session) => match kept.nccl(session.gpu.driver().version) {
-            Ok(nccl) => (Ok(session), Some(nccl)),
-            Err(e @ NcclError::NoLibrary(_)) => (Err(Outcome::waived(WaiveKind::Absent, e.to_string())), None),
-            Err(e) => (Err(Outcome::error(FailKind::Error, e.to_string())), None),
-        },
-    };
-    let hellos = greet(child, &session, nccl.as_ref(), place == 0)?;
-    if let Some(outcome) = unfit(child, &hellos) {
-        return give_up(child, outcome);
-    }
-    let (Ok(session), Some(nccl)) = (session, nccl) else {
-        return Err(ProbeError::Broken("this rank has no GPU, and nobody saw it".to_owned()));
+    let Met { session, nccl, hellos } = match meet(child, args.gpus, place == 0)? {
+        Ok(met) => met,
+        Err(outcome) => return give_up(child, outcome),
     };
     let id = hellos.get(colour).and_then(|h| h.id.clone()).and_then(|id| <[u8; ID_BYTES]>::try_from(id).ok());
     let id = id.ok_or_else(|| ProbeError::Broken("the first rank published no unique id".to_owned()))?;
@@ -389,8 +375,53 @@ impl Channels<'_> {
     }
 }
 
+/// Calls the ranks of a step on one node by NVML's numbers of their GPUs, where they are told.
+pub(in crate::probe) fn call_by_numbers(child: &mut Child, numbers: &[u32]) {
+    if !numbers.is_empty() {
+        let name = |r: usize| format!("rank {r} (GPU {})", numbers[r % numbers.len()]);
+        child.call_ranks((0..child.ranks as usize).map(name).collect());
+    }
+}
+
+/// A rank whose GPU and library are there, as all others' are.
+pub(in crate::probe) struct Met {
+    pub session: Rc<Session>,
+    pub nccl: Rc<Nccl>,
+    hellos: Vec<Hello>,
+}
+
+impl Met {
+    /// Bytes that the fullest GPU of all has left.
+    pub fn free(&self) -> u64 {
+        self.hellos.iter().map(|h| h.free).min().unwrap_or(0)
+    }
+}
+
+/// Opens this rank's GPU, one of `gpus` of its node, and NCCL, and hears whether all others have: else the outcome of all. Who is `first` of
+/// a communicator makes its id.
+pub(in crate::probe) fn meet(child: &mut Child, gpus: u32, first: bool) -> Result<Result<Met, Outcome>, ProbeError> {
+    let kept = NcclState::of(child);
+    let each = (child.ranks as usize / child.members.len().max(1)).max(1);
+    let (session, nccl) = match open(child, child.rank as usize % each % gpus.max(1) as usize, None) {
+        Err(outcome) => (Err(outcome), None),
+        Ok(session) => match kept.nccl(session.gpu.driver().version) {
+            Ok(nccl) => (Ok(session), Some(nccl)),
+            Err(e @ NcclError::NoLibrary(_)) => (Err(Outcome::waived(WaiveKind::Absent, e.to_string())), None),
+            Err(e) => (Err(Outcome::error(FailKind::Error, e.to_string())), None),
+        },
+    };
+    let hellos = greet(child, &session, nccl.as_ref(), first)?;
+    if let Some(outcome) = unfit(child, &hellos) {
+        return Ok(Err(outcome));
+    }
+    match (session, nccl) {
+        (Ok(session), Some(nccl)) => Ok(Ok(Met { session, nccl, hellos })),
+        _ => Err(ProbeError::Broken("this rank has no GPU, and nobody saw it".to_owned())),
+    }
+}
+
 /// How long to wait for peers: within the step's time.
-fn patience(child: &Child) -> Duration {
+pub(in crate::probe) fn patience(child: &Child) -> Duration {
     PATIENCE.min(child.time_left().saturating_sub(SPARE))
 }
 
@@ -452,7 +483,7 @@ fn unfit(child: &Child, hellos: &[Hello]) -> Option<Outcome> {
 }
 
 /// The outcome of the first case that is still open; the others are not reached.
-fn give_up(child: &mut Child, outcome: Outcome) -> Result<(), ProbeError> {
+pub(in crate::probe) fn give_up(child: &mut Child, outcome: Outcome) -> Result<(), ProbeError> {
     if child.rank != 0 {
         return Ok(());
     }
@@ -471,7 +502,7 @@ fn give_up(child: &mut Child, outcome: Outcome) -> Result<(), ProbeError> {
 }
 
 /// What went wrong on which ranks, if anything did. Who failed is named before who waited for it.
-fn faults<T>(child: &Child, what: &str, all: &[Result<T, NcclFault>]) -> Option<Outcome> {
+pub(in crate::probe) fn faults<T>(child: &Child, what: &str, all: &[Result<T, NcclFault>]) -> Option<Outcome> {
     let wrong: Vec<(usize, &NcclFault)> =
         all.iter().enumerate().filter_map(|(r, a)| Some((r, a.as_ref().err()?))).collect();
     let (rank, first) = *wrong.iter().find(|(_, t)| !t.late).or(wrong.first())?;

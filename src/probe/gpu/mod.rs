@@ -25,7 +25,7 @@ use crate::topology::{GpuSpec, Machine, gpu_spec};
 use crate::work::Case;
 
 use monitor::{HostLink, Monitor, ask};
-use state::GpuState;
+pub(super) use state::GpuState;
 
 pub use copy::Copy;
 pub(super) use gemm::{again_ms as gemm_again_ms, is_gemm, run as run_gemm, step as gemm_step};

@@ -16,7 +16,7 @@ use crate::sys::cuda::{Cuda, CudaError};
 use crate::topology::SysRoot;
 
 /// Everything is made when it is first asked for. What failed is not kept: who asks again tries again.
-pub(super) struct GpuState {
+pub(in crate::probe) struct GpuState {
     /// Where this process might run before a GPU moved it to its own NUMA node.
     allowed: Option<CpuSet>,
     cuda: RefCell<Option<Rc<Cuda>>>,

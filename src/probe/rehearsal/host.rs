@@ -5,8 +5,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cluster::Child;
-use crate::id::NodeName;
-use crate::measure::{Outcome, RankSteps, Rehearsal, WaiveKind};
 use crate::plan::{Dimension, Message, Product, Training, World};
 use crate::probe::ProbeError;
 use crate::probe::collective::cost::{self, Algorithm, Link};
@@ -14,33 +12,16 @@ use crate::probe::collective::mesh::Mesh;
 use crate::probe::collective::tcp::Tcp;
 use crate::probe::collective::verify::Buffers;
 use crate::probe::collective::{neighbours, tune};
-use crate::probe::rehearsal::{Args, RankReport, case, tell};
+use crate::probe::rehearsal::fit::fit;
+use crate::probe::rehearsal::{Args, NOTHING_FITS, PASSES, RankReport, Times, rounds, tell, waive};
 use crate::sys::gemm::multiply_of;
 use crate::sys::pages::huge_vec;
-use crate::unit::Unit;
-use crate::work::StepPart;
 
-/// Rounds, at least and at most: a median of fewer has no interval; and so many are to fit the time.
-const ROUNDS: std::ops::RangeInclusive<usize> = 6..=48;
-const WANTED: usize = 24;
-/// Layers that are rehearsed at most; of a narrower likeness so many, so that the gradients of one go beside the products of the next.
-const LAYERS: u64 = 8;
-const NARROW_LAYERS: u64 = 2;
-/// The narrowest likeness, and the most memory that a rank's matrices may take, bytes.
-const NARROWEST: u64 = 1 << 10;
+/// The most memory that a rank's matrices may take, bytes.
 const MOST_MEMORY: f64 = 256.0 * 1024.0 * 1024.0;
-/// Kept of the step's time for what was not expected.
-const SPARE: Duration = Duration::from_secs(1);
 /// What a host's rate is tried with: a product of this order, for so long.
 const TRIAL: u64 = 256;
 const TRIAL_TIME: Duration = Duration::from_millis(60);
-
-/// What fits the time.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Fit {
-    layers: u64,
-    narrow: u64,
-}
 
 pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     let world = args.training.world;
@@ -62,8 +43,8 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     let rates = child.exchange(&rate(args.threads))?.all(child)?;
     let rate = crate::measure::stats::median(&rates).max(1.0);
     let budget = child.share(1).as_secs_f64();
-    let Some(fit) = fit(&args.training, rate, link, budget / (3 * WANTED) as f64) else {
-        return waive(child, "not even a narrow likeness of a layer fits the time".to_owned());
+    let Some(fit) = fit(&args.training, rate, link, (budget / PASSES, MOST_MEMORY)) else {
+        return waive(child, args, NOTHING_FITS.to_owned());
     };
     let training = args.training.narrowed(fit.narrow);
     let mut products = Products::new(&training, args.threads);
@@ -73,56 +54,24 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     let mut times = Times::default();
     round(mesh.as_mut(), &mut products, &mut messages, &training, fit.layers, &mut times)?;
     let mut wrong = messages.wrong();
-    let told = (start.elapsed().as_secs_f64(), child.time_left().saturating_sub(SPARE).as_secs_f64());
-    let told = child.exchange(&told)?.all(child)?;
-    let once = told.iter().map(|t| t.0).fold(1e-6, f64::max);
-    let left = told.iter().map(|t| t.1).fold(f64::INFINITY, f64::min);
-    let rounds = ((budget / once) as usize).clamp(*ROUNDS.start(), *ROUNDS.end());
-    if once * rounds as f64 > left {
-        return waive(child, format!("a round takes {}: too few fit the time", Unit::Second.show(once)));
-    }
+    let rounds = match rounds(child, start.elapsed().as_secs_f64(), budget)? {
+        Ok(rounds) => rounds,
+        Err(why) => return waive(child, args, why),
+    };
     let mut times = Times::default();
     for _ in 0..rounds {
         round(mesh.as_mut(), &mut products, &mut messages, &training, fit.layers, &mut times)?;
     }
     wrong += messages.wrong();
     let node = child.members.get(rank as usize).cloned();
-    let own = RankReport { times: times.of(node), wrong };
+    let own = RankReport { times: times.of(node, None), wrong };
     let all = child.exchange(&own)?;
     if rank > 0 {
         return Ok(());
     }
     let all = all.all(child)?;
-    let wrong = all.iter().map(|r| r.wrong).sum();
-    let ranks = all.into_iter().map(|r| r.times).collect();
-    let Fit { layers, narrow } = fit;
-    let rehearsal = Rehearsal { training: args.training.clone(), layers, narrow, own_core: args.own_core, ranks };
-    let notes = vec![describe(&rehearsal, args.threads)];
-    tell(child, rehearsal, wrong, notes)
-}
-
-fn waive(child: &mut Child, why: String) -> Result<(), ProbeError> {
-    if child.rank > 0 {
-        return Ok(());
-    }
-    StepPart::ALL.iter().try_for_each(|part| {
-        Ok(child.outcome(&case(*part, child.ranks), Outcome::waived(WaiveKind::NoTime, why.clone()))?)
-    })
-}
-
-fn describe(r: &Rehearsal, threads: usize) -> String {
-    let w = r.training.world;
-    let of = format!("{} of {} layers", r.layers, r.training.of_layers);
-    let width = if r.is_exact() { String::new() } else { format!(", a {}th of their width", r.narrow) };
-    format!(
-        "{of}{width}; between nodes tp {} cp {} dp {} pp {} ep {}; f32 on {threads} thread{} of each host",
-        w.tp,
-        w.cp,
-        w.dp,
-        w.pp,
-        w.ep,
-        if threads == 1 { "" } else { "s" }
-    )
+    let threads = if args.threads == 1 { "thread" } else { "threads" };
+    tell(child, args, fit, all, (format!("f32 on {} {threads} of each host", args.threads), None))
 }
 
 /// Whether two ranks ever talk: in rings of their groups, in all-to-alls of experts, in barriers.
@@ -155,37 +104,6 @@ fn rate(threads: usize) -> f64 {
         done += 1;
     }
     product.flops() * f64::from(done) / start.elapsed().as_secs_f64()
-}
-
-/// How much of the step fits `target` seconds: the run's own layers if two do (or all that there are), else a narrower likeness of two.
-fn fit(training: &Training, rate: f64, link: Link, target: f64) -> Option<Fit> {
-    let sent = |t: &Training| -> f64 {
-        let of = |m: &Message| cost::expected(m.op, t.world.size(m.among), m.bytes as usize, link);
-        2.0 * t.on_path.iter().map(of).sum::<f64>() + t.gradients.iter().map(of).sum::<f64>()
-    };
-    let mut narrow = 1;
-    while narrow <= NARROWEST {
-        let t = training.narrowed(narrow);
-        let layer = (t.layer_flops() / rate).max(sent(&t));
-        let most = if narrow == 1 { LAYERS } else { NARROW_LAYERS }.min(t.layers);
-        let least = NARROW_LAYERS.min(most);
-        let fits = (target / layer.max(1e-9)) as u64;
-        if fits >= least && memory(&t) <= MOST_MEMORY {
-            return Some(Fit { layers: fits.min(most), narrow });
-        }
-        narrow *= 2;
-    }
-    None
-}
-
-/// Bytes of a rank's matrices and of what it sends; a number that no size is too large for.
-fn memory(t: &Training) -> f64 {
-    let all = || t.products.iter().flat_map(|p| [*p].into_iter().chain(p.backward()));
-    let most = |size: fn(&Product) -> f64| all().map(|p| size(&p)).fold(0.0, f64::max);
-    let matrices =
-        most(|p| p.m as f64 * p.k as f64) + most(|p| p.k as f64 * p.n as f64) + most(|p| p.m as f64 * p.n as f64);
-    let sent: f64 = t.on_path.iter().chain(&t.gradients).chain(&t.between_stages).map(|m| 2.0 * m.bytes as f64).sum();
-    4.0 * matrices + sent
 }
 
 /// The products of a layer, and matrices large enough for any of them.
@@ -299,23 +217,6 @@ enum Wish {
     Stages,
     /// Goes beside computing.
     Gradients,
-}
-
-/// Seconds of each round.
-#[derive(Default)]
-struct Times {
-    alone: Vec<f64>,
-    beside: Vec<f64>,
-    whole: Vec<f64>,
-    communication: Vec<f64>,
-    gradients: Vec<f64>,
-}
-
-impl Times {
-    fn of(self, node: Option<NodeName>) -> RankSteps {
-        let Times { alone, beside, whole, communication, gradients } = self;
-        RankSteps { node, gpu: None, alone, beside, whole, communication, gradients }
-    }
 }
 
 /// Computing alone, messages alone, both: one of each.
@@ -433,16 +334,6 @@ mod tests {
     }
 
     const SMALL: &str = "[model]\nlayers = 6\nhidden = 128\nffn = 512\nheads = 4\nvocab = 1000\nsequence = 64\n";
-
-    #[test]
-    fn what_is_small_runs_whole_and_what_is_large_a_narrow_likeness_of_two_layers() {
-        let link = Link { latency: 20e-6, per_byte: 1e-9 };
-        assert_eq!(fit(&training(SMALL, 4), 50e9, link, 0.1), Some(Fit { layers: 6, narrow: 1 }));
-        let large = training("[model]\npreset = \"llama-3-70b\"\n[parallel]\ntp = 8\n", 64);
-        let found = fit(&large, 50e9, link, 0.1);
-        assert!(found.is_some_and(|f| f.layers == 2 && (8..=64).contains(&f.narrow)), "{found:?}");
-        assert_eq!(fit(&large, 1.0, link, 0.1), None);
-    }
 
     #[test]
     fn a_rank_alone_times_its_products() {

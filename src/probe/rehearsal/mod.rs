@@ -5,18 +5,27 @@
 //! are taken in turn, round by round, so that what drifts meets all alike. A machine that is too slow for the run's layers in the time that
 //! there is rehearses a narrower likeness of them, in which computing and gradients keep their proportion; that is said.
 
+mod fit;
+mod gpu;
 mod host;
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Child, Shape, Step};
+use crate::cluster::{Child, Processes, Shape, Step};
 use crate::id::{NodeName, ProbeName};
 use crate::measure::{Check, Facts, Measured, Outcome, RankSteps, Rehearsal, Series, WaiveKind};
 use crate::plan::{CheckPlan, Training};
 use crate::probe::collective::slowest;
+use crate::probe::gpu::gpus as gpu_places;
 use crate::probe::{Priority, Probe, ProbeError, step};
+
 use crate::topology::Machine;
+use crate::unit::Unit;
 use crate::work::{Case, CheckName, Declared, Metric, StepPart};
+
+use fit::Fit;
 
 pub struct Rehearsed;
 
@@ -27,6 +36,24 @@ struct Args {
     /// Threads that compute, and whether a core is left beside them.
     threads: usize,
     own_core: bool,
+    /// GPUs of each node; none where hosts compute.
+    gpus: u32,
+    /// NVML's numbers of the ranks' GPUs, in a step on one node.
+    numbers: Vec<u32>,
+}
+
+/// Rounds, at least and at most: a median of fewer has no interval.
+const ROUNDS: std::ops::RangeInclusive<usize> = 6..=48;
+/// So many passes are to fit the time: three a round, and rounds as many as tell a rank that is a few percent slower.
+const PASSES: f64 = 3.0 * 24.0;
+/// Kept of the step's time for what was not expected.
+const SPARE: Duration = Duration::from_secs(1);
+const NOTHING_FITS: &str = "not even a narrow likeness of a layer fits the time and the memory";
+
+impl Args {
+    const fn case(&self, part: StepPart, ranks: u32) -> Case {
+        Case::Rehearsal { part, ranks, gpus: self.gpus > 0 }
+    }
 }
 
 impl Probe for Rehearsed {
@@ -54,43 +81,53 @@ impl Probe for Rehearsed {
         METRICS
     }
 
-    fn priority(&self, _on_gpus: bool) -> Priority {
-        Priority::new(4, 6)
+    fn priority(&self, on_gpus: bool) -> Priority {
+        if on_gpus { Priority::new(2, 4) } else { Priority::new(4, 6) }
     }
 
     /// Of one machine by itself; several have [`steps`].
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
-        one(plan, 1, machine.usable_cores()).into_iter().collect()
+        let numbers: Vec<u32> = gpu_places(machine).iter().map(|p| p.number).collect();
+        one(plan, 1, machine.usable_cores(), numbers.len() as u32, numbers).into_iter().collect()
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
         let args: Args = child.args()?;
-        host::run(child, &args)
+        let there = args.training.world.ranks();
+        if there != child.ranks {
+            return Err(ProbeError::Broken(format!("a step of {there} ranks was given to {}", child.ranks)));
+        }
+        if args.gpus > 0 { gpu::run(child, &args) } else { host::run(child, &args) }
     }
 }
 
-/// The step that all nodes rehearse together.
-pub fn steps(plan: &CheckPlan, nodes: &[NodeName], cores: usize) -> Vec<Step> {
+/// The step that all nodes rehearse together: by their GPUs, `gpus` each, or by their hosts.
+pub fn steps(plan: &CheckPlan, nodes: &[NodeName], cores: usize, gpus: u32) -> Vec<Step> {
     let of = |step: Step| Step { shape: Shape::groups(vec![nodes.to_vec()]), ..step };
-    one(plan, nodes.len() as u32, cores).map(of).into_iter().collect()
+    one(plan, nodes.len() as u32, cores, gpus, Vec::new()).map(of).into_iter().collect()
 }
 
-/// Of `nodes` nodes, whose hosts each stand for one of its GPUs where the run is on GPUs; `None` where the plan does not say what a step is,
-/// or it does not divide among so many.
-fn one(plan: &CheckPlan, nodes: u32, cores: usize) -> Option<Step> {
-    let each = plan.run.nodes.as_ref().map_or(1, |n| n.gpus_per_node.max(1));
-    let training = Training::of(&plan.run, nodes.saturating_mul(each))?.ok()?.by_nodes(each)?;
+/// Of `nodes` nodes, whose hosts each stand for one of its GPUs where the run is on GPUs and there are none; `None` where the plan does not
+/// say what a step is, or it does not divide among so many.
+fn one(plan: &CheckPlan, nodes: u32, cores: usize, gpus: u32, numbers: Vec<u32>) -> Option<Step> {
+    let planned = plan.run.nodes.as_ref().map_or(1, |n| n.gpus_per_node.max(1));
+    let each = if gpus > 0 { gpus } else { planned };
+    let training = Training::of(&plan.run, nodes.saturating_mul(each))?.ok()?;
+    let training = if gpus > 0 { training } else { training.by_nodes(each)? };
+    let ranks = training.world.ranks();
     // One core is left to the messages, where there are several.
-    let args = Args { training, threads: cores.saturating_sub(1).max(1), own_core: cores > 1 };
-    let parts = if nodes > 1 { StepPart::ALL } else { &[StepPart::Compute, StepPart::Whole] };
-    let cases = parts.iter().map(|part| case(*part, nodes)).collect();
-    let estimate = plan.tier.pick(8000, 30_000, 120_000);
-    let step = step(&Rehearsed, plan, cases, &args, estimate);
-    Some(Step { start_ms: 500, ..step })
-}
-
-const fn case(part: StepPart, ranks: u32) -> Case {
-    Case::Rehearsal { part, ranks, gpus: false }
+    let (threads, own_core) = (cores.saturating_sub(1).max(1), cores > 1 || gpus > 0);
+    let args = Args { training, threads, own_core, gpus, numbers };
+    let parts = if ranks > 1 { StepPart::ALL } else { &[StepPart::Compute, StepPart::Whole] };
+    let cases = parts.iter().map(|part| args.case(*part, ranks)).collect();
+    let measuring = plan.tier.pick(7500, 30_000, 120_000);
+    if gpus == 0 {
+        return Some(Step { start_ms: 500, ..step(&Rehearsed, plan, cases, &args, 500 + measuring) });
+    }
+    let start = gpu::start_ms(nodes, gpus, ranks);
+    let step = step(&Rehearsed, plan, cases, &args, start + measuring);
+    let name = "rehearsal-gpu".to_owned();
+    Some(Step { name, ranks: gpus, start_ms: start, processes: Processes::Gpus, ..step })
 }
 
 /// What one rank tells when all rounds are over: its times, and how many elements of its messages were wrong.
@@ -100,9 +137,58 @@ struct RankReport {
     wrong: usize,
 }
 
-/// Tells the outcomes of all ranks' rounds; rank 0 does.
-fn tell(child: &mut Child, rehearsal: Rehearsal, wrong: usize, notes: Vec<String>) -> Result<(), ProbeError> {
+/// Seconds of each round on this rank.
+#[derive(Default)]
+struct Times {
+    alone: Vec<f64>,
+    beside: Vec<f64>,
+    whole: Vec<f64>,
+    communication: Vec<f64>,
+    gradients: Vec<f64>,
+}
+
+impl Times {
+    fn of(self, node: Option<NodeName>, gpu: Option<u32>) -> RankSteps {
+        let Times { alone, beside, whole, communication, gradients } = self;
+        RankSteps { node, gpu, alone, beside, whole, communication, gradients }
+    }
+}
+
+/// Rounds that fit, where one took `once` seconds on this rank: alike on all. Why none do, else.
+fn rounds(child: &mut Child, once: f64, budget: f64) -> Result<Result<usize, String>, ProbeError> {
+    let left = child.time_left().saturating_sub(SPARE).as_secs_f64();
+    let told = child.exchange(&(once, left))?.all(child)?;
+    let once = told.iter().map(|t| t.0).fold(1e-6, f64::max);
+    let left = told.iter().map(|t| t.1).fold(f64::INFINITY, f64::min);
+    let rounds = ((budget / once) as usize).clamp(*ROUNDS.start(), *ROUNDS.end());
+    let fits = once * rounds as f64 <= left;
+    Ok(if fits { Ok(rounds) } else { Err(format!("a round takes {}: too few fit the time", Unit::Second.show(once))) })
+}
+
+fn waive(child: &mut Child, args: &Args, why: String) -> Result<(), ProbeError> {
     let ranks = child.ranks;
+    let parts = StepPart::ALL.iter().filter(|_| child.rank == 0);
+    let cases: Vec<Case> = parts.map(|part| args.case(*part, ranks)).collect();
+    cases.iter().try_for_each(|c| Ok(child.outcome(c, Outcome::waived(WaiveKind::NoTime, why.clone()))?))
+}
+
+/// Tells the outcomes of what all ranks reported; rank 0 does. `how` is what computed, `nominal` its rate by the datasheet.
+fn tell(
+    child: &mut Child,
+    args: &Args,
+    fit: Fit,
+    all: Vec<RankReport>,
+    (how, nominal): (String, Option<(f64, String)>),
+) -> Result<(), ProbeError> {
+    let ranks = child.ranks;
+    let wrong: usize = all.iter().map(|r| r.wrong).sum();
+    let Fit { layers, narrow } = fit;
+    let own = all.into_iter().map(|r| r.times).collect();
+    let rehearsal = Rehearsal { training: args.training.clone(), layers, narrow, own_core: args.own_core, ranks: own };
+    let w = args.training.world;
+    let width = if rehearsal.is_exact() { String::new() } else { format!(", a {narrow}th of their width") };
+    let divided = format!("tp {} cp {} dp {} pp {} ep {}", w.tp, w.cp, w.dp, w.pp, w.ep);
+    let notes = vec![format!("{layers} of {} layers{width}; {divided}; {how}", args.training.of_layers)];
     for part in StepPart::ALL.iter().copied() {
         let of = |r: &RankSteps| match part {
             StepPart::Compute => r.alone.clone(),
@@ -117,7 +203,10 @@ fn tell(child: &mut Child, rehearsal: Rehearsal, wrong: usize, notes: Vec<String
         }
         let (seconds, last) = slowest(&times, rounds);
         let flops = rehearsal.training.narrowed(rehearsal.narrow).layer_flops() * rehearsal.layers as f64;
-        let rates = Metric::Flops.series(seconds.iter().map(|s| flops / s).collect(), 1);
+        let mut rates = Metric::Flops.series(seconds.iter().map(|s| flops / s).collect(), 1);
+        if let Some((rate, why)) = &nominal {
+            rates = rates.nominally(*rate, why.clone()).bounded(1.1 * rate, why.clone());
+        }
         let mut series = vec![Series { slowest_rank: last, ..Metric::Step.series(seconds, 1) }];
         series.extend((part == StepPart::Compute).then_some(rates));
         let is_whole = part == StepPart::Whole;
@@ -130,7 +219,7 @@ fn tell(child: &mut Child, rehearsal: Rehearsal, wrong: usize, notes: Vec<String
             notes: notes.clone(),
             ..Measured::default()
         };
-        child.outcome(&case(part, ranks), Outcome::Measured(measured))?;
+        child.outcome(&args.case(part, ranks), Outcome::Measured(measured))?;
     }
     Ok(())
 }
