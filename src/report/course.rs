@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::forecast::{Basis, Course, Forecast, Measured, Missing, forecast, projected};
+use crate::forecast::{Basis, Course, Forecast, Measured, Missing, Projected, forecast, projected};
 use crate::hostlist;
 use crate::id::clean;
-use crate::judge::{Cell, Facts, Judgement};
+use crate::judge::{Cell, Code, Facts, Judgement};
 use crate::plan::{RunPlan, Time};
 use crate::unit::{Unit, three_digits};
 use crate::work::{Case, CheckpointOp, Dtype, Load, Metric};
@@ -53,11 +53,20 @@ pub fn measured(j: &Judgement<'_>) -> Measured {
         nodes: j.record.header.nodes.len() as u32,
         gpus: gpus.unwrap_or(0) as u32,
         flops,
-        step: Facts::rehearsal(j.record).and_then(|(_, r)| projected(r)),
+        step: step(j),
         write,
         available: Facts::filesystems(j.record).map(|(_, fs)| fs.room()).min(),
         slow: j.slow.iter().map(|(node, longer)| (node.0.clone(), *longer)).collect(),
     }
+}
+
+/// The run's step, without what slow ranks add to it: that is reckoned for each of them.
+fn step(j: &Judgement<'_>) -> Option<Projected> {
+    let step = Facts::rehearsal(j.record).and_then(|(_, r)| projected(r))?;
+    let late = j.findings.iter().filter(|f| f.code == Code::REH_001).filter_map(|f| j.slow.get(f.subject.node()?));
+    let longer = 1.0 + late.copied().fold(0.0, f64::max);
+    let [seconds, low, high] = [step.seconds, step.low, step.high].map(|s| s / longer);
+    Some(Projected { seconds, low, high, flops: step.flops * longer, ..step })
 }
 
 /// The forecast of a plan with what was measured.

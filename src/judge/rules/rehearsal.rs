@@ -14,7 +14,7 @@ use crate::measure::{RankSteps, Rehearsal, Timed, stats};
 use crate::plan::{RunPlan, Training};
 use crate::record::{OutcomeLine, Record};
 use crate::unit::{Unit, three_digits};
-use crate::work::Metric;
+use crate::work::{Case, Metric, StepPart};
 
 /// Of what could be hidden, the share that is not, from which the overlap is lost; and the least that it must be worth, of the step.
 const LOST: f64 = 0.5;
@@ -130,6 +130,12 @@ fn lost(d: &Deficit) -> String {
 
 /// The median of each rank, beside what is usual; `speaks` is who it is about.
 fn proof(line: &OutcomeLine, r: &Rehearsal, what: Timed, usual: f64, speaks: Option<usize>) -> Vec<Proof> {
+    let case = match (&line.case, what) {
+        (Case::Rehearsal { ranks, gpus, .. }, Timed::Alone) => {
+            Case::Rehearsal { part: StepPart::Compute, ranks: *ranks, gpus: *gpus }
+        }
+        (other, _) => other.clone(),
+    };
     let one = |(i, rank): (usize, &RankSteps)| {
         let s = stats::summary(rank.of(what))?;
         let node = rank.node.as_ref().unwrap_or(&line.node);
@@ -140,7 +146,7 @@ fn proof(line: &OutcomeLine, r: &Rehearsal, what: Timed, usual: f64, speaks: Opt
             n: Some(s.n),
             expected: Some(usual),
             speaks: speaks.is_none_or(|who| who == i),
-            ..Proof::new(node, &line.step, &line.case)
+            ..Proof::new(node, &line.step, &case)
         })
     };
     r.ranks.iter().enumerate().filter_map(one).collect()
