@@ -19,11 +19,11 @@ struct Run {
 }
 
 fn check(machine: &str, fault: &str, args: &[&str]) -> Result<Run> {
-    check_seeing(None, machine, fault, args)
+    check_in(&[], machine, fault, args)
 }
 
-/// `visible` is what CUDA_VISIBLE_DEVICES says to the job.
-fn check_seeing(visible: Option<&str>, machine: &str, fault: &str, args: &[&str]) -> Result<Run> {
+/// With these variables in the job's environment.
+fn check_in(environment: &[(&str, &str)], machine: &str, fault: &str, args: &[&str]) -> Result<Run> {
     let dir = tempfile::tempdir()?;
     let enter = |args: &[&str]| {
         let mut command = stand::enter(machine);
@@ -32,7 +32,7 @@ fn check_seeing(visible: Option<&str>, machine: &str, fault: &str, args: &[&str]
             .current_dir(dir.path())
             .env("FAKE_FAULT", fault)
             .env_remove("CUDA_VISIBLE_DEVICES")
-            .envs(visible.map(|v| ("CUDA_VISIBLE_DEVICES", v)));
+            .envs(environment.iter().copied());
         command
     };
     let run =
@@ -197,6 +197,32 @@ fn a_fault_is_put_on_its_gpu() -> Result {
     Ok(())
 }
 
+/// NCCL 2.31 checks itself while a communicator is made, and what it prints comes between no frames: its word stands beside gonogo's own.
+#[test]
+fn what_nccl_finds_of_itself_is_told() -> Result {
+    if !can()? {
+        return Ok(());
+    }
+    let of = |version: &str, more: &[(&str, &str)], fault: &str| -> Result<Run> {
+        let environment = [&[("FAKE_NCCL_VERSION", version)][..], more].concat();
+        check_in(&environment, "hgx-h100", fault, &["--only", "environment,collective", "--budget", "60s"])
+    };
+    let told = |run: &Run, text: &str| run.record.iter().any(|l| l.to_string().contains(text));
+    let well = of("23102", &[], "")?;
+    assert_eq!(well.of_gpus(), [""; 0], "{}", well.shown);
+    assert!(told(&well, "NCCL's own diagnostics find well: p2p, CUDA driver version"), "{}", well.shown);
+    let broken = of("23102", &[("NCCL_RAS_ENABLE", "0")], "nccl-p2p")?;
+    let found = broken.of_gpus();
+    assert!(found.iter().any(|f| f.starts_with("NCL-015 hold") && f.contains("only 52/56")), "{found:?}");
+    assert!(told(&broken, "NCCL_RAS_ENABLE=0: NCCL did not compare its ranks"), "{}", broken.shown);
+    let differs = of("23102", &[], "nccl-environment")?;
+    assert_eq!(differs.of_gpus(), [""; 0], "{}", differs.shown);
+    assert!(differs.shown.contains("NCL-015") && differs.shown.contains("differ across ranks"), "{}", differs.shown);
+    let old = of("22703", &[], "")?;
+    assert!(told(&old, "NCCL 2.27.3: its own diagnostics came with 2.31"), "{}", old.shown);
+    Ok(())
+}
+
 /// A step of the plan's training on eight GPUs: products and messages of both dimensions, nobody accused; the GPU that computes 5 % more
 /// slowly than its seven peers named, and no other; a collective that never ends ends the step with its reason.
 #[test]
@@ -246,7 +272,7 @@ fn a_job_that_sees_some_of_the_gpus() -> Result {
         return Ok(());
     }
     let only = ["--only", "environment,gemm,memory", "--budget", "100s"];
-    let run = check_seeing(Some("7,6,5,4"), "hgx-h100", "slow:5:0.84", &only)?;
+    let run = check_in(&[("CUDA_VISIBLE_DEVICES", "7,6,5,4")], "hgx-h100", "slow:5:0.84", &only)?;
     let found = run.of_gpus();
     assert!(found.iter().any(|f| is_named(f, "PER-002", "gpu5")), "{found:?}");
     assert!(!found.iter().any(|f| ["gpu4", "gpu6", "gpu7"].iter().any(|g| f.contains(g))), "{found:?}");

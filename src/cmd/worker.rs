@@ -1,5 +1,6 @@
 //! A probe's process: it runs a step, or, for a GPU, one after another. It ends with its parent, and takes its scratch directory with it.
 
+use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -32,8 +33,20 @@ pub(super) fn load(part: &str, library: &Path) -> Result<Exit, Failure> {
     Ok(Exit::Go)
 }
 
+/// The channel to the parent, which was the standard output. What libraries print must not come between its frames: it goes to a file in
+/// memory, where a probe may read it.
+fn channel() -> anyhow::Result<File> {
+    let channel = rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3).context("cannot keep the channel to the parent")?;
+    match rustix::fs::memfd_create("stdout", rustix::fs::MemfdFlags::CLOEXEC) {
+        Ok(said) => rustix::stdio::dup2_stdout(said),
+        Err(_) => rustix::stdio::dup2_stdout(io::stderr()),
+    }
+    .context("cannot set the standard output apart")?;
+    Ok(File::from(channel))
+}
+
 fn work(scratch: &Mutex<Option<PathBuf>>) -> anyhow::Result<()> {
-    let mut next = Some(Child::accept(Box::new(BufReader::new(io::stdin())), Box::new(io::stdout()))?);
+    let mut next = Some(Child::accept(Box::new(BufReader::new(io::stdin())), Box::new(channel()?))?);
     while let Some(mut child) = next {
         *scratch.lock().unwrap_or_else(|e| e.into_inner()) = child.step.scratch.clone();
         let name = child.step.probe.clone();

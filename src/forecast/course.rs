@@ -170,8 +170,8 @@ fn productive(run: &RunPlan, plan: &ForecastPlan, seen: &Measured, nodes: u32) -
     let model = run.model.as_ref().ok_or(Missing::Length)?;
     let tokens = model.tokens.ok_or(Missing::Length)?;
     // What an owner knows of his GPUs or his step's efficiency is more than what was rehearsed without optimiser and data.
-    if let Some(p) = seen.step.filter(|p| p.seconds > 0.0 && p.tokens > 0 && plan.tflops.is_none() && seen.nodes > 0) {
-        let of_run = p.tokens as f64 * f64::from(nodes) / f64::from(seen.nodes);
+    if let Some(p) = seen.step.filter(|p| p.seconds > 0.0 && p.tokens > 0 && plan.tflops.is_none() && p.nodes > 0) {
+        let of_run = p.tokens as f64 * f64::from(nodes) / f64::from(p.nodes);
         return Ok((tokens / of_run * p.seconds, Basis::Rehearsed { step: p.seconds, tokens: of_run as u64 }));
     }
     let gpus = run.nodes.as_ref().map(|n| n.gpus_per_node).filter(|g| *g > 0).unwrap_or(seen.gpus);
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn a_rehearsed_step_tells_the_days() {
         let text = "[model]\nparameters = 8e9\ntokens = 1e12\n[nodes]\nneeded = 16\n[forecast]\nsave = \"10s\"\n";
-        let step = Projected { seconds: 2.0, low: 1.9, high: 2.1, tokens: 1 << 20, flops: 1e12 };
+        let step = Projected { seconds: 2.0, low: 1.9, high: 2.1, tokens: 1 << 20, nodes: 8, flops: 1e12 };
         let f = forecast(&run(text), &Measured { nodes: 8, step: Some(step), ..Measured::default() });
         let f = f.unwrap_or_else(|e| panic!("{e}"));
         assert!((f.productive - 1e12 / (2.0 * f64::from(1 << 20)) * 2.0).abs() < 1.0, "{}", f.productive);

@@ -1,6 +1,11 @@
 //! The run's step, by the one that was rehearsed.
 
+use std::collections::BTreeSet;
+
 use crate::measure::{RankSteps, Rehearsal, Timed, stats};
+
+/// Layers of a rehearsal that are gone through one by one.
+const MOST_LAYERS: u64 = 64;
 
 /// What a rehearsed step says of the run's.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -9,8 +14,9 @@ pub struct Projected {
     pub seconds: f64,
     pub low: f64,
     pub high: f64,
-    /// Tokens of a step, all ranks together.
+    /// Tokens of a step, all ranks together; and how many nodes they are of.
     pub tokens: u64,
+    pub nodes: u32,
     /// Operations a second that the model gets of each rank.
     pub flops: f64,
 }
@@ -43,10 +49,20 @@ pub fn projected(r: &Rehearsal) -> Option<Projected> {
     let (messages, gradients) = (of(Timed::Communication), of(Timed::Gradients));
     let waits = messages.zip(gradients).map_or([0.0; 3], |(m, g)| [0, 1, 2].map(|i| (m[i] - g[i]).max(0.0)));
     let layers = r.layers as f64;
-    let step = |i: usize| t.step_seconds((alone[i] + waits[i]) / layers, whole[i] / layers * t.layers as f64);
+    let step = |i: usize| {
+        let gradients = gradients.map_or(0.0, |g| g[i]) / layers;
+        // Of what the whole takes longer, one layer's gradients come after all else; the rest comes with every layer.
+        let longer = (whole[i] - alone[i] - waits[i]).max(0.0);
+        let tail = if t.overlap { longer.min(gradients) } else { 0.0 };
+        let each = (longer - tail) / if t.overlap { (layers - 1.0).max(1.0) } else { layers };
+        let more = tail + each * if t.overlap { t.layers as f64 - 1.0 } else { t.layers as f64 };
+        t.step_seconds(alone[i] / layers, waits[i] / layers, more)
+    };
     let [seconds, low, high] = [step(0), step(1), step(2)];
     let flops = (t.flops + t.beside_flops) / seconds / f64::from(t.world.ranks());
-    Some(Projected { seconds, low: low.min(seconds), high: high.max(seconds), tokens: t.tokens, flops })
+    let nodes: BTreeSet<_> = r.ranks.iter().map(|r| r.node.as_ref()).collect();
+    let nodes = nodes.len() as u32;
+    Some(Projected { seconds, low: low.min(seconds), high: high.max(seconds), tokens: t.tokens, nodes, flops })
 }
 
 /// How long the rehearsed layers should take together, by computing alone, messages alone and what may go beside what: computing waits
@@ -57,7 +73,8 @@ pub fn together(r: &Rehearsal, alone: f64, communication: f64, gradients: f64) -
     let (forward, backward, sent) = (alone / 3.0 / layers, alone * 2.0 / 3.0 / layers, gradients / layers);
     let mut now = layers * (forward + path);
     let mut wire = now;
-    for _ in 0..r.layers {
+    // No probe runs more, whatever a record says.
+    for _ in 0..r.layers.min(MOST_LAYERS) {
         // A message on the path waits for the gradients before it.
         now = (now + backward).max(if path > 0.0 { wire } else { 0.0 }) + path;
         wire = wire.max(now) + sent;
@@ -94,7 +111,8 @@ mod tests {
         let Some(p) = projected(&r) else { panic!("nothing") };
         let microbatch = 0.03 * 32.0;
         let more = r.training.beside_flops / r.training.flops;
-        let want = 3.0 * microbatch + 0.04 * 32.0 + 4.0 * microbatch * more;
+        // The whole takes 20 ms longer than computing: 10 of them are the last layer's gradients, 10 come with each layer but one.
+        let want = 4.0 * microbatch * (1.0 + more) + 0.01 + 0.01 * 31.0;
         assert!((p.seconds - want).abs() < 1e-9 && p.tokens == 32 * 8192, "{p:?} {want}");
         assert!((p.flops * p.seconds * 8.0 / (r.training.flops + r.training.beside_flops) - 1.0).abs() < 1e-9);
         assert_eq!(projected(&rehearsal(PLAN, 8, 2, 4)), None);

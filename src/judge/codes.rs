@@ -473,6 +473,10 @@ codes! {
         cause: "All nodes are in one NVLink domain and NCCL joined them by its network. It falls back without a word where IMEX, a channel or a setting is missing: on GB200, 191 instead of 882 GB/s over four nodes.",
         suspect: "NCCL_MNNVL_ENABLE=0 or NCCL_CUMEM_ENABLE=0, IMEX (GPU-022), an NCCL before 2.21, or a container without an IMEX channel",
         remedy: "unset NCCL_MNNVL_ENABLE, NCCL_CUMEM_ENABLE and NCCL_P2P_DISABLE; start nvidia-imex on all nodes; give the container /dev/nvidia-caps-imex-channels/channel0; NCCL's log must say `MNNVL 1`";
+    NCL_015 "NCL-015" Warn, "NCCL's own diagnostics found something",
+        cause: "Since 2.31 NCCL moves data between every two GPUs that it will join directly, and compares GPUs, driver, ECC errors, NVLinks and settings of all ranks. What did not pass between GPUs holds; what differs is a warning.",
+        suspect: "the link or device between the two GPUs that it names, peer access that a container or an IOMMU forbids, or ranks that were started with other settings",
+        remedy: "read what it says of the pair; `nvidia-smi topo -p2p rw` and the findings of `copy` between GPUs show the same path; start all ranks with the same NCCL_* settings";
     STO_001 "STO-001" Fail, "the checkpoint directory returned different bytes",
         cause: "Pages read back, past the page cache, are not those that were written and synced.",
         suspect: "the disk, its controller, or the network file system",

@@ -15,6 +15,9 @@ const ROUNDS: usize = 6;
 /// by 1.4 times less. Of 32 ranks one is accused by chance once in 100,000 runs.
 const LEAST: f64 = 0.0253;
 const DEVIATIONS: f64 = 3.3;
+/// The same of few ranks, which show little of how much healthy ones differ (7 %).
+const LEAST_FEW: f64 = 0.0726;
+const FEW: usize = 8;
 /// The same where ranks share a machine, whose cores the scheduler gives out as it likes (25 %).
 const LEAST_SHARED: f64 = 0.288;
 /// A rank is slow in more rounds than the others by chance less likely than this.
@@ -64,9 +67,15 @@ pub fn late(seconds: &[&[f64]], one_machine: bool) -> Option<Ranks> {
     };
     let halves: Vec<[f64; 2]> = seconds.iter().map(|s| [half(s, 0), half(s, 1)]).collect();
     let noise = reference::deviation(&halves.iter().map(|[a, b]| a - b).collect::<Vec<f64>>())?;
+    let noise = if seconds.len() < FEW { noise.max(scatter(seconds, &of_round)) } else { noise };
     let tests: Vec<[Option<f64>; 2]> = halves.iter().map(|h| h.map(Some)).collect();
     let Mode { at, deviation, .. } = reference::upper_mode(&tests, noise)?;
-    let least = (DEVIATIONS * deviation).max(if one_machine { LEAST_SHARED } else { LEAST });
+    let least = match seconds.len() {
+        _ if one_machine => LEAST_SHARED,
+        n if n < FEW => LEAST_FEW,
+        _ => LEAST,
+    };
+    let least = least.max(DEVIATIONS * deviation);
     let usual = (stats::median(&of_round) - at).exp();
     let mut out = Ranks { usual, least: share(least), ..Ranks::default() };
     // Rounds in which each stays behind by as much, whatever it does in the others.
@@ -80,24 +89,38 @@ pub fn late(seconds: &[&[f64]], one_machine: bool) -> Option<Ranks> {
             Late { rank, deficit, seconds: usual * loss.exp(), usual, comes }
         };
         let steady = of((a + b) / 2.0, around, None);
-        // Slow in both halves, or there is nothing that another look would show again.
-        if a.min(b) > least / 2.0 && a + b >= 2.0 * least {
+        // Slow in both halves, and early as well as late, or there is nothing that another look would show again.
+        let own = behind(seconds[rank]);
+        let (early, late) = own.split_at(rounds / 2);
+        let lasts = [early, late].iter().all(|part| stats::median(part) > least / 2.0);
+        if a.min(b) > least / 2.0 && a + b >= 2.0 * least && lasts {
             out.late.push(steady);
             continue;
         }
-        let lost: Vec<f64> = behind(seconds[rank]).iter().map(|l| l.exp()).collect();
+        let lost: Vec<f64> = own.iter().map(|l| l.exp()).collect();
         let mean = lost.iter().sum::<f64>() / rounds as f64;
         let scatter = (lost.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (rounds * rounds) as f64).sqrt();
         let others = slow_rounds.iter().sum::<usize>() - slow_rounds[rank];
         let often = (others as f64 + 1.0) / ((seconds.len() - 1) * rounds + 1) as f64;
         if mean.ln() >= least && by_chance(slow_rounds[rank], rounds, often) < CHANCE {
             out.late.push(of(mean.ln(), SURE * scatter / mean, Some((slow_rounds[rank], rounds))));
-        } else if a.max(b) > 2.0 * least {
+        } else if a.max(b) > 2.0 * least || a + b >= 2.0 * least {
             out.open.push(steady);
         }
     }
     out.late.sort_by(|a, b| b.deficit.share.total_cmp(&a.deficit.share));
     Some(out)
+}
+
+/// How the middle of half of the rounds scatters, by how the rounds of each rank do.
+fn scatter(seconds: &[&[f64]], of_round: &[f64]) -> f64 {
+    let own = |s: &&[f64]| {
+        let speeds: Vec<f64> = of_round.iter().zip(s.iter()).map(|(r, s)| r - s.ln()).collect();
+        stats::robust(&speeds).map_or(0.0, |(_, deviation)| deviation)
+    };
+    // A median scatters 1.25 times as much as a mean.
+    let all: Vec<f64> = seconds.iter().map(own).collect();
+    1.25 * stats::median(&all) / (of_round.len() as f64 / 2.0).sqrt()
 }
 
 /// How likely `slow` rounds or more of `rounds` are, where each is slow with a probability of `often`.
@@ -181,6 +204,7 @@ mod tests {
             all.sort_unstable();
             assert_eq!(all, [0, 2, 3, 4, 5, 7], "{seed}");
             assert_eq!(named(&rounds(&[0.0, 0.2], 0.01, 12, seed)), [1], "{seed}");
+            assert_eq!(named(&rounds(&[0.0, 0.0], 0.03, 12, seed)), [0usize; 0], "{seed}");
         }
     }
 
@@ -197,6 +221,17 @@ mod tests {
             named += usize::from(found.len() == 1 && found[0].rank == 5);
         }
         assert!(named >= 198, "{named}");
+    }
+
+    /// What passes in the middle of the rounds is open.
+    #[test]
+    fn a_rank_that_is_slow_for_a_while_is_not_named() {
+        let mut times = rounds(&[0.0; 16], 0.01, 24, 3);
+        times[4][..15].iter_mut().for_each(|t| *t *= 1.08);
+        let times: Vec<&[f64]> = times.iter().map(Vec::as_slice).collect();
+        let found = late(&times, false).unwrap_or_default();
+        assert!(found.late.iter().all(|l| l.comes.is_some()), "{found:?}");
+        assert!(found.late.iter().chain(&found.open).any(|l| l.rank == 4), "{found:?}");
     }
 
     #[test]

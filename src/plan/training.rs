@@ -80,6 +80,10 @@ impl Training {
     pub fn of(run: &RunPlan, ranks: u32) -> Option<Result<Training, String>> {
         let shape = run.model.as_ref()?.shape().ok()??;
         let parallel = run.parallel.clone().unwrap_or_default();
+        // A plan in a record was checked by whoever wrote the record, or by nobody.
+        if let Some((_, why)) = parallel.contradiction(Some(&shape), None) {
+            return Some(Err(why));
+        }
         // Fewer or more than the run will have: each computes what it will there.
         let planned = run.nodes.as_ref().map(|n| n.needed.saturating_mul(n.gpus_per_node.max(1)));
         Some(Self::divided(&shape, &parallel, ranks, planned.unwrap_or(ranks)).map_err(|(_, why)| why))
@@ -175,6 +179,12 @@ impl Training {
         Some(self)
     }
 
+    /// Whether ranks of a dimension send each other anything.
+    pub fn sends_among(&self, by: Dimension) -> bool {
+        let mut all = self.on_path.iter().chain(&self.gradients).chain(&self.between_stages);
+        self.world.size(by) > 1 && all.any(|m| m.among == by)
+    }
+
     /// Operations of one layer for one microbatch on one rank, forward and backward.
     pub fn layer_flops(&self) -> f64 {
         3.0 * self.products.iter().map(Product::flops).sum::<f64>()
@@ -194,13 +204,14 @@ impl Training {
         }
     }
 
-    /// Seconds of a whole step where one layer of one microbatch takes `layer` with what its path waits for, and the last microbatch of a
-    /// stage, with its gradients, takes `last`; and what is not rehearsed is computed as fast. A pipeline waits once for its other stages.
-    pub fn step_seconds(&self, layer: f64, last: f64) -> f64 {
-        let more = 1.0 + self.beside_flops / self.flops.max(1.0);
-        let microbatch = layer * self.layers as f64;
-        let others = self.microbatches.saturating_add(u64::from(self.world.pp)).saturating_sub(2);
-        (microbatch * others as f64 + last.max(microbatch)) + microbatch * (more - 1.0) * (others as f64 + 1.0)
+    /// Seconds of a whole step where a layer of a microbatch computes for `computing` seconds and waits for `waiting`, and the last
+    /// microbatch takes `more` than that for its gradients; what is not rehearsed is computed as fast. A pipeline waits once for its other
+    /// stages.
+    pub fn step_seconds(&self, computing: f64, waiting: f64, more: f64) -> f64 {
+        let beside = self.beside_flops / self.flops.max(1.0);
+        let microbatch = (computing * (1.0 + beside) + waiting) * self.layers as f64;
+        let times = self.microbatches.saturating_add(u64::from(self.world.pp)).saturating_sub(1);
+        microbatch * times as f64 + more.max(0.0)
     }
 }
 
@@ -260,7 +271,10 @@ mod tests {
     fn the_bubble_is_reckoned() {
         let t = Training { beside_flops: 0.0, ..training("llama-3-70b", "tp = 8\npp = 4\nglobal_batch = 512\n", 512) };
         let microbatch = 20.0 * 0.01;
-        assert!((t.step_seconds(0.01, microbatch) - microbatch * 35.0).abs() < 1e-9);
-        assert!((t.step_seconds(0.01, 2.0 * microbatch) - microbatch * 36.0).abs() < 1e-9);
+        assert!((t.step_seconds(0.01, 0.0, 0.0) - microbatch * 35.0).abs() < 1e-9);
+        assert!((t.step_seconds(0.006, 0.004, 0.3) - microbatch * 35.0 - 0.3).abs() < 1e-9);
+        // What is not rehearsed is computed, and waits for nobody.
+        let more = Training { beside_flops: t.flops, ..t };
+        assert!((more.step_seconds(0.006, 0.004, 0.0) - 20.0 * 0.016 * 35.0).abs() < 1e-9);
     }
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::forecast::{Basis, Course, Forecast, Measured, Missing, Projected, forecast, projected};
+use crate::forecast::{Basis, Course, Forecast, Measured, Missing, Projected, forecast, projected, slowest};
 use crate::hostlist;
 use crate::id::clean;
 use crate::judge::{Cell, Code, Facts, Judgement};
+use crate::measure::{RankSteps, Timed, stats};
 use crate::plan::{RunPlan, Time};
 use crate::unit::{Unit, three_digits};
 use crate::work::{Case, CheckpointOp, Dtype, Load, Metric};
@@ -62,9 +63,16 @@ pub fn measured(j: &Judgement<'_>) -> Measured {
 
 /// The run's step, without what slow ranks add to it: that is reckoned for each of them.
 fn step(j: &Judgement<'_>) -> Option<Projected> {
-    let step = Facts::rehearsal(j.record).and_then(|(_, r)| projected(r))?;
-    let late = j.findings.iter().filter(|f| f.code == Code::REH_001).filter_map(|f| j.slow.get(f.subject.node()?));
-    let longer = 1.0 + late.copied().fold(0.0, f64::max);
+    let (line, r) = Facts::rehearsal(j.record)?;
+    let step = projected(r)?;
+    let late: Vec<_> = j.findings.iter().filter(|f| f.code == Code::REH_001).filter_map(|f| f.subject.node()).collect();
+    let others: Vec<RankSteps> =
+        r.ranks.iter().filter(|rank| !late.contains(&rank.node.as_ref().unwrap_or(&line.node))).cloned().collect();
+    let computing = |ranks: &[RankSteps]| {
+        let all = slowest(ranks, Timed::Alone);
+        (!all.is_empty()).then(|| stats::median(&all))
+    };
+    let longer = computing(&r.ranks).zip(computing(&others)).map_or(1.0, |(all, others)| (all / others).max(1.0));
     let [seconds, low, high] = [step.seconds, step.low, step.high].map(|s| s / longer);
     Some(Projected { seconds, low, high, flops: step.flops * longer, ..step })
 }

@@ -28,6 +28,13 @@ mod signature;
 
 unsafe extern "C" {
     fn _exit(code: std::ffi::c_int) -> !;
+    fn fflush(stream: *mut std::ffi::c_void) -> std::ffi::c_int;
+}
+
+/// Writes out what C libraries of this process have printed and hold back.
+pub fn flush_printed() {
+    // SAFETY: `int fflush(FILE *)` of the C library (POSIX): null means all streams, each under its own lock.
+    unsafe { fflush(std::ptr::null_mut()) };
 }
 
 /// Ends this process at once: handlers at exit, such as a driver's, may hang where the driver does.

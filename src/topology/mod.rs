@@ -33,8 +33,8 @@ pub use filesystem::{Filesystem, Mount, Quota, QuotaOf, Target, mount_of};
 pub use leaf::{FabricError, Leaf};
 pub use machine::*;
 pub use nccl::{
-    Choice, Direct, Far, Log, Nccl, NcclTopology, NetDevice, NvLinkEnd, NvLinkTo, P2p, Prediction, Refusal, Refused,
-    SOCKETS, TopologyCpu, TopologyGpu, TopologyNet, VERBS, Way, parse_log, parse_topology,
+    Choice, Diagnosis, Direct, Far, Log, Nccl, NcclTopology, NetDevice, NvLinkEnd, NvLinkTo, P2p, Prediction, Refusal,
+    Refused, SOCKETS, TopologyCpu, TopologyGpu, TopologyNet, VERBS, Way, parse_diagnoses, parse_log, parse_topology,
 };
 pub use nvidia::{
     Clocks, DeviceNode, Domain, DriverView, FabricHealth, FabricState, Gpu, GpuProcess, Imex, NvLink, Nvidia,

@@ -131,6 +131,9 @@ pub fn provoke(code: &str) -> Option<Record> {
             n.nvls = Some(false);
         }
         "NCL-011" => n.warnings = vec!["Call to ibv_create_qp failed".into()],
+        "NCL-015" => {
+            n.diagnoses = vec![diagnosis(false, "NCCL environment", "1 NCCL_* env var(s) differ across ranks")]
+        }
         "NCL-012" => n.topology.iter_mut().for_each(|t| t.cpus[1].nets.clear()),
         "NCL-013" => {
             let mut series = series("collective", "latency", 30e-3);
@@ -143,6 +146,30 @@ pub fn provoke(code: &str) -> Option<Record> {
         _ => return None,
     }
     Some(record(m, n))
+}
+
+fn diagnosis(ok: bool, check: &str, text: &str) -> gonogo::topology::Diagnosis {
+    gonogo::topology::Diagnosis { ok, check: check.into(), text: text.into() }
+}
+
+/// What NCCL's own diagnostics find well is told nowhere as a fault; a path between GPUs that failed holds, a difference warns.
+#[test]
+fn what_nccl_finds_of_itself_counts() {
+    let of = |diagnoses: Vec<gonogo::topology::Diagnosis>| {
+        let record = record(node(), Nccl { diagnoses, ..said() });
+        let limits = gonogo::baseline::builtin();
+        let judgement = gonogo::judge::judge(&record, &record.header.plan.run, &limits);
+        let own = judgement.findings.iter().filter(|f| f.code.to_string() == "NCL-015");
+        own.map(|f| format!("{} {}", f.severity.name(), f.evidence)).collect::<Vec<String>>()
+    };
+    assert_eq!(of(vec![diagnosis(true, "p2p", "verified"), diagnosis(true, "ECC", "none")]), Vec::<String>::new());
+    let all = of(vec![
+        diagnosis(false, "p2p", "only 52/56 GPU-to-GPU peer accesses passed verification"),
+        diagnosis(false, "NCCL environment", "\u{1b}[31mNCCL_ALGO=Ring on rank(s) {0}"),
+    ]);
+    assert_eq!(all.len(), 2, "{all:#?}");
+    assert!(all[0].starts_with("hold ") && all[0].contains("only 52/56"), "{all:#?}");
+    assert!(all[1].starts_with("warn ") && !all[1].contains('\u{1b}'), "{all:#?}");
 }
 
 fn against(record: &Record) -> Vec<String> {

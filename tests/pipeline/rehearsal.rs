@@ -124,6 +124,24 @@ fn nobody_is_named_where_all_is_well_or_nodes_share_a_machine() {
     assert_eq!(told(&shared), Vec::<String>::new());
 }
 
+/// Half of the nodes have slower processors: nobody is slow among his likes, and one that is among the slower is named.
+#[test]
+fn unlike_machines_are_not_held_against_each_other() {
+    let mut mixed = rehearsed(PLAN, 1, &|rank, round| match rank {
+        5 => [0.12, 0.12, 0.02, 0.02, 0.13],
+        r if r % 2 == 1 => [0.09, 0.09, 0.02, 0.02, 0.10],
+        _ => well(rank, round),
+    });
+    for (i, node) in mixed.header.nodes.clone().iter().enumerate() {
+        let mut m = Machine { boot: Some(format!("b{i}")), ..good_machine() };
+        m.cpu.model = if i % 2 == 1 { "made, slow".into() } else { "made, fast".into() };
+        add_on(&mut mixed, &node.0, "environment", "machine", machine(m));
+    }
+    let all = told(&mixed);
+    let slow: Vec<&String> = all.iter().filter(|f| f.starts_with("REH-001")).collect();
+    assert!(slow.len() == 1 && slow[0].starts_with("REH-001 fail node n5: rank 5"), "{all:#?}");
+}
+
 #[test]
 fn what_could_be_hidden_and_is_not_is_told_as_a_share() {
     let Some(record) = provoke("REH-002") else { panic!("no record") };
@@ -142,7 +160,7 @@ fn the_step_is_held_against_the_plans_where_it_is_the_runs_own() {
     let all = told(&record);
     assert!(
         all.len() == 1
-            && all[0].starts_with("REH-004 hold this run: 2 of 32 layers, rehearsed by 8 ranks, make a step of 10.9 s"),
+            && all[0].starts_with("REH-004 hold this run: 2 of 32 layers, rehearsed by 8 ranks, make a step of 10.7 s"),
         "{all:#?}"
     );
     // A narrower likeness says nothing of how long the step takes.

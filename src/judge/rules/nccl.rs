@@ -147,6 +147,20 @@ fn of_communicator(n: &Nccl, machine: Option<&Machine>, add: Add<'_>) {
     if n.nvls == Some(false) && switched && n.nodes == 1 && n.ranks > 1 {
         add(Code::NCL_010, None, "the GPUs are joined by NVSwitches, and NVLS multicast is not available".to_owned());
     }
+    for paths in [true, false] {
+        let of: Vec<String> = n
+            .diagnoses
+            .iter()
+            .filter(|d| !d.ok && d.is_of_paths() == paths)
+            .map(|d| format!("`{}: {}`", clean(&d.check), clean(&d.text)))
+            .collect();
+        if !of.is_empty() {
+            let more = if of.len() > 4 { format!(" and {} lines more", of.len() - 4) } else { String::new() };
+            // What did not pass between two GPUs is no difference of settings.
+            let severity = paths.then_some(Severity::Hold);
+            add(Code::NCL_015, severity, format!("{}{more}", of[..of.len().min(4)].join(", ")));
+        }
+    }
     if !n.warnings.is_empty() {
         let shown: Vec<String> = n.warnings.iter().take(3).map(|w| format!("`{}`", clean(w))).collect();
         add(Code::NCL_011, None, shown.join(", "));

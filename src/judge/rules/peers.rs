@@ -6,6 +6,8 @@ mod gpus;
 
 use std::collections::BTreeMap;
 
+pub(super) use gpus::model as gpu_model;
+
 use statrs::distribution::{ContinuousCDF, Normal};
 
 use crate::baseline::{Source, Weight};

@@ -1,18 +1,20 @@
 //! A training step that was rehearsed: who computes slowly, what is not hidden, what varies, and whether the plan's step is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::forecast::{self, projected, slowest, together};
 use crate::id::NodeName;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Proof, Rule, Subject};
 use crate::judge::rules::Facts;
+use crate::judge::rules::peers::gpu_model;
 use crate::judge::rules::prices::Prices;
 use crate::judge::severity::Severity;
 use crate::localise::{Deficit, Late, late};
 use crate::measure::{RankSteps, Rehearsal, Timed, stats};
 use crate::plan::{RunPlan, Training};
 use crate::record::{OutcomeLine, Record};
+use crate::topology::Machine;
 use crate::unit::{Unit, three_digits};
 use crate::work::{Case, Metric, StepPart};
 
@@ -21,6 +23,8 @@ const LOST: f64 = 0.5;
 const WORTH: f64 = 0.05;
 /// What waiting for whoever is late by chance may cost a step.
 const JITTER: f64 = 0.05;
+/// Ranks that a finding shows beside the one that it is of.
+const SHOWN: usize = 128;
 /// A projected step may be so much longer than the plan's.
 const OVER: f64 = 1.05;
 
@@ -39,7 +43,9 @@ pub(super) fn findings(
     let guilty = computing(record, run, (line, r), one_machine, slow, findings);
     if !one_machine {
         overlap(line, r, findings);
-        jitter(line, r, &guilty, findings);
+        if kinds(record, line, r).len() == 1 {
+            jitter(line, r, &guilty, findings);
+        }
     }
     step_time(line, r, run, findings);
 }
@@ -47,7 +53,9 @@ pub(super) fn findings(
 /// A step that the nodes that are here cannot rehearse.
 fn undivided(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
     let plan = &record.header.plan;
-    let asked = plan.wants("rehearsal") && run.model.as_ref().is_some_and(|m| matches!(m.shape(), Ok(Some(_))));
+    if !plan.wants("rehearsal") {
+        return;
+    }
     let nodes = record.header.nodes.len() as u32;
     let each = run.nodes.as_ref().map_or(1, |n| n.gpus_per_node.max(1));
     let why = match Training::of(run, nodes.saturating_mul(each)) {
@@ -57,9 +65,7 @@ fn undivided(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
         }
         _ => return,
     };
-    if asked {
-        findings.push(Finding::new(Code::REH_005, Subject::Run, why));
-    }
+    findings.push(Finding::new(Code::REH_005, Subject::Run, why));
 }
 
 /// The part that a rank is.
@@ -80,19 +86,25 @@ fn computing(
     slow: &mut BTreeMap<NodeName, f64>,
     findings: &mut Vec<Finding>,
 ) -> Vec<usize> {
-    let times = |what: Timed| late(&r.ranks.iter().map(|r| r.of(what)).collect::<Vec<&[f64]>>(), one_machine);
-    let (Some(alone), Some(beside)) = (times(Timed::Alone), times(Timed::Beside)) else { return Vec::new() };
-    let of_rank = |list: &[Late], rank: usize| list.iter().find(|l| l.rank == rank).copied();
-    let mut told: Vec<(Late, bool)> = alone.late.iter().map(|l| (*l, false)).collect();
-    told.extend(beside.late.iter().filter(|l| of_rank(&alone.late, l.rank).is_none()).map(|l| (*l, true)));
-    let prices = Prices::new(record, run, told.iter().map(|(l, _)| l.deficit.share));
-    for (l, only_beside) in &told {
-        let rank = &r.ranks[l.rank];
-        let subject = subject(line, rank);
-        let when = if *only_beside { "only while messages go, its own products take" } else { "its own products take" };
+    let (mut told, mut open): (Vec<Told>, Vec<Told>) = (Vec::new(), Vec::new());
+    for kind in kinds(record, line, r) {
+        let times =
+            |what: Timed| late(&kind.iter().map(|i| r.ranks[*i].of(what)).collect::<Vec<&[f64]>>(), one_machine);
+        let (Some(alone), Some(beside)) = (times(Timed::Alone), times(Timed::Beside)) else { continue };
+        let of = |l: &Late, what: Timed| Told { late: Late { rank: kind[l.rank], ..*l }, what, kind: kind.clone() };
+        let known = |l: &&Late| alone.late.iter().all(|a| a.rank != l.rank);
+        told.extend(alone.late.iter().map(|l| of(l, Timed::Alone)));
+        told.extend(beside.late.iter().filter(known).map(|l| of(l, Timed::Beside)));
+        open.extend(alone.open.iter().map(|l| of(l, Timed::Alone)));
+    }
+    let prices = Prices::new(record, run, told.iter().map(|t| t.late.deficit.share));
+    for t in &told {
+        let l = &t.late;
+        let subject = subject(line, &r.ranks[l.rank]);
+        let when = if t.what == Timed::Beside { "only while messages go, " } else { "" };
         let often = l.comes.map_or(String::new(), |(slow, of)| format!(" on average ({slow} of {of} rounds)"));
         let evidence = format!(
-            "rank {}: {when} {}{often} where the others' take {}, {}; {}",
+            "rank {}: {when}its own products take {}{often} where the others' take {}, {}; {}",
             l.rank,
             Unit::Second.show(l.seconds),
             Unit::Second.show(l.usual),
@@ -104,23 +116,53 @@ fn computing(
             *worst = worst.max(forecast::longer(l.deficit.share));
         }
         let severity = if prices.is_worth_keeping(&l.deficit) { Severity::Warn } else { Severity::Fail };
-        let (list, what) = if *only_beside { (&beside, Timed::Beside) } else { (&alone, Timed::Alone) };
         let limit = "the fastest group of ranks in the same rounds";
         let finding = Finding::new(Code::REH_001, subject, evidence).severity(severity).limit(limit);
-        findings.push(finding.proven(Rule::Ranks, proof(line, r, what, list.usual, Some(l.rank))));
+        findings.push(finding.proven(Rule::Ranks, t.proof(line, r)));
     }
-    for l in &alone.open {
-        let rank = subject(line, &r.ranks[l.rank]);
+    for t in &open {
         let evidence = format!(
             "rank {}: its own products are {} in one half of the rounds, and not in the other",
-            l.rank,
-            lost(&l.deficit)
+            t.late.rank,
+            lost(&t.late.deficit)
         );
         let severity = if one_machine { Severity::Info } else { Severity::Warn };
-        let finding = Finding::new(Code::REH_003, rank, evidence).severity(severity);
-        findings.push(finding.proven(Rule::Ranks, proof(line, r, Timed::Alone, alone.usual, Some(l.rank))));
+        let finding = Finding::new(Code::REH_003, subject(line, &r.ranks[t.late.rank]), evidence).severity(severity);
+        findings.push(finding.proven(Rule::Ranks, t.proof(line, r)));
     }
-    told.iter().map(|(l, _)| l.rank).collect()
+    told.iter().map(|t| t.late.rank).collect()
+}
+
+/// A rank that is told of, by which of its times, and the ranks that it is held against, itself among them.
+struct Told {
+    late: Late,
+    what: Timed,
+    kind: Vec<usize>,
+}
+
+impl Told {
+    fn proof(&self, line: &OutcomeLine, r: &Rehearsal) -> Vec<Proof> {
+        let mut all = proof(line, r, self.what, self.late.usual, Some(self.late.rank));
+        let kind: HashSet<usize> = self.kind.iter().copied().take(SHOWN).chain([self.late.rank]).collect();
+        let mut place = 0..;
+        all.retain(|_| place.next().is_some_and(|i| kind.contains(&i)));
+        all
+    }
+}
+
+/// Ranks that compute by the same hardware, as far as it is known: others' times say nothing of theirs.
+fn kinds(record: &Record, line: &OutcomeLine, r: &Rehearsal) -> Vec<Vec<usize>> {
+    let machines: BTreeMap<&NodeName, &Machine> = record.machines().collect();
+    let mut out: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (i, rank) in r.ranks.iter().enumerate() {
+        let machine = machines.get(rank.node.as_ref().unwrap_or(&line.node));
+        let kind = machine.map_or_else(String::new, |m| match rank.gpu {
+            Some(gpu) => gpu_model(m, gpu),
+            None => m.cpu.model.clone(),
+        });
+        out.entry(kind).or_default().push(i);
+    }
+    out.into_values().collect()
 }
 
 fn lost(d: &Deficit) -> String {
@@ -137,19 +179,19 @@ fn proof(line: &OutcomeLine, r: &Rehearsal, what: Timed, usual: f64, speaks: Opt
         (other, _) => other.clone(),
     };
     let one = |(i, rank): (usize, &RankSteps)| {
-        let s = stats::summary(rank.of(what))?;
+        let s = stats::summary(rank.of(what));
         let node = rank.node.as_ref().unwrap_or(&line.node);
-        Some(Proof {
+        Proof {
             metric: Some(Metric::Step),
-            measured: Some(s.median),
-            interval: s.interval,
-            n: Some(s.n),
+            measured: s.map(|s| s.median),
+            interval: s.and_then(|s| s.interval),
+            n: s.map(|s| s.n),
             expected: Some(usual),
             speaks: speaks.is_none_or(|who| who == i),
             ..Proof::new(node, &line.step, &case)
-        })
+        }
     };
-    r.ranks.iter().enumerate().filter_map(one).collect()
+    r.ranks.iter().enumerate().map(one).collect()
 }
 
 /// Computing and messages together, beside what they take one by one.

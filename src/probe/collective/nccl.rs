@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Processes, Step};
+use crate::id::clean;
 use crate::measure::{Bound, Check, Facts, FailKind, Measured, Outcome, WaiveKind, bus_factor};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::collective::{HostCollective, slowest};
@@ -260,6 +261,7 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         let mut notes = session.notes.clone();
         notes.push(format!("NCCL {} is {}: {}", show_version(nccl.version), nccl.found.path, nccl.found.why));
         notes.extend(kept.note());
+        notes.extend(heard.undiagnosed(nccl.version));
         let measured = Measured { series: vec![Metric::Start.series(vec![slowest], 1)], notes, ..Measured::default() };
         child.outcome(&Case::Start { topology: args.topology, ranks: ranks as u32 }, Outcome::Measured(measured))?;
     }
@@ -369,7 +371,10 @@ impl Channels<'_> {
         }
         let nodes = child.members.len().max(1) as u32;
         let facts = facts(self.nccl, log, seen, (child.ranks, nodes), self.topology);
-        let notes = self.topology.as_ref().err().cloned().into_iter().collect();
+        let well: Vec<&str> = log.diagnoses.iter().filter(|d| d.ok).map(|d| d.check.as_str()).collect();
+        let diagnosed =
+            (!well.is_empty()).then(|| format!("NCCL's own diagnostics find well: {}", clean(&well.join(", "))));
+        let notes = self.topology.as_ref().err().cloned().into_iter().chain(diagnosed).collect();
         let facts = Some(Box::new(Facts::Nccl(Box::new(facts))));
         Ok(child.outcome(&self.case, Outcome::Measured(Measured { notes, facts, ..Measured::default() }))?)
     }

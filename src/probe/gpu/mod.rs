@@ -149,6 +149,11 @@ impl Session {
         })
     }
 
+    /// NVML's number of it, which nvidia-smi shows; `None` where the driver does not answer.
+    pub fn number(&self) -> Option<u32> {
+        self.nvml.as_ref()?.device_by_uuid(self.gpu.uuid.as_str()).ok()?.index().ok()
+    }
+
     /// The hash of what lies in `memory`.
     fn digest(&self, memory: &Memory) -> Result<u64, CudaError> {
         self.stream.fill(&self.counted, 0)?;

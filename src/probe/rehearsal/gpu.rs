@@ -38,9 +38,9 @@ const DIMENSIONS: [Dimension; 5] =
     [Dimension::Tensor, Dimension::Data, Dimension::ExpertData, Dimension::Expert, Dimension::Pipeline];
 
 /// GPU processes, libraries, and a communicator a dimension.
-pub(super) fn start_ms(nodes: u32, gpus: u32, ranks: u32) -> u64 {
-    let communicators = if ranks > 1 { nccl::start_ms(nodes, gpus) * 2 } else { 0 };
-    500 + gpu::start_ms(gpus as usize) + communicators
+pub(super) fn start_ms(nodes: u32, gpus: u32, training: &Training) -> u64 {
+    let communicators = DIMENSIONS.into_iter().filter(|by| training.sends_among(*by)).count() as u64;
+    500 + gpu::start_ms(gpus as usize) + communicators * nccl::start_ms(nodes, gpus)
 }
 
 pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
@@ -87,39 +87,47 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     let (Ok(rank), Ok(once)) = (rank, once) else { return Ok(()) };
     let rounds = match rounds(child, once, budget)? {
         Ok(rounds) => rounds,
-        Err(why) => return waive(child, args, why),
+        Err(why) => {
+            drop(ManuallyDrop::into_inner(rank));
+            return waive(child, args, why);
+        }
     };
     let mut times = Times::default();
+    // Of the time that is left now: a wait must end before the step is ended.
+    let patience = nccl::patience(child);
     let done = (0..rounds).try_for_each(|_| rank.round(&training, fit.layers, patience, &mut times));
-    let number = args.numbers.get(child.rank as usize).copied().unwrap_or(child.rank % args.gpus.max(1));
+    let told = args.numbers.get(child.rank as usize).copied().or_else(|| met.session.number());
+    let number = told.unwrap_or(child.rank % args.gpus.max(1));
     let node = child.members.get((child.rank / args.gpus.max(1)) as usize).cloned();
     let times = times.of(node, Some(number));
-    report(child, args, fit, done.map(|()| RankReport { times, wrong: 0 }), &met.session)?;
-    drop(ManuallyDrop::into_inner(rank));
+    if report(child, args, fit, done.map(|()| RankReport { times, wrong: 0 }), &met.session)? {
+        drop(ManuallyDrop::into_inner(rank));
+    }
     Ok(())
 }
 
-/// Tells what all ranks timed, or what went wrong.
+/// Tells what all ranks timed, or what went wrong: whether all went well.
 fn report(
     child: &mut Child,
     args: &Args,
     fit: Fit,
     own: Result<RankReport, NcclFault>,
     session: &Session,
-) -> Result<(), ProbeError> {
+) -> Result<bool, ProbeError> {
     let all = child.exchange(&own)?.all(child)?;
     if let Some(outcome) = faults(child, "the rehearsed steps", &all) {
         give_up(child, outcome)?;
         child.retire();
-        return Ok(());
+        return Ok(false);
     }
     if child.rank > 0 {
-        return Ok(());
+        return Ok(true);
     }
     let all = all.into_iter().filter_map(Result::ok).collect();
     let spec = session.spec.as_ref().and_then(|s| Some((s.rate("bf16")?, s)));
     let nominal = spec.map(|(rate, s)| (rate, format!("{} bf16, dense: {}", s.name, s.source)));
-    tell(child, args, fit, all, (format!("bf16 on {}", session.gpu.name), nominal))
+    tell(child, args, fit, all, (format!("bf16 on {}", session.gpu.name), nominal))?;
+    Ok(true)
 }
 
 /// This rank's communicators.
@@ -128,7 +136,7 @@ type Comms = Vec<(Dimension, Comm)>;
 fn join(child: &mut Child, training: &Training, met: &Met) -> Result<Result<Comms, NcclFault>, ProbeError> {
     let groups: Vec<(Dimension, Vec<u32>)> = DIMENSIONS
         .into_iter()
-        .filter(|by| training.world.size(*by) > 1)
+        .filter(|by| training.sends_among(*by))
         .map(|by| (by, training.world.group(by, child.rank)))
         .collect();
     // The first rank of a group makes its id.
@@ -138,14 +146,22 @@ fn join(child: &mut Child, training: &Training, met: &Met) -> Result<Result<Comm
     let ids: Vec<Option<Vec<u8>>> = groups.iter().map(id).collect();
     let all = child.exchange(&ids)?.all(child)?;
     let patience = patience(child);
-    let one = |(i, (by, group)): (usize, &(Dimension, Vec<u32>))| {
+    let one = |(i, (by, group)): (usize, &(Dimension, Vec<u32>))| -> Result<(Dimension, Comm), NcclFault> {
         let id = all.get(group[0] as usize).and_then(|ids| ids.get(i)?.clone());
         let id = id.and_then(|id| <[u8; ID_BYTES]>::try_from(id).ok());
         let id = id.ok_or_else(|| ProbeError::Broken("the first rank of a group published no unique id".to_owned()))?;
         let place = group.iter().position(|r| *r == child.rank).unwrap_or(0);
         Ok((*by, Comm::join(&met.nccl, &met.session.gpu, (place, group.len()), id, patience)?))
     };
-    Ok(groups.iter().enumerate().map(one).collect())
+    // One that was made stays until the process ends where another was not: the others of its group have it still.
+    let mut made = ManuallyDrop::new(Vec::new());
+    for (i, group) in groups.iter().enumerate() {
+        match one((i, group)) {
+            Ok(comm) => made.push(comm),
+            Err(fault) => return Ok(Err(fault)),
+        }
+    }
+    Ok(Ok(ManuallyDrop::into_inner(made)))
 }
 
 /// A message with its buffers, on the communicator at a place.
@@ -194,6 +210,8 @@ impl<'s> Rank<'s> {
         training: &Training,
         seed: u64,
     ) -> Result<Self, NcclFault> {
+        // A communicator that ends on one rank alone may wait for the others: where this fails it stays until the process ends.
+        let comms = ManuallyDrop::new(comms);
         let lt = lt.map_err(|e| NcclFault::from(ProbeError::Broken(e.to_string())))?;
         let side = |v: u64| v.next_multiple_of(SIDE);
         let forward: Vec<Product> = training
@@ -231,7 +249,7 @@ impl<'s> Rank<'s> {
             gradients: sent(&mut training.gradients.iter())?,
             token: session.gpu.alloc(4)?,
             messages: session.gpu.stream()?,
-            comms,
+            comms: ManuallyDrop::into_inner(comms),
             session,
         })
     }

@@ -101,10 +101,14 @@ impl Probe for Rehearsed {
     }
 }
 
-/// The step that all nodes rehearse together: by their GPUs, `gpus` each, or by their hosts.
+/// The step that the nodes rehearse together, all or as many as it divides among: by their GPUs, `gpus` each, or by their hosts.
 pub fn steps(plan: &CheckPlan, nodes: &[NodeName], cores: usize, gpus: u32) -> Vec<Step> {
-    let of = |step: Step| Step { shape: Shape::groups(vec![nodes.to_vec()]), ..step };
-    one(plan, nodes.len() as u32, cores, gpus, Vec::new()).map(of).into_iter().collect()
+    // As many as the plan's division fits: spares, or who is left when one has died, need not be a multiple of it.
+    let of = |n: usize| {
+        let step = one(plan, n as u32, cores, gpus, Vec::new())?;
+        Some(Step { shape: Shape::groups(vec![nodes[..n].to_vec()]), ..step })
+    };
+    (1..=nodes.len()).rev().find_map(of).into_iter().collect()
 }
 
 /// Of `nodes` nodes, whose hosts each stand for one of its GPUs where the run is on GPUs and there are none; `None` where the plan does not
@@ -124,7 +128,7 @@ fn one(plan: &CheckPlan, nodes: u32, cores: usize, gpus: u32, numbers: Vec<u32>)
     if gpus == 0 {
         return Some(Step { start_ms: 500, ..step(&Rehearsed, plan, cases, &args, 500 + measuring) });
     }
-    let start = gpu::start_ms(nodes, gpus, ranks);
+    let start = gpu::start_ms(nodes, gpus, &args.training);
     let step = step(&Rehearsed, plan, cases, &args, start + measuring);
     let name = "rehearsal-gpu".to_owned();
     Some(Step { name, ranks: gpus, start_ms: start, processes: Processes::Gpus, ..step })
@@ -214,7 +218,8 @@ fn tell(
             Check::new(CheckName::Sum, wrong == 0, format!("{wrong} elements of what the ranks sent came out wrong"));
         let measured = Measured {
             series,
-            checks: if part == StepPart::Communication { vec![sums] } else { Vec::new() },
+            // On GPUs the probe `collective` looks at what arrives; here nobody does.
+            checks: if part == StepPart::Communication && args.gpus == 0 { vec![sums] } else { Vec::new() },
             facts: is_whole.then(|| Box::new(Facts::Rehearsal(Box::new(rehearsal.clone())))),
             notes: notes.clone(),
             ..Measured::default()

@@ -13,7 +13,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::topology::nccl::{Far, NetDevice, Refused, Way};
+use crate::topology::nccl::{Diagnosis, Far, NetDevice, Refused, Way};
 
 pub use tuning::{Choice, Prediction};
 
@@ -53,6 +53,8 @@ pub struct Log {
     /// GPUs and devices that are too far from each other for GPUDirect, where it matters.
     pub far: Vec<Far>,
     pub warnings: Vec<String>,
+    /// What its own diagnostics wrote beside the log.
+    pub diagnoses: Vec<Diagnosis>,
     /// What it expects of each operation by algorithm and protocol.
     pub predictions: Vec<Prediction>,
     /// What it chose, by operation and bytes; the last of each.

@@ -1,6 +1,7 @@
 //! What NCCL says of itself: its log and its topology file, parsed. Formats drift between versions, so every field is optional and
 //! a line that is not understood is skipped.
 
+mod diagnosis;
 mod log;
 mod way;
 mod xml;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use diagnosis::{Diagnosis, parse_diagnoses};
 pub use log::{Choice, Log, Prediction, parse_log};
 pub use way::{Direct, P2p, SOCKETS, VERBS, Way};
 pub use xml::{NcclTopology, NvLinkEnd, NvLinkTo, TopologyCpu, TopologyGpu, TopologyNet, parse_topology};
@@ -62,6 +64,9 @@ pub struct Nccl {
     pub far: Vec<Far>,
     /// What it warned of, without repetition; the first few.
     pub warnings: Vec<String>,
+    /// What its own diagnostics told, of a version that has them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub diagnoses: Vec<Diagnosis>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topology: Option<NcclTopology>,
 }

@@ -215,6 +215,33 @@ static void log_begin(struct comm *c, const char *function) {
     for (int i = 0; i < nics; i++) say(c, "NET", "NET/IB : GPU Direct RDMA Enabled for HCA %d 'mlx5_%d'", i, i);
 }
 
+// Diagnostics of 2.31 and later, as its documentation has them: on the standard output, each line in one piece.
+static int asked(const char *name) {
+    const char *v = getenv(name);
+    return v && atoi(v);
+}
+static void log_diagnoses(struct comm *c) {
+    if (version() < 23100 || c->rank) return;
+    char at[80], host[48] = "";
+    gethostname(host, sizeof host - 1);
+    snprintf(at, sizeof at, "%s:%d NCCL DIAG", host, getpid());
+    int pairs = c->nodes == 1 ? c->n * (c->n - 1) : 0;
+    if (asked("NCCL_RUN_DIAGNOSTICS")) {
+        printf("%s === NCCL Diagnostics ===\n", at);
+        if (pairs && fault("nccl-p2p")) printf("%s [INFO] p2p: only %d/%d GPU-to-GPU peer accesses passed verification\n", at, pairs - 4, pairs);
+        else if (pairs) printf("%s [OK]   p2p: verified P2P access in both directions between every GPU pair (%d peer accesses)\n", at, pairs);
+        printf("%s NCCL diagnostics completed in 245.3 ms across %d ranks\n", at, c->n);
+    }
+    const char *ras = getenv("NCCL_RAS_ENABLE");
+    if (asked("NCCL_RUN_RAS_DIAGNOSTICS") && !(ras && !atoi(ras))) {
+        printf("%s === RAS Diagnostics ===\n", at);
+        printf("%s [OK]   CUDA driver version: %d consistent across %d ranks in comm %p\n", at, machine()->cuda, c->n, (void *)c);
+        if (fault("nccl-environment"))
+            printf("%s [INFO] NCCL environment: 1 NCCL_* env var(s) differ across ranks in comm %p\n", at, (void *)c);
+        printf("%s RAS diagnostics completed in 12.3 ms across %d RAS peers\n", at, c->n);
+    }
+}
+
 #include "nccl-topology.c"
 
 static void log_made(struct comm *c) {
@@ -253,6 +280,7 @@ static void log_made(struct comm *c) {
     say(c, "INIT", "%d coll channels, %d collnet channels, %d nvls channels, %d p2p channels, %d p2p channels per peer",
         machine()->channels, 0, nvls_in(c) ? 16 : 0, 32, machine()->links ? 32 : 2);
     say(c, "INIT", "%s - Init COMPLETE", head);
+    log_diagnoses(c);
 }
 static void log_operation(struct comm *c, struct work *w) {
     if (w->kind != POINT) {

@@ -87,7 +87,7 @@ fn kinds<'r>(machines: &FxHashMap<&NodeName, &Machine>, cells: &[Cell<'r>]) -> B
 }
 
 /// What the GPU is: its driver's name for it, else its number on PCI.
-fn model(m: &Machine, slot: u32) -> String {
+pub(in crate::judge::rules) fn model(m: &Machine, slot: u32) -> String {
     let told = m.nvidia.as_ref().and_then(|n| n.numbered(slot)).map(|g| clean(&g.name).into_owned());
     let seen = || {
         let g = m.gpus.iter().filter(|g| g.is_nvidia()).nth(slot as usize)?;

@@ -11,15 +11,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::Child;
 use crate::id::clean;
-use crate::sys::environment;
 use crate::sys::nccl::{Nccl, NcclError, show_version};
+use crate::sys::{environment, flush_printed};
 use crate::topology::{self, Class, Log};
 
+/// Descriptors from here on are free in every process that has just begun.
+const PLACE: i32 = 900;
 /// Most that is kept of what NCCL says.
 const MOST_SAID: u64 = 8 << 20;
 
 /// What gonogo sets to hear NCCL.
-const OURS: [&str; 4] = ["NCCL_DEBUG", "NCCL_DEBUG_SUBSYS", "NCCL_DEBUG_FILE", "NCCL_TOPO_DUMP_FILE"];
+const OURS: [&str; 6] = [
+    "NCCL_DEBUG",
+    "NCCL_DEBUG_SUBSYS",
+    "NCCL_DEBUG_FILE",
+    "NCCL_TOPO_DUMP_FILE",
+    // Since 2.31: GPUs read and write each other's memory while a communicator is made, and ranks are compared. The reports go to the
+    // standard output of its first rank, which is a file in memory here.
+    "NCCL_RUN_DIAGNOSTICS",
+    "NCCL_RUN_RAS_DIAGNOSTICS",
+];
+/// The first version that has diagnostics, and what turns off the part that compares ranks.
+const DIAGNOSES_SINCE: i32 = 23_100;
+const RAS: &str = "NCCL_RAS_ENABLE";
 
 /// What a GPU's process keeps of NCCL from one communicator to the next: the library, and what it says of itself, which it writes to
 /// memory of this process.
@@ -68,7 +82,7 @@ impl NcclState {
     /// Begins to listen to a communicator that is made from here on.
     pub(super) fn listen(&self) -> Heard<'_> {
         let from = self.files.as_ref().map_or(0, |f| rustix::fs::fstat(&f.log).map_or(0, |s| s.st_size as u64));
-        Heard { kept: self, from, told: None }
+        Heard { kept: self, from, said_from: said().len() as u64, told: None }
     }
 }
 
@@ -83,14 +97,16 @@ impl Files {
     fn listen() -> Result<Self, String> {
         let file = |name| {
             let made = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC);
-            made.map_err(|e| format!("no memory for what NCCL says: {e}"))
+            // NCCL compares settings of all ranks: a path that is the same in every process differs nowhere.
+            let placed = made.map(|fd| rustix::io::fcntl_dupfd_cloexec(&fd, PLACE).unwrap_or(fd));
+            placed.map_err(|e| format!("no memory for what NCCL says: {e}"))
         };
         let mut files = Files { log: file("nccl-log")?, topology: file("nccl-topology")?, replaced: Vec::new() };
         let (log, topology) = (path(&files.log), path(&files.topology));
-        let values = ["INFO", "INIT,ENV,NET,GRAPH,TUNING", &log, &topology];
+        let values = ["INFO", "INIT,ENV,NET,GRAPH,TUNING", &log, &topology, "1", "1"];
         for (name, value) in OURS.into_iter().zip(values) {
             let user = std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
-            files.replaced.extend(user.map(|v| (name, v)));
+            files.replaced.extend(user.filter(|v| v != value).map(|v| (name, v)));
             environment::set(name, value);
         }
         Ok(files)
@@ -99,6 +115,20 @@ impl Files {
 
 fn path(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// What libraries printed, where the standard output is a file in memory.
+fn said() -> String {
+    // What goes to a file is held back until there is much of it.
+    flush_printed();
+    const STDOUT: &str = "/proc/self/fd/1";
+    let in_memory = fs::read_link(STDOUT).is_ok_and(|to| to.to_string_lossy().starts_with("/memfd:"));
+    let mut bytes = Vec::new();
+    if in_memory && let Ok(file) = fs::File::open(STDOUT) {
+        let _ = file.take(MOST_SAID).read_to_end(&mut bytes);
+    }
+    // Byte for byte: places in it must stay where they are.
+    bytes.into_iter().map(|b| if b.is_ascii() { char::from(b) } else { '?' }).collect()
 }
 
 fn read(fd: &OwnedFd, from: u64) -> String {
@@ -112,8 +142,9 @@ fn read(fd: &OwnedFd, from: u64) -> String {
 /// What NCCL says while one communicator lives.
 pub(super) struct Heard<'k> {
     kept: &'k NcclState,
-    /// Where in the log it begins.
+    /// Where in the log it begins, and in what was printed.
     from: u64,
+    said_from: u64,
     told: Option<Seen>,
 }
 
@@ -121,7 +152,19 @@ impl Heard<'_> {
     /// As far as it has come: since NCCL 2.22 ranks connect in the first operations, not when the communicator is made.
     pub(super) fn log(&self) -> Log {
         let text = self.kept.files.as_ref().map_or(String::new(), |f| read(&f.log, self.from));
-        self.kept.log.borrow().after(&text)
+        let mut log = self.kept.log.borrow().after(&text);
+        let said = said();
+        log.diagnoses = topology::parse_diagnoses(said.get(self.said_from as usize..).unwrap_or(""));
+        log
+    }
+
+    /// Why NCCL's own diagnostics say nothing, or less than they could.
+    pub(super) fn undiagnosed(&self, version: i32) -> Option<String> {
+        if version < DIAGNOSES_SINCE {
+            return Some(format!("NCCL {}: its own diagnostics came with 2.31", show_version(version)));
+        }
+        let off = std::env::var(RAS).is_ok_and(|v| v.trim() == "0");
+        off.then(|| format!("{RAS}=0: NCCL did not compare its ranks"))
     }
 
     /// What others must know of it, where that has changed since it was asked last.
@@ -210,6 +253,7 @@ pub(super) fn facts(
         ring: log.ring.clone(),
         settings: log.settings.iter().filter(|(name, _)| !OURS.contains(&name.as_str())).cloned().collect(),
         plugins: log.plugins.clone(),
+        diagnoses: log.diagnoses.clone(),
         topology: topology.as_ref().ok().cloned(),
         ..topology::Nccl::default()
     };
