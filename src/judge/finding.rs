@@ -175,7 +175,7 @@ impl Rule {
             Rule::Ranks => {
                 "each rank's own products, round by round, as a share of the median of all ranks in that round; the middles of its odd and of \
                  its even rounds are held against the fastest group of ranks that holds together; a rank is named when it loses 2.5 % and \
-                 more (25 % where ranks share a machine), 3.3 deviations of such a middle, and both halves say so; or when it \
+                 more (half where ranks share a machine), 3.3 deviations of such a middle, and both halves say so; or when it \
                  is slow by as much in more rounds than chance allows once in ten million, and loses as much by its mean"
             }
             Rule::Rehearsed => {
