@@ -175,12 +175,14 @@ impl Rule {
             Rule::Ranks => {
                 "each rank's own products, round by round, as a share of the median of all ranks in that round; the middles of its odd and of \
                  its even rounds are held against the fastest group of ranks that holds together; a rank is named when it loses 2.5 % and \
-                 more (half where ranks share a machine), 3.3 deviations of such a middle, and both halves say so; or when it \
+                 more (7 % among fewer than eight ranks, half where they share a machine), 3.3 deviations of such a middle, and half of \
+                 that in both, early as well as late; or when it \
                  is slow by as much in more rounds than chance allows once in ten million, and loses as much by its mean"
             }
             Rule::Rehearsed => {
-                "of computing alone (c), messages alone (m) and both (b), taken in turn: of the shorter of c and m the share (c + m - b) / \
-                 min(c, m) is hidden behind the other; the run's step is the rehearsed layers' time, times its layers and microbatches"
+                "computing alone (c), messages alone (m) and both (b) are taken in turn; c and m say how long b takes where each layer's \
+                 gradients go beside the next layer's products, and of c + m less that, what b takes longer is not hidden; the run's step is \
+                 the rehearsed layers' time, times its layers and microbatches"
             }
             Rule::Distance => {
                 "of many round trips with each partner the shortest counts, of these the nearest partner's: it is open when that takes more \

@@ -46,10 +46,6 @@ pub struct Ranks {
     pub late: Vec<Late>,
     /// Ranks that were slow in one half of their rounds.
     pub open: Vec<Late>,
-    /// Seconds that are ordinary.
-    pub usual: f64,
-    /// By how much a rank must stay behind to be told, as a share.
-    pub least: f64,
 }
 
 /// Who of the ranks is late, by `seconds[rank][round]`; `None` where rounds or ranks are too few to say, or times are no times.
@@ -78,7 +74,7 @@ pub fn late(seconds: &[&[f64]], one_machine: bool) -> Option<Ranks> {
     };
     let least = least.max(DEVIATIONS * deviation);
     let usual = (stats::median(&of_round) - at).exp();
-    let mut out = Ranks { usual, least: share(least), ..Ranks::default() };
+    let mut out = Ranks::default();
     // Rounds in which each stays behind by as much, whatever it does in the others.
     let behind = |s: &[f64]| (0..rounds).map(|i| at - (of_round[i] - s[i].ln())).collect::<Vec<f64>>();
     let slow_rounds: Vec<usize> = seconds.iter().map(|s| behind(s).iter().filter(|l| **l > least).count()).collect();

@@ -21,7 +21,7 @@ pub struct Rehearsal {
 }
 
 /// What one rank's rounds took, seconds, in the order measured: the same round at the same place for all.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct RankSteps {
     /// Absent where there is one node: the outcome's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

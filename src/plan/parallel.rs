@@ -51,6 +51,11 @@ pub enum Dimension {
     Pipeline,
 }
 
+impl Dimension {
+    pub const ALL: [Dimension; 5] =
+        [Dimension::Tensor, Dimension::Data, Dimension::ExpertData, Dimension::Expert, Dimension::Pipeline];
+}
+
 /// Ranks by dimension. Ranks next to each other share products first, then sequences, then batches, then layers, as Megatron-LM orders
 /// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -176,13 +176,18 @@ impl Training {
     pub fn by_nodes(mut self, each: u32) -> Option<Training> {
         self.world = self.world.by_nodes(each)?;
         self.rank_of = each;
+        let world = self.world;
+        let goes = |m: &Message| world.size(m.among) > 1;
+        self.on_path.retain(goes);
+        self.gradients.retain(goes);
+        self.between_stages = self.between_stages.filter(goes);
         Some(self)
     }
 
     /// Whether ranks of a dimension send each other anything.
     pub fn sends_among(&self, by: Dimension) -> bool {
         let mut all = self.on_path.iter().chain(&self.gradients).chain(&self.between_stages);
-        self.world.size(by) > 1 && all.any(|m| m.among == by)
+        all.any(|m| m.among == by)
     }
 
     /// Operations of one layer for one microbatch on one rank, forward and backward.

@@ -1,6 +1,6 @@
 //! A training step that was rehearsed: who computes slowly, what is not hidden, what varies, and whether the plan's step is kept.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::forecast::{self, projected, slowest, together};
 use crate::id::NodeName;
@@ -40,10 +40,11 @@ pub(super) fn findings(
         return;
     };
     let one_machine = record.sharing().next().is_some();
-    let guilty = computing(record, run, (line, r), one_machine, slow, findings);
+    let kinds = kinds(record, line, r);
+    let guilty = computing(record, run, (line, r), (&kinds, one_machine), slow, findings);
     if !one_machine {
         overlap(line, r, findings);
-        if kinds(record, line, r).len() == 1 {
+        if kinds.len() == 1 {
             jitter(line, r, &guilty, findings);
         }
     }
@@ -82,16 +83,16 @@ fn computing(
     record: &Record,
     run: &RunPlan,
     (line, r): (&OutcomeLine, &Rehearsal),
-    one_machine: bool,
+    (kinds, one_machine): (&[Vec<usize>], bool),
     slow: &mut BTreeMap<NodeName, f64>,
     findings: &mut Vec<Finding>,
 ) -> Vec<usize> {
-    let (mut told, mut open): (Vec<Told>, Vec<Told>) = (Vec::new(), Vec::new());
-    for kind in kinds(record, line, r) {
+    let (mut told, mut open): (Vec<Told<'_>>, Vec<Told<'_>>) = (Vec::new(), Vec::new());
+    for kind in kinds {
         let times =
             |what: Timed| late(&kind.iter().map(|i| r.ranks[*i].of(what)).collect::<Vec<&[f64]>>(), one_machine);
         let (Some(alone), Some(beside)) = (times(Timed::Alone), times(Timed::Beside)) else { continue };
-        let of = |l: &Late, what: Timed| Told { late: Late { rank: kind[l.rank], ..*l }, what, kind: kind.clone() };
+        let of = |l: &Late, what: Timed| Told { late: Late { rank: kind[l.rank], ..*l }, what, kind };
         let known = |l: &&Late| alone.late.iter().all(|a| a.rank != l.rank);
         told.extend(alone.late.iter().map(|l| of(l, Timed::Alone)));
         told.extend(beside.late.iter().filter(known).map(|l| of(l, Timed::Beside)));
@@ -134,19 +135,16 @@ fn computing(
 }
 
 /// A rank that is told of, by which of its times, and the ranks that it is held against, itself among them.
-struct Told {
+struct Told<'k> {
     late: Late,
     what: Timed,
-    kind: Vec<usize>,
+    kind: &'k [usize],
 }
 
-impl Told {
+impl Told<'_> {
     fn proof(&self, line: &OutcomeLine, r: &Rehearsal) -> Vec<Proof> {
-        let mut all = proof(line, r, self.what, self.late.usual, Some(self.late.rank));
-        let kind: HashSet<usize> = self.kind.iter().copied().take(SHOWN).chain([self.late.rank]).collect();
-        let mut place = 0..;
-        all.retain(|_| place.next().is_some_and(|i| kind.contains(&i)));
-        all
+        let shown: BTreeSet<usize> = self.kind.iter().copied().take(SHOWN).chain([self.late.rank]).collect();
+        proof(line, r, shown, self.what, self.late.usual, Some(self.late.rank))
     }
 }
 
@@ -170,15 +168,23 @@ fn lost(d: &Deficit) -> String {
     format!("{share} % slower ({low} to {high} %)")
 }
 
-/// The median of each rank, beside what is usual; `speaks` is who it is about.
-fn proof(line: &OutcomeLine, r: &Rehearsal, what: Timed, usual: f64, speaks: Option<usize>) -> Vec<Proof> {
+/// The median of each of these ranks, beside what is usual; `speaks` is who it is about.
+fn proof(
+    line: &OutcomeLine,
+    r: &Rehearsal,
+    shown: impl IntoIterator<Item = usize>,
+    what: Timed,
+    usual: f64,
+    speaks: Option<usize>,
+) -> Vec<Proof> {
     let case = match (&line.case, what) {
         (Case::Rehearsal { ranks, gpus, .. }, Timed::Alone) => {
             Case::Rehearsal { part: StepPart::Compute, ranks: *ranks, gpus: *gpus }
         }
         (other, _) => other.clone(),
     };
-    let one = |(i, rank): (usize, &RankSteps)| {
+    let one = |i: usize| {
+        let rank = &r.ranks[i];
         let s = stats::summary(rank.of(what));
         let node = rank.node.as_ref().unwrap_or(&line.node);
         Proof {
@@ -191,7 +197,7 @@ fn proof(line: &OutcomeLine, r: &Rehearsal, what: Timed, usual: f64, speaks: Opt
             ..Proof::new(node, &line.step, &case)
         }
     };
-    r.ranks.iter().enumerate().map(one).collect()
+    shown.into_iter().map(one).collect()
 }
 
 /// Computing and messages together, beside what they take one by one.
@@ -230,7 +236,7 @@ fn overlap(line: &OutcomeLine, r: &Rehearsal, findings: &mut Vec<Finding>) {
     );
     let finding = Finding::new(Code::REH_002, Subject::Run, evidence)
         .limit("computing alone and messages alone, in the same rounds");
-    findings.push(finding.proven(Rule::Rehearsed, proof(line, r, Timed::Whole, best, None)));
+    findings.push(finding.proven(Rule::Rehearsed, proof(line, r, 0..r.ranks.len(), Timed::Whole, best, None)));
 }
 
 /// What every step waits for whoever happens to be late.
@@ -254,7 +260,7 @@ fn jitter(line: &OutcomeLine, r: &Rehearsal, guilty: &[usize], findings: &mut Ve
         100.0 * cost
     );
     let finding = Finding::new(Code::REH_003, Subject::Run, evidence).limit("the ranks' own medians");
-    findings.push(finding.proven(Rule::Rehearsed, proof(line, r, Timed::Alone, usual, None)));
+    findings.push(finding.proven(Rule::Rehearsed, proof(line, r, 0..r.ranks.len(), Timed::Alone, usual, None)));
 }
 
 /// The run's step by the rehearsed one, beside the plan's.
@@ -278,5 +284,5 @@ fn step_time(line: &OutcomeLine, r: &Rehearsal, run: &RunPlan, findings: &mut Ve
     );
     let finding = Finding::new(Code::REH_004, Subject::Run, evidence)
         .limit(format!("[checkpoint] step_time = {}", Unit::Second.show(planned)));
-    findings.push(finding.proven(Rule::Rehearsed, proof(line, r, Timed::Whole, planned, None)));
+    findings.push(finding.proven(Rule::Rehearsed, proof(line, r, 0..r.ranks.len(), Timed::Whole, planned, None)));
 }

@@ -17,12 +17,12 @@ pub(super) struct Fit {
     pub narrow: u64,
 }
 
-/// How much of the step fits so many seconds and bytes, at `rate` operations a second: the run's own layers if two do (or all that there are), else a narrower likeness of two.
+/// How much of the step fits so many seconds and bytes, at `rate` operations a second: the run's own layers if two do (or all that there
+/// are), else a narrower likeness of two.
 pub(super) fn fit(training: &Training, rate: f64, link: Link, (target, most_memory): (f64, f64)) -> Option<Fit> {
     let sent = |t: &Training| -> f64 {
-        let goes = |m: &&Message| t.world.size(m.among) > 1;
         let of = |m: &Message| cost::expected(m.op, t.world.size(m.among), m.bytes as usize, link);
-        2.0 * t.on_path.iter().filter(goes).map(of).sum::<f64>() + t.gradients.iter().filter(goes).map(of).sum::<f64>()
+        2.0 * t.on_path.iter().map(of).sum::<f64>() + t.gradients.iter().map(of).sum::<f64>()
     };
     let mut narrow = 1;
     while narrow <= NARROWEST {

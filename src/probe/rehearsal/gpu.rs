@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::cluster::Child;
+use crate::measure::RankSteps;
 use crate::plan::{Dimension, Message, Product, Training};
 use crate::probe::ProbeError;
 use crate::probe::collective::cost::Link;
 use crate::probe::collective::nccl::{self, Met, NcclFault, call_by_numbers, faults, give_up, meet, patience};
 use crate::probe::gpu::{self, GpuState, Session};
 use crate::probe::rehearsal::fit::{Fit, fit};
-use crate::probe::rehearsal::{Args, NOTHING_FITS, PASSES, RankReport, SPARE, Times, rounds, tell, waive};
+use crate::probe::rehearsal::{Args, NOTHING_FITS, PASSES, RankReport, SPARE, rounds, tell, waive};
 use crate::sys::cublaslt::{self, Lt, Types};
 use crate::sys::cuda::{Arg, Event, Memory, Stream};
 use crate::sys::nccl::{Comm, ID_BYTES, Span};
@@ -33,13 +34,9 @@ const SIDE: u64 = 16;
 /// An element of bf16, and its number in kernels.cu.
 const BF16: (u32, usize) = (2, 2);
 
-/// The dimensions that may have a communicator, in the order in which all ranks join them.
-const DIMENSIONS: [Dimension; 5] =
-    [Dimension::Tensor, Dimension::Data, Dimension::ExpertData, Dimension::Expert, Dimension::Pipeline];
-
 /// GPU processes, libraries, and a communicator a dimension.
 pub(super) fn start_ms(nodes: u32, gpus: u32, training: &Training) -> u64 {
-    let communicators = DIMENSIONS.into_iter().filter(|by| training.sends_among(*by)).count() as u64;
+    let communicators = Dimension::ALL.into_iter().filter(|by| training.sends_among(*by)).count() as u64;
     500 + gpu::start_ms(gpus as usize) + communicators * nccl::start_ms(nodes, gpus)
 }
 
@@ -73,9 +70,9 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     let patience = patience(child);
     let once = rank.as_ref().map_err(NcclFault::clone).and_then(|rank| {
         let start = Instant::now();
-        rank.round(&training, fit.layers, patience, &mut Times::default())?;
+        rank.round(&training, fit.layers, patience, &mut RankSteps::default())?;
         let warm = start.elapsed();
-        rank.round(&training, fit.layers, patience, &mut Times::default())?;
+        rank.round(&training, fit.layers, patience, &mut RankSteps::default())?;
         Ok((start.elapsed() - warm).as_secs_f64())
     });
     let all = child.exchange(&once)?.all(child)?;
@@ -92,14 +89,14 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
             return waive(child, args, why);
         }
     };
-    let mut times = Times::default();
+    let mut times = RankSteps::default();
     // Of the time that is left now: a wait must end before the step is ended.
     let patience = nccl::patience(child);
     let done = (0..rounds).try_for_each(|_| rank.round(&training, fit.layers, patience, &mut times));
     let told = args.numbers.get(child.rank as usize).copied().or_else(|| met.session.number());
     let number = told.unwrap_or(child.rank % args.gpus.max(1));
     let node = child.members.get((child.rank / args.gpus.max(1)) as usize).cloned();
-    let times = times.of(node, Some(number));
+    let times = RankSteps { node, gpu: Some(number), ..times };
     if report(child, args, fit, done.map(|()| RankReport { times, wrong: 0 }), &met.session)? {
         drop(ManuallyDrop::into_inner(rank));
     }
@@ -134,7 +131,8 @@ fn report(
 type Comms = Vec<(Dimension, Comm)>;
 
 fn join(child: &mut Child, training: &Training, met: &Met) -> Result<Result<Comms, NcclFault>, ProbeError> {
-    let groups: Vec<(Dimension, Vec<u32>)> = DIMENSIONS
+    // In the same order on all ranks.
+    let groups: Vec<(Dimension, Vec<u32>)> = Dimension::ALL
         .into_iter()
         .filter(|by| training.sends_among(*by))
         .map(|by| (by, training.world.group(by, child.rank)))
@@ -235,18 +233,16 @@ impl<'s> Rank<'s> {
             };
             all.iter().map(one).collect()
         };
-        let sent = |all: &mut dyn Iterator<Item = &Message>| -> Result<Vec<Sent>, NcclFault> {
-            all.filter(|m| training.world.size(m.among) > 1).map(|m| Sent::new(session, &comms, m)).collect()
-        };
+        let sent = |m: &Message| Sent::new(session, &comms, m);
         Ok(Rank {
             a: matrix(most(|p| p.m * p.k), seed)?,
             b: matrix(most(|p| p.k * p.n), seed ^ 0x5bd1_e995)?,
             c: matrix(most(|p| p.m * p.n), seed)?,
             forward: prepared(&forward)?,
             backward: prepared(&backward)?,
-            on_path: sent(&mut training.on_path.iter())?,
-            stages: sent(&mut training.between_stages.iter())?,
-            gradients: sent(&mut training.gradients.iter())?,
+            on_path: training.on_path.iter().map(sent).collect::<Result<_, _>>()?,
+            stages: training.between_stages.iter().map(sent).collect::<Result<_, _>>()?,
+            gradients: training.gradients.iter().map(sent).collect::<Result<_, _>>()?,
             token: session.gpu.alloc(4)?,
             messages: session.gpu.stream()?,
             comms: ManuallyDrop::into_inner(comms),
@@ -304,7 +300,13 @@ impl<'s> Rank<'s> {
     }
 
     /// Computing alone, messages alone, both: one of each.
-    fn round(&self, training: &Training, layers: u64, patience: Duration, times: &mut Times) -> Result<(), NcclFault> {
+    fn round(
+        &self,
+        training: &Training,
+        layers: u64,
+        patience: Duration,
+        times: &mut RankSteps,
+    ) -> Result<(), NcclFault> {
         self.together()?;
         let begin = self.mark(&self.session.stream)?;
         for backward in [false, true] {

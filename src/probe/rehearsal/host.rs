@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cluster::Child;
+use crate::measure::{RankSteps, stats};
 use crate::plan::{Dimension, Message, Product, Training, World};
 use crate::probe::ProbeError;
 use crate::probe::collective::cost::{self, Algorithm, Link};
@@ -13,7 +14,7 @@ use crate::probe::collective::tcp::Tcp;
 use crate::probe::collective::verify::Buffers;
 use crate::probe::collective::{neighbours, tune};
 use crate::probe::rehearsal::fit::fit;
-use crate::probe::rehearsal::{Args, NOTHING_FITS, PASSES, RankReport, Times, rounds, tell, waive};
+use crate::probe::rehearsal::{Args, NOTHING_FITS, PASSES, RankReport, rounds, tell, waive};
 use crate::sys::gemm::multiply_of;
 use crate::sys::pages::huge_vec;
 
@@ -24,14 +25,9 @@ const TRIAL: u64 = 256;
 const TRIAL_TIME: Duration = Duration::from_millis(60);
 
 pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
-    let world = args.training.world;
-    if world.ranks() != child.ranks {
-        let error = format!("a step of {} ranks was given to {}", world.ranks(), child.ranks);
-        return Err(ProbeError::Broken(error));
-    }
     let (rank, ranks) = (child.rank, child.ranks);
     let (mut mesh, link) = if ranks > 1 {
-        let with = talks(world);
+        let with = talks(args.training.world);
         let wire = Tcp::connect(child, args.threads + 1, &with)?;
         let mut mesh = Mesh::new(rank, ranks, wire);
         let link = tune(child, &mut mesh)?;
@@ -41,30 +37,29 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     };
     // All decide alike, by the middle of what all computed.
     let rates = child.exchange(&rate(args.threads))?.all(child)?;
-    let rate = crate::measure::stats::median(&rates).max(1.0);
+    let rate = stats::median(&rates).max(1.0);
     let budget = child.share(1).as_secs_f64();
     let Some(fit) = fit(&args.training, rate, link, (budget / PASSES, MOST_MEMORY)) else {
         return waive(child, args, NOTHING_FITS.to_owned());
     };
     let training = args.training.narrowed(fit.narrow);
-    let mut products = Products::new(&training, args.threads);
+    let mut products = Products::new(&training.products, args.threads);
     let mut messages = Messages::new(&training, rank, link, child.step.seed);
     // Once to warm up, and to see how long it takes.
     let start = Instant::now();
-    let mut times = Times::default();
-    round(mesh.as_mut(), &mut products, &mut messages, &training, fit.layers, &mut times)?;
+    round(mesh.as_mut(), &mut products, &mut messages, &training, fit.layers, &mut RankSteps::default())?;
     let mut wrong = messages.wrong();
     let rounds = match rounds(child, start.elapsed().as_secs_f64(), budget)? {
         Ok(rounds) => rounds,
         Err(why) => return waive(child, args, why),
     };
-    let mut times = Times::default();
+    let mut times = RankSteps::default();
     for _ in 0..rounds {
         round(mesh.as_mut(), &mut products, &mut messages, &training, fit.layers, &mut times)?;
     }
     wrong += messages.wrong();
     let node = child.members.get(rank as usize).cloned();
-    let own = RankReport { times: times.of(node, None), wrong };
+    let own = RankReport { times: RankSteps { node, ..times }, wrong };
     let all = child.exchange(&own)?;
     if rank > 0 {
         return Ok(());
@@ -89,18 +84,17 @@ fn talks(world: World) -> impl Fn(usize, usize) -> bool {
                 || (x ^ y).is_power_of_two()
                 || x.abs_diff(y) == 1 << n.ilog2()
         };
-        let all = [Dimension::Tensor, Dimension::Data, Dimension::ExpertData, Dimension::Expert, Dimension::Pipeline];
-        any(a, b) || all.into_iter().any(in_group)
+        any(a, b) || Dimension::ALL.into_iter().any(in_group)
     }
 }
 
 /// Operations a second of this host, by a small product.
 fn rate(threads: usize) -> f64 {
     let product = Product { m: TRIAL, n: TRIAL, k: TRIAL, times: 1 };
-    let mut products = Products::of(&[product], threads);
+    let mut products = Products::new(&[product], threads);
     let (start, mut done) = (Instant::now(), 0u32);
     while done < 3 || start.elapsed() < TRIAL_TIME {
-        products.forward();
+        products.run(false);
         done += 1;
     }
     product.flops() * f64::from(done) / start.elapsed().as_secs_f64()
@@ -117,11 +111,7 @@ struct Products {
 }
 
 impl Products {
-    fn new(training: &Training, threads: usize) -> Self {
-        Self::of(&training.products, threads)
-    }
-
-    fn of(forward: &[Product], threads: usize) -> Self {
+    fn new(forward: &[Product], threads: usize) -> Self {
         let backward: Vec<Product> = forward.iter().flat_map(Product::backward).collect();
         let most =
             |size: &dyn Fn(&Product) -> u64| forward.iter().chain(&backward).map(size).max().unwrap_or(0) as usize;
@@ -134,14 +124,6 @@ impl Products {
         let (a, b) = (random(most(&|p| p.m * p.k)), random(most(&|p| p.k * p.n)));
         let c = huge_vec(most(&|p| p.m * p.n), 0.0f32);
         Products { forward: forward.to_vec(), backward, a, b, c, threads }
-    }
-
-    fn forward(&mut self) -> f64 {
-        self.run(false)
-    }
-
-    fn backward(&mut self) -> f64 {
-        self.run(true)
     }
 
     /// Seconds that the products of a pass take.
@@ -180,13 +162,10 @@ impl Messages {
             let algorithm = cost::choose(m.op, ranks, m.bytes as usize, link);
             Sent { buffers: Buffers::new(m.op, place, ranks, m.bytes as usize, seed), members, algorithm }
         };
-        let all = |of: &mut dyn Iterator<Item = &Message>| {
-            of.filter(|m| training.world.size(m.among) > 1).map(sent).collect()
-        };
         Messages {
-            on_path: all(&mut training.on_path.iter()),
-            stages: all(&mut training.between_stages.iter()),
-            gradients: all(&mut training.gradients.iter()),
+            on_path: training.on_path.iter().map(sent).collect(),
+            stages: training.between_stages.iter().map(sent).collect(),
+            gradients: training.gradients.iter().map(sent).collect(),
         }
     }
 
@@ -226,10 +205,10 @@ fn round(
     messages: &mut Messages,
     training: &Training,
     layers: u64,
-    times: &mut Times,
+    times: &mut RankSteps,
 ) -> Result<(), ProbeError> {
     let compute = |products: &mut Products| {
-        let pass = |_| products.forward() + products.backward();
+        let pass = |_| products.run(false) + products.run(true);
         (0..layers).map(pass).sum::<f64>()
     };
     let Some(mesh) = mesh else {
@@ -339,8 +318,8 @@ mod tests {
     fn a_rank_alone_times_its_products() {
         let t = training(SMALL, 1);
         let (mut products, mut messages) =
-            (Products::new(&t, 1), Messages::new(&t, 0, Link { latency: 0.0, per_byte: 0.0 }, 1));
-        let mut times = Times::default();
+            (Products::new(&t.products, 1), Messages::new(&t, 0, Link { latency: 0.0, per_byte: 0.0 }, 1));
+        let mut times = RankSteps::default();
         for _ in 0..3 {
             assert!(round(None, &mut products, &mut messages, &t, 2, &mut times).is_ok());
         }

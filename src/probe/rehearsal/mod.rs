@@ -15,12 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Processes, Shape, Step};
 use crate::id::{NodeName, ProbeName};
-use crate::measure::{Check, Facts, Measured, Outcome, RankSteps, Rehearsal, Series, WaiveKind};
+use crate::measure::{Check, Facts, Measured, Outcome, RankSteps, Rehearsal, Series, Timed, WaiveKind};
 use crate::plan::{CheckPlan, Training};
 use crate::probe::collective::slowest;
 use crate::probe::gpu::gpus as gpu_places;
 use crate::probe::{Priority, Probe, ProbeError, step};
-
 use crate::topology::Machine;
 use crate::unit::Unit;
 use crate::work::{Case, CheckName, Declared, Metric, StepPart};
@@ -141,23 +140,6 @@ struct RankReport {
     wrong: usize,
 }
 
-/// Seconds of each round on this rank.
-#[derive(Default)]
-struct Times {
-    alone: Vec<f64>,
-    beside: Vec<f64>,
-    whole: Vec<f64>,
-    communication: Vec<f64>,
-    gradients: Vec<f64>,
-}
-
-impl Times {
-    fn of(self, node: Option<NodeName>, gpu: Option<u32>) -> RankSteps {
-        let Times { alone, beside, whole, communication, gradients } = self;
-        RankSteps { node, gpu, alone, beside, whole, communication, gradients }
-    }
-}
-
 /// Rounds that fit, where one took `once` seconds on this rank: alike on all. Why none do, else.
 fn rounds(child: &mut Child, once: f64, budget: f64) -> Result<Result<usize, String>, ProbeError> {
     let left = child.time_left().saturating_sub(SPARE).as_secs_f64();
@@ -193,26 +175,28 @@ fn tell(
     let width = if rehearsal.is_exact() { String::new() } else { format!(", a {narrow}th of their width") };
     let divided = format!("tp {} cp {} dp {} pp {} ep {}", w.tp, w.cp, w.dp, w.pp, w.ep);
     let notes = vec![format!("{layers} of {} layers{width}; {divided}; {how}", args.training.of_layers)];
+    let flops = args.training.narrowed(narrow).layer_flops() * layers as f64;
     for part in StepPart::ALL.iter().copied() {
-        let of = |r: &RankSteps| match part {
-            StepPart::Compute => r.alone.clone(),
-            StepPart::Communication => r.communication.clone(),
-            StepPart::Whole => r.whole.clone(),
+        let what = match part {
+            StepPart::Compute => Timed::Alone,
+            StepPart::Communication => Timed::Communication,
+            StepPart::Whole => Timed::Whole,
         };
-        let times: Vec<Vec<f64>> = rehearsal.ranks.iter().map(of).collect();
-        let times: Vec<&[f64]> = times.iter().map(Vec::as_slice).collect();
+        let times: Vec<&[f64]> = rehearsal.ranks.iter().map(|r| r.of(what)).collect();
         let rounds = times.iter().map(|t| t.len()).min().unwrap_or(0);
         if rounds == 0 {
             continue;
         }
         let (seconds, last) = slowest(&times, rounds);
-        let flops = rehearsal.training.narrowed(rehearsal.narrow).layer_flops() * rehearsal.layers as f64;
-        let mut rates = Metric::Flops.series(seconds.iter().map(|s| flops / s).collect(), 1);
-        if let Some((rate, why)) = &nominal {
-            rates = rates.nominally(*rate, why.clone()).bounded(1.1 * rate, why.clone());
+        let mut series = Vec::new();
+        if part == StepPart::Compute {
+            let rates = Metric::Flops.series(seconds.iter().map(|s| flops / s).collect(), 1);
+            series.push(match &nominal {
+                Some((rate, why)) => rates.nominally(*rate, why.clone()).bounded(1.1 * rate, why.clone()),
+                None => rates,
+            });
         }
-        let mut series = vec![Series { slowest_rank: last, ..Metric::Step.series(seconds, 1) }];
-        series.extend((part == StepPart::Compute).then_some(rates));
+        series.insert(0, Series { slowest_rank: last, ..Metric::Step.series(seconds, 1) });
         let is_whole = part == StepPart::Whole;
         let sums =
             Check::new(CheckName::Sum, wrong == 0, format!("{wrong} elements of what the ranks sent came out wrong"));
