@@ -1,6 +1,7 @@
 //! The GPU probes without a GPU: a driver and libraries that stand in (tests/labs/fake-gpu) show that calls are as the headers have
 //! them, and what gonogo does when a GPU fails. Nothing is measured here: figures of a stand-in mean nothing.
 
+mod port;
 mod skip;
 
 use std::path::PathBuf;
@@ -227,7 +228,7 @@ fn nccl_over_two_nodes() -> Result {
     };
     let run = |other: &[(&str, &str)], tier: &str| -> Result<Run> {
         let home = tempfile::tempdir()?;
-        let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let port = port::free()?;
         let mut nodes = Vec::new();
         for rank in ["0", "1"] {
             let mut c = Command::new(env!("CARGO_BIN_EXE_gonogo"));

@@ -1,6 +1,7 @@
 //! Machines that are not here (tests/labs/fake-gpu/enter): the binary as it is finds their GPUs and adapters in /sys, opens libibverbs,
 //! and measures what stands in. Rates mean nothing, and no test's outcome hangs on one.
 
+mod port;
 mod skip;
 mod stand;
 
@@ -160,7 +161,7 @@ fn nodes_reach_each_other() -> Result {
     }
     let dir = tempfile::tempdir()?;
     let fabric = dir.path().to_string_lossy().into_owned();
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let port = port::free()?;
     let start = |rank: &'static str| {
         let mut command = enter("h100", &[("FAKE_FABRIC", &fabric), ("FAKE_NODE", rank)]);
         command

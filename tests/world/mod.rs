@@ -1,6 +1,8 @@
 //! Agents of one cluster as processes on this machine, for tests.
 
-use std::net::TcpListener;
+#[path = "../port/mod.rs"]
+mod port;
+
 use std::process::{Child, Command, Output, Stdio};
 
 pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -15,9 +17,7 @@ pub struct World {
 
 impl World {
     pub fn new(size: u32) -> Result<Self> {
-        // A port that was free a moment ago.
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        Ok(World { dir: tempfile::tempdir()?, port, size })
+        Ok(World { dir: tempfile::tempdir()?, port: port::free()?, size })
     }
 
     pub fn command(&self, rank: u32, extra: &[&str]) -> Command {
