@@ -155,23 +155,32 @@ fn the_guilty_node_is_named_and_no_other() -> Result {
     assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
     let shared = String::from_utf8(lab(&["shared"])?.stdout)?.trim().to_owned();
 
-    slurmd_dies_before_and_during(&shared)?;
-    healthy_and_a_slow_link()?;
-    what_the_plan_asks_of_the_network()?;
-    a_lossy_link()?;
-    a_node_that_is_far_and_one_that_refuses_its_peers()?;
-    a_link_that_flaps_and_one_that_others_use()?;
-    a_bad_rail_and_a_wrong_route()?;
-    a_step_of_the_run()?;
-    the_checkpoint_directory(&shared)?;
-    a_starved_cpu()?;
-    another_build()?;
-    a_no_go_trains_nowhere()?;
-    a_requeued_job_is_checked_again(&shared)?;
-    large_packets_that_are_lost()?;
-    a_stranger_at_the_door()?;
-    an_agent_that_hangs()?;
-    a_node_that_loses_power()
+    type Step = fn(&str) -> Result;
+    let steps: &[(&str, Step)] = &[
+        ("slurmd dies before and during", slurmd_dies_before_and_during),
+        ("healthy, and a slow link", |_| healthy_and_a_slow_link()),
+        ("what the plan asks of the network", |_| what_the_plan_asks_of_the_network()),
+        ("a lossy link", |_| a_lossy_link()),
+        ("a node that is far, and one that refuses", |_| a_node_that_is_far_and_one_that_refuses_its_peers()),
+        ("a link that flaps, and one that others use", |_| a_link_that_flaps_and_one_that_others_use()),
+        ("a bad rail and a wrong route", |_| a_bad_rail_and_a_wrong_route()),
+        ("a step of the run", |_| a_step_of_the_run()),
+        ("the checkpoint directory", the_checkpoint_directory),
+        ("a starved CPU", |_| a_starved_cpu()),
+        ("another build", |_| another_build()),
+        ("a NO-GO trains nowhere", |_| a_no_go_trains_nowhere()),
+        ("a requeued job", a_requeued_job_is_checked_again),
+        ("large packets that are lost", |_| large_packets_that_are_lost()),
+        ("a stranger at the door", |_| a_stranger_at_the_door()),
+        ("an agent that hangs", |_| an_agent_that_hangs()),
+        ("a node that loses power", |_| a_node_that_loses_power()),
+    ];
+    for (name, step) in steps {
+        let start = Instant::now();
+        step(&shared)?;
+        println!("{name}: {:.0} s", start.elapsed().as_secs_f64());
+    }
+    Ok(())
 }
 
 fn healthy_and_a_slow_link() -> Result {
