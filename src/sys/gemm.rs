@@ -1,4 +1,5 @@
-//! `C = A x B` on the CPU by the `gemm` crate, behind slices whose sizes are checked.
+//! `C = A x B` on the CPU, behind slices whose sizes are checked: by the AVX-512 and AVX2 kernels that `faer` uses where the processor
+//! has them, else by the `gemm` crate.
 
 use gemm::Parallelism;
 
@@ -58,8 +59,17 @@ pub fn multiply<T: Element>(n: usize, a: &[T], b: &[T], c: &mut [T], threads: us
 /// If a slice has not that many elements.
 pub fn multiply_of<T: Element>([m, n, k]: [usize; 3], a: &[T], b: &[T], c: &mut [T], threads: usize) {
     assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n, "gemm slices must be m x k, k x n, m x n");
+    #[cfg(target_arch = "x86_64")]
+    if let Some(kernels) = x86::kernels() {
+        return x86::multiply(kernels, [m, n, k], a, b, c, threads);
+    }
+    portable([m, n, k], a, b, c, threads);
+}
+
+/// By `gemm`, whose kernels serve any processor.
+fn portable<T: Element>([m, n, k]: [usize; 3], a: &[T], b: &[T], c: &mut [T], threads: usize) {
     let parallelism = if threads <= 1 { Parallelism::None } else { Parallelism::Rayon(threads) };
-    // SAFETY: the three slices are as long as their matrices (asserted) and `c` is borrowed mutably, so it overlaps neither
+    // SAFETY: the three slices are as long as their matrices (asserted by the caller) and `c` is borrowed mutably, so it overlaps neither
     // input. Row-major strides (column stride 1, row stride the row's length) stay inside them for indices below m, n and k.
     // `read_dst` is false, so the first content of `c` is not read.
     unsafe {
@@ -87,6 +97,87 @@ pub fn multiply_of<T: Element>([m, n, k]: [usize; 3], a: &[T], b: &[T], c: &mut 
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::ptr;
+    use std::sync::OnceLock;
+
+    use private_gemm_x86::{Accum, DType, DstKind, IType, InstrSet, gemm};
+
+    use super::{Element, portable};
+
+    /// The widest kernels of this processor that have multiplied right once; `None` where it has none. They size their blocks by what the
+    /// kernel says of the caches, and give up where that makes no sense: such a machine is served by the others.
+    pub fn kernels() -> Option<InstrSet> {
+        static CHOSEN: OnceLock<Option<InstrSet>> = OnceLock::new();
+        let widest = || {
+            if is_x86_feature_detected!("avx512f") {
+                Some(InstrSet::Avx512)
+            } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                Some(InstrSet::Avx256)
+            } else {
+                None
+            }
+        };
+        *CHOSEN.get_or_init(|| widest().filter(|k| std::panic::catch_unwind(|| is_right(*k)).unwrap_or(false)))
+    }
+
+    /// Products of small whole numbers, which are exact whatever the order of the sums.
+    fn is_right(kernels: InstrSet) -> bool {
+        const SHAPE: [usize; 3] = [100, 101, 520];
+        let [m, n, k] = SHAPE;
+        let whole = |of: usize, step: usize| (0..of).map(|i| (i * step % 7) as f64 - 3.0).collect::<Vec<f64>>();
+        let (a, b) = (whole(m * k, 3), whole(k * n, 5));
+        let (mut own, mut other) = (vec![0.0; m * n], vec![0.0; m * n]);
+        multiply(kernels, SHAPE, &a, &b, &mut own, 1);
+        portable(SHAPE, &a, &b, &mut other, 1);
+        own == other
+    }
+
+    /// Slices as in [`multiply_of`](super::multiply_of), which has checked them.
+    pub fn multiply<T: Element>(kernels: InstrSet, [m, n, k]: [usize; 3], a: &[T], b: &[T], c: &mut [T], threads: usize) {
+        // Nothing is added up: the kernels would leave `c` as it was.
+        if k == 0 {
+            return c.fill(T::ZERO);
+        }
+        let kind = if size_of::<T>() == size_of::<f32>() { DType::F32 } else { DType::F64 };
+        let one = T::ONE;
+        // SAFETY: the three slices are as long as their matrices (asserted by the caller) and `c` is borrowed mutably, so it overlaps
+        // neither input. Row-major strides, in elements, stay inside them for indices below m, n and k. `Element` is implemented for f32
+        // and f64 alone, which their sizes tell apart. The processor has the instructions (`kernels`). The index and diagonal pointers are
+        // null, which stands for none. `Replace` does not read the first content of `c`.
+        unsafe {
+            gemm(
+                kind,
+                IType::U64,
+                kernels,
+                m,
+                n,
+                k,
+                c.as_mut_ptr().cast(),
+                n as isize,
+                1,
+                ptr::null(),
+                ptr::null(),
+                DstKind::Full,
+                Accum::Replace,
+                a.as_ptr().cast(),
+                k as isize,
+                1,
+                false,
+                ptr::null(),
+                0,
+                b.as_ptr().cast(),
+                n as isize,
+                1,
+                false,
+                (&raw const one).cast(),
+                threads.max(1),
+            );
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +192,30 @@ mod tests {
         let mut wide = [0.0; 6];
         multiply_of([2, 3, 1], &[1.0f64, 2.0], &[3.0, 4.0, 5.0], &mut wide, 1);
         assert_eq!(wide, [3.0, 4.0, 5.0, 6.0, 8.0, 10.0]);
+        let mut nothing = [7.0f32; 6];
+        multiply_of([2, 3, 0], &[], &[], &mut nothing, 1);
+        assert_eq!(nothing, [0.0; 6]);
+    }
+
+    fn both_agree<T: Element + std::fmt::Debug>(shape: [usize; 3], threads: usize) {
+        let [m, n, k] = shape;
+        // Whole numbers whose sums are exact in f32: any order of adding gives the same bits.
+        let whole = |of: usize, step: usize| (0..of).map(|i| T::from_f64((i * step % 9) as f64 - 4.0)).collect::<Vec<T>>();
+        let (a, b) = (whole(m * k, 5), whole(k * n, 7));
+        let (mut own, mut other) = (vec![T::ONE; m * n], vec![T::ZERO; m * n]);
+        multiply_of(shape, &a, &b, &mut own, threads);
+        portable(shape, &a, &b, &mut other, 1);
+        assert!(own == other, "{shape:?} on {threads} threads");
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        /// Whatever kernels serve this machine, any shape comes out as from the portable ones.
+        #[test]
+        fn any_shape_is_multiplied_right(m in 1usize..260, n in 1usize..260, k in 1usize..1100, threads in 1usize..5) {
+            both_agree::<f32>([m, n, k], threads);
+            both_agree::<f64>([n, m, k], threads);
+        }
     }
 }
