@@ -69,17 +69,19 @@ pub fn next(pairs: &Pairs, there: &dyn Fn(u32) -> bool, done: &[RoundKind], seed
         return None;
     }
     let decoded = pairs.decode();
-    if quiet >= QUIET && !is_undecided(pairs, &decoded) {
+    let open = (quiet >= QUIET).then(|| undecided(pairs, &decoded));
+    if open.as_ref().is_some_and(HashSet::is_empty) {
         return None;
     }
     let mut closer = Closer { pairs, among: &among, met: &met, rng, used: HashSet::new(), chosen: Vec::new() };
-    let kind = closer.look(&decoded)?;
+    let kind = closer.look(&decoded, open.as_ref())?;
     Some(Round { kind, pairs: lead.in_turn(closer.chosen) })
 }
 
-/// Whether somebody is neither cleared nor named.
-fn is_undecided(pairs: &Pairs, decoded: &Decoded) -> bool {
-    pairs.verdict_of(decoded).open.iter().any(|(_, why)| matches!(why, Open::Suspected { .. }))
+/// Who is neither cleared nor named.
+fn undecided(pairs: &Pairs, decoded: &Decoded) -> HashSet<u32> {
+    let of = |why: &Open| matches!(why, Open::Suspected { .. } | Open::Recurring { .. });
+    pairs.verdict_of(decoded).open.iter().filter(|(_, why)| of(why)).map(|(node, _)| *node).collect()
 }
 
 /// How often each node led a test: the first of a pair listens, the second connects, and each does both in turn.
@@ -112,8 +114,9 @@ struct Closer<'p> {
 }
 
 impl Closer<'_> {
-    /// Chooses pairs; `None` when nothing is left to find out.
-    fn look(&mut self, decoded: &Decoded) -> Option<RoundKind> {
+    /// Chooses pairs; `None` when nothing is left to find out. Where `only` says who is open, nobody else is suspected: every test of many
+    /// more is one that others' traffic may hit.
+    fn look(&mut self, decoded: &Decoded, only: Option<&HashSet<u32>>) -> Option<RoundKind> {
         let standings = decoded.standings();
         let odds = |i: u32| decoded.nodes[i as usize].log_odds;
         let mut quiet: HashMap<u32, u32> = HashMap::new();
@@ -126,8 +129,10 @@ impl Closer<'_> {
             let (belief, standing) = (&decoded.nodes[*i as usize], &standings[*i as usize]);
             // Sure enough after one quiet test is sure enough.
             let certain = belief.log_odds > CERTAIN && quiet.contains_key(i) && decoded.is_proven(belief, standing);
-            let suspected = belief.log_odds > if standing.slow > 0 { SUSPECT } else { LAGS };
-            if !certain && (suspected || standing.partners() < PARTNERS.min(others)) {
+            let suspected =
+                belief.log_odds > if standing.slow > 0 { SUSPECT } else { LAGS } || standing.recurs().is_some();
+            let asked = only.is_none_or(|open| open.contains(i));
+            if asked && !certain && (suspected || standing.partners() < PARTNERS.min(others)) {
                 suspects.push(*i);
             }
         }

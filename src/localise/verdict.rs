@@ -57,6 +57,8 @@ pub enum Open {
     Untested { partners: usize },
     /// It may be slow: so many of its readings are, and it is that likely.
     Suspected { slow: usize, readings: usize, probability: f64 },
+    /// It was slow again while few others were at work, and nothing explains it: it, or one of its partners, comes and goes.
+    Recurring { slow: usize, tests: usize },
 }
 
 /// What was made of all tests.
@@ -91,6 +93,9 @@ const READINGS: usize = 3;
 /// Probability from which a pair is named, and the tests of it that are needed.
 const PAIR: f64 = 0.9;
 const PAIR_TESTS: usize = 3;
+/// Likelihood of slow tests by others' traffic below which it is not the reason; and the quiet tests that clear a node which was slow in one.
+const HARDLY: f64 = 1e-3;
+const SETTLED: usize = 2;
 /// Share of readings that others' traffic slows at most where a fabric is fit for a run.
 const UNEVEN: f64 = 0.15;
 /// And so many more: of few readings chance makes a share.
@@ -108,6 +113,15 @@ pub(super) struct Standing {
     pub readings: usize,
     /// It did well in a test with somebody.
     pub well: bool,
+    /// Its tests by round: whether slow without anybody else explaining it, whether quiet, and how often others' traffic does that.
+    tests: BTreeMap<u32, Tested>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tested {
+    slow: bool,
+    quiet: bool,
+    disturbed: f64,
 }
 
 impl Standing {
@@ -119,11 +133,24 @@ impl Standing {
     fn confirmed(&self) -> bool {
         self.slow_with.len() >= PARTNERS && self.slow_in.len() >= PARTNERS
     }
+
+    /// How many tests are slow, where one of them was quiet, others' traffic would hardly hit them all, and no more than one quiet one
+    /// was followed by well ones.
+    pub fn recurs(&self) -> Option<usize> {
+        let slow = || self.tests.values().filter(|t| t.slow);
+        let quiet = slow().filter(|t| t.quiet).count();
+        let since = self.tests.values().rev().take_while(|t| !(t.slow && t.quiet)).filter(|t| t.quiet).count();
+        let by_chance: f64 = slow().map(|t| t.disturbed).product();
+        let settled = quiet == 1 && since >= SETTLED;
+        (quiet > 0 && by_chance < HARDLY && !settled).then(|| slow().count())
+    }
 }
 
 impl Decoded {
     pub(super) fn standings(&self) -> Vec<Standing> {
         let mut out = vec![Standing::default(); self.nodes.len()];
+        // Those alone that are named: what may be a pair's explains nothing yet.
+        let pairs: HashSet<(u32, u32)> = pair_faults(self).iter().map(|p| (p.from, p.to)).collect();
         // Who did well with anybody: a slow test with such a partner counts against a node.
         let mut well = vec![false; self.nodes.len()];
         for o in self.tests.iter().filter(|o| o.hidden == 0.0 && !o.is_slow(0, 0.0) && !o.is_slow(1, 0.0)) {
@@ -142,6 +169,9 @@ impl Decoded {
                     let slow = o.is_slow(way, hidden);
                     s.readings += 1;
                     s.slow += usize::from(slow);
+                    let unexplained = slow && !pairs.contains(&(o.ends[way], o.ends[1 - way]));
+                    let fresh = Tested { slow: false, quiet: o.quiet, disturbed: o.disturbed };
+                    s.tests.entry(o.round).or_insert(fresh).slow |= unexplained;
                     if slow && well[partner as usize] {
                         s.slow_with.insert(partner);
                         s.slow_in.insert(o.round);
@@ -235,6 +265,8 @@ impl Pairs {
             if p > OPEN && (belief.log_odds <= 0.0 || belief.deficit >= decoded.limit) {
                 let (slow, readings) = (standing.slow, standing.readings);
                 verdict.open.push((node, Open::Suspected { slow, readings, probability: p }));
+            } else if let Some(slow) = standing.recurs().filter(|_| !self.one_machine && fault.is_none()) {
+                verdict.open.push((node, Open::Recurring { slow, tests: standing.tests.len() }));
             } else if standing.partners() < PARTNERS.min(well.saturating_sub(1)) && fault.is_none() && !in_bad_leaf(i) {
                 verdict.open.push((node, Open::Untested { partners: standing.partners() }));
             }

@@ -135,7 +135,14 @@ mod x86 {
     }
 
     /// Slices as in [`multiply_of`](super::multiply_of), which has checked them.
-    pub fn multiply<T: Element>(kernels: InstrSet, [m, n, k]: [usize; 3], a: &[T], b: &[T], c: &mut [T], threads: usize) {
+    pub fn multiply<T: Element>(
+        kernels: InstrSet,
+        [m, n, k]: [usize; 3],
+        a: &[T],
+        b: &[T],
+        c: &mut [T],
+        threads: usize,
+    ) {
         // Nothing is added up: the kernels would leave `c` as it was.
         if k == 0 {
             return c.fill(T::ZERO);
@@ -200,7 +207,8 @@ mod tests {
     fn both_agree<T: Element + std::fmt::Debug>(shape: [usize; 3], threads: usize) {
         let [m, n, k] = shape;
         // Whole numbers whose sums are exact in f32: any order of adding gives the same bits.
-        let whole = |of: usize, step: usize| (0..of).map(|i| T::from_f64((i * step % 9) as f64 - 4.0)).collect::<Vec<T>>();
+        let whole =
+            |of: usize, step: usize| (0..of).map(|i| T::from_f64((i * step % 9) as f64 - 4.0)).collect::<Vec<T>>();
         let (a, b) = (whole(m * k, 5), whole(k * n, 7));
         let (mut own, mut other) = (vec![T::ONE; m * n], vec![T::ZERO; m * n]);
         multiply_of(shape, &a, &b, &mut own, threads);

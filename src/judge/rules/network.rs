@@ -201,6 +201,10 @@ fn nodes(
                  partners else",
                 100.0 * probability
             ),
+            Open::Recurring { slow, tests } => format!(
+                "{on}slow in {slow} of {tests} tests, again while few others were at work, and neither node, leaf nor pair explains it: \
+                 it comes and goes, here or at its partners"
+            ),
         };
         findings.push(Finding::new(Code::NET_028, Subject::Node(node), evidence));
     }
