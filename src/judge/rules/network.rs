@@ -202,7 +202,7 @@ fn nodes(
                 100.0 * probability
             ),
             Open::Recurring { slow, tests } => format!(
-                "{on}slow in {slow} of {tests} tests, again while few others were at work, and neither node, leaf nor pair explains it: \
+                "{on}slow in {slow} of {tests} tests, twice and more while few others were at work, and neither node, leaf nor pair explains it: \
                  it comes and goes, here or at its partners"
             ),
         };
