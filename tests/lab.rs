@@ -259,7 +259,10 @@ fn a_link_that_flaps_and_one_that_others_use() -> Result {
     let busy = busy?;
     let used = |f: &String| ["NET-036 node6", "NET-036 node7"].contains(&f.as_str());
     assert!(busy.findings(&["hold", "warn"]).iter().any(used), "{:?} {}", busy.findings(&["hold", "warn"]), busy.err);
-    assert!(busy.against().iter().all(used), "{:?} {}", busy.against(), busy.err);
+    // Who fills the link takes the cores that all share, too: somebody may be left open, and nobody is blamed.
+    let open = |f: &String| used(f) || f.starts_with("NET-028");
+    assert!(busy.findings(&["fail"]).is_empty(), "{:?} {}", busy.findings(&["fail"]), busy.err);
+    assert!(busy.against().iter().all(open), "{:?} {}", busy.against(), busy.err);
     Ok(())
 }
 
