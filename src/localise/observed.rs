@@ -6,6 +6,10 @@ use crate::localise::Hop;
 const SLOW: f64 = 3.0;
 pub(super) const LEAST_SLOW: f64 = 0.05;
 
+/// The same for what no tail of noise explains: deviations, and the share (15 %).
+const FAR: f64 = 5.0;
+const LEAST_FAR: f64 = 0.163;
+
 /// A reading that lost more than this (in the logarithm: 95 %) is as good as one that lost so much: a link at a hundredth of its rate
 /// is not told from one at a twentieth by how far it is from what severities there are.
 pub(super) const SLOWEST: f64 = 2.995_732_273_553_991;
@@ -52,7 +56,15 @@ impl Observed {
 
     /// Whether a way is slower than noise and what is known to lie on it explain.
     pub fn is_slow(&self, way: usize, known: f64) -> bool {
-        let least = (SLOW * self.deviation[way]).max(LEAST_SLOW);
+        self.lacks((SLOW * self.deviation[way]).max(LEAST_SLOW), way, known)
+    }
+
+    /// The same by more than the tails of noise explain, which repeat as noise does.
+    pub fn is_far_behind(&self, way: usize, known: f64) -> bool {
+        self.lacks((FAR * self.deviation[way]).max(LEAST_FAR), way, known)
+    }
+
+    fn lacks(&self, least: f64, way: usize, known: f64) -> bool {
         self.residual[way].is_none_or(|y| y + self.floor[way].max(known) < -least) && known.is_finite()
     }
 }

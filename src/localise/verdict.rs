@@ -166,7 +166,7 @@ impl Decoded {
                     let slow = o.is_slow(way, hidden);
                     s.readings += 1;
                     s.slow += usize::from(slow);
-                    let unexplained = slow && !pairs.contains(&(o.ends[way], o.ends[1 - way]));
+                    let unexplained = o.is_far_behind(way, hidden) && !pairs.contains(&(o.ends[way], o.ends[1 - way]));
                     let fresh = Tested { slow: false, quiet: o.quiet, disturbed: o.disturbed };
                     s.tests.entry(o.round).or_insert(fresh).slow |= unexplained;
                     if slow && well[partner as usize] {
