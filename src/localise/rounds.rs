@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::localise::decode::Decoded;
-use crate::localise::verdict::PARTNERS;
+use crate::localise::verdict::{PARTNERS, pair_faults};
 use crate::localise::{Hop, Open, Pairs};
 use crate::work::RoundKind;
 
@@ -117,7 +117,7 @@ impl Closer<'_> {
     /// Chooses pairs; `None` when nothing is left to find out. Where `only` says who is open, nobody else is suspected: every test of many
     /// more is one that others' traffic may hit.
     fn look(&mut self, decoded: &Decoded, only: Option<&HashSet<u32>>) -> Option<RoundKind> {
-        let standings = decoded.standings();
+        let standings = decoded.standings(&pair_faults(decoded));
         let odds = |i: u32| decoded.nodes[i as usize].log_odds;
         let mut quiet: HashMap<u32, u32> = HashMap::new();
         for t in self.pairs.tests.iter().filter(|t| t.quiet && !t.control) {

@@ -144,10 +144,11 @@ impl Standing {
 }
 
 impl Decoded {
-    pub(super) fn standings(&self) -> Vec<Standing> {
+    /// `pairs` are those that are named.
+    pub(super) fn standings(&self, pairs: &[PairFault]) -> Vec<Standing> {
         let mut out = vec![Standing::default(); self.nodes.len()];
         // Those alone that are named: what may be a pair's explains nothing yet.
-        let pairs: HashSet<(u32, u32)> = pair_faults(self).iter().map(|p| (p.from, p.to)).collect();
+        let pairs: HashSet<(u32, u32)> = pairs.iter().map(|p| (p.from, p.to)).collect();
         // Who did well with anybody: a slow test with such a partner counts against a node.
         let mut well = vec![false; self.nodes.len()];
         for o in self.tests.iter().filter(|o| o.hidden == 0.0 && !o.is_slow(0, 0.0) && !o.is_slow(1, 0.0)) {
@@ -241,8 +242,9 @@ impl Pairs {
     }
 
     pub(super) fn verdict_of(&self, decoded: &Decoded) -> Verdict {
-        let standings = decoded.standings();
         let mut verdict = Verdict { readings: 2 * decoded.tests.len(), fastest: decoded.fastest, ..Verdict::default() };
+        verdict.pairs = pair_faults(decoded);
+        let standings = decoded.standings(&verdict.pairs);
         let mut of: Vec<Vec<usize>> = vec![Vec::new(); self.nodes as usize];
         for (k, o) in decoded.tests.iter().enumerate() {
             o.ends.iter().for_each(|n| of[*n as usize].push(k));
@@ -269,7 +271,6 @@ impl Pairs {
             }
         }
         verdict.open_leaves = decoded.uplinks.iter().filter(|u| !is_sure(u)).map(leaf_fault).collect();
-        verdict.pairs = pair_faults(decoded);
         verdict.unexplained = unexplained(decoded, &verdict.pairs);
         verdict.uneven = verdict.unexplained as f64 > UNEVEN * verdict.readings as f64 + UNEVEN_MORE;
         verdict
@@ -350,7 +351,7 @@ fn fault(d: &Decoded, node: u32, belief: &Belief, of: &[usize], standing: &Stand
 }
 
 /// Directions of pairs that were slow in every one of three tests, between nodes that do well with others.
-fn pair_faults(d: &Decoded) -> Vec<PairFault> {
+pub(super) fn pair_faults(d: &Decoded) -> Vec<PairFault> {
     let mut ways: BTreeMap<(u32, u32), Vec<&Observed>> = BTreeMap::new();
     for o in &d.tests {
         let pair = (o.ends[0].min(o.ends[1]), o.ends[0].max(o.ends[1]));
