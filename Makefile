@@ -5,7 +5,7 @@ BIN := target/release/gonogo
 # Where `make check` measures storage: the checkpoint directory of your run, e.g. make check CKPT=/mnt/checkpoints
 CKPT ?= .
 
-.PHONY: check test gpu-test kernels lint build setup bench clean
+.PHONY: check test gpu-test kernels lint build packages third-party setup bench clean
 
 check: build
 	$(BIN) check --path $(CKPT)
@@ -25,6 +25,15 @@ gpu-test:
 # The device code, after a change of kernels.cu; kernels.py says which compiler it wants.
 kernels:
 	python3 src/sys/cuda/kernels.py
+
+# Packages for older systems, x86-64 and aarch64, into target/packages; FORMATS says which (docs/install.md).
+packages: setup
+	packaging/build
+	packaging/package target/packages
+
+# THIRD-PARTY.md, after a change of dependencies: cargo install --locked --features cli cargo-about
+third-party:
+	$(CARGO) about generate --config packaging/about.toml --output-file THIRD-PARTY.md packaging/third-party.md.hbs
 
 # Formatting, lints with warnings denied, and the documentation.
 lint: setup

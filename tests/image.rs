@@ -118,6 +118,23 @@ fn images_are_built_and_judged() -> Result {
     assert_eq!(job.status.code(), Some(1), "{}", String::from_utf8_lossy(&job.stderr));
     assert!(junit.contains("type=\"IMG-002\">") && junit.contains("mlx5 does not load"), "{junit}");
 
+    // What the GitHub action does, with podman for docker: the verdict is its exit code, its reports are there, the binary is not.
+    for (name, code) in [("cuda", 0), ("broken", 1)] {
+        let reports = out.join(format!("action-{name}"));
+        let judged = Command::new("timeout")
+            .args(["300", concat!(env!("CARGO_MANIFEST_DIR"), "/containers/ci/judge-image")])
+            .arg(format!("{IMAGES}:{name}"))
+            .args(h100)
+            .env("ENGINE", format!("{LAB} engine"))
+            .envs([("GONOGO", GONOGO), ("OUT", &reports.to_string_lossy())])
+            .output()?;
+        assert_eq!(judged.status.code(), Some(code), "{name}: {}", String::from_utf8_lossy(&judged.stderr));
+        let summary = std::fs::read_to_string(reports.join("summary.md"))?;
+        assert_eq!(summary.contains("IMG-006"), code == 1, "{summary}");
+        assert!(reports.join("record/record.jsonl").exists() && reports.join("page.html").exists());
+        assert!(!reports.join("gonogo").exists(), "{name}");
+    }
+
     // Nothing was made of it that opens a gate.
     let gate = Command::new(GONOGO).arg("gate").arg(out.join("record/record.jsonl")).args(["--", "true"]).output()?;
     assert_eq!(gate.status.code(), Some(2), "{}", String::from_utf8_lossy(&gate.stderr));

@@ -194,7 +194,7 @@ fn healthy_and_a_slow_link() -> Result {
     // What it prints is what a second run uses to go.
     assert_eq!(slow.excluded(), "[\"node3\"]");
     check(&["srun", "--exclude=node3", "-N7", "--ntasks-per-node=1"], NETWORK, None)?.names(0, &[]);
-    check(&["mpirun", "-np", "8", "--map-by", "ppr:1:node", "-x", "GONOGO_TOKEN"], NETWORK, None)?
+    check(&["mpirun", "-np", "8", "--map-by", "ppr:1:node", "--bind-to", "none", "-x", "GONOGO_TOKEN"], NETWORK, None)?
         .names(1, &["NET-020 node3"]);
     lab(&["heal", "node3"])?;
     Ok(())

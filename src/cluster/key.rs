@@ -3,7 +3,7 @@
 //! The coordinator makes one for every group of every step and hands it out over the encrypted channel; it is in no record. An
 //! eavesdropper on the data network learns nothing from it: each proof covers numbers that both ends drew for this connection alone.
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, Mac};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Sha256;
 
