@@ -3,8 +3,10 @@
 //! A name that comes from outside (a record, a host's own name) may hold anything; [`clean`] makes it safe to show.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -29,21 +31,69 @@ static READ: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
 const MOST_READ: usize = 64;
 const LONGEST_READ: usize = 64;
 
+/// Makes something of a text, which no buffer of its own is taken for.
+pub fn text<'de, D: Deserializer<'de>, T>(d: D, make: impl FnOnce(&str) -> T) -> Result<T, D::Error> {
+    struct Text<F>(F);
+    impl<T, F: FnOnce(&str) -> T> serde::de::Visitor<'_> for Text<F> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a text")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<T, E> {
+            Ok((self.0)(text))
+        }
+    }
+    d.deserialize_str(Text(make))
+}
+
+thread_local! {
+    /// Those that this thread has met: no lock is taken for them.
+    static MET: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+    /// The last texts that this thread read by [`shared`].
+    static SHARED: RefCell<VecDeque<Arc<str>>> = const { RefCell::new(VecDeque::new()) };
+}
+
 impl<'de> Deserialize<'de> for ProbeName {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let name = Cow::<str>::deserialize(d)?;
-        let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = read.iter().find(|known| **known == name).copied();
-        Ok(ProbeName(match known {
-            Some(known) => Cow::Borrowed(known),
-            None if read.len() < MOST_READ && name.len() <= LONGEST_READ => {
-                let kept: &'static str = Box::leak(name.into_owned().into_boxed_str());
-                read.push(kept);
-                Cow::Borrowed(kept)
-            }
-            None => Cow::Owned(name.into_owned()),
-        }))
+        text(d, |name| ProbeName(kept(name).map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)))
     }
+}
+
+/// The one copy of a name that was read; `None` where there are too many of them.
+fn kept(name: &str) -> Option<&'static str> {
+    if let Some(known) = MET.with_borrow(|met| met.iter().find(|known| **known == name).copied()) {
+        return Some(known);
+    }
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = match read.iter().find(|known| **known == name).copied() {
+        Some(known) => known,
+        None if read.len() < MOST_READ && name.len() <= LONGEST_READ => {
+            let new: &'static str = Box::leak(name.into());
+            read.push(new);
+            new
+        }
+        None => return None,
+    };
+    MET.with_borrow_mut(|met| met.push(known));
+    Some(known)
+}
+
+/// Reads a text that repeats from line to line: of the last few, each is in memory once.
+pub fn shared<'de, D: Deserializer<'de>>(d: D) -> Result<Arc<str>, D::Error> {
+    const LAST: usize = 16;
+    text(d, |text| {
+        SHARED.with_borrow_mut(|last| {
+            if let Some(known) = last.iter().find(|known| ***known == *text) {
+                return Arc::clone(known);
+            }
+            let new = Arc::<str>::from(text);
+            last.truncate(LAST - 1);
+            last.push_front(Arc::clone(&new));
+            new
+        })
+    })
 }
 
 impl ProbeName {

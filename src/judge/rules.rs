@@ -28,12 +28,16 @@ mod watched;
 mod xids;
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 
-use rustc_hash::FxHashMap;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use rayon::prelude::*;
+use rustc_hash::FxBuildHasher;
 
 use crate::baseline::{Expectation, Offender};
 use crate::id::NodeName;
-use crate::judge::cell::{Attempt, Limits, Place, Places, Row, groups};
+use crate::judge::cell::{Attempt, Groups, Limits, Place, Places, Row, groups};
 use crate::judge::decide::decide;
 use crate::judge::finding::Finding;
 use crate::judge::{Cell, Coverage, Decision, Judgement, Placement, cell};
@@ -100,37 +104,102 @@ fn majority<'a, T: Ord + ?Sized>(values: impl Iterator<Item = &'a T>) -> Option<
     counts.into_iter().max_by_key(|(_, n)| *n).filter(|(_, n)| 2 * n > total)
 }
 
-/// Every case with its attempts, in the order of the record.
+/// Every case with its attempts, in the order of the record. Of a million outcomes each byte is a megabyte: what is kept of a line is its
+/// position.
 struct Cases<'r> {
-    rows: Vec<(Row<'r>, Vec<&'r OutcomeLine>)>,
-    /// Position in `rows`.
-    index: FxHashMap<Row<'r>, usize>,
+    lines: &'r [OutcomeLine],
+    groups: Groups<'r>,
+    /// The first attempt at each case.
+    first: Vec<u32>,
+    /// The next attempt at the same case after each line; [`NONE`] after the last.
+    next: Vec<u32>,
+    /// The first and the last attempt at each case, by its row.
+    ends: HashTable<(u32, u32)>,
 }
+
+/// No line of a record: it would be too long to read.
+const NONE: u32 = u32::MAX;
 
 impl<'r> Cases<'r> {
     fn of(record: &'r Record) -> Self {
+        let lines = &record.outcomes[..record.outcomes.len().min(NONE as usize)];
         let mut out = Cases {
-            rows: Vec::new(),
-            index: FxHashMap::with_capacity_and_hasher(record.outcomes.len(), Default::default()),
+            lines,
+            groups: groups(record),
+            first: Vec::new(),
+            next: vec![NONE; lines.len()],
+            ends: HashTable::with_capacity(lines.len()),
         };
-        let groups = groups(record);
-        for line in &record.outcomes {
-            let row = Row::of(line, &groups);
-            let i = *out.index.entry(row).or_insert_with(|| {
-                out.rows.push((row, Vec::with_capacity(1)));
-                out.rows.len() - 1
-            });
-            out.rows[i].1.push(line);
+        for (line, i) in lines.iter().zip(0..) {
+            let row = Row::of(line, &out.groups);
+            let same = |(first, _): &(u32, u32)| Row::of(&lines[*first as usize], &out.groups) == row;
+            let hash_of = |(first, _): &(u32, u32)| hash(&Row::of(&lines[*first as usize], &out.groups));
+            match out.ends.entry(hash(&row), same, hash_of) {
+                Entry::Occupied(mut known) => {
+                    let last = &mut known.get_mut().1;
+                    out.next[*last as usize] = i;
+                    *last = i;
+                }
+                Entry::Vacant(new) => {
+                    new.insert((i, i));
+                    out.first.push(i);
+                }
+            }
         }
         out
     }
+
+    /// All attempts at a case; none where it is not in the record.
+    fn find(&self, row: &Row<'_>) -> impl Iterator<Item = &'r OutcomeLine> + Clone {
+        let same = |(first, _): &(u32, u32)| Row::of(&self.lines[*first as usize], &self.groups) == *row;
+        self.attempts(self.ends.find(hash(row), same).map(|(first, _)| *first))
+    }
+
+    /// All attempts at the case whose first is this line.
+    fn attempts(&self, first: Option<u32>) -> impl Iterator<Item = &'r OutcomeLine> + Clone {
+        let after = |i: &u32| Some(self.next[*i as usize]).filter(|next| *next != NONE);
+        std::iter::successors(first, after).map(|i| &self.lines[i as usize])
+    }
+}
+
+fn hash(row: &Row<'_>) -> u64 {
+    FxBuildHasher.hash_one(row)
+}
+
+/// So many cases are judged by all cores, then taken in order: what they make waits twice for so long only.
+const WAVE: usize = 1 << 16;
+/// So many of them are worth handing to another core.
+const SHARE: usize = 1 << 10;
+
+/// Judges every case by itself.
+fn judge_cases<'r>(record: &'r Record, cases: &Cases<'r>, limits: &Limits<'r>) -> (Vec<Cell<'r>>, Vec<Finding>) {
+    let clock = record.header.clock_resolution_ns * 1e-9;
+    let places = Places::new(record);
+    let (mut cells, mut findings) = (Vec::with_capacity(2 * cases.first.len()), Vec::new());
+    for wave in cases.first.chunks(WAVE) {
+        let judged = wave.par_chunks(SHARE).map(|share| {
+            let (mut cells, mut findings) = (Vec::with_capacity(2 * share.len()), Vec::new());
+            for first in share {
+                let attempts: Vec<&OutcomeLine> = cases.attempts(Some(*first)).collect();
+                let row = Row::of(attempts[0], &cases.groups);
+                judge_case(row, &attempts, limits, clock, places.of(row.step), &mut cells, &mut findings);
+            }
+            (cells, findings)
+        });
+        for (of_share, found) in judged.collect::<Vec<_>>() {
+            cells.extend(of_share);
+            findings.extend(found);
+        }
+    }
+    (cells, findings)
 }
 
 /// The outcome that stands for a case: a failure in any attempt outlasts a later success.
-fn standing<'r>(attempts: &[&'r OutcomeLine]) -> Option<&'r OutcomeLine> {
-    let broken = |l: &&&OutcomeLine| matches!(l.outcome, Outcome::Failed { .. } | Outcome::TimedOut { .. });
-    let measured = |l: &&&OutcomeLine| l.outcome.measured().is_some();
-    attempts.iter().find(broken).or_else(|| attempts.iter().find(measured)).or_else(|| attempts.first()).copied()
+fn standing<'r>(attempts: impl Iterator<Item = &'r OutcomeLine> + Clone) -> Option<&'r OutcomeLine> {
+    let broken = |l: &&OutcomeLine| matches!(l.outcome, Outcome::Failed { .. } | Outcome::TimedOut { .. });
+    let measured = |l: &&OutcomeLine| l.outcome.measured().is_some();
+    let all = || attempts.clone();
+    all().find(broken).or_else(|| all().find(measured)).or_else(|| all().next())
 }
 
 /// One case over its attempts: a cell a metric, and a finding a wrong answer.
@@ -144,7 +213,7 @@ fn judge_case<'r>(
     findings: &mut Vec<Finding>,
 ) {
     let measured: Vec<(&'r Measured, Option<&'r Load>)> =
-        attempts.iter().filter_map(|l| Some((l.outcome.measured()?, l.load.as_ref()))).collect();
+        attempts.iter().filter_map(|l| Some((l.outcome.measured()?, l.load.as_deref()))).collect();
     outcomes::checks(&row, &measured, findings);
     // A metric counts if any attempt has it: a later one that lacks it takes nothing away.
     for (i, (m, _)) in measured.iter().enumerate() {
@@ -152,7 +221,7 @@ fn judge_case<'r>(
             let same = |m: &'r Measured| m.series.iter().find(|s| s.metric == series.metric);
             if measured[..i].iter().all(|(earlier, _)| same(earlier).is_none()) {
                 let attempt = |(m, load): &(&'r Measured, Option<&'r Load>)| {
-                    Some(Attempt { series: same(m)?, load: *load, pace: m.pace.as_ref() })
+                    Some(Attempt { series: same(m)?, load: *load, pace: m.pace.as_deref() })
                 };
                 let attempts: Vec<Attempt<'r>> = measured.iter().filter_map(attempt).collect();
                 cells.extend(cell::judge(row, &attempts, limits, clock_s, place));
@@ -209,22 +278,12 @@ pub fn judge_knowing<'r>(
     });
     let run = reduced.as_ref().unwrap_or(run);
     let cases = Cases::of(record);
-    let mut findings = Vec::new();
-    let mut coverage = Coverage {
-        skipped_probes: record.header.plan.skipped.iter().map(|p| p.to_string()).collect(),
-        ..Coverage::default()
-    };
-    outcomes::coverage(record, run, &cases, &mut coverage, &mut findings);
-    let clock = record.header.clock_resolution_ns * 1e-9;
-    // Of a million cells each byte is a megabyte: what is not looked up any more goes before they come.
-    let Cases { rows, index } = cases;
-    drop(index);
-    let mut cells: Vec<Cell<'r>> = Vec::with_capacity(2 * rows.len());
     let by_key = Limits::new(limits);
+    let ((mut coverage, mut findings), (mut cells, found)) =
+        rayon::join(|| outcomes::coverage(record, run, &cases), || judge_cases(record, &cases, &by_key));
+    findings.extend(found);
+    drop(cases);
     let places = Places::new(record);
-    for (row, attempts) in rows {
-        judge_case(row, &attempts, &by_key, clock, places.of(row.step), &mut cells, &mut findings);
-    }
     let mut slow = peers::judge(record, run, &mut cells);
     parts::judge(record, &mut cells);
     coverage.without_limit = cells.iter().filter(|c| c.limit.is_none()).count();

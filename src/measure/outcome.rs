@@ -253,7 +253,7 @@ pub struct Measured {
     pub bits: Option<Box<Bits>>,
     /// How fast a virtual machine's cores ran meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pace: Option<Pace>,
+    pub pace: Option<Box<Pace>>,
     /// Conditions of the measurement that a reader must know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

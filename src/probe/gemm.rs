@@ -153,7 +153,13 @@ fn measure<T: Element>(child: &mut Child, args: &Args, threads: usize) -> Result
     let notes = vec![format!("n = {n}, residual of {CHECKED_ROWS} rows")];
     Ok(child.outcome(
         &case::<T>(threads),
-        Outcome::Measured(Measured { series: vec![series], checks, notes, pace, ..Measured::default() }),
+        Outcome::Measured(Measured {
+            series: vec![series],
+            checks,
+            notes,
+            pace: pace.map(Box::new),
+            ..Measured::default()
+        }),
     )?)
 }
 

@@ -198,8 +198,13 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
             wrong == 0,
             format!("{wrong} of {cores} threads found a wrong element or sum"),
         )];
-        let measured =
-            Measured { series: vec![series], checks, pace, notes: args.notes.clone(), ..Measured::default() };
+        let measured = Measured {
+            series: vec![series],
+            checks,
+            pace: pace.map(Box::new),
+            notes: args.notes.clone(),
+            ..Measured::default()
+        };
         child.outcome(&case(*kernel, cores), Outcome::Measured(measured))?;
     }
     Ok(())

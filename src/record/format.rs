@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Job, Step};
-use crate::id::{NodeName, ProbeName};
+use crate::id::{self, NodeName, ProbeName};
 use crate::measure::{Facts, Load, Outcome};
 use crate::plan::CheckPlan;
 use crate::roster::Roster;
@@ -58,7 +58,8 @@ impl Header {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OutcomeLine {
     pub node: NodeName,
-    /// A reader shares one text between all lines of a step.
+    /// A reader shares one text between the lines of a step.
+    #[serde(deserialize_with = "id::shared")]
     pub step: Arc<str>,
     pub probe: ProbeName,
     pub case: Case,
@@ -66,10 +67,10 @@ pub struct OutcomeLine {
     pub attempt: u32,
     /// The node whose own fault it is that there is no better outcome, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blame: Option<NodeName>,
+    pub blame: Option<Box<NodeName>>,
     /// Who else used the node meanwhile, when that could be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub load: Option<Load>,
+    pub load: Option<Box<Load>>,
     pub outcome: Outcome,
 }
 

@@ -2,10 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rayon::prelude::*;
-use rustc_hash::FxHashSet;
 use sha2::{Digest, Sha256};
 
 use crate::cluster::Step;
@@ -16,8 +14,10 @@ use crate::record::format::{Damage, Line, Record, SCHEMA};
 
 /// Longest line that is read.
 const MAX_LINE: u64 = 64 << 20;
-/// About this many bytes of lines are held at once beside the record.
-const BATCH: usize = 4 << 20;
+/// About so many bytes of lines are parsed at once, while as many are read.
+const BLOCK: u64 = 4 << 20;
+/// So many lines are worth handing to another core.
+const LINES: usize = 64;
 
 /// Why a file is not used as a record.
 #[derive(Debug, thiserror::Error)]
@@ -93,25 +93,38 @@ impl<R: BufRead> BufRead for Digested<R> {
     }
 }
 
-/// Reads a record; `path` is for the messages only. Lines are parsed in batches by all cores and taken in order.
-pub fn parse(path: &Path, mut input: impl BufRead) -> Result<Record, RecordError> {
-    let mut record: Option<Record> = None;
-    // The names of its steps, of which each line repeats one.
-    let mut steps = FxHashSet::default();
-    let mut number = 0;
-    loop {
-        let batch = batch(&mut input).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
-        if batch.is_empty() {
-            let mut record = record.ok_or_else(|| RecordError::Empty(path.to_owned()))?;
-            record.outcomes.shrink_to_fit();
-            return Ok(record);
-        }
-        let parsed: Vec<_> = batch.par_iter().map(|line| line_of(line)).collect();
-        for (bytes, line) in batch.iter().zip(parsed) {
-            number += 1;
-            take(path, number, bytes, line, &mut record, &mut steps)?;
-        }
+/// Reads a record; `path` is for the messages only. While a block of lines is parsed by all cores, the next is read and the one before is
+/// taken, in order.
+pub fn parse(path: &Path, mut input: impl BufRead + Send) -> Result<Record, RecordError> {
+    let io = |source| RecordError::Io { path: path.to_owned(), source };
+    let mut taken = Taken { path, number: 0, record: None };
+    let mut bytes = block(&mut input).map_err(io)?;
+    let mut before = Vec::new();
+    while !bytes.is_empty() {
+        let ((next, parsed), done) = rayon::join(
+            || rayon::join(|| block(&mut input), || parsed(&bytes)),
+            || taken.all(std::mem::take(&mut before)),
+        );
+        done?;
+        before = parsed;
+        bytes = next.map_err(io)?;
     }
+    taken.all(before)?;
+    let mut record = taken.record.ok_or_else(|| RecordError::Empty(path.to_owned()))?;
+    record.outcomes.shrink_to_fit();
+    Ok(record)
+}
+
+/// A line that was parsed; where that failed, why and its bytes.
+type Parsed = Result<Line, (serde_json::Error, Box<[u8]>)>;
+
+fn parsed(block: &[u8]) -> Vec<Parsed> {
+    let unended = (block.last() != Some(&b'\n')).then_some(block.len());
+    let mut start = 0;
+    let ends = memchr::memchr_iter(b'\n', block).map(|i| i + 1).chain(unended);
+    let lines: Vec<&[u8]> = ends.map(|end| &block[std::mem::replace(&mut start, end)..end]).collect();
+    let parsed = |line: &&[u8]| line_of(line).map_err(|error| (error, Box::from(*line)));
+    lines.par_iter().with_min_len(LINES).map(parsed).collect()
 }
 
 fn line_of(text: &[u8]) -> Result<Line, serde_json::Error> {
@@ -122,65 +135,63 @@ fn line_of(text: &[u8]) -> Result<Line, serde_json::Error> {
     line
 }
 
-/// The next lines, each with its line feed; empty at the end of the file.
-fn batch(input: &mut impl BufRead) -> std::io::Result<Vec<Vec<u8>>> {
-    let mut out = Vec::new();
-    let mut total = 0;
-    while total < BATCH {
-        let mut line = Vec::new();
-        if input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
-        total += line.len();
-        out.push(line);
+/// The next lines, the last with its line feed unless the file ends without one; empty at the end of the file.
+fn block(input: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(BLOCK as usize + (64 << 10));
+    input.by_ref().take(BLOCK).read_to_end(&mut out)?;
+    if out.last().is_some_and(|b| *b != b'\n') {
+        input.by_ref().take(MAX_LINE).read_until(b'\n', &mut out)?;
     }
     Ok(out)
 }
 
-/// Adds one line to the record.
-fn take(
-    path: &Path,
+/// What was read so far.
+struct Taken<'p> {
+    path: &'p Path,
+    /// Lines.
     number: usize,
-    bytes: &[u8],
-    line: Result<Line, serde_json::Error>,
-    record: &mut Option<Record>,
-    steps: &mut FxHashSet<Arc<str>>,
-) -> Result<(), RecordError> {
-    let broken = |why: String| RecordError::Line { path: path.to_owned(), line: number, why };
-    match (line, record) {
-        (Ok(Line::Header(header)), None) if header.schema > SCHEMA => {
-            return Err(RecordError::Newer { path: path.to_owned(), found: header.schema });
-        }
-        (Ok(Line::Header(header)), record @ None) => *record = Some(Record::new(*header)),
-        (Ok(_), None) => {
-            return Err(RecordError::NotARecord {
-                path: path.to_owned(),
-                why: "it is another kind of line".to_owned(),
-            });
-        }
-        (Err(error), None) => return Err(first_line(path, bytes, &error)),
-        (Ok(_), Some(r)) if r.end.is_some() => return Err(broken("a line after the end".to_owned())),
-        (Ok(Line::Header(_)), Some(_)) => return Err(broken("a second header".to_owned())),
-        (Ok(Line::Steps(mut steps)), Some(r)) => {
-            if r.header.schema == 1 {
-                steps.iter_mut().try_for_each(Step::read_schema_1).map_err(|e| broken(e.to_string()))?;
-            }
-            r.steps.extend(steps);
-        }
-        (Ok(Line::Outcome(mut outcome)), Some(r)) => {
-            match steps.get(&outcome.step) {
-                Some(known) => outcome.step = Arc::clone(known),
-                None => drop(steps.insert(Arc::clone(&outcome.step))),
-            }
-            r.outcomes.push(*outcome);
-        }
-        (Ok(Line::End(end)), Some(r)) => r.end = Some(end),
-        (Err(_), Some(r)) if bytes.last() != Some(&b'\n') => {
-            r.damage = Some(Damage { line: number, bytes: bytes.len() })
-        }
-        (Err(error), Some(_)) => return Err(broken(clean(&error.to_string()).into_owned())),
+    record: Option<Record>,
+}
+
+impl Taken<'_> {
+    /// Adds lines to the record.
+    fn all(&mut self, lines: Vec<Parsed>) -> Result<(), RecordError> {
+        lines.into_iter().try_for_each(|line| self.one(line))
     }
-    Ok(())
+
+    fn one(&mut self, line: Parsed) -> Result<(), RecordError> {
+        self.number += 1;
+        let (path, number) = (self.path, self.number);
+        let broken = |why: String| RecordError::Line { path: path.to_owned(), line: number, why };
+        match (line, &mut self.record) {
+            (Ok(Line::Header(header)), None) if header.schema > SCHEMA => {
+                return Err(RecordError::Newer { path: path.to_owned(), found: header.schema });
+            }
+            (Ok(Line::Header(header)), record @ None) => *record = Some(Record::new(*header)),
+            (Ok(_), None) => {
+                return Err(RecordError::NotARecord {
+                    path: path.to_owned(),
+                    why: "it is another kind of line".to_owned(),
+                });
+            }
+            (Err((error, bytes)), None) => return Err(first_line(path, &bytes, &error)),
+            (Ok(_), Some(r)) if r.end.is_some() => return Err(broken("a line after the end".to_owned())),
+            (Ok(Line::Header(_)), Some(_)) => return Err(broken("a second header".to_owned())),
+            (Ok(Line::Steps(mut steps)), Some(r)) => {
+                if r.header.schema == 1 {
+                    steps.iter_mut().try_for_each(Step::read_schema_1).map_err(|e| broken(e.to_string()))?;
+                }
+                r.steps.extend(steps);
+            }
+            (Ok(Line::Outcome(outcome)), Some(r)) => r.outcomes.push(*outcome),
+            (Ok(Line::End(end)), Some(r)) => r.end = Some(end),
+            (Err((_, bytes)), Some(r)) if bytes.last() != Some(&b'\n') => {
+                r.damage = Some(Damage { line: number, bytes: bytes.len() })
+            }
+            (Err((error, _)), Some(_)) => return Err(broken(clean(&error.to_string()).into_owned())),
+        }
+        Ok(())
+    }
 }
 
 /// A first line that is no header of ours: of a newer schema, whose header may look otherwise, or no record at all.

@@ -715,13 +715,13 @@ pub fn preview(plan: &CheckPlan, machine: &Machine) -> (Vec<Step>, Vec<Step>) {
 
 fn line(step: &Step, o: GroupOutcome) -> OutcomeLine {
     OutcomeLine {
-        blame: o.blame,
+        blame: o.blame.map(Box::new),
         node: o.node,
         step: step.name.as_str().into(),
         probe: step.probe.clone(),
         case: o.case,
         attempt: step.attempt,
-        load: o.load,
+        load: o.load.map(Box::new),
         outcome: o.outcome,
     }
 }

@@ -1,14 +1,15 @@
 //! The identity of a measurement. [`Display`](fmt::Display) gives the words that people read and search for; a record keeps these words, and
 //! `read` turns them back once, when a record is read.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
-use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::id::clean;
+use crate::id::{self, clean};
 use crate::unit::Bytes;
 use crate::work::named::named;
 
@@ -545,21 +546,30 @@ impl Serialize for Case {
     }
 }
 
+thread_local! {
+    /// What words that were read are of: a record repeats some hundreds of them in a million lines.
+    static READ: RefCell<FxHashMap<Box<str>, Case>> = RefCell::default();
+}
+
 impl<'de> Deserialize<'de> for Case {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Words;
-        impl Visitor<'_> for Words {
-            type Value = Case;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the words of a case")
-            }
-
-            fn visit_str<E>(self, words: &str) -> Result<Case, E> {
-                Ok(Case::read(words))
-            }
-        }
-        d.deserialize_str(Words)
+        const MOST: usize = 1024;
+        const LONGEST: usize = 256;
+        id::text(d, |words| {
+            READ.with_borrow_mut(|read| {
+                if let Some(known) = read.get(words) {
+                    return known.clone();
+                }
+                let case = Case::read(words);
+                if words.len() <= LONGEST {
+                    if read.len() == MOST {
+                        read.clear();
+                    }
+                    read.insert(words.into(), case.clone());
+                }
+                case
+            })
+        })
     }
 }
 

@@ -43,12 +43,13 @@ macro_rules! named {
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                let name = std::borrow::Cow::<str>::deserialize(d)?;
-                let known = || Self::ALL.iter().map(|v| v.name()).collect::<Vec<_>>().join(", ");
-                Self::named(&name).ok_or_else(|| {
-                    let shown = crate::id::clean(&name);
-                    serde::de::Error::custom(format!("`{shown}` is none of {}", known()))
-                })
+                crate::id::text(d, |name| {
+                    Self::named(name).ok_or_else(|| {
+                        let shown = crate::id::clean(name);
+                        let known = Self::ALL.iter().map(|v| v.name()).collect::<Vec<_>>().join(", ");
+                        serde::de::Error::custom(format!("`{shown}` is none of {known}"))
+                    })
+                })?
             }
         }
     };

@@ -122,7 +122,7 @@ fn provoke(code: &str) -> Option<Record> {
             s.samples = vec![0.45e9, 0.55e9, 0.5e9];
             measured(s)
         }),
-        "VAL-004" => with("", &|r| r.outcomes[0].load = load),
+        "VAL-004" => with("", &|r| r.outcomes[0].load = load.map(Box::new)),
         "VAL-005" => case("tcp", "loopback ping 1 B", {
             let mut s = series("tcp", "rtt_p50", 300e-9);
             s.block = 1;

@@ -67,7 +67,7 @@ pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome:
         case: Case::read(case),
         attempt: 1,
         blame: None,
-        load,
+        load: load.map(Box::new),
         outcome,
     });
     record.outcomes.len() - 1

@@ -120,7 +120,7 @@ fn a_host_that_takes_cores_unsaid_is_no_fault_of_its_guest() {
     let slow = |hz: Option<f64>| {
         let series = series("gemm", "flops", 8e9).nominally(41.6e9, "16 operations a cycle at 2.6 GHz");
         let pace = hz.map(|hz| Pace { cores: 1, hz, base_hz: 2.6e9 });
-        Outcome::Measured(Measured { series: vec![series], pace, ..Default::default() })
+        Outcome::Measured(Measured { series: vec![series], pace: pace.map(Box::new), ..Default::default() })
     };
     let attempts = |paces: &[Option<f64>]| {
         let mut record = healthy(RunPlan::default());

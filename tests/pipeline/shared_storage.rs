@@ -86,7 +86,7 @@ fn what_a_save_takes_is_held_by_its_interval() {
         let write = gonogo::work::Metric::Write.series(rates.to_vec(), 10);
         add(&mut record, "storage", "write", measured(write));
         let load = gonogo::measure::Load { window_ms: 500, others_cores: busy, steal_cores: 0.0, ..Default::default() };
-        record.outcomes.last_mut().expect("the line just added").load = Some(load);
+        record.outcomes.last_mut().expect("the line just added").load = Some(Box::new(load));
         let found = verdict(&record).1;
         found.into_iter().find(|f| f.starts_with("STO-029"))
     };

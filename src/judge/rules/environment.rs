@@ -32,7 +32,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
         configuration::of_machine(machine, &mut |code, evidence| add(code, None, evidence));
     }
     for line in record.outcomes.iter().filter(|l| l.probe.as_str() == "environment") {
-        if let Some(load) = line.load.filter(is_busy) {
+        if let Some(load) = line.load.as_deref().filter(|l| is_busy(l)) {
             let evidence = format!(
                 "over {} ms before measuring, others took {:.1} cores and the hypervisor {:.1}",
                 load.window_ms, load.others_cores, load.steal_cores

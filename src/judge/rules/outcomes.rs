@@ -19,13 +19,12 @@ use crate::record::{OutcomeLine, Record};
 use crate::work::{Case, CheckName};
 
 /// Holds every planned case of every node against the record.
-pub(super) fn coverage<'r>(
-    record: &'r Record,
-    run: &RunPlan,
-    cases: &Cases<'r>,
-    coverage: &mut Coverage,
-    findings: &mut Vec<Finding>,
-) {
+pub(super) fn coverage<'r>(record: &'r Record, run: &RunPlan, cases: &Cases<'r>) -> (Coverage, Vec<Finding>) {
+    let mut findings = Vec::new();
+    let mut coverage = Coverage {
+        skipped_probes: record.header.plan.skipped.iter().map(|p| p.to_string()).collect(),
+        ..Coverage::default()
+    };
     let mut tally = Tally::default();
     for step in &record.steps {
         let alone: Vec<&NodeName> = record.header.nodes.iter().collect();
@@ -35,15 +34,16 @@ pub(super) fn coverage<'r>(
             for case in &step.cases {
                 let together = group.unwrap_or(&[]);
                 let row = Row { node, probe: step.probe.as_str(), step: &step.name, case, group: together };
-                let line = cases.index.get(&row).and_then(|i| standing(&cases.rows[*i].1));
+                let line = standing(cases.find(&row));
                 coverage.count(line.map(|l| &l.outcome));
-                tally.one(run, step, &row, line, findings);
+                tally.one(run, step, &row, line, &mut findings);
             }
         }
     }
-    tally.tell(findings);
-    planned(record, run, findings);
-    ended(record, coverage, findings);
+    tally.tell(&mut findings);
+    planned(record, run, &mut findings);
+    ended(record, &coverage, &mut findings);
+    (coverage, findings)
 }
 
 /// What is told once for many cases.
@@ -191,7 +191,7 @@ fn of_group(
 ) {
     let Some(line) = line else { return };
     let evidence = format!("{}, {error}", step.name);
-    if let Some(node) = &line.blame {
+    if let Some(node) = line.blame.as_deref() {
         let code = if kind == FailKind::Junk { Code::RUN_003 } else { Code::RUN_001 };
         findings.push(Finding::new(code, Subject::Node(node.clone()), evidence));
     } else if !is_pairs(step) {
