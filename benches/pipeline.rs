@@ -62,7 +62,7 @@ fn big() -> Record {
             });
         }
     }
-    out.end = Some(End { ended: Timestamp::UNIX_EPOCH, interrupted: false });
+    out.end = Some(End { ended: Timestamp::UNIX_EPOCH, interrupted: false, spent: Vec::new() });
     out
 }
 

@@ -136,6 +136,9 @@ pub struct Check {
     /// Where to keep the record; a new folder under gonogo-out unless given.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Keep the record packed by zstd, as record.jsonl.zst: a seventh of the size or less. Everything reads both.
+    #[arg(long)]
+    pub compress: bool,
     #[arg(long, value_enum, default_value = "terminal")]
     pub format: Format,
     /// Also write the report here; its kind by the extension: txt json xml (JUnit) md html prom csv (repeat).

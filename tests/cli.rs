@@ -43,7 +43,7 @@ fn a_whole_check_measures_records_reports_and_gates() -> Result {
     // the devices.
     let adapters = std::fs::read_dir("/sys/class/infiniband").map_or(0, Iterator::count);
     let planned = |n: u64| if adapters == 0 { n == 45 } else { n >= 42 };
-    for part in ["gemm", "memory", "tcp", "collective", "storage", "coverage  ", "next      gonogo "] {
+    for part in ["gemm", "memory", "tcp", "collective", "storage", "coverage  ", "time      ", "next      gonogo "] {
         assert!(check.out.contains(part), "{part} is not in\n{}", check.out);
     }
     assert_eq!(check.out.contains("no RDMA device in /sys/class/infiniband"), adapters == 0, "{}", check.out);
@@ -300,37 +300,50 @@ fn signals_end_in_a_report_and_leave_nothing_behind() -> Result {
 
 #[test]
 fn a_killed_run_keeps_every_outcome_and_cleans_up_after_itself() -> Result {
+    for (out, file, more) in [("plain", "record.jsonl", None), ("packed", "record.jsonl.zst", Some("--compress"))] {
+        let dir = Dir::new()?;
+        let args =
+            ["check", "--only", "environment,storage", "--tier", "standard", "--path", ".", "--quiet", "--out", out];
+        let mut child = dir.command(&args).args(more).stdout(Stdio::null()).spawn()?;
+        let started = Instant::now();
+        while leftovers(dir.0.path()).is_empty() && started.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!leftovers(dir.0.path()).is_empty(), "no scratch directory was made");
+        child.kill()?;
+        child.wait()?;
+        let started = Instant::now();
+        while !leftovers(dir.0.path()).is_empty() && started.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(leftovers(dir.0.path()), Vec::<String>::new(), "the worker did not clean up");
+        assert!(dir.path(out).join(file).exists(), "{file}");
+        let d = dir.run(&["judge", out])?;
+        assert_eq!(d.code, 2, "{}", d.out);
+        assert!(d.out.contains("the record has no end") && d.out.contains("not in the record"), "{}", d.out);
+        // What was measured before is there.
+        assert!(d.out.contains(" cores, "), "{}", d.out);
+    }
+    Ok(())
+}
+
+/// A packed record opens the gate as a plain one does, signed as it stands.
+#[test]
+fn a_packed_record_is_signed_judged_and_opens_the_gate() -> Result {
     let dir = Dir::new()?;
-    let mut child = dir
-        .command(&[
-            "check",
-            "--only",
-            "environment,storage",
-            "--tier",
-            "standard",
-            "--path",
-            ".",
-            "--quiet",
-            "--out",
-            "rec",
-        ])
-        .stdout(Stdio::null())
-        .spawn()?;
-    let started = Instant::now();
-    while leftovers(dir.0.path()).is_empty() && started.elapsed() < Duration::from_secs(10) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert!(!leftovers(dir.0.path()).is_empty(), "no scratch directory was made");
-    child.kill()?;
-    child.wait()?;
-    let started = Instant::now();
-    while !leftovers(dir.0.path()).is_empty() && started.elapsed() < Duration::from_secs(10) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(leftovers(dir.0.path()), Vec::<String>::new(), "the worker did not clean up");
-    let d = dir.run(&["judge", "rec"])?;
-    assert_eq!(d.code, 2, "{}", d.out);
-    assert!(d.out.contains("the record has no end") && d.out.contains("not in the record"), "{}", d.out);
+    fs::write(dir.path("run.toml"), "name = \"t\"\n[nodes]\nneeded = 1\n")?;
+    assert_eq!(dir.run(&["gate", "--new-key", "key"])?.code, 0);
+    let check = dir.record(&["--plan", "run.toml", "--compress", "--sign", "key"])?;
+    assert_eq!(check.code, 0, "this machine is no GO for the gate's test:\n{}", check.out);
+    assert!(check.out.contains("rec/record.jsonl.zst"), "{}", check.out);
+    assert_eq!(dir.run(&["gate", "rec", "--trust", "key.pub", "--", "sh", "-c", "exit 7"])?.code, 7);
+    assert_eq!(dir.run(&["report", "rec/record.jsonl.zst", "--format", "json"])?.code, 0);
+    // One byte more, which zstd itself would pass over: another file.
+    let mut bytes = fs::read(dir.path("rec/record.jsonl.zst"))?;
+    bytes.extend([0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]);
+    fs::write(dir.path("rec/record.jsonl.zst"), bytes)?;
+    let held = dir.run(&["gate", "rec", "--trust", "key.pub", "--", "true"])?;
+    assert_eq!(held.code, 2, "{}", held.err);
     Ok(())
 }
 

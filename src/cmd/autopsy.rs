@@ -18,7 +18,7 @@ use crate::judge::{self, Code, Finding, Judgement, Severity, Subject, diff};
 use crate::measure::{Change, Facts, Remains};
 use crate::plan::{self, RunPlan, Selection};
 use crate::probe;
-use crate::record::{Record, Writer};
+use crate::record::{self, Record, Writer};
 use crate::work::Fact;
 
 pub(super) fn run(args: &cli::Autopsy) -> Result<Exit, Failure> {
@@ -105,7 +105,7 @@ fn record(remains: Remains, before: Option<&Record>, run: RunPlan) -> Result<Rec
 
 /// Into a new file of that folder.
 fn keep(record: &Record, out: &Path) -> Result<PathBuf, Failure> {
-    let path = out.join("record.jsonl");
+    let path = out.join(record::NAME);
     let written = Writer::create(&path).and_then(|mut writer| writer.whole(record));
     written.with_context(|| format!("{}", out.display())).map_err(Failure::internal)?;
     Ok(path)

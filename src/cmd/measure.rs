@@ -43,7 +43,7 @@ pub(super) fn measure<F: Fleet>(
         }
         _ => Default::default(),
     };
-    let path = record_path(args.out.as_deref(), &header);
+    let path = record_path(args.out.as_deref(), args.compress, &header);
     let mut writer = Writer::create(&path)
         .with_context(|| format!("cannot create the record {}; give another --out", path.display()))
         .map_err(Failure::usage)?;
@@ -106,7 +106,7 @@ pub(super) fn header(
     }
 }
 
-fn record_path(out: Option<&Path>, header: &Header) -> PathBuf {
+fn record_path(out: Option<&Path>, compress: bool, header: &Header) -> PathBuf {
     let dir = out.map_or_else(
         || {
             let host: String = header.nodes[0]
@@ -121,7 +121,7 @@ fn record_path(out: Option<&Path>, header: &Header) -> PathBuf {
         },
         Path::to_owned,
     );
-    dir.join("record.jsonl")
+    dir.join(if compress { record::NAME_PACKED } else { record::NAME })
 }
 
 /// `gonogo-out/latest` names the newest record; that it cannot be made costs nobody a verdict.

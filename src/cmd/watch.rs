@@ -233,7 +233,7 @@ impl Following {
     }
 
     fn write(&mut self, judgement: &Judgement<'_>) {
-        let error = judging::write_files(judgement, &self.of.out.join("record.jsonl"), &self.of.files).err();
+        let error = judging::write_files(judgement, &self.of.out.join(record::NAME), &self.of.files).err();
         let error = error.map(|f| format!("{:#}", f.error));
         if let Some(error) = error.as_ref().filter(|_| self.file_error.is_none()) {
             self.bar.suspend(|| eprintln!("gonogo watch: {error}; it is tried again"));
@@ -260,8 +260,8 @@ impl Following {
         let last = self.last.take();
         self.watcher.end(why);
         let mut record = last.unwrap_or_else(|| Record::new(self.header));
-        record.end = Some(record::End { ended: Timestamp::now(), interrupted: false });
-        let path = self.of.out.join("record.jsonl");
+        record.end = Some(record::End { ended: Timestamp::now(), interrupted: false, spent: Vec::new() });
+        let path = self.of.out.join(record::NAME);
         keep(&record, &path)
             .with_context(|| format!("cannot keep the record {}", path.display()))
             .map_err(Failure::internal)?;

@@ -81,6 +81,26 @@ pub struct End {
     pub ended: Timestamp,
     /// True when a signal ended the run before its time.
     pub interrupted: bool,
+    /// Where the time went; absent where nothing was measured on a machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<Spent>,
+}
+
+/// Time that a check took for one thing, as the wall clock of rank 0 has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Spent {
+    pub on: Occupation,
+    pub ms: u64,
+}
+
+/// What a check spends time on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Occupation {
+    /// Waiting for the nodes to join, before the record begins.
+    Joining,
+    /// All steps of a probe.
+    Probe(ProbeName),
 }
 
 /// One line of the file: `{"outcome":{...}}`. The kind stands outside, so that a line is parsed in one pass.

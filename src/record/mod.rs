@@ -3,9 +3,10 @@
 //! A record that was cut off (a killed run, a full disk) yields everything before the cut and says so.
 
 mod format;
+mod packed;
 mod reader;
 mod writer;
 
-pub use format::{Damage, End, Header, OutcomeLine, Record, SCHEMA, schema};
-pub use reader::{RecordError, digest, file_of, parse, read, read_digested};
+pub use format::{Damage, End, Header, Occupation, OutcomeLine, Record, SCHEMA, Spent, schema};
+pub use reader::{NAME, NAME_PACKED, RecordError, digest, file_of, parse, read, read_digested};
 pub use writer::Writer;

@@ -1,5 +1,6 @@
 //! Reads a record back, also one that was cut off; nothing in it is trusted.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use crate::files;
 use crate::id::clean;
 use crate::plan::hex;
 use crate::record::format::{Damage, Line, Record, SCHEMA};
+use crate::record::packed;
 
 /// Longest line that is read.
 const MAX_LINE: u64 = 64 << 20;
@@ -34,35 +36,54 @@ pub enum RecordError {
     Line { path: PathBuf, line: usize, why: String },
 }
 
-/// The record that `path` names: itself, or `record.jsonl` in it when it is a directory.
+/// A record's file in its folder, plain and packed by zstd.
+pub const NAME: &str = "record.jsonl";
+pub const NAME_PACKED: &str = "record.jsonl.zst";
+
+/// The record that `path` names: itself, or the one in it when it is a directory.
 pub fn file_of(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join("record.jsonl") } else { path.to_owned() }
+    if !path.is_dir() {
+        return path.to_owned();
+    }
+    let packed = path.join(NAME_PACKED);
+    if packed.exists() && !path.join(NAME).exists() { packed } else { path.join(NAME) }
 }
 
-/// Reads `path`, or `record.jsonl` in it when it is a directory.
+/// Reads `path`, or the record in it when it is a directory; packed by zstd or not.
 pub fn read(path: &Path) -> Result<Record, RecordError> {
     let path = file_of(path);
-    parse(&path, open(&path)?)
+    let (file, size) = open(&path)?;
+    of_file(&path, file, size)
+}
+
+fn of_file(path: &Path, file: impl BufRead + Send, size: u64) -> Result<Record, RecordError> {
+    let lines = packed::lines(file, size).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
+    parse(path, lines)
 }
 
 /// Reads a record and the SHA-256 of exactly the bytes that it was read from, in hexadecimal.
 pub fn read_digested(path: &Path) -> Result<(Record, String), RecordError> {
     let path = file_of(path);
-    let mut input = Digested { inner: open(&path)?, digest: Sha256::new() };
-    let record = parse(&path, &mut input)?;
+    let (file, size) = open(&path)?;
+    let mut input = Digested { inner: file, digest: Sha256::new() };
+    let record = of_file(&path, &mut input, size)?;
+    // What follows the last frame is no part of the record, and of the file.
+    io::copy(&mut input, &mut io::sink()).map_err(|source| RecordError::Io { path: path.clone(), source })?;
     Ok((record, hex(&input.digest.finalize())))
 }
 
 /// The SHA-256 of a record's file, in hexadecimal.
 pub fn digest(path: &Path) -> Result<String, RecordError> {
-    let mut input = Digested { inner: open(path)?, digest: Sha256::new() };
+    let mut input = Digested { inner: open(path)?.0, digest: Sha256::new() };
     io::copy(&mut input, &mut io::sink()).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
     Ok(hex(&input.digest.finalize()))
 }
 
-fn open(path: &Path) -> Result<impl BufRead, RecordError> {
-    let file = files::open_in_place(path).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
-    Ok(BufReader::with_capacity(1 << 20, file))
+/// A record's file, and its size.
+fn open(path: &Path) -> Result<(BufReader<File>, u64), RecordError> {
+    let opened = files::open_in_place(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (size, file) = opened.map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
+    Ok((BufReader::with_capacity(1 << 20, file), size))
 }
 
 /// Counts what is read into a digest.

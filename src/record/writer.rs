@@ -1,28 +1,29 @@
 //! Appends to a record, line by line.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cluster::Step;
 use crate::files;
 use crate::record::format::Line;
+use crate::record::packed::Sink;
 use crate::record::{End, Header, OutcomeLine, Record};
 
 /// A record being written. Each call is one write of one whole line.
 pub struct Writer {
     path: PathBuf,
-    file: File,
+    sink: Sink,
 }
 
 impl Writer {
-    /// Creates the record, for its owner alone; refuses to write over another.
+    /// Creates the record, for its owner alone; refuses to write over another. Where `path` ends with `.zst` it is packed by zstd.
     pub fn create(path: &Path) -> io::Result<Self> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
-        let file = files::create(path)?;
-        Ok(Writer { path: path.to_owned(), file })
+        let sink = Sink::new(path, files::create(path)?)?;
+        Ok(Writer { path: path.to_owned(), sink })
     }
 
     pub fn path(&self) -> &Path {
@@ -43,7 +44,7 @@ impl Writer {
 
     pub fn end(&mut self, end: &End) -> io::Result<()> {
         self.line(&Line::End(end.clone()))?;
-        self.file.sync_all()
+        self.sink.end()
     }
 
     /// All of a record.
@@ -59,6 +60,6 @@ impl Writer {
     fn line(&mut self, line: &Line) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(line)?;
         bytes.push(b'\n');
-        self.file.write_all(&bytes)
+        self.sink.line(&bytes)
     }
 }

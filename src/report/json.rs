@@ -8,6 +8,7 @@ use crate::baseline::Source;
 use crate::id::NodeName;
 use crate::judge::{Cell, Coverage, Decision, Finding, Judgement, Placement, Verdict};
 use crate::plan::PlanHash;
+use crate::record::Spent;
 use crate::report::software::{Software, software};
 use crate::unit::Unit;
 use crate::work::{Case, Metric};
@@ -29,6 +30,8 @@ struct Document<'j> {
     launcher: Option<&'j str>,
     placement: &'j Placement,
     coverage: &'j Coverage,
+    #[serde(skip_serializing_if = "<[Spent]>::is_empty")]
+    spent: &'j [Spent],
     findings: Vec<FindingOut<'j>>,
     metrics: Vec<MetricOut<'j>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -92,6 +95,7 @@ pub fn render(j: &Judgement<'_>, record_path: &str) -> Result<String, serde_json
         launcher: header.launcher.as_deref(),
         placement: &j.placement,
         coverage: &j.coverage,
+        spent: j.record.end.as_ref().map_or(&[], |e| &e.spent),
         findings: j
             .findings
             .iter()

@@ -62,6 +62,9 @@ pub fn render(view: &View<'_>) -> String {
         out.push_str(&format!("\n{left_out} tables do not fit a comment: `gonogo report` shows them.\n"));
     }
     out.push_str(&format!("\n{}\n", text(&view.coverage)));
+    if let Some(time) = &view.time {
+        out.push_str(&format!("- time: {}\n", text(time)));
+    }
     for line in view.waived.iter().take(10) {
         out.push_str(&format!("- waived: {}\n", text(line)));
     }

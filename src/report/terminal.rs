@@ -102,6 +102,9 @@ pub fn render(view: &View<'_>, style: Style) -> String {
     }
     out.push('\n');
     style.labelled("coverage  ", &view.coverage, &mut out);
+    if let Some(time) = &view.time {
+        style.labelled("time      ", time, &mut out);
+    }
     for (i, line) in view.waived.iter().enumerate() {
         style.labelled(if i == 0 { "waived    " } else { "          " }, line, &mut out);
     }

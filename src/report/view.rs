@@ -13,6 +13,7 @@ use crate::id::{NodeName, clean, drives};
 use crate::judge::{Cell, Code, Decision, Finding, Judgement, Severity, Subject, Verdict, remains, watched};
 use crate::measure::{Outcome, WaiveKind};
 use crate::plan::{ImagePlan, RunPlan, Tier};
+use crate::record::Occupation;
 use crate::report::course::{CourseShown, course, measured};
 use crate::report::rehearsed::step;
 use crate::report::saves::{Saves, saves};
@@ -120,6 +121,8 @@ pub struct View<'j> {
     /// What an image brings; empty for machines.
     pub software: Vec<Software>,
     pub coverage: String,
+    /// Where the time of the check went.
+    pub time: Option<String>,
     /// `probe, case: why`, with how often.
     pub waived: Vec<String>,
     pub record_path: String,
@@ -145,6 +148,7 @@ pub fn view<'j>(j: &'j Judgement<'_>, record_path: &str) -> View<'j> {
         tables: tables(j),
         software: software(j),
         coverage,
+        time: time(j),
         waived: waived(j),
         record_path: clean(record_path).into_owned(),
         placement: placement(j),
@@ -184,6 +188,28 @@ fn of_autopsy(j: &Judgement<'_>) -> Vec<String> {
     let run = h.plan.run.name.as_deref().map_or(String::new(), |n| format!(" of {}", clean(n)));
     let at = h.started.strftime("%Y-%m-%d %H:%M:%S UTC");
     vec![format!("gonogo {} ({}), autopsy{run}, {at}", clean(&h.version), clean(&h.commit))]
+}
+
+/// What took how long, the longest first; the rest is short, lies between steps, or is the judging.
+fn time(j: &Judgement<'_>) -> Option<String> {
+    const LEAST_MS: u64 = 100;
+    const MOST: usize = 8;
+    let end = j.record.end.as_ref().filter(|e| !e.spent.is_empty())?;
+    let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1e3);
+    let all = end.ended.duration_since(j.record.header.started).as_millis().max(0) as u64;
+    let (mut probes, mut joining) = (Vec::new(), String::new());
+    for s in &end.spent {
+        match &s.on {
+            Occupation::Probe(name) if s.ms >= LEAST_MS => probes.push((s.ms, name)),
+            Occupation::Joining if s.ms >= LEAST_MS => joining = format!("; {} before that for joining", seconds(s.ms)),
+            Occupation::Probe(_) | Occupation::Joining => {}
+        }
+    }
+    probes.sort_by_key(|(ms, _)| std::cmp::Reverse(*ms));
+    probes.truncate(MOST);
+    let rest = probes.iter().fold(all, |rest, (ms, _)| rest.saturating_sub(*ms));
+    let of_probes = probes.iter().map(|(ms, name)| format!("{name} {}, ", seconds(*ms))).collect::<String>();
+    Some(format!("{}: {of_probes}the rest {}{joining}", seconds(all), seconds(rest)))
 }
 
 fn coverage(j: &Judgement<'_>) -> String {

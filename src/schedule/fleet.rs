@@ -30,6 +30,10 @@ pub trait Fleet {
     fn outsiders(&self) -> Vec<String> {
         Vec::new()
     }
+    /// Whether the wall clock says what its work takes.
+    fn takes_time(&self) -> bool {
+        true
+    }
     /// Takes note of what happened between steps.
     fn listen(&mut self) {}
 }

@@ -13,7 +13,7 @@ use crate::localise::{self, Plane};
 use crate::measure::{Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::{CheckPlan, Tier, Time};
 use crate::probe;
-use crate::record::{End, Header, OutcomeLine, Record, Writer};
+use crate::record::{End, Header, Occupation, OutcomeLine, Record, Spent, Writer};
 use crate::schedule::fleet::Fleet;
 use crate::schedule::network::{Net, driver_answers};
 use crate::schedule::{fit, network};
@@ -46,6 +46,7 @@ pub struct Schedule<'a, F: Fleet> {
     fleet: &'a mut F,
     watch: &'a dyn Watch,
     started: Instant,
+    spent: Vec<Spent>,
 }
 
 /// A step as planned, and its parameters where they differ from node to node.
@@ -66,7 +67,8 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         watch: &'a dyn Watch,
         started: Instant,
     ) -> Self {
-        let mut this = Schedule { record: Record::new(header), lost: None, writer, fleet, watch, started };
+        let mut this =
+            Schedule { record: Record::new(header), lost: None, writer, fleet, watch, started, spent: Vec::new() };
         let header = this.record.header.clone();
         this.keep(|w| w.header(&header));
         this
@@ -88,6 +90,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
     /// Everything, to the end of the record. `limits` are what open cases are held against.
     pub fn go(&mut self, limits: &[Expectation]) {
         if self.is_cluster() {
+            self.spend(Occupation::Joining, self.started.elapsed());
             self.presence(JOIN);
             self.daemons("start");
         }
@@ -120,7 +123,8 @@ impl<'a, F: Fleet> Schedule<'a, F> {
             self.daemons("end");
             self.presence(STAY);
         }
-        let end = End { ended: Timestamp::now(), interrupted: self.fleet.interrupted() };
+        let spent = std::mem::take(&mut self.spent);
+        let end = End { ended: Timestamp::now(), interrupted: self.fleet.interrupted(), spent };
         self.keep(|w| w.end(&end));
         self.record.end = Some(end);
     }
@@ -639,6 +643,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         let text = format!("{} ({})", p.step.name, Time(Duration::from_millis(p.step.estimate_ms)));
         self.watch.step(&text);
         let mut got = Vec::new();
+        let began = Instant::now();
         let (writer, lost, watch) = (&mut self.writer, &mut self.lost, self.watch);
         let args = |node: &NodeName| p.args.get(node).cloned();
         self.fleet.run(&p.step, &args, at_most, &mut |o| {
@@ -650,6 +655,17 @@ impl<'a, F: Fleet> Schedule<'a, F> {
             got.push(line);
         });
         self.record.outcomes.extend(got);
+        self.spend(Occupation::Probe(p.step.probe.clone()), began.elapsed());
+    }
+
+    /// Counts time that went by; a simulation's is not its nodes'.
+    fn spend(&mut self, on: Occupation, time: Duration) {
+        let ms = time.as_millis() as u64;
+        match self.spent.iter_mut().find(|s| s.on == on) {
+            _ if !self.fleet.takes_time() => {}
+            Some(known) => known.ms += ms,
+            None => self.spent.push(Spent { on, ms }),
+        }
     }
 
     fn waive(&mut self, p: &Planned, kind: WaiveKind, why: &str) {

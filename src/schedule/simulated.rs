@@ -410,6 +410,10 @@ impl Fleet for Simulated {
         1
     }
 
+    fn takes_time(&self) -> bool {
+        false
+    }
+
     fn interrupted(&self) -> bool {
         false
     }

@@ -42,7 +42,7 @@ pub fn empty(run: RunPlan) -> Record {
     let mut record = Record::new(header);
     // `add` chooses the probes that it adds.
     record.header.plan.probes.clear();
-    record.end = Some(End { ended: noon(), interrupted: false });
+    record.end = Some(End { ended: noon(), interrupted: false, spent: Vec::new() });
     record
 }
 

@@ -1,13 +1,13 @@
 //! Every renderer over a record in which every foreign text is hostile, and over records that are large, empty and of one node.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::common::*;
 use gonogo::id::{NodeName, ProbeName};
 use gonogo::judge::Judgement;
 use gonogo::measure::{Check, Facts, Measured, Outcome, PeerCopy, WaiveKind};
 use gonogo::plan::RunPlan;
-use gonogo::record::Record;
+use gonogo::record::{End, Occupation, Record, Spent};
 use gonogo::topology::{Component, Leaf, LibraryFile, Start};
 use gonogo::work::CheckName;
 use gonogo::{baseline, judge, report};
@@ -28,6 +28,9 @@ fn hostile() -> Record {
     record.header.version = evil(21);
     record.header.commit = evil(22);
     record.header.plan.run.name = Some(evil(23));
+    let times = [u64::MAX, 5000, u64::MAX];
+    let spent = |i: usize| Spent { on: Occupation::Probe(ProbeName(evil(60 + i).into())), ms: times[i] };
+    record.end = Some(End { ended: noon(), interrupted: false, spent: (0..3).map(spent).collect() });
     record.header.leaves =
         vec![Leaf { name: evil(30), nodes: names[..4].to_vec() }, Leaf { name: evil(31), nodes: names[4..].to_vec() }];
     for line in &mut record.outcomes {
@@ -267,4 +270,34 @@ fn a_large_cluster_fits_a_page() {
     // The node and the rail that are slow stand out.
     assert!(r.html.contains("n0700 gpu3") || r.html.contains("n700 gpu3"), "the slow GPU is not named");
     assert!(r.html.contains("pairs over rdma mlx5_3"));
+}
+
+#[test]
+fn where_the_time_went_is_told() {
+    let mut record = empty(RunPlan::default());
+    add(&mut record, "gemm", "f32 1 core", good_gemm());
+    let limits = baseline::builtin();
+    let shown = |record: &Record, format| {
+        let judgement = judge::judge(record, &record.header.plan.run, &limits);
+        let mut out = Vec::new();
+        report::write(format, &judgement, "r", report::Style { width: 120, colour: false }, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    // Of an older record nothing is known.
+    assert!(!shown(&record, report::Format::Terminal).contains("time  "));
+    let probe = |name, ms| Spent { on: Occupation::Probe(ProbeName::new(name)), ms };
+    let spent =
+        vec![Spent { on: Occupation::Joining, ms: 4000 }, probe("gemm", 3000), probe("tcp", 7100), probe("fabric", 20)];
+    record.end = Some(End { ended: noon() + Duration::from_millis(12_300), interrupted: false, spent });
+    let said = "12.3 s: tcp 7.1 s, gemm 3.0 s, the rest 2.2 s; 4.0 s before that for joining";
+    for (format, label) in [
+        (report::Format::Terminal, "time      "),
+        (report::Format::Markdown, "- time: "),
+        (report::Format::Html, "Time: "),
+    ] {
+        let text = shown(&record, format);
+        assert!(text.contains(&format!("{label}{said}")), "{text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&shown(&record, report::Format::Json)).unwrap();
+    assert_eq!(json["spent"][2], serde_json::json!({"on": {"probe": "tcp"}, "ms": 7100}));
 }
