@@ -86,21 +86,11 @@ pub struct End {
     pub spent: Vec<Spent>,
 }
 
-/// Time that a check took for one thing, as the wall clock of rank 0 has it.
+/// Time that all steps of a probe took, as the wall clock of rank 0 has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Spent {
-    pub on: Occupation,
+    pub probe: ProbeName,
     pub ms: u64,
-}
-
-/// What a check spends time on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Occupation {
-    /// Waiting for the nodes to join, before the record begins.
-    Joining,
-    /// All steps of a probe.
-    Probe(ProbeName),
 }
 
 /// One line of the file: `{"outcome":{...}}`. The kind stands outside, so that a line is parsed in one pass.

@@ -7,6 +7,6 @@ mod packed;
 mod reader;
 mod writer;
 
-pub use format::{Damage, End, Header, Occupation, OutcomeLine, Record, SCHEMA, Spent, schema};
+pub use format::{Damage, End, Header, OutcomeLine, Record, SCHEMA, Spent, schema};
 pub use reader::{NAME, NAME_PACKED, RecordError, digest, file_of, parse, read, read_digested};
 pub use writer::Writer;

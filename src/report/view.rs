@@ -13,7 +13,7 @@ use crate::id::{NodeName, clean, drives};
 use crate::judge::{Cell, Code, Decision, Finding, Judgement, Severity, Subject, Verdict, remains, watched};
 use crate::measure::{Outcome, WaiveKind};
 use crate::plan::{ImagePlan, RunPlan, Tier};
-use crate::record::Occupation;
+use crate::record::Spent;
 use crate::report::course::{CourseShown, course, measured};
 use crate::report::rehearsed::step;
 use crate::report::saves::{Saves, saves};
@@ -197,19 +197,12 @@ fn time(j: &Judgement<'_>) -> Option<String> {
     let end = j.record.end.as_ref().filter(|e| !e.spent.is_empty())?;
     let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1e3);
     let all = end.ended.duration_since(j.record.header.started).as_millis().max(0) as u64;
-    let (mut probes, mut joining) = (Vec::new(), String::new());
-    for s in &end.spent {
-        match &s.on {
-            Occupation::Probe(name) if s.ms >= LEAST_MS => probes.push((s.ms, name)),
-            Occupation::Joining if s.ms >= LEAST_MS => joining = format!("; {} before that for joining", seconds(s.ms)),
-            Occupation::Probe(_) | Occupation::Joining => {}
-        }
-    }
-    probes.sort_by_key(|(ms, _)| std::cmp::Reverse(*ms));
+    let mut probes: Vec<&Spent> = end.spent.iter().filter(|s| s.ms >= LEAST_MS).collect();
+    probes.sort_by_key(|s| std::cmp::Reverse(s.ms));
     probes.truncate(MOST);
-    let rest = probes.iter().fold(all, |rest, (ms, _)| rest.saturating_sub(*ms));
-    let of_probes = probes.iter().map(|(ms, name)| format!("{name} {}, ", seconds(*ms))).collect::<String>();
-    Some(format!("{}: {of_probes}the rest {}{joining}", seconds(all), seconds(rest)))
+    let rest = probes.iter().fold(all, |rest, s| rest.saturating_sub(s.ms));
+    let of_probes = probes.iter().map(|s| format!("{} {}, ", s.probe, seconds(s.ms))).collect::<String>();
+    Some(format!("{}: {of_probes}the rest {}", seconds(all), seconds(rest)))
 }
 
 fn coverage(j: &Judgement<'_>) -> String {

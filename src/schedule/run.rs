@@ -13,7 +13,7 @@ use crate::localise::{self, Plane};
 use crate::measure::{Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::{CheckPlan, Tier, Time};
 use crate::probe;
-use crate::record::{End, Header, Occupation, OutcomeLine, Record, Spent, Writer};
+use crate::record::{End, Header, OutcomeLine, Record, Spent, Writer};
 use crate::schedule::fleet::Fleet;
 use crate::schedule::network::{Net, driver_answers};
 use crate::schedule::{fit, network};
@@ -90,7 +90,6 @@ impl<'a, F: Fleet> Schedule<'a, F> {
     /// Everything, to the end of the record. `limits` are what open cases are held against.
     pub fn go(&mut self, limits: &[Expectation]) {
         if self.is_cluster() {
-            self.spend(Occupation::Joining, self.started.elapsed());
             self.presence(JOIN);
             self.daemons("start");
         }
@@ -655,16 +654,16 @@ impl<'a, F: Fleet> Schedule<'a, F> {
             got.push(line);
         });
         self.record.outcomes.extend(got);
-        self.spend(Occupation::Probe(p.step.probe.clone()), began.elapsed());
+        self.spend(&p.step.probe, began.elapsed());
     }
 
-    /// Counts time that went by; a simulation's is not its nodes'.
-    fn spend(&mut self, on: Occupation, time: Duration) {
+    /// Counts time that a step took; a simulation's is not its nodes'.
+    fn spend(&mut self, probe: &ProbeName, time: Duration) {
         let ms = time.as_millis() as u64;
-        match self.spent.iter_mut().find(|s| s.on == on) {
+        match self.spent.iter_mut().find(|s| s.probe == *probe) {
             _ if !self.fleet.takes_time() => {}
             Some(known) => known.ms += ms,
-            None => self.spent.push(Spent { on, ms }),
+            None => self.spent.push(Spent { probe: probe.clone(), ms }),
         }
     }
 

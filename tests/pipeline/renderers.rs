@@ -7,7 +7,7 @@ use gonogo::id::{NodeName, ProbeName};
 use gonogo::judge::Judgement;
 use gonogo::measure::{Check, Facts, Measured, Outcome, PeerCopy, WaiveKind};
 use gonogo::plan::RunPlan;
-use gonogo::record::{End, Occupation, Record, Spent};
+use gonogo::record::{End, Record, Spent};
 use gonogo::topology::{Component, Leaf, LibraryFile, Start};
 use gonogo::work::CheckName;
 use gonogo::{baseline, judge, report};
@@ -29,7 +29,7 @@ fn hostile() -> Record {
     record.header.commit = evil(22);
     record.header.plan.run.name = Some(evil(23));
     let times = [u64::MAX, 5000, u64::MAX];
-    let spent = |i: usize| Spent { on: Occupation::Probe(ProbeName(evil(60 + i).into())), ms: times[i] };
+    let spent = |i: usize| Spent { probe: ProbeName(evil(60 + i).into()), ms: times[i] };
     record.end = Some(End { ended: noon(), interrupted: false, spent: (0..3).map(spent).collect() });
     record.header.leaves =
         vec![Leaf { name: evil(30), nodes: names[..4].to_vec() }, Leaf { name: evil(31), nodes: names[4..].to_vec() }];
@@ -285,11 +285,10 @@ fn where_the_time_went_is_told() {
     };
     // Of an older record nothing is known.
     assert!(!shown(&record, report::Format::Terminal).contains("time  "));
-    let probe = |name, ms| Spent { on: Occupation::Probe(ProbeName::new(name)), ms };
-    let spent =
-        vec![Spent { on: Occupation::Joining, ms: 4000 }, probe("gemm", 3000), probe("tcp", 7100), probe("fabric", 20)];
+    let probe = |name, ms| Spent { probe: ProbeName::new(name), ms };
+    let spent = vec![probe("gemm", 3000), probe("tcp", 7100), probe("fabric", 20)];
     record.end = Some(End { ended: noon() + Duration::from_millis(12_300), interrupted: false, spent });
-    let said = "12.3 s: tcp 7.1 s, gemm 3.0 s, the rest 2.2 s; 4.0 s before that for joining";
+    let said = "12.3 s: tcp 7.1 s, gemm 3.0 s, the rest 2.2 s";
     for (format, label) in [
         (report::Format::Terminal, "time      "),
         (report::Format::Markdown, "- time: "),
@@ -299,5 +298,5 @@ fn where_the_time_went_is_told() {
         assert!(text.contains(&format!("{label}{said}")), "{text}");
     }
     let json: serde_json::Value = serde_json::from_str(&shown(&record, report::Format::Json)).unwrap();
-    assert_eq!(json["spent"][2], serde_json::json!({"on": {"probe": "tcp"}, "ms": 7100}));
+    assert_eq!(json["spent"][1], serde_json::json!({"probe": "tcp", "ms": 7100}));
 }
