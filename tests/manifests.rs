@@ -1,20 +1,21 @@
 //! What people paste: the Kubernetes manifests against the real schemas, the shell scripts through a shell's eyes.
 
 mod skip;
+mod tool;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use tool::tool;
+
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn validate(file: &PathBuf) -> std::io::Result<Output> {
-    // `.ci/run` installs it beside the build; elsewhere it may be on the PATH.
-    let own = PathBuf::from(ROOT).join("target/tools/bin/kubernetes-validate");
-    let program = if own.exists() { own } else { "kubernetes-validate".into() };
+    let program = tool("bin/kubernetes-validate", "kubernetes-validate");
     Command::new(program).args(["-k", "1.30", "--strict"]).arg(file).output()
 }
 
@@ -147,8 +148,7 @@ const OPERATORS: &[Operator] = &[
 
 /// What tests/fixtures/kubernetes/validate.py says of each file; `None` where its libraries are not.
 fn look(files: &[PathBuf]) -> Result<Option<Vec<Value>>> {
-    let own = PathBuf::from(ROOT).join("target/tools/bin/python");
-    let program = if own.exists() { own } else { "python3".into() };
+    let program = tool("bin/python", "python3");
     let script = format!("{ROOT}/tests/fixtures/kubernetes/validate.py");
     let Ok(out) = Command::new(program).arg(script).args(files).output() else { return Ok(None) };
     let said = String::from_utf8_lossy(&out.stderr);

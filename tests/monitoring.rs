@@ -1,10 +1,13 @@
 //! The alert rules and the dashboard (containers/monitoring) against what gonogo really exports, and in Prometheus' own tool.
 
 mod skip;
+mod tool;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
+
+use tool::tool;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -60,10 +63,7 @@ fn what_the_rules_and_the_dashboard_ask_for_is_exported() -> Result {
 
 /// Prometheus' own tool in `dir`; `None` where there is none.
 fn promtool(dir: &Path, args: &[&str]) -> Result<Option<Output>> {
-    // `.ci/run` unpacks it beside the build; elsewhere it may be on the PATH.
-    let own = PathBuf::from(ROOT).join("target/tools/promtool");
-    let program = if own.exists() { own } else { "promtool".into() };
-    match Command::new(program).args(args).current_dir(dir).output() {
+    match Command::new(tool("promtool", "promtool")).args(args).current_dir(dir).output() {
         Ok(out) => Ok(Some(out)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             skip::skip(false, "no promtool here: apt-get install prometheus");

@@ -1,10 +1,13 @@
 //! Packages: what is in them, that the same input gives the same bytes, and that everything linked in is known and named.
 
 mod skip;
+mod tool;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use tool::tool;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -194,8 +197,7 @@ fn the_notices_name_everything_that_is_linked_in() -> Result {
 /// Licences, sources and duplicates; advisories are a database that changes by itself, and would make an old commit red.
 #[test]
 fn what_is_linked_in_is_allowed() -> Result {
-    let own = PathBuf::from(ROOT).join("target/tools/bin/cargo-deny");
-    let program = if own.exists() { own } else { "cargo-deny".into() };
+    let program = tool("bin/cargo-deny", "cargo-deny");
     let deny = |config: &Path| {
         let args = ["--locked", "--exclude-dev", "--config"];
         Command::new(&program)

@@ -1,28 +1,27 @@
 //! What stands in somebody's CI: the GitHub action and the GitLab job against their schemas, and their commands as a runner starts them.
 
 mod skip;
+mod tool;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Parser;
+use tool::tool;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const CI: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/containers/ci");
 
-/// A program that `.ci/run` installs beside the build; elsewhere it may be on the PATH.
-fn tool(name: &str) -> PathBuf {
-    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);
-    if own.exists() { own } else { name.into() }
-}
-
 /// Whether `text` fits a schema of check-jsonschema's; `None` where that is not here.
 fn fits(schema: &str, text: &str) -> Result<Option<bool>> {
     let file = tempfile::Builder::new().suffix(".yml").tempfile()?;
     std::fs::write(&file, text)?;
-    let Ok(out) = Command::new(tool("check-jsonschema")).args(["--builtin-schema", schema]).arg(file.path()).output()
+    let Ok(out) = Command::new(tool("bin/check-jsonschema", "check-jsonschema"))
+        .args(["--builtin-schema", schema])
+        .arg(file.path())
+        .output()
     else {
         return Ok(None);
     };
@@ -32,9 +31,7 @@ fn fits(schema: &str, text: &str) -> Result<Option<bool>> {
 /// The documents of a YAML file as JSON; `None` where no reader is.
 fn yaml(file: &Path) -> Result<Option<Vec<serde_json::Value>>> {
     let code = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1]))), default=str))";
-    let python = tool("python");
-    let python = if python.is_absolute() { python } else { "python3".into() };
-    let out = Command::new(python).args(["-c", code]).arg(file).output()?;
+    let out = Command::new(tool("bin/python", "python3")).args(["-c", code]).arg(file).output()?;
     if String::from_utf8_lossy(&out.stderr).contains("No module named") {
         return Ok(None);
     }

@@ -1,9 +1,12 @@
 //! What we write, read by the programs that others read it with: Prometheus' own parser, a reader of JUnit.
 
 mod skip;
+mod tool;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use tool::tool;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -12,8 +15,7 @@ const GONOGO: &str = env!("CARGO_BIN_EXE_gonogo");
 
 /// Runs Python with the packages that `.ci/packages` installs; `None` where they are not.
 fn python(code: &str, file: &Path) -> Result<Option<String>> {
-    let own = PathBuf::from(ROOT).join("target/tools/bin/python");
-    let program = if own.exists() { own } else { "python3".into() };
+    let program = tool("bin/python", "python3");
     let out = Command::new(program).args(["-c", code]).arg(file).output()?;
     let err = String::from_utf8_lossy(&out.stderr).into_owned();
     if err.contains("No module named") {

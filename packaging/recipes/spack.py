@@ -1,4 +1,5 @@
-# packaging/package fills in the version and the checksums and puts this into a Spack repository of one package (Spack 1.0 and newer), beside the archives:
+# packaging/package fills in the version and the checksums and puts this into a Spack repository of one package, beside the archives
+# (Spack 1.0 and newer):
 #
 #   spack repo add DIR/spack_repo/gonogo && cd DIR && spack install gonogo
 import os
