@@ -136,7 +136,7 @@ pub struct Check {
     /// Where to keep the record; a new folder under gonogo-out unless given.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Keep the record packed by zstd, as record.jsonl.zst: a seventh of the size or less. Everything reads both.
+    /// Keep the record packed by zstd, as record.jsonl.zst. Everything reads both.
     #[arg(long)]
     pub compress: bool,
     #[arg(long, value_enum, default_value = "terminal")]

@@ -9,7 +9,7 @@ use std::path::Path;
 /// The first bytes of a frame (RFC 8878, 3.1.1), and the ending that zstd itself gives a file.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 pub(super) const ENDING: &str = "zst";
-/// Of a record 3 gives a seventh to a tenth; more takes longer than the measurements that it keeps.
+/// What zstd itself takes unless told otherwise.
 const LEVEL: i32 = 3;
 
 /// What a small file may unpack to, and how many times its size a larger one: no record of a real run is packed better.
