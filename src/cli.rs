@@ -452,6 +452,10 @@ pub struct Watch {
     /// Look once, move nothing, and end: 0 the next save fits, 1 it does not, 2 it cannot be known.
     #[arg(long)]
     pub once: bool,
+    /// A check of this node: tell what befell the node since (GPUs, Xids, links). Without it a watch goes by its own first look, and
+    /// --once looks at the checkpoints alone.
+    #[arg(long, value_name = "RECORD")]
+    pub since: Option<PathBuf>,
     /// Where to keep the journal and the record; under gonogo-out unless given.
     #[arg(long, value_name = "DIR", conflicts_with = "once")]
     pub out: Option<PathBuf>,

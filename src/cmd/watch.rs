@@ -29,7 +29,7 @@ use crate::probe;
 use crate::record::{self, Header, Record, Writer};
 use crate::report::{self, Format};
 use crate::sys::signal::describe;
-use crate::watch::{WatchError, Watcher};
+use crate::watch::{AtGate, WatchError, Watcher};
 use crate::work::Fact;
 
 /// Between two looks.
@@ -53,6 +53,8 @@ struct Watch {
     run: RunPlan,
     every: Duration,
     out: PathBuf,
+    /// What a check kept of this node.
+    gate: Option<AtGate>,
     files: Vec<(PathBuf, Format)>,
     quiet: bool,
 }
@@ -76,8 +78,26 @@ pub(super) fn run(args: &cli::Watch) -> Result<Exit, Failure> {
     let every = every(args.every, &run);
     let out = args.out.clone().unwrap_or_else(|| folder(&dir));
     let files = judging::files(&args.reports)?;
-    let watch = Watch { dir, run, every, out, files, quiet: args.quiet };
+    let gate = args.since.as_deref().map(at_gate).transpose()?;
+    let watch = Watch { dir, run, every, out, gate, files, quiet: args.quiet };
     if args.once { watch.glance(args.format) } else { watch.follow(&interrupt, args.format) }
+}
+
+/// What a check kept of the node that this is.
+fn at_gate(path: &Path) -> Result<AtGate, Failure> {
+    let record = record::read(path).map_err(Failure::usage)?;
+    let known = of_this_node(&record);
+    known.ok_or_else(|| {
+        let (path, own) = (path.display(), own_name());
+        Failure::usage(anyhow!(
+            "--since {path} knows nothing of this node, {own}: give the record of a check that it took part in"
+        ))
+    })
+}
+
+fn of_this_node(record: &Record) -> Option<AtGate> {
+    let at = record.end.as_ref().map_or(record.header.started, |e| e.ended);
+    Some(AtGate { machine: record.machine_at_end(&own_name())?, at })
 }
 
 /// Time between two looks: as asked, else as planned.
@@ -98,9 +118,13 @@ impl Watch {
     fn glance(&self, format: Format) -> Result<Exit, Failure> {
         let header = self.header()?;
         let mut watcher = Watcher::glance(&self.dir, &self.run)?;
+        if self.gate.is_some() {
+            watcher.follow_node(self.gate.clone(), self.every);
+        }
         // Whether something is being written shows in two looks.
         watcher.look();
         std::thread::sleep(GLANCE);
+        watcher.look_at_node();
         let record = record(&header, watcher.look());
         let judgement = judge::judge(&record, &self.run, &[]);
         judging::show(&judgement, Path::new(""), format, &self.files)?;
@@ -127,7 +151,8 @@ impl Watch {
 
     fn begin(self) -> Result<Following, Failure> {
         let header = self.header()?;
-        let watcher = Watcher::begin(&self.dir, &self.run, &self.out)?;
+        let mut watcher = Watcher::begin(&self.dir, &self.run, &self.out)?;
+        watcher.follow_node(self.gate.clone(), self.every);
         if let Some(journal) = watcher.journal() {
             eprintln!("watching {}; journal {}", clean(&self.dir.to_string_lossy()), clean(&journal.to_string_lossy()));
         }
@@ -204,6 +229,7 @@ impl Following {
             self.wait(end);
             if let Some(why) = end.get() {
                 // As things are now.
+                self.watcher.look_at_node();
                 self.look();
                 return self.end(why);
             }
@@ -279,7 +305,8 @@ pub(super) fn beside(launch: &Launch, run: &RunPlan, folder: &Path, record: Opti
     let every = every(None, run);
     let out = folder.join("watch");
     // The terminal is the command's.
-    let watch = Watch { dir, run: run.clone(), every, out: out.clone(), files: Vec::new(), quiet: true };
+    let gate = record.and_then(|path| of_this_node(&record::read(path).ok()?));
+    let watch = Watch { dir, run: run.clone(), every, out: out.clone(), gate, files: Vec::new(), quiet: true };
     let following = watch.begin()?;
     let end = End::default();
     eprintln!("{}  starting {} under the watch", launch.decision, clean(&launch.command[0]));
@@ -343,7 +370,7 @@ pub(super) fn not_started(launch: &Launch, error: io::Error) -> Failure {
 
 /// Whether nothing is different but the time.
 fn alike(a: &Watched, b: &Watched) -> bool {
-    a.saves == b.saves && a.troubles == b.troubles && a.space == b.space
+    a.saves == b.saves && a.troubles == b.troubles && a.space == b.space && a.node == b.node
 }
 
 /// What was seen, as a record that is judged and shown as any other.

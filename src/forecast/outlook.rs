@@ -195,6 +195,7 @@ mod tests {
             saves: ends.iter().enumerate().map(save).collect(),
             cold: None,
             troubles: Vec::new(),
+            node: None,
         }
     }
 

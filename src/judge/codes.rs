@@ -137,6 +137,10 @@ codes! {
         cause: "Nodes were held against each other only, and the all-reduce of all nodes against nothing. A network that is slow for all of them alike looks well by that: a wrong link speed, an oversubscribed switch, the wrong interface everywhere. With `strict = true` under [require] this holds.",
         suspect: "no demand in the plan, adapters that tell no rate, and no baseline",
         remedy: "say what it should reach: min_tcp or min_busbw under [require] (or [[require.link]], [[require.collective]]); or learn it from a healthy run: gonogo baseline learn RECORD -o baseline.toml, then --baseline";
+    COV_008 "COV-008" Warn, "the node of a watch could not be looked at",
+        cause: "A watch looks at the counters of its own node in a process beside it, now and then. That process did not start, ended badly, or did not end in time: a driver or a file system of the node that does not answer holds it.",
+        suspect: "a driver that hangs, or a node without memory or processes to spare",
+        remedy: "run `gonogo discover` on the node; where it hangs, look at processes in state D (`ps axo stat,pid,wchan,cmd`) and at `dmesg`";
     RUN_001 "RUN-001" Hold, "a probe's process died",
         cause: "The process that measured ended by a signal or with an unexpected status. The agent goes on, the case has no result.",
         suspect: "the node: memory pressure, a broken driver or library; or a bug in gonogo",
@@ -617,6 +621,10 @@ codes! {
         cause: "So many connections without the token came to the coordinator's port that some were dropped before they could prove anything. The node may have been among them: nothing is proven of it.",
         suspect: "who called (CLU-007 names the addresses): a scanner, a client that retries without end, or an attack",
         remedy: "stop what calls, or give the coordinator an address that it does not reach (--bind, --rendezvous), and check again";
+    CLU_012 "CLU-012" Fail, "a node restarted since the check",
+        cause: "Its boot id is another than the one that the check kept. What the check proved was true of the boot before; why it restarted is open, and the run's processes on it are gone.",
+        suspect: "a kernel panic, a machine check, a lost power supply, or an administrator",
+        remedy: "`last -x reboot | head`, `journalctl -b -1 -e`, and the BMC's log tell why; check the node again before it is used: gonogo check --tier node";
     CLK_001 "CLK-001" Warn, "clocks differ between nodes",
         cause: "The newest checkpoint is found by its time, logs are merged by theirs, and certificates are valid from one. A minute apart, such things break.",
         suspect: "NTP or PTP on the node",
@@ -818,7 +826,7 @@ codes! {
         suspect: "cable, transceiver or switch port (dirty optics, a marginal link), a full queue of the adapter, a duplex or speed mismatch",
         remedy: "look at what drops: `ethtool -S {interface}`, `ip -s link show {interface}` and the switch port's counters; swap cable or transceiver; leave the node out (--exclude) until it does not";
     NET_035 "NET-035" Fail, "a node's link comes and goes",
-        cause: "The carrier of an interface in use changed while the check ran. Each time the network forgets the port for seconds, and NCCL ends a run whose peer is silent for longer.",
+        cause: "The carrier of an interface in use changed while the check ran, or under the run. Each time the network forgets the port for seconds, and NCCL ends a run whose peer is silent for longer.",
         suspect: "cable, transceiver, switch port, or somebody's hand at one of them",
         remedy: "`ip -d link show {interface}` and the kernel log (`dmesg -T | grep {interface}`) tell when; swap cable and transceiver, then the port; leave the node out (--exclude) until it stays up";
     NET_036 "NET-036" Hold, "others use a node's link",
@@ -826,11 +834,11 @@ codes! {
         suspect: "another job on the node or its neighbours, traffic of a file system or a backup",
         remedy: "see who it is: `nethogs {interface}` or `ss -tip`; check again when it has ended, or give the run the node for itself";
     NET_037 "NET-037" Warn, "an interface counts errors",
-        cause: "Packets arrived damaged or could not be sent while the check ran; each is sent again by TCP, and lost to everything else.",
+        cause: "Packets arrived damaged or could not be sent while the check ran, or under the run; each is sent again by TCP, and lost to everything else.",
         suspect: "cable, transceiver, or the adapter",
         remedy: "`ethtool -S {interface}` tells which kind; swap cable or transceiver before the run if they grow";
     RDM_001 "RDM-001" Warn, "a port counts errors under traffic",
-        cause: "Error counters of the port moved while this was measured, and only what moved is told. Sequence errors and retries are packets that got lost on the way; congestion marks say that a queue on the way was full.",
+        cause: "Error counters of the port moved while this was measured, or under the run, and only what moved is told. Sequence errors and retries are packets that got lost on the way; congestion marks say that a queue on the way was full.",
         suspect: "the cable or the network between the nodes, or a receiver that is too slow",
         remedy: "symbol, link and receive errors: reseat or swap the cable; sequence errors and retries on RoCE: look for drops on the switch, and at PFC and ECN; out_of_buffer and RNR: at the receiver's CPU";
     RDM_002 "RDM-002" Warn, "an RDMA port is not active",

@@ -21,7 +21,9 @@ mod ports;
 mod prices;
 mod rehearsal;
 mod remains;
+mod since;
 mod storage;
+mod stretch;
 mod unproven;
 mod waivers;
 mod watched;
@@ -261,6 +263,9 @@ pub fn judge_knowing<'r>(
     if let Some((node, w)) = watched(record) {
         let mut findings = Vec::new();
         watched::findings(node, w, run, &mut findings);
+        if let Some(own) = &w.node {
+            since::findings(node, own, &mut findings);
+        }
         return of_facts(record, run, findings);
     }
     if let Some((_, r)) = remains(record) {

@@ -2,6 +2,7 @@
 
 mod busbw;
 mod clock;
+mod counters;
 mod interfaces;
 mod load;
 mod outcome;
@@ -9,21 +10,24 @@ mod pace;
 mod rehearsal;
 mod remains;
 mod sampler;
+mod since;
 mod slow;
 pub mod stats;
 mod watched;
 
 pub use busbw::bus_factor;
 pub use clock::resolution;
+pub use counters::{Counters, CountersMoved};
 pub use interfaces::{Interfaces, LinkEnd, LinkState, Segments, Transport};
 pub use load::{Load, LoadMeter};
 pub use outcome::{
-    Bits, Bound, Capture, Check, ClockOffset, CountersMoved, Facts, FailKind, GpuLoad, Latencies, Measured, Outcome,
-    PeerCopy, RdmaEnd, Series, SharedView, WaiveKind,
+    Bits, Bound, Capture, Check, ClockOffset, Facts, FailKind, GpuLoad, Latencies, Measured, Outcome, PeerCopy,
+    RdmaEnd, Series, SharedView, WaiveKind,
 };
 pub use pace::{Pace, PaceMeter};
 pub use rehearsal::{RankSteps, Rehearsal, Timed};
 pub use remains::{Change, Place, Remains, Sign, Source, SourceKind, Stall, Trace};
 pub use sampler::{Sampler, Samples};
+pub use since::{OwnNode, Since};
 pub use slow::{Slow, Speed, slow};
 pub use watched::{Cold, Save, SaveState, Space, SpaceBound, Trouble, Watched};

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeName;
-use crate::measure::{Pace, Rehearsal, Remains, Transport, Watched};
+use crate::measure::{CountersMoved, Pace, Rehearsal, Remains, Transport, Watched};
 use crate::topology::{Component, Filesystem, Leaf, Machine, Nccl, Nvidia, Start};
 use crate::unit::Unit;
 use crate::work::{Better, CheckName, Metric};
@@ -220,18 +220,6 @@ pub struct SharedView {
     pub read_back: Option<bool>,
     /// What went wrong on this node, in its own words.
     pub error: Option<String>,
-}
-
-/// Error counters of a port that moved while it was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct CountersMoved {
-    /// Absent for a step on one node: that node's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<NodeName>,
-    pub device: String,
-    pub port: u8,
-    /// Each counter by its name in sysfs, with by how much.
-    pub moved: Vec<(String, u64)>,
 }
 
 /// Measured values, each with its checks.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::measure::OwnNode;
 use crate::unit::Bytes;
 use crate::work::Layout;
 
@@ -30,6 +31,9 @@ pub struct Watched {
     pub cold: Option<Cold>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<Trouble>,
+    /// What befell the node that the watch runs on, where that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<OwnNode>,
 }
 
 /// What may still be written.

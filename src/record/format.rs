@@ -153,6 +153,21 @@ impl Record {
         })
     }
 
+    /// A node's machine with what its driver said last, as the check left it.
+    pub fn machine_at_end(&self, node: &NodeName) -> Option<Machine> {
+        let mut machine = self.machines().find(|(n, _)| *n == node)?.1.clone();
+        let last = self.outcomes.iter().rev().filter(|l| l.node == *node).find_map(|l| {
+            match l.outcome.measured()?.facts.as_deref()? {
+                Facts::Nvidia(n) => Some(n),
+                _ => None,
+            }
+        });
+        if let Some(n) = last {
+            machine.nvidia = Some((**n).clone());
+        }
+        Some(machine)
+    }
+
     /// Groups of nodes that run under one kernel.
     pub fn sharing(&self) -> impl Iterator<Item = Vec<&NodeName>> {
         let mut by_boot: BTreeMap<&str, Vec<&NodeName>> = BTreeMap::new();

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::forecast::{Outlook, Place, outlook};
 use crate::id::clean;
-use crate::judge::{Judgement, watched};
-use crate::measure::{SaveState, Trouble, Watched};
+use crate::judge::{Judgement, Severity, Subject, watched};
+use crate::measure::{OwnNode, SaveState, Trouble, Watched};
 use crate::plan::Time;
 use crate::unit::{Bytes, three_digits};
 
@@ -61,11 +61,18 @@ pub fn saves(j: &Judgement<'_>) -> Option<Saves> {
         state: s.state.text(),
     };
     Some(Saves {
-        headline: headline(w, o.as_ref()),
+        headline: format!("{}{}", of_node(j), headline(w, o.as_ref())),
         summary: summary(w),
         place: place(w),
         rows: latest.iter().map(row).collect(),
     })
+}
+
+/// What stands before the checkpoints' own headline when the node is worse off than they are.
+fn of_node(j: &Judgement<'_>) -> &'static str {
+    let broken =
+        |f: &crate::judge::Finding| f.weighs() && f.severity >= Severity::Fail && matches!(f.subject, Subject::Node(_));
+    if j.findings.iter().any(broken) { "this node is not what it was; " } else { "" }
 }
 
 fn time(seconds: f64) -> String {
@@ -133,5 +140,25 @@ fn place(w: &Watched) -> Vec<String> {
         let free = cold.available.map_or(String::new(), |a| format!(": {a} free"));
         out.push(format!("cold {}{free}", clean(&cold.place)));
     }
+    out.extend(w.node.as_ref().map(own_node));
     out
+}
+
+/// What of the node is looked at, so that nothing found is not taken for nothing there.
+fn own_node(own: &OwnNode) -> String {
+    let s = match own {
+        OwnNode::Looked(s) => s,
+        OwnNode::Unseen(why) => return format!("this node could not be looked at: {}", clean(why)),
+    };
+    let m = &s.after;
+    let gpus = m.nvidia.as_ref().map_or(0, |n| n.gpus.len());
+    let ports = m.infiniband.iter().map(|d| d.ports.len()).sum();
+    let several = |n: usize, what: &str| (n > 0).then(|| format!("{n} {what}{}", if n == 1 { "" } else { "s" }));
+    let mut seen: Vec<String> = [several(gpus, "GPU"), several(ports, "RDMA port")].into_iter().flatten().collect();
+    seen.push("its interfaces".to_owned());
+    let whose = if s.of_check { "the check" } else { "the watch's first look" };
+    let blind = m.nvidia.as_ref().is_some_and(|n| n.xids.is_none());
+    let xids = if blind { "; Xids cannot be read" } else { "" };
+    let age = time(s.at.duration_since(s.from).as_secs_f64());
+    format!("this node beside {whose} {age} earlier: {}{xids}", seen.join(", "))
 }

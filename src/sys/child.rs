@@ -5,6 +5,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How long a killed process may take to die.
+const DYING: Duration = Duration::from_secs(1);
+
 /// How a child ended; `None` where it had not by its deadline, or when `stop` said so: it runs still.
 ///
 /// # Errors
@@ -50,9 +53,15 @@ pub fn ask(command: &[&str], most: u64, patience: Duration) -> io::Result<Option
     let out = collect(child.stdout.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
     let err = collect(child.stderr.take().map(|p| Box::new(p) as Box<dyn Read + Send>));
     if !matches!(wait(&mut child, Instant::now() + patience, Duration::from_millis(10), &|| false), Ok(Some(_))) {
-        let _ = child.kill();
-        let _ = child.wait();
+        end(&mut child);
         return Ok(None);
     }
     Ok(Some((out.join().unwrap_or_default(), err.join().unwrap_or_default())))
+}
+
+/// Kills a child. One that the kernel holds (a driver, a file system that does not answer) dies when it is let go, and is not waited
+/// for.
+pub fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = wait(child, Instant::now() + DYING, Duration::from_millis(10), &|| false);
 }

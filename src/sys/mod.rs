@@ -20,7 +20,7 @@ pub mod spin;
 pub mod tcp;
 pub mod verbs;
 
-pub use child::{ask, wait};
+pub use child::{ask, end, wait};
 pub use space::{Capacity, space};
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::sys::wait;
+use crate::sys::{end, wait};
 
 /// Between two looks whether it has ended.
 const LOOK: Duration = Duration::from_millis(50);
@@ -48,6 +48,6 @@ pub(super) fn run(
     if let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32) {
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
     }
-    let _ = child.wait();
+    end(&mut child);
     Err(if stopped() { Failed::Stopped } else { Failed::Late(limit) })
 }

@@ -9,6 +9,7 @@ mod journal;
 mod lock;
 mod mover;
 mod moving;
+mod node;
 mod space;
 mod state;
 mod survey;
@@ -38,6 +39,7 @@ use state::Known;
 use survey::{Entry, Pointer, Tree, Unreadable};
 
 pub use mover::Progress;
+pub use node::AtGate;
 
 /// What settled is walked again every so many looks: whoever writes into it leaves traces in its files.
 const SETTLED: u64 = 30;
@@ -46,6 +48,8 @@ const UNCLEAR: u64 = 3;
 /// How long the command for the alarm may take, and at the end of the watch.
 const HOOK: Duration = Duration::from_secs(60);
 const LAST_HOOK: Duration = Duration::from_secs(5);
+/// How long a look at the node may be waited for: NVML takes 7 s where a driver hangs.
+const NODE: Duration = Duration::from_secs(10);
 
 /// Why a watch cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +105,8 @@ pub struct Watcher {
     unclear: u64,
     looks: u64,
     lock: Option<(PathBuf, File)>,
+    /// The node that this runs on, where it is looked at.
+    node: Option<node::Node>,
     /// Held, and not used.
     cold_lock: Option<File>,
     linked: Vec<OsString>,
@@ -139,6 +145,7 @@ impl Watcher {
             unclear: 0,
             looks: 0,
             lock: None,
+            node: None,
             cold_lock: None,
             linked: Vec::new(),
         })
@@ -189,6 +196,18 @@ impl Watcher {
         Ok(watcher)
     }
 
+    /// Looks at the node as well: against what a check kept of it, else against the first look.
+    pub fn follow_node(&mut self, gate: Option<AtGate>, every: Duration) {
+        self.node = Some(node::Node::new(gate, every));
+    }
+
+    /// Looks at the node, where it is followed, and waits for what that shows, but not for long.
+    pub fn look_at_node(&mut self) {
+        if let Some(node) = &mut self.node {
+            node.look_now(NODE);
+        }
+    }
+
     /// Where the journal is.
     pub fn journal(&self) -> Option<&Path> {
         self.journal.as_ref().map(Journal::path)
@@ -225,7 +244,7 @@ impl Watcher {
     }
 
     /// Everything that is known, as facts.
-    fn watched(&self, space: Space, hot: Vec<(Entry, Save, Tree)>, mut troubles: Vec<Trouble>) -> Watched {
+    fn watched(&mut self, space: Space, hot: Vec<(Entry, Save, Tree)>, mut troubles: Vec<Trouble>) -> Watched {
         let layout = hot.last().map(|(e, ..)| e.layout);
         let mut saves: Vec<Save> = hot.into_iter().map(|(_, s, _)| s).collect();
         let here: Vec<String> = saves.iter().map(|s| s.name.clone()).collect();
@@ -268,6 +287,7 @@ impl Watcher {
                 moves_s: self.mover.as_ref().map(|m| m.moves_s.clone()).unwrap_or_default(),
             }),
             troubles,
+            node: self.node.as_mut().and_then(node::Node::look),
         }
     }
 

@@ -559,6 +559,7 @@ fn provoke(code: &str) -> Option<Record> {
         code if code.starts_with("STO-03") && code != "STO-030" => crate::saving::provoke(code),
         code if code.starts_with("REH-") => crate::rehearsal::provoke(code),
         code if code.starts_with("MOR-") => crate::remains::provoke(code),
+        "CLU-012" | "COV-008" => crate::since::provoke(code),
         code if code.starts_with("STO-05") || code.starts_with("STO-06") => crate::watched::provoke(code),
         "STO-040" => shared(&|v| v.mount = "tmpfs tmpfs".into()),
         "STO-041" => shared(&|v| v.visible_ms = None),

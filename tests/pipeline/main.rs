@@ -22,6 +22,7 @@ mod remains;
 mod renderers;
 mod saving;
 mod shared_storage;
+mod since;
 mod supervisor;
 mod unproven;
 mod watched;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::common::*;
 use gonogo::judge;
-use gonogo::measure::{Cold, Facts, Outcome, Save, SaveState, Space, Trouble, Watched};
+use gonogo::measure::{Cold, Facts, Outcome, OwnNode, Save, SaveState, Space, Trouble, Watched};
 use gonogo::record::Record;
 use gonogo::unit::Bytes;
 use gonogo::work::Layout;
@@ -36,6 +36,7 @@ fn well() -> Watched {
         saves: (1..=5).map(save).collect(),
         cold: None,
         troubles: Vec::new(),
+        node: None,
     }
 }
 
@@ -45,6 +46,11 @@ fn record(plan: &str, w: Watched) -> Record {
     let mut r = empty(run_plan(plan));
     add(&mut r, "watch", "checkpoints", Outcome::facts(Facts::Watched(Box::new(w))));
     r
+}
+
+/// A run that saves as planned, on a node of which this is known.
+pub fn with_node(own: OwnNode) -> Record {
+    record(PLAN, Watched { node: Some(own), ..well() })
 }
 
 /// The smallest watch that brings a code up.

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
+use crate::judge::rules::stretch::Stretch;
 use crate::judge::rules::{facts, xids};
 use crate::judge::severity::Severity;
 use crate::measure::{self, GpuLoad, Measured, stats};
 use crate::plan::RunPlan;
 use crate::record::{OutcomeLine, Record};
-use crate::topology::{FabricHealth, Gpu, Machine, Nvidia, PcieLink, Recovery, Standing, gpu_spec};
+use crate::topology::{FabricHealth, Gpu, Machine, NvLink, Nvidia, PcieLink, Recovery, Standing, gpu_spec};
 use crate::unit::Bytes;
 use crate::work::{Case, CheckName, Metric};
 
@@ -50,8 +51,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
         of_machine(machine, run.nodes.as_ref().is_some_and(|n| n.mig), &mut add);
         let later = ends.get(node).copied();
         if let Some((before, after)) = machine.nvidia.as_ref().zip(later) {
-            xids::during(before, after, &not_granted(machine), &mut add);
-            moved(before, after, &mut add);
+            since(machine, before, after, Stretch::Check, &mut add);
         }
     }
     under_load(record, findings);
@@ -256,15 +256,7 @@ fn of_memory(g: &Gpu, who: &str, add: Add<'_>) {
 
 /// What holds its clocks down, or soon will.
 fn of_clocks(g: &Gpu, who: &str, add: Add<'_>) {
-    let hard: Vec<&str> = g.throttled.iter().map(String::as_str).filter(|t| hardware(t)).collect();
-    if !hard.is_empty() {
-        add(Code::GPU_007, None, format!("{who}: {} before anything ran", clean(&hard.join(", "))));
-    }
-    if let (Some(now), Some(slow)) = (g.temperature_c, g.slowdown_c)
-        && now.saturating_add(NEAR_C) >= slow
-    {
-        add(Code::GPU_007, Some(Severity::Warn), format!("{who}: {now} C, and it slows down at {slow} C"));
-    }
+    of_heat(g, who, "before anything ran", add);
     if let (Some(limit), Some(default)) = (g.power_limit_w, g.power_default_w)
         && limit < 0.99 * default
     {
@@ -275,6 +267,18 @@ fn of_clocks(g: &Gpu, who: &str, add: Add<'_>) {
         && g.throttled.iter().any(|t| t == "application clocks")
     {
         add(Code::GPU_015, None, format!("{who}: application clocks at {set} MHz of {most} MHz"));
+    }
+}
+
+fn of_heat(g: &Gpu, who: &str, when: &str, add: Add<'_>) {
+    let hard: Vec<&str> = g.throttled.iter().map(String::as_str).filter(|t| hardware(t)).collect();
+    if !hard.is_empty() {
+        add(Code::GPU_007, None, format!("{who}: {} {when}", clean(&hard.join(", "))));
+    }
+    if let (Some(now), Some(slow)) = (g.temperature_c, g.slowdown_c)
+        && now.saturating_add(NEAR_C) >= slow
+    {
+        add(Code::GPU_007, Some(Severity::Warn), format!("{who}: {now} C, and it slows down at {slow} C"));
     }
 }
 
@@ -405,9 +409,21 @@ fn held_back(load: &GpuLoad, measured: &Measured) -> Option<(u32, u32)> {
 }
 
 /// What happened while the check ran.
-fn moved(before: &Nvidia, after: &Nvidia, add: Add<'_>) {
+/// What holds down the clocks of GPUs that are at work.
+pub(super) fn at_work(n: &Nvidia, add: Add<'_>) {
+    n.gpus.iter().for_each(|g| of_heat(g, &name(g), "at this moment", add));
+}
+
+/// What befell the GPUs of a machine between two looks at its driver.
+pub(super) fn since(machine: &Machine, before: &Nvidia, after: &Nvidia, over: Stretch, add: Add<'_>) {
+    xids::during(before, after, &not_granted(machine), over, add);
+    moved(before, after, over, add);
+}
+
+fn moved(before: &Nvidia, after: &Nvidia, over: Stretch, add: Add<'_>) {
+    let (during, since, [first, last]) = (over.during(), over.since(), over.ends());
     if let Some(error) = after.error.as_ref().filter(|_| before.error.is_none()) {
-        let text = format!("it answered at the beginning of the check, and not at its end: {}", clean(error));
+        let text = format!("it answered {first}, and not {last}: {}", clean(error));
         add(Code::GPU_001, Some(Severity::Fail), text);
     }
     for b in &before.gpus {
@@ -417,45 +433,46 @@ fn moved(before: &Nvidia, after: &Nvidia, add: Add<'_>) {
             if after.error.is_some() {
                 continue;
             }
-            add(Code::GPU_002, None, format!("{who}: there at the beginning of the check, gone at its end"));
+            add(Code::GPU_002, None, format!("{who}: there {first}, gone {last}"));
             continue;
         };
         let grew =
             |was: Option<u64>, now: Option<u64>| now.zip(was).and_then(|(n, w)| n.checked_sub(w)).filter(|d| *d > 0);
         if let Some(d) = grew(b.ecc_uncorrected, a.ecc_uncorrected) {
-            add(Code::GPU_003, None, format!("{who}: {d} uncorrected ECC errors during the check"));
+            add(Code::GPU_003, None, format!("{who}: {d} uncorrected ECC errors {during}"));
         }
         if let Some(d) = grew(b.ecc_corrected, a.ecc_corrected) {
-            add(Code::GPU_003, Some(Severity::Warn), format!("{who}: {d} corrected ECC errors during the check"));
+            add(Code::GPU_003, Some(Severity::Warn), format!("{who}: {d} corrected ECC errors {during}"));
         }
         if let Some(d) = grew(b.pcie.replays.map(u64::from), a.pcie.replays.map(u64::from)) {
-            add(Code::GPU_008, Some(Severity::Warn), format!("{who}: {d} PCIe replays during the check"));
+            add(Code::GPU_008, Some(Severity::Warn), format!("{who}: {d} PCIe replays {during}"));
+        }
+        let was_up = |l: &&NvLink| l.active && a.nvlinks.iter().any(|now| now.link == l.link && !now.active);
+        let down: Vec<String> = b.nvlinks.iter().filter(was_up).map(|l| l.link.to_string()).collect();
+        if !down.is_empty() {
+            add(Code::GPU_009, None, format!("{who}: went down {during}: NVLink {}", down.join(", ")));
         }
         for link in &a.nvlinks {
             let was = b.nvlinks.iter().find(|l| l.link == link.link);
-            if was.is_some_and(|w| w.active) && !link.active {
-                add(Code::GPU_009, None, format!("{who}: NVLink {} went down during the check", link.link));
-            }
             for (what, n) in &link.errors {
                 let was = was.and_then(|w| w.errors.iter().find(|(w, _)| w == what)).map_or(0, |(_, n)| *n);
                 if *n > was {
-                    let text =
-                        format!("{who}: NVLink {}: {} {} errors during the check", link.link, n - was, clean(what));
+                    let text = format!("{who}: NVLink {}: {} {} errors {during}", link.link, n - was, clean(what));
                     add(Code::GPU_009, Some(Severity::Warn), text);
                 }
             }
         }
         let health = |g: &Gpu| g.fabric.as_ref().and_then(|f| f.health.clone());
         if let Some(now) = health(a).filter(|now| health(b).as_ref() != Some(now)) {
-            of_fabric(&format!("{who}, since the check began"), &now, add);
+            of_fabric(&format!("{who}, {since}"), &now, add);
         }
         if let Some(r) = a.recovery.filter(|r| *r != Recovery::Nothing && b.recovery != Some(*r)) {
-            add(Code::GPU_020, None, format!("{who}: since the check began, {}", xids::wants(r)));
+            add(Code::GPU_020, None, format!("{who}: {since}, {}", xids::wants(r)));
         }
         if let (Some(was), Some(now)) = (b.remapped, a.remapped)
             && (now.corrected, now.uncorrected) != (was.corrected, was.uncorrected)
         {
-            add(Code::GPU_005, None, format!("{who}: rows were remapped during the check"));
+            add(Code::GPU_005, None, format!("{who}: rows were remapped {during}"));
         }
     }
 }

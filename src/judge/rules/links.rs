@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::id::NodeName;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Proof, Rule, Subject};
+use crate::judge::rules::stretch::Stretch;
 use crate::judge::severity::Severity;
 use crate::localise::{self, Disturbed, Lossy, Network, Plane, Side};
 use crate::measure::{LinkEnd, Transport, stats};
@@ -162,18 +163,30 @@ pub(super) fn unstable(record: &Record, findings: &mut Vec<Finding>) {
     }
     flows().for_each(|e| see(&e.node, &e.interface, e.state.carrier_changes, e.state.errors));
     for ((node, interface), span) in spans {
-        let changes = span.carrier.1 - span.carrier.0;
-        if changes > 0 {
-            let severity = if changes >= FLAPS { Severity::Fail } else { Severity::Hold };
-            let evidence = format!("the carrier of {interface} came or went {changes} times during the check");
-            let finding = Finding::new(Code::NET_035, Subject::Node(node.clone()), evidence).severity(severity);
-            findings.push(finding.on_interface(Some(interface)));
-        }
-        let errors = span.errors.1 - span.errors.0;
-        if errors > 0 {
-            let evidence = format!("{interface} counted {errors} packets with errors during the check");
-            let finding = Finding::new(Code::NET_037, Subject::Node(node.clone()), evidence);
-            findings.push(finding.on_interface(Some(interface)));
-        }
+        let (carrier, errors) = (span.carrier.1 - span.carrier.0, span.errors.1 - span.errors.0);
+        moved(node, interface, carrier, errors, Stretch::Check, findings);
+    }
+}
+
+/// An interface in use that counted so many changes of its carrier, and packets with errors.
+pub(super) fn moved(
+    node: &NodeName,
+    interface: &str,
+    carrier: u64,
+    errors: u64,
+    over: Stretch,
+    findings: &mut Vec<Finding>,
+) {
+    let during = over.during();
+    if carrier > 0 {
+        let severity = if carrier >= FLAPS { Severity::Fail } else { Severity::Hold };
+        let evidence = format!("the carrier of {interface} came or went {carrier} times {during}");
+        let finding = Finding::new(Code::NET_035, Subject::Node(node.clone()), evidence).severity(severity);
+        findings.push(finding.on_interface(Some(interface)));
+    }
+    if errors > 0 {
+        let evidence = format!("{interface} counted {errors} packets with errors {during}");
+        let finding = Finding::new(Code::NET_037, Subject::Node(node.clone()), evidence);
+        findings.push(finding.on_interface(Some(interface)));
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::id::clean;
 use crate::judge::codes::Code;
+use crate::judge::rules::stretch::Stretch;
 use crate::judge::severity::Severity;
 use crate::topology::{Nvidia, Recovery, Xid, XidDetail};
 
@@ -162,8 +163,8 @@ pub(super) fn before(n: &Nvidia, others: &[&str], add: Add<'_>) {
     tell(told, add);
 }
 
-/// Those that came while the check ran.
-pub(super) fn during(before: &Nvidia, after: &Nvidia, others: &[&str], add: Add<'_>) {
+/// Those that came between two looks.
+pub(super) fn during(before: &Nvidia, after: &Nvidia, others: &[&str], over: Stretch, add: Add<'_>) {
     let (Some(was), Some(now)) = (&before.xids, &after.xids) else { return };
     let mut told: BTreeMap<(&str, u32, &str), Told<'_>> = BTreeMap::new();
     for x in now.iter().filter(|x| !was.contains(x)) {
@@ -172,7 +173,7 @@ pub(super) fn during(before: &Nvidia, after: &Nvidia, others: &[&str], add: Add<
             continue;
         }
         let one = told.entry((&x.pci, x.code, "")).or_insert_with(|| Told::of(x, severity));
-        (one.times, one.last, one.when) = (one.times + 1, x, "during the check".to_owned());
+        (one.times, one.last, one.when) = (one.times + 1, x, over.during().to_owned());
         one.severity = heavier(one.severity, severity);
     }
     tell(told, add);

@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Check, CountersMoved, Measured, Outcome, Sampler, WaiveKind, bus_factor};
+use crate::measure::{Check, Counters, CountersMoved, Measured, Outcome, Sampler, WaiveKind, bus_factor};
 use crate::plan::{CheckPlan, Tier};
-use crate::probe::rdma::{self, Address, Counters};
+use crate::probe::rdma::{self, Address};
 use crate::probe::{Priority, Probe, ProbeError, affinity, step};
 use crate::topology::{Machine, SysRoot};
 use crate::unit::{Bytes, Unit};

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Processes, Step};
-use crate::measure::{Check, FailKind, Measured, Outcome, WaiveKind};
+use crate::measure::{Check, Counters, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::CheckPlan;
 use crate::probe::gpu::{self, Session};
 use crate::probe::rdma::memory::GpuMemory;
 use crate::probe::rdma::{
-    BLOCKS, Counters, End, FLOW, MOST, RdmaProbe, SPARE, TRIES, Test, bandwidth, case, choose, connect, endpoints,
-    finish, more, rates, seen, span, warm_count,
+    BLOCKS, End, FLOW, MOST, RdmaProbe, SPARE, TRIES, Test, bandwidth, case, choose, connect, endpoints, finish, more,
+    rates, seen, span, warm_count,
 };
 use crate::probe::{ProbeError, step};
 use crate::sys::verbs::Op;

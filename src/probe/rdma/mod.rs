@@ -5,14 +5,12 @@
 //! `address` picks port and GID, `engine` holds the timed loops.
 
 mod address;
-mod counters;
 mod engine;
 mod gpu;
 mod memory;
 mod rails;
 
 pub(super) use address::{Address, choose};
-pub(super) use counters::Counters;
 pub use gpu::gpu_pair_step;
 pub use rails::rails_step;
 
@@ -23,7 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::{ProbeName, clean};
-use crate::measure::{Bound, Check, CountersMoved, Facts, Measured, Outcome, RdmaEnd, Series, WaiveKind, stats};
+use crate::measure::{
+    Bound, Check, Counters, CountersMoved, Facts, Measured, Outcome, RdmaEnd, Series, WaiveKind, stats,
+};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::{Priority, Probe, ProbeError, affinity, step};
 use crate::sys::verbs::{self, Endpoint, Op, Port, Rdma, Source};

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
-use crate::measure::{Check, Measured, Outcome};
+use crate::measure::{Check, Counters, Measured, Outcome};
 use crate::plan::CheckPlan;
 use crate::probe::rdma::{
-    BLOCKS, Counters, FLOW, MOST, RdmaProbe, SPARE, Seen, TRIES, case, choose, connect, finish, more, phase, prepare,
-    rates, seen, span, starts, warm_count, wrong,
+    BLOCKS, FLOW, MOST, RdmaProbe, SPARE, Seen, TRIES, case, choose, connect, finish, more, phase, prepare, rates,
+    seen, span, starts, warm_count, wrong,
 };
 use crate::probe::{ProbeError, affinity, step};
 use crate::sys::verbs::Op;

@@ -1,7 +1,12 @@
-//! Error counters of a port, before and after: only what moved counts.
+//! Error counters of an RDMA port, before and after: only what moved counts.
 
 use std::collections::BTreeMap;
 use std::fs;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::NodeName;
 
 /// Counters that move when something is wrong, of InfiniBand, mlx5, bnxt_re, efa, irdma and soft-RoCE, by their names in sysfs.
 const TELLING: &[&str] = &[
@@ -48,8 +53,21 @@ const TELLING: &[&str] = &[
     "cnpSent",
 ];
 
+/// Error counters of a port that moved while it was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CountersMoved {
+    /// Absent for a step on one node: that node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    pub device: String,
+    pub port: u8,
+    /// Each counter by its name in sysfs, with by how much.
+    pub moved: Vec<(String, u64)>,
+}
+
 /// A reading of a port.
-pub(in crate::probe) struct Counters(BTreeMap<&'static str, u64>);
+#[derive(Debug, Clone)]
+pub struct Counters(BTreeMap<&'static str, u64>);
 
 impl Counters {
     /// Those that are there: a kernel without one, one that answers `N/A` or EINVAL, counts nothing.
