@@ -420,6 +420,10 @@ pub struct Autopsy {
     /// What Slurm knows of this job (sacct, scontrol).
     #[arg(long, value_name = "JOBID")]
     pub slurm: Option<String>,
+    /// The folder of a watch that ran beside the job (`gate --watch` keeps it beside the record): what befell its node and the
+    /// checkpoints, and when (repeat).
+    #[arg(long = "watch", value_name = "DIR")]
+    pub watches: Vec<PathBuf>,
     /// The check before the run: names, addresses and clocks of the nodes.
     #[arg(long, value_name = "RECORD")]
     pub before: Option<PathBuf>,

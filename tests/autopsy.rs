@@ -347,6 +347,45 @@ fn what_changed_between_two_checks_is_told() -> Result {
     Ok(())
 }
 
+/// The journal of a watch: what befell its node shortly before the others lost it is the cause; what went away again is not, what ends no
+/// run is told, and lines of somebody else's making are counted.
+#[test]
+fn the_journal_of_a_watch_names_what_nobody_logged() -> Result {
+    let dir = Dir::new()?;
+    fs::create_dir(dir.path("watch"))?;
+    let began = r#"{"at":"2026-11-27T09:00:00Z","event":"began","node":"node3","dir":"/ckpt","cold":null,"pid":7}"#;
+    let finding = |at: &str, code: &str, text: &str| {
+        format!(r#"{{"at":"2026-11-27T{at}Z","event":"finding","code":"{code}","severity":"fail","text":"{text}"}}"#)
+    };
+    let journal = [
+        began.to_owned(),
+        finding("09:10:00", "STO-050", "the next save does not fit"),
+        r#"{"at":"2026-11-27T09:20:00Z","event":"cleared","code":"STO-050"}"#.to_owned(),
+        finding("09:58:00", "GPU-007", "GPU 1: hardware thermal slowdown at this moment"),
+        finding("09:59:30", "GPU-003", "GPU 2: 3 uncorrected ECC errors since the check"),
+        finding("09:59:40", "XYZ-001", "what no gonogo says"),
+        r#"{"at":"2026-11-27T10:00:00Z","event":"from a later version","more":[1,2]}"#.to_owned(),
+        r#"{"at":"2026-11-27T10:0"#.to_owned(),
+    ];
+    fs::write(dir.path("watch/journal.jsonl"), journal.join("\n"))?;
+    let lost = "2026-11-27 10:00:05 RuntimeError: [pair.cc:553] Connection closed by peer [10.79.0.3]:4321\n";
+    fs::write(dir.path("train.log"), lost)?;
+    let (report, code) = autopsy(&dir, &["--log", "train.log", "--watch", "watch"])?;
+    assert_eq!(found(&report), ["MOR-001 node3"], "{}", report["findings"]);
+    assert_eq!((excluded(&report), code), (vec!["node3".to_owned()], 1), "{}", report["findings"]);
+    let all = report["findings"].to_string();
+    for told in ["journal.jsonl:5", "thermal slowdown", "2 of its lines are no watch's"] {
+        assert!(all.contains(told), "{told}: {all}");
+    }
+    // A part that failed an hour before is none of the cause.
+    fs::write(dir.path("train.log"), lost.replace("10:00:05", "11:00:05"))?;
+    let (report, _) = autopsy(&dir, &["--log", "train.log", "--watch", "watch/journal.jsonl"])?;
+    assert!(!found(&report).iter().any(|f| f.starts_with("MOR-001")), "{}", report["findings"]);
+    let missing = dir.run(&["autopsy", "--watch", "nowhere"])?;
+    assert!(missing.code == 3 && missing.err.contains("nowhere"), "{} {}", missing.code, missing.err);
+    Ok(())
+}
+
 /// Slurm is asked by its tools, and by the controller's memory where there is no accounting; a tool that hangs or is not there is said.
 #[test]
 fn slurm_says_how_a_job_ended() -> Result {

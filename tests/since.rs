@@ -51,6 +51,11 @@ fn a_link_that_goes_under_the_run_is_told_by_the_gate_and_by_once() -> Result {
     let said = file("said");
     assert_eq!(file("code").trim(), "9", "{said}{}", done.err);
     assert!(said.contains("FAIL NET-035") && said.contains("train0 came or went 4 times since the check"), "{said}");
+    // What the gate says to type next finds it again.
+    fs::write(dir.path("train.log"), "RuntimeError: [pair.cc:553] Connection closed by peer [10.9.0.2]:4321\n")?;
+    let autopsy = dir.run(&["autopsy", "--watch", "rec/watch", "--log", "train.log"])?;
+    assert!(said.contains("gonogo autopsy") && said.contains("--watch rec/watch"), "{said}");
+    assert!(autopsy.out.contains("MOR-003") && autopsy.out.contains("train0"), "{} {}", autopsy.out, autopsy.err);
     let (well, ill, alone) = (file("well"), file("ill"), file("alone"));
     assert!(!well.contains("NET-035") && well.contains("this node beside the check"), "{well}");
     assert!(file("code-ill").trim() == "1" && ill.contains("NET-035"), "{ill}");

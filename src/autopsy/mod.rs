@@ -4,6 +4,7 @@
 //!
 //! Everything read here is hostile: it is bounded, masked, and never run.
 
+mod journal;
 mod known;
 mod line;
 mod logs;
@@ -56,6 +57,8 @@ pub struct Sources {
     pub ras: Option<String>,
     /// The number of a job of Slurm's.
     pub slurm: Option<String>,
+    /// Folders of watches that ran beside the job, or their journals.
+    pub watches: Vec<PathBuf>,
 }
 
 /// Reads all of it. A file that is there and cannot be read is said among the sources.
@@ -103,6 +106,13 @@ pub fn read(
         let (source, traces) = slurm::ask(job, out.sources.len(), now);
         out.sources.push(source);
         out.traces.extend(traces);
+    }
+    for path in &asked.watches {
+        fs::metadata(path).map_err(|source| AutopsyError::Path { path: path.clone(), source })?;
+        let found = journal::read(path, out.sources.len());
+        out.sources.push(found.source);
+        out.traces.extend(found.traces);
+        out.changes.extend(found.changes);
     }
     known.settle(&mut out);
     Ok(out)

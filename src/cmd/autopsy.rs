@@ -22,9 +22,10 @@ use crate::record::{self, Record, Writer};
 use crate::work::Fact;
 
 pub(super) fn run(args: &cli::Autopsy) -> Result<Exit, Failure> {
-    if args.logs.is_empty() && args.recorder.is_none() && args.ras.is_none() && args.slurm.is_none() {
+    let given = [args.recorder.is_some(), args.ras.is_some(), args.slurm.is_some()];
+    if args.logs.is_empty() && args.watches.is_empty() && !given.contains(&true) {
         return Err(Failure::usage(anyhow!(
-            "give what the run left: --log FILE|DIR, --recorder DIR, --ras HOST:PORT|FILE, --slurm JOBID"
+            "give what the run left: --log FILE|DIR, --recorder DIR, --ras HOST:PORT|FILE, --slurm JOBID, --watch DIR"
         )));
     }
     let files = judging::files(&args.reports)?;
@@ -38,13 +39,14 @@ pub(super) fn run(args: &cli::Autopsy) -> Result<Exit, Failure> {
         recorder: args.recorder.clone(),
         ras: args.ras.clone(),
         slurm: args.slurm.clone(),
+        watches: args.watches.clone(),
     };
     let bar = if args.quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
     let progress = &mut |name: &str| bar.set_message(format!("reading {}", crate::id::clean(name)));
     let mut remains = autopsy::read(&sources, known, Timestamp::now(), progress).map_err(Failure::usage)?;
     bar.finish_and_clear();
     if let (Some(before), Some(after)) = (&before, &after) {
-        remains.changes = changes(&before.judge(), &after.judge());
+        remains.changes.extend(changes(&before.judge(), &after.judge()));
     }
     let record = record(remains, before.as_ref().map(|b| &b.record), run.clone())?;
     let judgement = judge::judge(&record, &run, &[]);

@@ -151,7 +151,7 @@ impl Watch {
 
     fn begin(self) -> Result<Following, Failure> {
         let header = self.header()?;
-        let mut watcher = Watcher::begin(&self.dir, &self.run, &self.out)?;
+        let mut watcher = Watcher::begin(&self.dir, &self.run, &self.out, &header.nodes[0])?;
         watcher.follow_node(self.gate.clone(), self.every);
         if let Some(journal) = watcher.journal() {
             eprintln!("watching {}; journal {}", clean(&self.dir.to_string_lossy()), clean(&journal.to_string_lossy()));
@@ -346,8 +346,9 @@ pub(super) fn beside(launch: &Launch, run: &RunPlan, folder: &Path, record: Opti
         eprint!("{}", report::findings(&judgement.findings, shell::style()));
         eprintln!("{how}; what was seen of its checkpoints: gonogo report {}", clean(&path.to_string_lossy()));
         eprintln!(
-            "why it ended: gonogo autopsy --before {} --log LOGS",
-            clean(&out.join("before.jsonl").to_string_lossy())
+            "why it ended: gonogo autopsy --before {} --watch {} --log LOGS",
+            clean(&out.join("before.jsonl").to_string_lossy()),
+            clean(&out.to_string_lossy())
         );
         eprintln!(
             "what changed since the gate: gonogo check --plan RUN.TOML --out after, then gonogo diff {} after",

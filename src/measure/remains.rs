@@ -60,6 +60,8 @@ pub enum SourceKind {
     Ras,
     /// What a scheduler says of a job.
     Scheduler,
+    /// Of a watch that ran beside the job.
+    Journal,
 }
 
 /// Where something ran.
@@ -112,6 +114,8 @@ pub enum Sign {
     /// An Xid of the GPU's driver; the number is its code.
     Xid,
     GpuLost,
+    /// As a watch saw it: by an Xid, or as the driver wants a reset.
+    GpuFailed,
     GpuEcc,
     MachineCheck,
     NvlinkFailed,
@@ -175,6 +179,7 @@ impl Sign {
         match self {
             Sign::Xid => "Xid",
             Sign::GpuLost => "GPU lost",
+            Sign::GpuFailed => "GPU failed",
             Sign::GpuEcc => "uncorrectable ECC error",
             Sign::MachineCheck => "machine check",
             Sign::NvlinkFailed => "NVLink error",

@@ -81,6 +81,9 @@ fn summary(r: &Remains) -> String {
     if of(SourceKind::Ras) > 0 {
         out.push_str(", NCCL's RAS");
     }
+    if of(SourceKind::Journal) > 0 {
+        out.push_str(", a watch's journal");
+    }
     out
 }
 

@@ -1,21 +1,27 @@
 //! What the watch did, a line of JSON each, flushed before the next thing is done.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::files;
+use crate::id::NodeName;
+use crate::judge::{Code, codes};
 use crate::measure::SaveState;
 use crate::watch::moving::Recovered;
+
+/// Of a watch's folder.
+pub const NAME: &str = "journal.jsonl";
 
 /// A line of the journal.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
 pub(super) enum Event<'a> {
     Began {
+        node: &'a NodeName,
         dir: &'a Path,
         cold: Option<String>,
         pid: u32,
@@ -78,7 +84,7 @@ impl Journal {
     /// Goes on with the journal that is there.
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let path = folder.join("journal.jsonl");
+        let path = folder.join(NAME);
         let file = match files::create(&path) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 // As `create` makes it: a file of this user's, and no link.
@@ -100,4 +106,86 @@ impl Journal {
         self.file.write_all(&line)?;
         self.file.sync_data()
     }
+}
+
+/// A journal longer than this is read to here.
+const MOST: u64 = 256 << 20;
+
+/// A finding that came up under a watch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    pub at: Timestamp,
+    pub node: Option<NodeName>,
+    pub code: Code,
+    pub text: String,
+    /// Whether it went away again before the watch ended.
+    pub cleared: bool,
+    /// From 1.
+    pub line: u64,
+}
+
+/// What a journal tells, and how much of it there was.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Journalled {
+    pub told: Vec<Told>,
+    pub bytes: u64,
+    pub lines: u64,
+    /// Lines that are none of a journal's.
+    pub strange: u64,
+}
+
+/// What is read again of an [`Event`].
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+enum Known {
+    Began {
+        node: Option<NodeName>,
+    },
+    Finding {
+        code: String,
+        text: String,
+    },
+    Cleared {
+        code: String,
+    },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct KnownLine {
+    at: Timestamp,
+    #[serde(flatten)]
+    event: Known,
+}
+
+/// The findings of a journal. The last line may be cut: its watch was killed.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn read(path: &Path) -> io::Result<Journalled> {
+    let mut out = Journalled::default();
+    let mut node = None;
+    let mut lines = BufReader::new(File::open(path)?.take(MOST));
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        (out.bytes, out.lines) = (out.bytes + line.len() as u64, out.lines + 1);
+        match serde_json::from_slice(&line) {
+            Ok(KnownLine { event: Known::Began { node: on }, .. }) => node = on,
+            Ok(KnownLine { event: Known::Cleared { code }, .. }) => {
+                out.told.iter_mut().filter(|t| t.code.as_str() == code).for_each(|t| t.cleared = true);
+            }
+            Ok(KnownLine { at, event: Known::Finding { code, text } }) => match codes::find(&code) {
+                Some(doc) => {
+                    let (node, line) = (node.clone(), out.lines);
+                    out.told.push(Told { at, node, code: doc.id, text, cleared: false, line });
+                }
+                None => out.strange += 1,
+            },
+            Ok(_) => {}
+            Err(_) => out.strange += 1,
+        }
+        line.clear();
+    }
+    Ok(out)
 }

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::id::NodeName;
 use crate::judge::{Finding, Severity};
 use crate::measure::{Cold, Save, SaveState, Space, Trouble, Watched};
 use crate::plan::{RunPlan, WatchPlan};
@@ -38,6 +39,7 @@ use moving::Place;
 use state::Known;
 use survey::{Entry, Pointer, Tree, Unreadable};
 
+pub use journal::{Journalled, NAME as JOURNAL, Told, read as read_journal};
 pub use mover::Progress;
 pub use node::AtGate;
 
@@ -151,11 +153,11 @@ impl Watcher {
         })
     }
 
-    /// Begins a watch: alone at this directory, with a journal in `out`, and with what an earlier watch left brought to its end.
+    /// Begins a watch on `node`: alone at this directory, with a journal in `out`, and with what an earlier watch left brought to its end.
     ///
     /// # Errors
     /// A place that cannot be used, another watch, no journal.
-    pub fn begin(dir: &Path, run: &RunPlan, out: &Path) -> Result<Self, WatchError> {
+    pub fn begin(dir: &Path, run: &RunPlan, out: &Path, node: &NodeName) -> Result<Self, WatchError> {
         let mut watcher = Watcher::glance(dir, run)?;
         let path = dir.join(format!("{}watch.lock", survey::OWN));
         let of_lock = |source| WatchError::Lock { path: path.clone(), source };
@@ -180,7 +182,7 @@ impl Watcher {
         let journal = Journal::open(out).map_err(|source| WatchError::Journal { path: out.to_owned(), source })?;
         watcher.journal = Some(journal);
         let cold = watcher.place.as_ref().map(Place::shown);
-        watcher.note(&Event::Began { dir, cold, pid: std::process::id() });
+        watcher.note(&Event::Began { node, dir, cold, pid: std::process::id() });
         let Some(place) = watcher.place.clone() else { return Ok(watcher) };
         let keep = run.checkpoint.as_ref().and_then(|c| c.keep).unwrap_or(WatchPlan::KEEP).max(1) as usize;
         let recovered = moving::recover(dir, &place).map_err(of_dir)?;

@@ -37,7 +37,7 @@ impl Kind {
                 Kind::Gpu
             }
             Sign::Xid => Kind::Follows,
-            Sign::GpuLost | Sign::GpuEcc | Sign::NvlinkFailed | Sign::FabricManager => Kind::Gpu,
+            Sign::GpuLost | Sign::GpuFailed | Sign::GpuEcc | Sign::NvlinkFailed | Sign::FabricManager => Kind::Gpu,
             Sign::NodeFailed | Sign::MachineCheck | Sign::HungTask => Kind::Node,
             Sign::HostMemory => Kind::HostMemory,
             Sign::DiskFull | Sign::Quota | Sign::ReadOnly | Sign::IoError | Sign::StaleHandle => Kind::Storage,
