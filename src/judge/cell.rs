@@ -136,6 +136,35 @@ pub(super) fn is_taken(pace: &Pace) -> bool {
     pace.taken() > TAKEN
 }
 
+/// So much less of a core than in its best sample, and its thread stood aside for somebody.
+const ASIDE: f64 = 0.9;
+/// Fewer samples have no interval.
+const ENOUGH: usize = 8;
+
+/// The samples of one thread in which it was on its core, where enough of them are left: the others say how others used the core. Of
+/// several threads all count: who waits for a slow core is off his own.
+fn on_core<'r>(series: &'r Series, case: &Case) -> Cow<'r, [f64]> {
+    let all = Cow::Borrowed(&series.samples[..]);
+    let (Some(on), Case::Host { cores: 1, .. }) = (&series.on_cpu, case) else { return all };
+    if on.len() != series.samples.len() {
+        return all;
+    }
+    let least = ASIDE * f64::from(on.iter().copied().max().unwrap_or(0));
+    let kept = series.samples.iter().zip(on).filter(|(_, on)| f64::from(**on) >= least);
+    let kept: Vec<f64> = kept.map(|(sample, _)| *sample).collect();
+    let enough = kept.len() >= ENOUGH && kept.len() < series.samples.len();
+    if enough { Cow::Owned(kept) } else { all }
+}
+
+/// The share of the time that a metric's threads were on their cores, where that was told and is low.
+pub(super) fn off_cores(series: &Series, case: &Case) -> Option<f64> {
+    let (Some(on), Case::Host { cores, .. }) = (&series.on_cpu, case) else { return None };
+    let shares: Vec<f64> = on.iter().map(|s| f64::from(*s) / 1000.0).collect();
+    // Threads that share work wait for the last of them.
+    let usual = if *cores == 1 { ASIDE } else { ASIDE - 0.2 };
+    Some(stats::median(&shares)).filter(|share| !shares.is_empty() && *share < usual)
+}
+
 /// What a case is measured among.
 pub(super) struct Place<'r> {
     pub among: Among<'r>,
@@ -196,8 +225,8 @@ pub(super) fn judge<'r>(
     let used = if quiet.is_empty() { attempts } else { &quiet };
     let series = used.last()?.series;
     let samples: Cow<'_, [f64]> = match used {
-        [only] => Cow::Borrowed(&only.series.samples),
-        many => Cow::Owned(many.iter().flat_map(|a| a.series.samples.iter().copied()).collect()),
+        [only] => on_core(only.series, row.case),
+        many => Cow::Owned(many.iter().flat_map(|a| on_core(a.series, row.case).into_owned()).collect()),
     };
     // What the report shows of disturbance: of the attempts that count, or of those that were to confirm them.
     let shown = if unconfirmed { attempts } else { used };
@@ -223,8 +252,8 @@ pub(super) fn judge<'r>(
         return Some(cell);
     };
     if used.len() > 1 {
-        let some = used.iter().map(|a| &a.series.samples).filter(|s| !s.is_empty());
-        cell.attempts = some.map(|s| stats::median(s)).collect();
+        let some = used.iter().map(|a| on_core(a.series, row.case)).filter(|s| !s.is_empty());
+        cell.attempts = some.map(|s| stats::median(&s)).collect();
     }
     for e in limits.of(row.probe, series.metric).iter().filter(|e| e.of.fits(row.case, &place.among)) {
         let value = match (e.limit, &series.nominal) {
@@ -288,4 +317,35 @@ fn opinion(attempts: &[Attempt<'_>], all: &Summary, value: f64, e: &Expectation,
 
 fn is_time(series: &Series) -> bool {
     series.unit == crate::unit::Unit::Second
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Twenty samples, of which some were off their core and that much slower.
+    fn series(off: usize, share: u16) -> Series {
+        let of = |i: usize| if i < off { f64::from(share) / 1000.0 } else { 1.0 };
+        let cores: Vec<f64> = (0..20).map(of).collect();
+        Metric::Flops.series(cores.iter().map(|c| 100e9 * c).collect(), 1).on_cores(&cores, 1)
+    }
+
+    #[test]
+    fn samples_of_a_thread_that_stood_aside_are_left_out_while_enough_are_left() {
+        let (one, two) = (Case::read("f32 1 core"), Case::read("f32 2 cores"));
+        let median = |s: &Series, case: &Case| stats::median(&on_core(s, case));
+        assert_eq!(median(&series(0, 500), &one), 100e9);
+        assert_eq!(median(&series(12, 500), &one), 100e9);
+        // Seven that are left are too few; who is held off always has nothing better; and of two threads all count.
+        assert_eq!(median(&series(13, 500), &one), 50e9);
+        assert_eq!(median(&series(20, 250), &one), 25e9);
+        assert_eq!(median(&series(12, 500), &two), 50e9);
+        // What does not belong together proves nothing.
+        let mut torn = series(12, 500);
+        torn.on_cpu = Some(Box::new([1000]));
+        assert_eq!(median(&torn, &one), 50e9);
+        assert_eq!(off_cores(&series(20, 250), &one), Some(0.25));
+        assert_eq!(off_cores(&series(5, 250), &one), None);
+        assert_eq!(off_cores(&series(20, 800), &two), None);
+    }
 }

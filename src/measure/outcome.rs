@@ -25,6 +25,7 @@ impl Metric {
             bound: None,
             nominal: None,
             slowest_rank: None,
+            on_cpu: None,
         }
     }
 }
@@ -70,9 +71,19 @@ pub struct Series {
     /// The rank that was last most often, when ranks differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slowest_rank: Option<u32>,
+    /// Of what computes on cores: the share of each sample's time that its threads were on one, in thousandths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_cpu: Option<Box<[u16]>>,
 }
 
 impl Series {
+    /// `cores` is how many each sample's threads were on, of `threads`.
+    pub fn on_cores(mut self, cores: &[f64], threads: usize) -> Self {
+        let share = |c: &f64| (1000.0 * c / threads.max(1) as f64).round().clamp(0.0, 2000.0) as u16;
+        self.on_cpu = Some(cores.iter().map(share).collect());
+        self
+    }
+
     pub fn bounded(mut self, value: f64, why: impl Into<String>) -> Self {
         self.bound = Some(Box::new(Bound::new(value, why)));
         self

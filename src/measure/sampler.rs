@@ -17,11 +17,37 @@ pub struct Sampler {
     pub precision: f64,
 }
 
+/// Time that went by, and time that this process spent on cores meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch {
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Stopwatch { wall: Instant::now(), cpu: on_cores() }
+    }
+
+    /// Seconds since the start, and the cores that all threads together were on.
+    pub fn read(&self) -> (f64, f64) {
+        let (wall, cpu) = (self.wall.elapsed().as_secs_f64(), on_cores().saturating_sub(self.cpu).as_secs_f64());
+        (wall, cpu / wall.max(1e-9))
+    }
+}
+
+fn on_cores() -> Duration {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(t.tv_sec.unsigned_abs(), t.tv_nsec as u32)
+}
+
 /// Blocks of one metric.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Samples {
     /// Seconds per iteration, one value a block.
     pub seconds: Vec<f64>,
+    /// Cores that this process was on in each block: a block whose threads waited for one has less than their number.
+    pub cores: Vec<f64>,
     /// Iterations in a block.
     pub block: u64,
 }
@@ -62,14 +88,16 @@ impl Sampler {
         }
         let target = self.budget.as_secs_f64() / 30.0;
         let block = (target / longest.as_secs_f64().max(1e-9)).floor().clamp(1.0, 1e6) as u64;
-        let mut out = Samples { seconds: Vec::new(), block };
+        let mut out = Samples { block, ..Samples::default() };
         let started = Instant::now();
         while !self.enough(&out.seconds, started) {
-            let start = Instant::now();
+            let start = Stopwatch::start();
             for _ in 0..block {
                 run()?;
             }
-            out.seconds.push(start.elapsed().as_secs_f64() / block as f64);
+            let (seconds, cores) = start.read();
+            out.seconds.push(seconds / block as f64);
+            out.cores.push(cores);
         }
         Ok(out)
     }

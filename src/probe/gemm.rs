@@ -142,10 +142,11 @@ fn measure<T: Element>(child: &mut Child, args: &Args, threads: usize) -> Result
     let pace = pace.read();
     let flops = 2.0 * (n as f64).powi(3);
     let share = if size_of::<T>() == 4 { 1.0 } else { 0.5 } * threads as f64;
-    let mut series = Metric::Flops.series(samples.rates(flops), samples.block).bounded(
-        args.ceiling * share,
-        format!("{threads} core(s) with the widest vector units built, at the highest clock possible"),
-    );
+    let mut series =
+        Metric::Flops.series(samples.rates(flops), samples.block).on_cores(&samples.cores, threads).bounded(
+            args.ceiling * share,
+            format!("{threads} core(s) with the widest vector units built, at the highest clock possible"),
+        );
     if args.nominal > 0.0 {
         series = series.nominally(args.nominal * share, args.nominal_why.clone());
     }

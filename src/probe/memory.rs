@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::ProbeName;
-use crate::measure::{Check, Measured, Outcome, PaceMeter, Sampler};
+use crate::measure::{Check, Measured, Outcome, PaceMeter, Sampler, Stopwatch};
 use crate::plan::CheckPlan;
 use crate::probe::affinity::pin;
 use crate::probe::{Priority, Probe, ProbeError, gpu, step};
@@ -154,7 +154,7 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
                 let mut out = Vec::new();
                 for kernel in kernels {
                     let started = Instant::now();
-                    let mut seconds: Vec<f64> = Vec::new();
+                    let (mut seconds, mut on) = (Vec::new(), Vec::new());
                     let mut check = kernel_run(*kernel, &mut arrays);
                     if index == 0 {
                         more.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -164,16 +164,18 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
                         if !more.load(std::sync::atomic::Ordering::Relaxed) {
                             break;
                         }
-                        let start = Instant::now();
+                        let start = Stopwatch::start();
                         check = kernel_run(*kernel, &mut arrays);
                         gate.wait();
                         if index == 0 {
-                            seconds.push(start.elapsed().as_secs_f64());
+                            let (wall, cores) = start.read();
+                            seconds.push(wall);
+                            on.push(cores);
                             more.store(!sampler.enough(&seconds, started), std::sync::atomic::Ordering::Relaxed);
                         }
                     }
                     gate.wait();
-                    out.push((seconds, verify(*kernel, &arrays, check)));
+                    out.push((seconds, on, verify(*kernel, &arrays, check)));
                 }
                 out
             }
@@ -188,8 +190,8 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
     for (i, kernel) in kernels.iter().enumerate() {
         let bytes = bytes(*kernel) * (elements * cores) as f64;
         let rates: Vec<f64> = results[0][i].0.iter().map(|s| bytes / s).collect();
-        let wrong = results.iter().filter(|r| !r[i].1).count();
-        let series = Metric::Bandwidth.series(rates, 1).bounded(
+        let wrong = results.iter().filter(|r| !r[i].2).count();
+        let series = Metric::Bandwidth.series(rates, 1).on_cores(&results[0][i].1, cores).bounded(
             args.ceiling_per_core * cores as f64 * 2.0,
             "a cache line read and one written per cycle and core",
         );

@@ -6,7 +6,7 @@ use crate::baseline::{self, Expectation, Limit, Source};
 use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::cell::Row;
-use crate::judge::cell::{Places, by_kernel, is_busy, is_taken};
+use crate::judge::cell::{Places, by_kernel, is_busy, is_taken, off_cores};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Proof, Rule, Subject};
 use crate::judge::severity::Severity;
@@ -174,6 +174,9 @@ fn evidence(cell: &Cell<'_>) -> String {
         ));
     } else if let Some(load) = cell.load.filter(|l| by_kernel(l, cell.row.case)) {
         out.push_str(&format!("; meanwhile the kernel took {:.1} cores for others", load.others_system_cores));
+    }
+    if let Some(share) = off_cores(cell.series, cell.row.case) {
+        out.push_str(&format!("; its threads were on a core for {:.0} % of the time", 100.0 * share));
     }
     if let Some(pace) = cell.pace.filter(|p| is_taken(p)) {
         out.push_str(&format!(
