@@ -6,7 +6,7 @@ mod run;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use run::{Dir, Result};
 use serde_json::Value;
@@ -119,14 +119,12 @@ fn failures_that_others_met_are_classified() -> Result {
     Ok(())
 }
 
-/// Dumps of PyTorch's recorder: who did not come; a pickle that wants to run something is not run.
-#[test]
-fn the_recorder_names_who_did_not_come() -> Result {
-    let dir = Dir::new()?;
+/// What PyTorch's recorder dumps of four ranks, of which one did not come to the last collective.
+fn dumps(dir: &Dir, late: u64) -> Result<PathBuf> {
     let dumps = dir.path("dumps");
     fs::create_dir(&dumps)?;
     for rank in 0..4u64 {
-        let called = if rank == 2 { 6 } else { 7 };
+        let called = if rank == late { 6 } else { 7 };
         let entry = |seq: u64| {
             let state = if seq <= 6 { "completed" } else { "started" };
             serde_json::json!({"process_group": ["0", "default_pg"], "collective_seq_id": seq, "state": state,
@@ -136,6 +134,14 @@ fn the_recorder_names_who_did_not_come() -> Result {
             "pg_config": {"0": {"name": "0", "desc": "default_pg", "ranks": "[0, 1, 2, 3]"}}});
         fs::write(dumps.join(format!("nccl_trace_rank_{rank}")), dump.to_string())?;
     }
+    Ok(dumps)
+}
+
+/// Dumps of PyTorch's recorder: who did not come; a pickle that wants to run something is not run.
+#[test]
+fn the_recorder_names_who_did_not_come() -> Result {
+    let dir = Dir::new()?;
+    let dumps = dumps(&dir, 2)?;
     fs::write(dumps.join("nccl_trace_rank_9"), b"\x80\x02cposix\nsystem\n(X\x05\0\0\0touchtR.")?;
     let (report, code) = autopsy(&dir, &["--recorder", "dumps"])?;
     let text = report["findings"].to_string();
@@ -151,6 +157,79 @@ fn the_recorder_names_who_did_not_come() -> Result {
     // One that was taken in the middle of a collective.
     let (report, _) = autopsy(&dir, &["--recorder", &format!("{FAILURES}/recorder/recorder_0_busy.pickle")])?;
     assert_eq!(found(&report), ["MOR-013 -"]);
+    Ok(())
+}
+
+/// Whoever did not come is told by its GPU, by the adapter nearest to that, and by where its cable ends, as the check before saw them.
+#[test]
+fn the_late_rank_is_told_by_its_gpu_and_its_cable() -> Result {
+    let dir = Dir::new()?;
+    let own = ["0000:00:01.0", "0000:10:00.0"];
+    let device =
+        |name: &str, bridges: &[&str]| serde_json::json!({"name": name, "pcie": {"bridges": bridges}, "ports": []});
+    let mut before = String::new();
+    for line in fs::read_to_string(format!("{FAILURES}/lab/before.jsonl"))?.lines() {
+        let mut line: Value = serde_json::from_str(line)?;
+        if line["header"].is_object() {
+            line["header"]["plan"]["run"]["nodes"] = serde_json::json!({"needed": 3, "gpus_per_node": 1});
+        }
+        let of_node3 = line["outcome"]["node"] == "node3" && line["outcome"]["case"] == "machine";
+        if of_node3 {
+            let machine = &mut line["outcome"]["outcome"]["measured"]["facts"]["machine"];
+            machine["nvidia"] = serde_json::json!({"gpus": [{"index": 0, "uuid": "GPU-5fc3", "pci": "0000:1b:00.0"}]});
+            machine["gpus"] = serde_json::json!([{"pci": "0000:1b:00.0", "pcie": {"bridges": own}}]);
+            machine["infiniband"] = serde_json::json!([device("mlx5_0", &own), device("mlx5_1", &["0000:00:02.0"])]);
+        }
+        before += &format!("{line}\n");
+        if of_node3 {
+            let text = "Switch\t40 \"S-0000000000000001\"\t\t# \"leaf07\" enhanced port 0 lid 1 lmc 0\n\
+                        [12]\t\"H-0000000000000002\"[1](2) \t\t# \"node3 mlx5_0\" lid 2 4xNDR\n\n\
+                        Ca\t1 \"H-0000000000000002\"\t\t# \"node3 mlx5_0\"\n\
+                        [1](3) \t\"S-0000000000000001\"[12]\t\t# lid 2 lmc 0 \"leaf07\" lid 1 4xNDR\n";
+            let facts = serde_json::json!({"fabric": {"tool": "ibnetdiscover", "text": text}});
+            let read = serde_json::json!({"outcome": {"node": "node1", "step": "fabric-before", "probe": "fabric",
+                "case": "ibnetdiscover before", "attempt": 1,
+                "outcome": {"measured": {"series": [], "checks": [], "facts": facts}}}});
+            before += &format!("{read}\n");
+        }
+    }
+    fs::write(dir.path("before.jsonl"), before)?;
+    dumps(&dir, 2)?;
+    let (report, _) = autopsy(&dir, &["--recorder", "dumps", "--before", "before.jsonl"])?;
+    let text = report["findings"].to_string();
+    assert!(found(&report).contains(&"MOR-010 node3".to_owned()), "{text}");
+    assert!(text.contains("GPU 0 is GPU-5fc3, at mlx5_0, whose cable ends at leaf07 port 12"), "{text}");
+    Ok(())
+}
+
+/// A host that writes local time beside a container that writes UTC: the times of their files say so, and the order is right.
+#[test]
+fn logs_of_two_zones_are_put_in_order() -> Result {
+    let dir = Dir::new()?;
+    let write = |name: &str, text: &str, written: &str| -> Result {
+        fs::write(dir.path(name), text)?;
+        let written: jiff::Timestamp = written.parse()?;
+        let since = std::time::Duration::from_secs(written.as_second().unsigned_abs());
+        let file = fs::File::options().append(true).open(dir.path(name))?;
+        Ok(file.set_modified(std::time::SystemTime::UNIX_EPOCH + since)?)
+    };
+    fs::create_dir(dir.path("logs"))?;
+    let failed = "2026-11-27 10:59:50 [rank1]: Traceback (most recent call last):\n\
+                  2026-11-27 10:59:50 [rank1]: ValueError: a sample of the wrong length\n";
+    write("logs/rank1.log", failed, "2026-11-27T09:59:51Z")?;
+    let lost = "2026-11-27 10:00:00 [rank0]: RuntimeError: [pair.cc:553] Connection closed by peer [10.79.0.3]:4321\n";
+    write("logs/rank0.log", lost, "2026-11-27T10:00:00Z")?;
+    let (report, _) = autopsy(&dir, &["--log", "logs"])?;
+    let text = report["findings"].to_string();
+    assert!(found(&report).iter().any(|f| f.starts_with("MOR-007")), "{text}");
+    assert!(text.contains("2026-11-27 09:59:50 UTC"), "{text}");
+    let shown = dir.run(&["autopsy", "--quiet", "--log", "logs"])?.out;
+    assert!(shown.contains("1 log taken for UTC+01:00"), "{shown}");
+    // Copied, their times tell nothing: UTC is as good as any.
+    write("logs/rank1.log", failed, "2026-11-27T17:12:21Z")?;
+    write("logs/rank0.log", lost, "2026-11-27T17:12:21Z")?;
+    let shown = dir.run(&["autopsy", "--quiet", "--log", "logs"])?.out;
+    assert!(!shown.contains("UTC+") && shown.contains("10:59:50"), "{shown}");
     Ok(())
 }
 

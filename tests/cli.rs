@@ -621,10 +621,16 @@ fn a_finding_of_a_record_is_explained_with_its_readings() -> Result {
     assert!(one.contains("rule") && one.contains("held against"), "{one}");
     let json: serde_json::Value = serde_json::from_str(&dir.run(&["report", "r.jsonl", "--format", "json"])?.out)?;
     assert!(json["findings"][0]["proof"].as_array().is_some_and(|p| p.len() >= 6), "{json}");
-    // Arithmetic: what it rests on is in the evidence.
+    // Arithmetic on a fact: where it stands in the record, and what prints it.
     let measured = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/records/no-go-storage.jsonl");
-    let none = dir.run(&["explain", measured, "--finding", "1"])?;
-    assert!(none.out.contains("STO-020") && none.out.contains("evidence says"), "{}", none.out);
+    let fact = dir.run(&["explain", measured, "--finding", "1"])?;
+    assert!(fact.out.contains("STO-020") && fact.out.contains("facts    `capacity` of vm"), "{}", fact.out);
+    let look = fact.out.lines().find_map(|l| l.trim().strip_prefix("look")).ok_or("nothing to type")?;
+    assert!(look.trim().starts_with("jq '.outcome | select(.node == \"vm\" and"), "{look}");
+    if Command::new("jq").arg("--version").output().is_ok_and(|o| o.status.success()) {
+        let printed = Command::new("sh").args(["-c", look]).output()?;
+        assert!(String::from_utf8_lossy(&printed.stdout).contains("filesystem"), "{look}: {printed:?}");
+    }
     for (args, said) in [
         (&["explain", "r.jsonl", "--finding", "0"][..], "has findings 1 to"),
         (&["explain", "r.jsonl", "--finding", "99"], "has findings 1 to"),

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use crate::judge::Code;
+use crate::autopsy::logs::SHOWN;
+use crate::judge::{Code, Severity};
 use crate::measure::{Change, Place, Sign, Source, SourceKind, Trace};
+use crate::topology::secret;
 use crate::unit::Bytes;
 use crate::watch::{self, Journalled, Told};
 
@@ -34,13 +36,9 @@ pub(super) fn read(path: &Path, index: usize) -> Found {
     let (mut traces, mut changes) = (Vec::new(), Vec::new());
     // What went away again was no end of anything.
     for t in journal.told.iter().filter(|t| !t.cleared) {
-        match sign(t.code) {
+        match sign(t.code).filter(|_| t.severity >= Severity::Hold) {
             Some(sign) => traces.push(trace(t, sign, index)),
-            None => changes.push(Change {
-                node: t.node.clone(),
-                what: format!("{} {}: {}", t.code, t.code.doc().title, t.text),
-                weighs: false,
-            }),
+            None => changes.push(Change { node: t.node.clone(), what: text(t), weighs: false }),
         }
     }
     Found { source, traces, changes }
@@ -56,9 +54,15 @@ fn trace(t: &Told, sign: Sign, source: usize) -> Trace {
         names: None,
         source,
         line: t.line,
-        text: format!("{} {}: {}", t.code, t.code.doc().title, t.text),
+        text: text(t),
         times: 1,
     }
+}
+
+/// As hostile as a log's: cut, and without secrets.
+fn text(t: &Told) -> String {
+    let cut = t.text.char_indices().nth(SHOWN).map_or(t.text.len(), |(i, _)| i);
+    format!("{} {}: {}", t.code, t.code.doc().title, secret::mask(&t.text[..cut]))
 }
 
 /// What of a watch's findings ends a run.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
+use crate::autopsy::parts::Parts;
 use crate::id::NodeName;
 use crate::measure::{Facts, Place, Remains, Trace};
 use crate::record::Record;
@@ -18,6 +19,7 @@ pub struct Known {
     /// Each clock minus the first node's, in milliseconds.
     clocks: BTreeMap<NodeName, f64>,
     per_node: Option<u32>,
+    parts: Parts,
 }
 
 impl Known {
@@ -41,6 +43,7 @@ impl Known {
                 _ => {}
             }
         }
+        out.parts = Parts::of(record, &Roster::new(&out.nodes, &out.kernel));
         out
     }
 
@@ -79,6 +82,7 @@ impl Known {
                 trace.at = Some(at);
             }
         }
+        self.parts.settle(remains);
     }
 
     /// Where nothing says where ranks run, they stand in the order of the nodes, as launchers put them.

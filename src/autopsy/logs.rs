@@ -14,7 +14,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::autopsy::line;
 use crate::autopsy::signs::{PATTERNS, PLACES};
-use crate::autopsy::stamp::stamp;
+use crate::autopsy::stamp::{Stamp, stamp};
 use crate::id::NodeName;
 use crate::measure::{Place, Sign, Source, SourceKind, Trace};
 use crate::topology::secret;
@@ -28,7 +28,7 @@ const LAST: u64 = 7 << 30;
 /// Different lines kept of one source.
 const MOST: usize = 20_000;
 /// Bytes of a line that are kept.
-const SHOWN: usize = 240;
+pub(super) const SHOWN: usize = 240;
 /// Seconds after which the same is told again.
 const AGAIN: i64 = 300;
 /// Lines for which a time above them holds.
@@ -52,6 +52,10 @@ pub(super) struct Found {
     pub ranks: BTreeMap<u32, (u32, Place)>,
     /// Addresses that hosts say they use.
     pub addresses: BTreeMap<String, NodeName>,
+    /// Of each trace, whether its time has no zone.
+    pub local: Vec<bool>,
+    /// The last time in it, where that has no zone, and when the file was written last.
+    pub last: Option<(Timestamp, Timestamp)>,
 }
 
 /// A log while it is read.
@@ -68,9 +72,11 @@ struct Reading<'s> {
     elastic: bool,
     dropped: u64,
     lines: u64,
-    last: Option<Timestamp>,
+    last: Option<Stamp>,
     /// The time that was found above a line, and that line.
-    above: Option<(Option<Timestamp>, u64)>,
+    above: Option<(Option<Stamp>, u64)>,
+    /// Of each trace, whether its time has no zone.
+    local: Vec<bool>,
 }
 
 impl Searcher {
@@ -98,6 +104,7 @@ impl Searcher {
             lines: 0,
             last: None,
             above: None,
+            local: Vec::new(),
         };
         let mut bytes = 0;
         let mut trouble = reading.whole(path, &mut bytes).err().map(|e| e.to_string());
@@ -111,7 +118,15 @@ impl Searcher {
         }
         let name = path.to_string_lossy().into_owned();
         let source = Source { name, kind: SourceKind::Log, bytes: Bytes(bytes), lines: reading.lines, trouble };
-        Found { source, traces: reading.traces, ranks: reading.ranks, addresses: reading.addresses }
+        let written = path.metadata().and_then(|m| m.modified()).ok().and_then(|at| Timestamp::try_from(at).ok());
+        Found {
+            source,
+            traces: reading.traces,
+            ranks: reading.ranks,
+            addresses: reading.addresses,
+            local: reading.local,
+            last: reading.last.filter(|s| s.local).map(|s| s.at).zip(written),
+        }
     }
 }
 
@@ -207,7 +222,7 @@ impl Reading<'_> {
         let own = stamp(bytes, self.searcher.now);
         let at = own.or_else(|| self.since(block, start, number)).or(self.last);
         // What comes again much later is told again: the last time may be the one that counts.
-        let when = at.map(|at| at.as_second().div_euclid(AGAIN));
+        let when = at.map(|s| s.at.as_second().div_euclid(AGAIN));
         let mut same = FxHasher::default();
         (sign, &place.node, place.rank, place.gpu, count, &names, when).hash(&mut same);
         shown.bytes().filter(|b| !b.is_ascii_digit()).for_each(|b| same.write_u8(b));
@@ -224,11 +239,12 @@ impl Reading<'_> {
         if labelled.is_some() {
             self.labelled.push(self.traces.len());
         }
+        self.local.push(at.is_some_and(|s| s.local));
         let cut = shown.char_indices().nth(SHOWN).map_or(shown.len(), |(i, _)| i);
         let text = secret::mask(&shown[..cut]);
         self.traces.push(Trace {
             sign,
-            at,
+            at: at.map(|s| s.at),
             inherited: own.is_none() && at.is_some(),
             place,
             number: count,
@@ -241,7 +257,7 @@ impl Reading<'_> {
     }
 
     /// The time above a line. It is looked for anew only some lines on: an error of many lines is told at one time.
-    fn since(&mut self, block: &[u8], start: usize, number: u64) -> Option<Timestamp> {
+    fn since(&mut self, block: &[u8], start: usize, number: u64) -> Option<Stamp> {
         if let Some((at, line)) = self.above
             && number - line < NEAR
         {
@@ -291,7 +307,7 @@ fn ended(sign: Sign, code: Option<i64>) -> Sign {
 }
 
 /// The time that stands nearest above a place in a block.
-fn above(block: &[u8], end: usize, now: Timestamp) -> Option<Timestamp> {
+fn above(block: &[u8], end: usize, now: Timestamp) -> Option<Stamp> {
     let from = end.saturating_sub(ABOVE);
     let mut upto = end;
     while upto > from {

@@ -8,12 +8,14 @@ mod journal;
 mod known;
 mod line;
 mod logs;
+mod parts;
 mod pickle;
 mod ras;
 mod recorder;
 mod signs;
 mod slurm;
 mod stamp;
+mod zones;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -75,16 +77,25 @@ pub fn read(
     let searcher = logs::Searcher::new(now)?;
     // A rank's place, with the size of the communicator that told it.
     let mut ranks: BTreeMap<u32, (u32, Place)> = BTreeMap::new();
+    let (mut lasts, mut local) = (Vec::new(), Vec::new());
     for path in asked.logs.iter().map(|p| files(p)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
         progress(&path.to_string_lossy());
         let found = searcher.read(&path, out.sources.len());
         out.sources.push(found.source);
         out.traces.extend(found.traces);
+        lasts.push(found.last);
+        local.extend(found.local);
         found.addresses.into_iter().for_each(|(address, node)| known.at(address, node));
         for (rank, (of, place)) in found.ranks {
             if ranks.get(&rank).is_none_or(|(known, _)| of > *known) {
                 ranks.insert(rank, (of, place));
             }
+        }
+    }
+    out.zones = zones::zones(&lasts);
+    for (trace, _) in out.traces.iter_mut().zip(local).filter(|(_, local)| *local) {
+        if let Some(minutes) = out.zones.get(&trace.source) {
+            trace.at = trace.at.map(|at| zones::utc(at, *minutes));
         }
     }
     // Ranks of a part of the job are not the job's.

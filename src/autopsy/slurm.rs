@@ -59,13 +59,18 @@ fn sign(state: &str) -> Option<Sign> {
     }
 }
 
+/// In UTC, as Slurm's tools are asked for.
+fn time(text: &str, now: Timestamp) -> Option<Timestamp> {
+    stamp(text.as_bytes(), now).map(|s| s.at)
+}
+
 /// A line a job or step of `sacct -P`, with the fields of [`FIELDS`].
 fn accounted(out: &str, index: usize, now: Timestamp) -> Vec<Trace> {
     let of = |(number, line): (usize, &str)| {
         let mut fields = line.split('|');
         let (_, state, exit) = (fields.next()?, fields.next()?, fields.next()?);
         let (end, failed, nodes) = (fields.next()?, fields.next()?, fields.next()?);
-        trace(sign(state)?, exit, stamp(end.as_bytes(), now), [failed, nodes], (index, number, line))
+        trace(sign(state)?, exit, time(end, now), [failed, nodes], (index, number, line))
     };
     out.lines().enumerate().filter_map(of).collect()
 }
@@ -75,7 +80,7 @@ fn remembered(out: &str, index: usize, now: Timestamp) -> Vec<Trace> {
     let of = |(number, line): (usize, &str)| {
         let field =
             |name: &str| line.split(' ').find_map(|w| w.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default();
-        let end = stamp(field("EndTime").as_bytes(), now);
+        let end = time(field("EndTime"), now);
         let failed = field("FailedNode");
         trace(sign(field("JobState"))?, field("ExitCode"), end, [failed, field("NodeList")], (index, number, line))
     };

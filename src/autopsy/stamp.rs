@@ -7,15 +7,23 @@ use jiff::{SignedDuration, Timestamp};
 /// A time stands within so many bytes of a line's beginning.
 const HEAD: usize = 160;
 
-/// The first time in a line. `now` gives the year where a line has none. A time without a zone is taken for UTC.
-pub(super) fn stamp(line: &[u8], now: Timestamp) -> Option<Timestamp> {
+/// A time that a line tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub at: Timestamp,
+    /// Whether it has no zone of its own, and was taken for UTC.
+    pub local: bool,
+}
+
+/// The first time in a line. `now` gives the year where a line has none.
+pub(super) fn stamp(line: &[u8], now: Timestamp) -> Option<Stamp> {
     let head = &line[..line.len().min(HEAD)];
     for at in 0..head.len() {
         let rest = &head[at..];
         let found = match rest[0] {
             b'1' | b'2' => iso(rest),
-            b'E' | b'W' | b'I' | b'F' => glog(rest, now),
-            b'A'..=b'Z' => named_month(rest, now),
+            b'E' | b'W' | b'I' | b'F' => glog(rest, now).map(local),
+            b'A'..=b'Z' => named_month(rest, now).map(local),
             _ => None,
         };
         // Only where a word begins: digits within numbers are no year.
@@ -25,6 +33,10 @@ pub(super) fn stamp(line: &[u8], now: Timestamp) -> Option<Timestamp> {
         }
     }
     None
+}
+
+fn local(at: Timestamp) -> Stamp {
+    Stamp { at, local: true }
 }
 
 fn digits(text: &[u8], n: usize) -> Option<i64> {
@@ -52,7 +64,7 @@ fn clock(text: &[u8]) -> Option<(Time, &[u8])> {
 }
 
 /// `2026-11-27 09:50:00`, with a `T` or `_` between, a fraction, a zone.
-fn iso(text: &[u8]) -> Option<Timestamp> {
+fn iso(text: &[u8]) -> Option<Stamp> {
     let (year, month, day) = (digits(text, 4)?, digits(text.get(5..)?, 2)?, digits(text.get(8..)?, 2)?);
     let dashed = text.get(4) == text.get(7) && matches!(text.get(4), Some(b'-' | b'/'));
     if !dashed || !matches!(text.get(10), Some(b' ' | b'T' | b'_')) {
@@ -61,16 +73,16 @@ fn iso(text: &[u8]) -> Option<Timestamp> {
     let date = Date::new(year as i16, month as i8, day as i8).ok()?;
     let (time, rest) = clock(text.get(11..)?)?;
     let offset = match rest {
+        [b'Z', ..] => Some(0),
         [sign @ (b'+' | b'-'), zone @ ..] => {
             let minutes = if zone.get(2) == Some(&b':') { zone.get(3..) } else { zone.get(2..) };
-            match (digits(zone, 2), minutes.and_then(|m| digits(m, 2))) {
-                (Some(h), Some(m)) => (h * 3600 + m * 60) * if *sign == b'-' { -1 } else { 1 },
-                _ => 0,
-            }
+            let ahead = digits(zone, 2).zip(minutes.and_then(|m| digits(m, 2))).map(|(h, m)| h * 3600 + m * 60);
+            ahead.map(|ahead| if *sign == b'-' { -ahead } else { ahead })
         }
-        _ => 0,
+        _ => None,
     };
-    at(DateTime::from_parts(date, time), offset)
+    let at = at(DateTime::from_parts(date, time), offset.unwrap_or(0))?;
+    Some(Stamp { at, local: offset.is_none() })
 }
 
 fn at(when: DateTime, offset: i64) -> Option<Timestamp> {
@@ -150,8 +162,17 @@ mod tests {
             ("", None),
         ] {
             let wanted: Option<Timestamp> = wanted.and_then(|w| w.parse().ok());
-            assert_eq!(stamp(line.as_bytes(), now()), wanted, "{line}");
+            assert_eq!(stamp(line.as_bytes(), now()).map(|s| s.at), wanted, "{line}");
         }
+    }
+
+    #[test]
+    fn a_zone_of_its_own_is_seen() {
+        let local = |line: &str| stamp(line.as_bytes(), now()).map(|s| s.local);
+        assert_eq!(local("2026-11-27T09:50:18Z x"), Some(false));
+        assert_eq!(local("2026-11-27T09:50:18.250+01:00 x"), Some(false));
+        assert_eq!(local("2026-11-27 09:50:18 x"), Some(true));
+        assert_eq!(local("[Fri Nov 27 09:50:00 2026] x"), Some(true));
     }
 
     proptest::proptest! {

@@ -9,7 +9,8 @@ use crate::cmd::judge::Case;
 use crate::cmd::{Failure, shell};
 use crate::exit::Exit;
 use crate::id::{clean, is_code, nearest};
-use crate::judge::{CODES, codes};
+use crate::judge::{self, CODES, codes};
+use crate::record;
 use crate::report;
 
 pub(super) fn run(args: &cli::Explain) -> Result<Exit, Failure> {
@@ -62,7 +63,10 @@ fn reasons(path: &Path, args: &cli::Explain) -> Result<String, Failure> {
             Ok(format!("{list}\nWhy one of them: gonogo explain {shown} --finding N\n"))
         }
         Some(n) => match n.checked_sub(1).and_then(|i| all.get(i)) {
-            Some(finding) => Ok(report::proof(finding, n, style)),
+            Some(finding) => {
+                let sources = judge::sources(&case.record, finding);
+                Ok(report::proof(finding, n, &sources, &record::file_of(path), style))
+            }
             None => Err(Failure::usage(anyhow!(
                 "{shown} has findings 1 to {}, and no {n}: `gonogo explain {shown}` lists them",
                 all.len()

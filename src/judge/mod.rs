@@ -13,6 +13,7 @@ mod finding;
 mod offenders;
 mod rules;
 mod severity;
+mod sources;
 mod verdict;
 
 pub use cell::{Cell, LimitShown, Row, Straggler};
@@ -24,6 +25,7 @@ pub use finding::{Finding, Proof, Rule, Subject};
 pub use offenders::offenders;
 pub use rules::{Facts, judge, judge_knowing, remains, watched};
 pub use severity::Severity;
+pub use sources::sources;
 pub use verdict::{Reason, Verdict};
 
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! How much a finding weighs.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How a finding weighs on the decision. Ordered: worst last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     Info,

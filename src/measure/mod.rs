@@ -26,7 +26,7 @@ pub use outcome::{
 };
 pub use pace::{Pace, PaceMeter};
 pub use rehearsal::{RankSteps, Rehearsal, Timed};
-pub use remains::{Change, Place, Remains, Sign, Source, SourceKind, Stall, Trace};
+pub use remains::{Change, Part, Place, Remains, Sign, Source, SourceKind, Stall, Trace, Wired};
 pub use sampler::{Sampler, Samples, Stopwatch};
 pub use since::{OwnNode, Since};
 pub use slow::{Slow, Speed, slow};

@@ -22,6 +22,33 @@ pub struct Remains {
     pub ranks: BTreeMap<u32, Place>,
     /// What is different between a check before the run and one after it.
     pub changes: Vec<Change>,
+    /// Of sources whose times have no zone, by their numbers: how many minutes they are ahead of UTC, as the times of their files say.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub zones: BTreeMap<usize, i32>,
+    /// GPUs of the ranks that are spoken of, as the check before knew them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
+}
+
+/// A GPU, and what connects it to other nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Part {
+    pub node: NodeName,
+    /// Its number in the node.
+    pub gpu: u32,
+    pub uuid: String,
+    /// The RDMA devices nearest to it, where some are nearer than others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<Wired>,
+}
+
+/// An RDMA device and where its cables end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Wired {
+    pub device: String,
+    /// `leaf07 port 12`; empty where no capture of the fabric tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<String>,
 }
 
 /// Something that a check after a run found and the one before it did not.

@@ -1,9 +1,12 @@
 //! What a finding rests on, for somebody who asks why: the readings, what each was held against, and the rule.
 
+use std::path::Path;
+
 use comfy_table::CellAlignment;
 
 use crate::id::clean;
 use crate::judge::{Finding, Proof};
+use crate::record::OutcomeLine;
 use crate::report::Style;
 use crate::report::terminal::{self, BOLD, DIM, severity};
 
@@ -25,8 +28,43 @@ pub fn numbered(all: &[Finding], style: Style) -> String {
     out
 }
 
-/// One finding, and why.
-pub fn proof(f: &Finding, number: usize, style: Style) -> String {
+/// Outcomes that a finding is traced to.
+const SOURCES: usize = 8;
+
+/// What prints an outcome of a record whole; `path` is the record's file.
+fn look(l: &OutcomeLine, path: &Path) -> String {
+    let path = clean(&path.to_string_lossy()).replace('\'', "'\\''");
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let one = format!(
+        ".outcome | select(.node == {} and .step == {} and .case == {})",
+        quoted(&l.node.0),
+        quoted(&l.step),
+        quoted(&l.case.to_string())
+    );
+    let one = one.replace('\'', "'\\''");
+    match path.ends_with(".zst") {
+        true => format!("zstdcat '{path}' | jq '{one}'"),
+        false => format!("jq '{one}' '{path}'"),
+    }
+}
+
+/// Where in the record a finding comes from that no reading proves.
+fn facts(sources: &[&OutcomeLine], path: &Path, style: Style, out: &mut String) {
+    let told: Vec<String> = sources
+        .iter()
+        .take(SOURCES)
+        .map(|l| format!("`{}` of {} (step {})", clean(&l.case.to_string()), l.node, clean(&l.step)))
+        .collect();
+    let more = sources.len().saturating_sub(SOURCES);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    style.labelled("  facts    ", &format!("{}{more}", told.join(", ")), out);
+    if let Some(first) = sources.first() {
+        out.push_str(&format!("  look     {}\n", clean(&look(first, path))));
+    }
+}
+
+/// One finding, and why. `sources` are the outcomes that it goes by where no reading proves it, `path` the record's file.
+pub fn proof(f: &Finding, number: usize, sources: &[&OutcomeLine], path: &Path, style: Style) -> String {
     let mut out =
         format!("{number:>3}  {}  {}  {}: {}\n", severity(f, style), f.code, f.subject, style.paint(BOLD, f.title()));
     style.labelled("  seen     ", &f.evidence, &mut out);
@@ -40,7 +78,9 @@ pub fn proof(f: &Finding, number: usize, style: Style) -> String {
     if let Some(waived) = &f.waived {
         style.labelled("  waived   ", waived, &mut out);
     }
-    if f.proof.is_empty() {
+    if f.proof.is_empty() && !sources.is_empty() {
+        facts(sources, path, style, &mut out);
+    } else if f.proof.is_empty() {
         style.labelled("  readings ", "none: it rests on what the evidence says", &mut out);
     } else {
         let speaking = f.proof.iter().filter(|p| p.speaks).count();

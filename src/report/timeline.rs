@@ -81,10 +81,24 @@ fn summary(r: &Remains) -> String {
     if of(SourceKind::Ras) > 0 {
         out.push_str(", NCCL's RAS");
     }
+    let mut zones: Vec<i32> = r.zones.values().copied().collect();
+    zones.sort_unstable();
+    zones.dedup();
+    if !zones.is_empty() {
+        let shown: Vec<String> = zones.iter().map(|m| zone(*m)).collect();
+        let (n, s) = (r.zones.len(), if r.zones.len() == 1 { "" } else { "s" });
+        out.push_str(&format!(", {n} log{s} taken for {} by the time of the file", shown.join(", ")));
+    }
     if of(SourceKind::Journal) > 0 {
         out.push_str(", a watch's journal");
     }
     out
+}
+
+/// `UTC+05:30`
+fn zone(minutes: i32) -> String {
+    let sign = if minutes < 0 { '-' } else { '+' };
+    format!("UTC{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60)
 }
 
 fn rows(r: &Remains) -> Vec<TimelineRow> {

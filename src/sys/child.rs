@@ -30,7 +30,7 @@ pub fn wait(
 }
 
 /// Runs a program to its end; what it wrote to its output and to its error output, of each the first `most` bytes. `None` where it had
-/// not ended by then: it is killed. In the C locale, so that its words are those of its documentation.
+/// not ended by then: it is killed. In the C locale, so that its words are those of its documentation, and in UTC.
 ///
 /// # Errors
 /// A program that cannot be started.
@@ -39,6 +39,7 @@ pub fn ask(command: &[&str], most: u64, patience: Duration) -> io::Result<Option
     let mut child = Command::new(program)
         .args(args)
         .env("LC_ALL", "C")
+        .env("TZ", "UTC")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -364,6 +364,16 @@ impl Machine {
         self.gpus.iter().filter(|g| g.is_nvidia()).count()
     }
 
+    /// How near an RDMA device is to a GPU: bridges above both, then whether they share a NUMA node.
+    pub fn nearness(&self, device: &str, gpu_pci: &str) -> (usize, bool) {
+        let adapter = self.infiniband.iter().find(|d| d.name == device);
+        let gpu = self.gpus.iter().find(|g| g.pci == gpu_pci);
+        let Some((adapter, gpu)) = adapter.zip(gpu) else { return (0, false) };
+        let ways = adapter.pcie.as_ref().zip(gpu.pcie.as_ref());
+        let shared = ways.map_or(0, |(a, b)| a.bridges.iter().zip(&b.bridges).take_while(|(x, y)| x == y).count());
+        (shared, gpu.numa.is_some() && gpu.numa == adapter.numa)
+    }
+
     /// What the GPUs' driver told, where it answered to the end: one that broke off in the middle told of some GPUs only.
     pub fn driver(&self) -> Option<&Nvidia> {
         self.nvidia.as_ref().filter(|n| n.error.is_none())

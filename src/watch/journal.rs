@@ -1,5 +1,6 @@
 //! What the watch did, a line of JSON each, flushed before the next thing is done.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::id::NodeName;
-use crate::judge::{Code, codes};
+use crate::judge::{Code, Severity, codes};
 use crate::measure::SaveState;
 use crate::watch::moving::Recovered;
 
@@ -56,7 +57,7 @@ pub(super) enum Event<'a> {
     /// A finding came up.
     Finding {
         code: &'a str,
-        severity: &'a str,
+        severity: Severity,
         text: &'a str,
     },
     /// It is no more.
@@ -108,8 +109,11 @@ impl Journal {
     }
 }
 
-/// A journal longer than this is read to here.
-const MOST: u64 = 256 << 20;
+/// A journal longer than this is read to here, and no line of one is as long.
+const MOST: u64 = 64 << 20;
+const LONGEST: usize = 1 << 20;
+/// More findings than a watch tells in a year.
+const MANY: usize = 10_000;
 
 /// A finding that came up under a watch.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,6 +121,7 @@ pub struct Told {
     pub at: Timestamp,
     pub node: Option<NodeName>,
     pub code: Code,
+    pub severity: Severity,
     pub text: String,
     /// Whether it went away again before the watch ended.
     pub cleared: bool,
@@ -143,6 +148,7 @@ enum Known {
     },
     Finding {
         code: String,
+        severity: Severity,
         text: String,
     },
     Cleared {
@@ -166,24 +172,30 @@ struct KnownLine {
 pub fn read(path: &Path) -> io::Result<Journalled> {
     let mut out = Journalled::default();
     let mut node = None;
+    // Of each code, its findings that stand.
+    let mut open: HashMap<&'static str, Vec<usize>> = HashMap::new();
     let mut lines = BufReader::new(File::open(path)?.take(MOST));
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line)? > 0 {
         (out.bytes, out.lines) = (out.bytes + line.len() as u64, out.lines + 1);
-        match serde_json::from_slice(&line) {
-            Ok(KnownLine { event: Known::Began { node: on }, .. }) => node = on,
-            Ok(KnownLine { event: Known::Cleared { code }, .. }) => {
-                out.told.iter_mut().filter(|t| t.code.as_str() == code).for_each(|t| t.cleared = true);
-            }
-            Ok(KnownLine { at, event: Known::Finding { code, text } }) => match codes::find(&code) {
-                Some(doc) => {
-                    let (node, line) = (node.clone(), out.lines);
-                    out.told.push(Told { at, node, code: doc.id, text, cleared: false, line });
+        let known = if line.len() > LONGEST { None } else { serde_json::from_slice(&line).ok() };
+        match known {
+            Some(KnownLine { event: Known::Began { node: on }, .. }) => node = on,
+            Some(KnownLine { event: Known::Cleared { code }, .. }) => {
+                for i in open.remove(code.as_str()).into_iter().flatten() {
+                    out.told[i].cleared = true;
                 }
-                None => out.strange += 1,
+            }
+            Some(KnownLine { at, event: Known::Finding { code, severity, text } }) => match codes::find(&code) {
+                Some(doc) if out.told.len() < MANY => {
+                    open.entry(doc.code).or_default().push(out.told.len());
+                    let (node, line) = (node.clone(), out.lines);
+                    out.told.push(Told { at, node, code: doc.id, severity, text, cleared: false, line });
+                }
+                _ => out.strange += 1,
             },
-            Ok(_) => {}
-            Err(_) => out.strange += 1,
+            Some(KnownLine { event: Known::Other, .. }) => {}
+            None => out.strange += 1,
         }
         line.clear();
     }

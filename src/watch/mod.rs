@@ -26,7 +26,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::id::NodeName;
-use crate::judge::{Finding, Severity};
+use crate::judge::{Code, Finding, Severity};
 use crate::measure::{Cold, Save, SaveState, Space, Trouble, Watched};
 use crate::plan::{RunPlan, WatchPlan};
 use crate::unit::Bytes;
@@ -81,6 +81,13 @@ struct Remembered {
     walked: u64,
 }
 
+/// A finding that was told.
+struct ToldOf {
+    code: Code,
+    severity: Severity,
+    text: String,
+}
+
 /// The command for the alarm, under way.
 struct Hook {
     stop: Arc<AtomicBool>,
@@ -101,7 +108,8 @@ pub struct Watcher {
     journal_error: Option<String>,
     hook: Option<Hook>,
     hook_error: Option<String>,
-    told: Vec<(&'static str, Severity)>,
+    /// At the look before.
+    told: Vec<ToldOf>,
     unreadable: Vec<Trouble>,
     /// Looks at which a pointer could not be understood, up to now.
     unclear: u64,
@@ -439,27 +447,49 @@ impl Watcher {
     /// Returns the lines for the job's log.
     pub fn tell(&mut self, findings: &[Finding]) -> Vec<String> {
         let weighing = findings.iter().filter(|f| f.weighs() && f.severity >= Severity::Warn);
-        let now: Vec<(&'static str, Severity, &Finding)> = weighing.map(|f| (f.code.as_str(), f.severity, f)).collect();
+        let now: Vec<&Finding> = weighing.collect();
         let mut lines = Vec::new();
-        for (code, severity, f) in &now {
-            if self.told.contains(&(*code, *severity)) {
-                continue;
-            }
-            self.note(&Event::Finding { code, severity: severity.name(), text: &f.evidence });
+        for f in self.fresh(&now) {
+            let (code, severity) = (f.code.as_str(), f.severity);
+            self.note(&Event::Finding { code, severity, text: &f.evidence });
             let weight = severity.name().to_uppercase();
             lines.push(format!("{weight} {code} {}: {}; {}", f.title(), f.evidence, f.remedy()));
-            if *severity >= Severity::Fail && !self.plan.on_alarm.is_empty() {
+            if severity >= Severity::Fail && !self.plan.on_alarm.is_empty() {
                 self.alarm(code, &f.evidence);
             }
         }
-        let gone: Vec<&'static str> =
-            self.told.iter().map(|(c, _)| *c).filter(|c| !now.iter().any(|(code, ..)| code == c)).collect();
-        for code in gone {
+        let mut gone: Vec<Code> =
+            self.told.iter().map(|t| t.code).filter(|code| now.iter().all(|f| f.code != *code)).collect();
+        gone.dedup();
+        for code in gone.iter().map(|code| code.as_str()) {
             self.note(&Event::Cleared { code });
             lines.push(format!("cleared {code}"));
         }
-        self.told = now.iter().map(|(code, severity, _)| (*code, *severity)).collect();
+        let told = |f: &&Finding| ToldOf { code: f.code, severity: f.severity, text: f.evidence.clone() };
+        self.told = now.iter().map(told).collect();
         lines
+    }
+
+    /// What was not told yet: of one code and weight as many as are more than before, so that a count that grows is told once.
+    fn fresh<'f>(&self, now: &[&'f Finding]) -> Vec<&'f Finding> {
+        let mut left: HashMap<(Code, Severity), usize> = HashMap::new();
+        now.iter().for_each(|f| *left.entry((f.code, f.severity)).or_default() += 1);
+        for t in &self.told {
+            if let Some(n) = left.get_mut(&(t.code, t.severity)) {
+                *n = n.saturating_sub(1);
+            }
+        }
+        let unseen = |f: &&&Finding| {
+            self.told.iter().all(|t| (t.code, &t.text) != (f.code, &f.evidence) || t.severity != f.severity)
+        };
+        let mut out = Vec::new();
+        for f in now.iter().filter(unseen) {
+            if let Some(n) = left.get_mut(&(f.code, f.severity)).filter(|n| **n > 0) {
+                *n -= 1;
+                out.push(*f);
+            }
+        }
+        out
     }
 
     /// Starts the command for the alarm beside the watch. One that runs still is not started again.

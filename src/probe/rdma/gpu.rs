@@ -19,7 +19,7 @@ use crate::probe::rdma::{
 };
 use crate::probe::{ProbeError, step};
 use crate::sys::verbs::Op;
-use crate::topology::{Machine, PciGpu, Pcie, SysRoot};
+use crate::topology::{Machine, SysRoot};
 use crate::unit::Bytes;
 use crate::work::{self, Case, CheckName, LinkTest, Metric, RdmaOp, Scope, Way};
 
@@ -52,20 +52,9 @@ impl Place {
 /// Of the GPUs that a job sees, as CUDA counts them, the one that shares most of its way up to the root with the device; `None`
 /// without GPUs.
 fn nearest(machine: &Machine, device: &str) -> Option<usize> {
-    let adapter = machine.infiniband.iter().find(|d| d.name == device);
-    let place = adapter.and_then(|d| d.pcie.as_ref());
-    let shared = |g: &PciGpu| {
-        let common = |a: &Pcie, b: &Pcie| a.bridges.iter().zip(&b.bridges).take_while(|(x, y)| x == y).count();
-        place.zip(g.pcie.as_ref()).map_or(0, |(a, b)| common(a, b))
-    };
-    let numa = adapter.and_then(|d| d.numa);
-    let score = |p: &gpu::Place| {
-        let on_bus = machine.gpus.iter().find(|g| g.pci == p.pci);
-        on_bus.map_or((0, false), |g| (shared(g), g.numa.is_some() && g.numa == numa))
-    };
     let gpus = gpu::gpus(machine);
     // Among equals the first.
-    (0..gpus.len()).max_by_key(|i| (score(&gpus[*i]), std::cmp::Reverse(*i)))
+    (0..gpus.len()).max_by_key(|i| (machine.nearness(device, &gpus[*i].pci), std::cmp::Reverse(*i)))
 }
 
 /// Over each of `devices` alone, from a GPU's memory into the same GPU's.

@@ -10,7 +10,7 @@ use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::rules::{facts, xids};
 use crate::judge::severity::Severity;
-use crate::measure::{self, Place, Remains, Sign, SourceKind, Stall, Trace};
+use crate::measure::{self, Place, Remains, Sign, SourceKind, Stall, Trace, Wired};
 use crate::record::Record;
 use crate::work::{Case, Fact};
 use cause::{Cause, Kind, Told, cause};
@@ -19,6 +19,8 @@ use cause::{Cause, Kind, Told, cause};
 const SHOWN: usize = 8;
 /// Nodes that a cause is told of.
 const NODES: usize = 16;
+/// GPUs of a node that it is told by.
+const PARTS: usize = 4;
 
 /// What was found, and on which node it was read.
 pub fn remains(record: &Record) -> Option<(&NodeName, &Remains)> {
@@ -105,6 +107,22 @@ fn ranks(of: impl IntoIterator<Item = u32>) -> String {
     format!("{word} {}{more}", all[..all.len().min(SHOWN)].join(", "))
 }
 
+/// `; GPU 3 is GPU-5fc3, at mlx5_3, whose cable ends at leaf07 port 12`, of what a check knew of these places; empty without one.
+fn hardware<'p>(r: &Remains, places: impl Iterator<Item = &'p Place>) -> String {
+    let places: BTreeSet<(&NodeName, u32)> = places.filter_map(|p| p.node.as_ref().zip(p.gpu)).collect();
+    let parts = r.parts.iter().filter(|p| places.contains(&(&p.node, p.gpu)));
+    parts.take(PARTS).map(|p| format!("; GPU {} is {}{}", p.gpu, clean(&p.uuid), wired(&p.adapters))).collect()
+}
+
+fn wired(adapters: &[Wired]) -> String {
+    let cable = |w: &Wired| match &w.to[..] {
+        [] => clean(&w.device).into_owned(),
+        to => format!("{}, whose cable ends at {}", clean(&w.device), clean(&to.join(" and "))),
+    };
+    let all: Vec<String> = adapters.iter().map(cable).collect();
+    if all.is_empty() { String::new() } else { format!(", at {}", all.join("; and at ")) }
+}
+
 /// A cause that lines tell: once a node.
 fn lines(r: &Remains, kind: Kind, traces: &[&Trace], findings: &mut Vec<Finding>) {
     let code = match kind {
@@ -137,7 +155,11 @@ fn lines(r: &Remains, kind: Kind, traces: &[&Trace], findings: &mut Vec<Finding>
             (sign, ..) => sign.text().to_owned(),
         };
         let more = if of.len() > 1 { format!("; {} more lines say so", of.len() - 1) } else { String::new() };
-        let finding = Finding::new(code, subject, format!("{sign}: {}{more}", told(r, of[0])));
+        let hardware = match kind {
+            Kind::Gpu | Kind::Link => hardware(r, of.iter().map(|t| &t.place)),
+            _ => String::new(),
+        };
+        let finding = Finding::new(code, subject, format!("{sign}: {}{more}{hardware}", told(r, of[0])));
         // Of which node is not known: nothing is proven against any.
         findings.push(if kind == Kind::Outside && code == Code::MOR_002 {
             finding.severity(Severity::Hold)
@@ -193,7 +215,8 @@ fn absent(r: &Remains, missing: &BTreeSet<u32>, by: &Told<'_>, findings: &mut Ve
         let tells = if of.iter().all(|rank| silent(*rank)) { ", and told nothing of itself" } else { "" };
         let unknown =
             if node.is_none() { "; where it ran is not known: give --before RECORD, or NCCL's own log" } else { "" };
-        let text = format!("{} did not come{tells}; {how}{unknown}", ranks(of));
+        let hardware = hardware(r, of.iter().filter_map(|rank| r.ranks.get(rank)));
+        let text = format!("{} did not come{tells}; {how}{hardware}{unknown}", ranks(of));
         findings.push(Finding::new(Code::MOR_010, node.map_or(Subject::Run, Subject::Node), text));
     }
 }
