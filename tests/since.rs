@@ -14,9 +14,17 @@ const NETWORK: &str = "mount -t sysfs sysfs /sys && ip link add train0 type veth
                        ip address add 10.9.0.1/24 dev train0 && ip link set train0 up && exec \"$@\"";
 const FLAP: &str = "sleep 1; for i in 1 2; do ip link set train0 down; ip link set train0 up; done";
 
+/// A network of its own, for whoever may make one, or in a user namespace.
+fn unshare() -> Command {
+    let mut command = Command::new("unshare");
+    command.arg(if rustix::process::geteuid().is_root() { "-nm" } else { "-Urnm" });
+    command.args(["sh", "-c", NETWORK, "sh"]);
+    command
+}
+
 /// Why no such network can be made here, if none can.
 fn unable() -> Option<String> {
-    let tried = Command::new("unshare").args(["-Urnm", "sh", "-c", NETWORK, "sh", "true"]).output();
+    let tried = unshare().arg("true").output();
     match tried {
         Ok(o) if o.status.success() => None,
         Ok(o) => Some(format!("no network of its own: {}", String::from_utf8_lossy(&o.stderr).trim())),
@@ -25,8 +33,8 @@ fn unable() -> Option<String> {
 }
 
 fn in_network(dir: &Dir, script: &str) -> Result<Done> {
-    let mut command = Command::new("unshare");
-    command.args(["-Urnm", "sh", "-c", NETWORK, "sh", "sh", "-c", script]).current_dir(dir.0.path());
+    let mut command = unshare();
+    command.args(["sh", "-c", script]).current_dir(dir.0.path());
     command.env("G", env!("CARGO_BIN_EXE_gonogo")).env("COLUMNS", "100");
     Ok(done(command.output()?))
 }
