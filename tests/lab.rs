@@ -292,7 +292,16 @@ fn a_bad_rail_and_a_wrong_route() -> Result {
     lab(&["rails", "off"])?;
     // The address is eth0's, the bytes leave by eth1.
     lab(&["reroute", "node4"])?;
-    check(SRUN, NETWORK, None)?.names(1, &["NET-026 node4"]);
+    // Somebody else's work on the cores that all nodes share may slow another for the length of a check: not of two.
+    let exact = |s: &Seen| s.code == 1 && s.against() == ["NET-026 node4"];
+    let mut seen: Vec<Seen> = Vec::new();
+    while seen.len() < 2 && !seen.iter().any(exact) {
+        seen.push(check(SRUN, NETWORK, None)?);
+    }
+    let named: Vec<Vec<String>> = seen.iter().map(Seen::against).collect();
+    assert!(named.iter().all(|n| n.contains(&"NET-026 node4".to_owned())), "{named:?}");
+    assert!(seen.iter().any(exact), "{named:?} {}", seen[0].err);
+    seen.iter().for_each(Seen::in_time);
     lab(&["heal", "node4"])?;
     Ok(())
 }
