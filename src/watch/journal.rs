@@ -201,3 +201,22 @@ pub fn read(path: &Path) -> io::Result<Journalled> {
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+        #[test]
+        fn no_journal_makes_it_panic(
+            text in "(\\{\"at\":\"2026-11-27T09:00:00Z\",|\"event\":|\"began\"|\"finding\",|\"code\":\"GPU-003\",|\"severity\":\"fail\"|\"text\":|\\}|\n|,|\\PC){0,60}"
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(NAME);
+            fs::write(&path, &text).unwrap();
+            let read = read(&path).unwrap();
+            assert_eq!((read.bytes, read.strange <= read.lines), (text.len() as u64, true));
+        }
+    }
+}
