@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use crate::autopsy::logs::SHOWN;
+use crate::autopsy::logs::kept;
 use crate::judge::{Code, Severity};
 use crate::measure::{Change, Place, Sign, Source, SourceKind, Trace};
-use crate::topology::secret;
 use crate::unit::Bytes;
 use crate::watch::{self, Journalled, Told};
 
@@ -61,8 +60,7 @@ fn trace(t: &Told, sign: Sign, source: usize) -> Trace {
 
 /// As hostile as a log's: cut, and without secrets.
 fn text(t: &Told) -> String {
-    let cut = t.text.char_indices().nth(SHOWN).map_or(t.text.len(), |(i, _)| i);
-    format!("{} {}: {}", t.code, t.code.doc().title, secret::mask(&t.text[..cut]))
+    format!("{} {}: {}", t.code, t.code.doc().title, kept(&t.text))
 }
 
 /// What of a watch's findings ends a run.

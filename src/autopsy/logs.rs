@@ -28,7 +28,7 @@ const LAST: u64 = 7 << 30;
 /// Different lines kept of one source.
 const MOST: usize = 20_000;
 /// Bytes of a line that are kept.
-pub(super) const SHOWN: usize = 240;
+const SHOWN: usize = 240;
 /// Seconds after which the same is told again.
 const AGAIN: i64 = 300;
 /// Lines for which a time above them holds.
@@ -240,8 +240,7 @@ impl Reading<'_> {
             self.labelled.push(self.traces.len());
         }
         self.local.push(at.is_some_and(|s| s.local));
-        let cut = shown.char_indices().nth(SHOWN).map_or(shown.len(), |(i, _)| i);
-        let text = secret::mask(&shown[..cut]);
+        let text = kept(&shown);
         self.traces.push(Trace {
             sign,
             at: at.map(|s| s.at),
@@ -304,6 +303,12 @@ fn ended(sign: Sign, code: Option<i64>) -> Sign {
         (Sign::RankExit, Some(-15 | 143 | -2 | 130)) => Sign::Teardown,
         (sign, _) => sign,
     }
+}
+
+/// What is kept of a text that somebody else wrote: cut, and without secrets.
+pub(super) fn kept(text: &str) -> String {
+    let cut = text.char_indices().nth(SHOWN).map_or(text.len(), |(i, _)| i);
+    secret::mask(&text[..cut])
 }
 
 /// The time that stands nearest above a place in a block.

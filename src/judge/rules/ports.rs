@@ -42,7 +42,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     together(record, findings);
 }
 
-fn active(p: &IbPort) -> bool {
+pub(super) fn active(p: &IbPort) -> bool {
     p.state.as_deref() == Some("ACTIVE")
 }
 

@@ -3,6 +3,7 @@
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
+use crate::judge::rules::ports::active;
 use crate::judge::rules::stretch::Stretch;
 use crate::judge::rules::{gpus, links};
 use crate::judge::severity::Severity;
@@ -122,8 +123,4 @@ fn of_ports(node: &NodeName, s: &Since, over: Stretch, findings: &mut Vec<Findin
         let finding = Finding::new(Code::RDM_001, Subject::Node(node.clone()), evidence);
         findings.push(if fell { finding.severity(Severity::Fail) } else { finding });
     }
-}
-
-fn active(p: &IbPort) -> bool {
-    p.state.as_deref() == Some("ACTIVE")
 }
