@@ -111,6 +111,14 @@ fn two_machines_with_verbs() -> Result {
     let warned = findings(&report, &["warn"]);
     assert!(warned.iter().any(|f| f.contains("RDM-001") && f.contains("rxe0 port 1: ")), "{warned:?}");
 
+    // Somebody else sends over the same port, from machine 1 to machine 0: the link is busy, and nothing of it is broken.
+    let other = "[ $LAB_RANK = 0 ] && to= || { sleep 1; to=${LAB_PEERS%%,*}; }; \
+                 ib_send_bw -e -d rxe0 -x $LAB_GID_INDEX -s 65536 -t 16 -r 32 -n 1000000 $to >/dev/null 2>&1 & sleep 3";
+    let (code, report) = check(&["--netem", "1:rate 100mbit"], other)?;
+    let busy = findings(&report, &["hold", "warn"]);
+    assert!(busy.iter().any(|f| f.starts_with("\"NET-036\"") && f.contains("rxe0 carried up to")), "{busy:?}");
+    assert!((code == 0 || code == 2) && findings(&report, &["fail"]).is_empty(), "{report}");
+
     // The second network of machine 1 has no IP address: only the address of the link is left, and the other end's is of
     // IPv4. Both stand in the error.
     let (code, report) = check(&["--nics", "2"], "[ $LAB_RANK = 1 ] && { ip addr flush dev eth1; sleep 1; }")?;

@@ -15,6 +15,7 @@ use crate::id::clean;
 use crate::judge::{self, Finding, Severity};
 use crate::report;
 use crate::topology::ib::{End, Fabric, Kind, MAX_CAPTURE, TOOLS, Tool, ask, parse_netdiscover, parse_queryerrors};
+use crate::unit::several;
 
 /// A large fabric answers within seconds; one whose nodes are gone takes a second for each.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -235,8 +236,7 @@ fn page(fabric: &Fabric, findings: &[Finding], remarks: &[String]) -> String {
     match findings.first() {
         None => out.push_str("nothing is wrong with what was read\n"),
         Some(f) => {
-            let some = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-            let counts = [some(bad, "failure"), some(warned, "warning")].join(", ");
+            let counts = [several(bad, "failure"), several(warned, "warning")].join(", ");
             out.push_str(&format!("{counts}\nnext      gonogo explain {}\n", f.code));
         }
     }

@@ -830,9 +830,9 @@ codes! {
         suspect: "cable, transceiver, switch port, or somebody's hand at one of them",
         remedy: "`ip -d link show {interface}` and the kernel log (`dmesg -T | grep {interface}`) tell when; swap cable and transceiver, then the port; leave the node out (--exclude) until it stays up";
     NET_036 "NET-036" Hold, "others use a node's link",
-        cause: "The interface counted far more bytes than the test sent over it: another job, a backup, a file system. What the test reached says nothing of the link; it was measured again, and such tests are left out. It warns where two partners met the node undisturbed, and holds where not.",
+        cause: "The interface, or the RDMA port, counted far more bytes than the test sent over it: another job, a backup, a file system. What the test reached says nothing of the link; it was measured again, and such tests are left out. It warns where two partners met the node undisturbed, and holds where not.",
         suspect: "another job on the node or its neighbours, traffic of a file system or a backup",
-        remedy: "see who it is: `nethogs {interface}` or `ss -tip`; check again when it has ended, or give the run the node for itself";
+        remedy: "see who it is: `nethogs {interface}` or `ss -tip`, over RDMA `rdma resource show qp`; check again when it has ended, or give the run the node for itself";
     NET_037 "NET-037" Warn, "an interface counts errors",
         cause: "Packets arrived damaged or could not be sent while the check ran, or under the run; each is sent again by TCP, and lost to everything else.",
         suspect: "cable, transceiver, or the adapter",

@@ -36,6 +36,9 @@ const DISTURBED_FAILS: f64 = 0.2;
 const SWEEPS: usize = 8;
 /// Share of a new message that counts: short circles of few nodes must not swing.
 const STEP: f64 = 0.7;
+/// What moves by less than this (in log-odds) moves nobody else; and belief has settled when nothing moves by more than that.
+const CALM: f64 = 0.01;
+const SETTLED: f64 = 0.05;
 /// A partner that is bad less likely than this explains nothing.
 const WELL: f64 = 1e-3;
 
@@ -297,12 +300,16 @@ pub(super) fn beliefs(tests: &[Observed], nodes: usize, limit: f64) -> Vec<Belie
     // What a test said to its two ends, and whether its partner was as good as well then.
     let mut said: Vec<[[f64; STATES]; 2]> = vec![[[0.0; STATES]; 2]; looked_at.len()];
     let mut settled = vec![[false; 2]; looked_at.len()];
+    // How far each of these, and each node's states in this sweep and in the last, moved.
+    let mut stepped = vec![[f64::INFINITY; 2]; looked_at.len()];
+    let (mut stirs, mut stirred) = (vec![0.0f64; nodes], vec![f64::INFINITY; nodes]);
     for sweep in 0..SWEEPS {
         let mut moved: f64 = 0.0;
         for (k, o) in looked_at.iter().enumerate() {
             for end in 0..2 {
                 let (node, other) = (o.ends[end] as usize, o.ends[1 - end] as usize);
-                if states[node].is_none() {
+                let calm = stepped[k][end] < CALM && stirs[other].max(stirred[other]) < CALM;
+                if states[node].is_none() || calm {
                     continue;
                 }
                 // What the partner is believed to be without this test.
@@ -318,17 +325,20 @@ pub(super) fn beliefs(tests: &[Observed], nodes: usize, limit: f64) -> Vec<Belie
                 let step = if sweep == 0 || partner.is_well() { 1.0 } else { STEP };
                 settled[k][end] = partner.is_well();
                 let Some(own) = states[node].as_mut() else { continue };
+                let mut most: f64 = 0.0;
                 for s in 0..STATES {
                     let change = step * (new[s] - said[k][end][s]);
                     said[k][end][s] += change;
                     own[s] += change;
-                    moved = moved.max(change.abs());
+                    most = most.max(change.abs());
                 }
+                (stepped[k][end], stirs[node], moved) = (most, stirs[node].max(most), moved.max(most));
             }
         }
-        if moved < 0.05 {
+        if moved < SETTLED {
             break;
         }
+        (stirs, stirred) = (vec![0.0; nodes], stirs);
     }
     for (belief, states) in all.iter_mut().zip(&states) {
         if let Some(states) = states {

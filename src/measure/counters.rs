@@ -53,6 +53,29 @@ const TELLING: &[&str] = &[
     "cnpSent",
 ];
 
+/// Those of them that say that something was sent again, or must have been.
+const AGAIN: &[&str] = &[
+    "out_of_sequence",
+    "packet_seq_err",
+    "local_ack_timeout_err",
+    "implied_nak_seq_err",
+    "rnr_nak_retry_err",
+    "rcvd_seq_err",
+    "completer_retry_err",
+    "out_of_seq_request",
+    "to_retransmits",
+    "seq_err_naks_rcvd",
+    "rnr_naks_rcvd",
+    "retrans_pkts",
+    "retrans_timeout_events",
+    "tcpRetransSegs",
+];
+
+/// How often something was sent again at most, by what moved at a port.
+pub fn sent_again(moved: &[(String, u64)]) -> u64 {
+    moved.iter().filter(|(name, _)| AGAIN.contains(&&**name)).fold(0, |sum, (_, by)| sum.saturating_add(*by))
+}
+
 /// Error counters of a port that moved while it was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CountersMoved {
@@ -103,5 +126,7 @@ mod tests {
         let before = of(&[("symbol_error", 65_535), ("link_downed", 3), ("send_err", 9), ("out_of_buffer", 1)]);
         let after = of(&[("symbol_error", 65_535), ("link_downed", 4), ("send_err", 2), ("np_cnp_sent", 5)]);
         assert_eq!(after.moved(&before), [("link_downed".to_owned(), 1), ("send_err".to_owned(), 2)]);
+        assert!(AGAIN.iter().all(|name| TELLING.contains(name)));
+        assert_eq!(sent_again(&[("packet_seq_err".to_owned(), 3), ("port_xmit_wait".to_owned(), 900)]), 3);
     }
 }

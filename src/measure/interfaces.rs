@@ -24,7 +24,10 @@ pub struct Transport {
     /// Of a flow with nothing beside it: its segments, as the sender's kernel counts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segments: Option<Segments>,
-    /// Of a flow with nothing beside it: the interface of the sender, and that of the receiver.
+    /// Of a flow over RDMA: bytes that were sent again, at most. Its ports count how often, not how much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<u64>,
+    /// Of a flow with nothing beside it: the interface (of RDMA: the device) of the sender, and that of the receiver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends: Option<Box<[LinkEnd; 2]>>,
 }
@@ -76,9 +79,10 @@ impl Transport {
     /// ends, the one with more.
     pub fn others(&self) -> Option<(&LinkEnd, u64)> {
         let [from, to] = &**self.ends.as_ref()?;
-        let again = self.segments.map_or(0, |s| s.bytes_again);
+        let again = self.segments.map(|s| s.bytes_again).or(self.again).unwrap_or(0);
         // Headers are a tenth of packets of 576 bytes, and less of larger ones.
-        let own = (self.bytes + again).saturating_add((self.bytes + again) / 10);
+        let own = self.bytes.saturating_add(again);
+        let own = own.saturating_add(own / 10);
         let ends = [(from, from.sent), (to, to.received)].into_iter().filter(|(end, _)| end.interface != "lo");
         ends.map(|(end, counted)| (end, counted.saturating_sub(own))).max_by_key(|(_, others)| *others)
     }
@@ -89,10 +93,24 @@ impl Transport {
 pub struct Interfaces(BTreeMap<String, Counted>);
 
 /// Bytes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Counted {
-    sent: u64,
-    received: u64,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counted {
+    pub sent: u64,
+    pub received: u64,
+}
+
+impl Counted {
+    /// `tx_bytes` and `rx_bytes` of an interface.
+    pub fn of(interface: &str) -> Option<Self> {
+        let received = number(interface, "statistics/rx_bytes").unwrap_or(0);
+        Some(Counted { sent: number(interface, "statistics/tx_bytes")?, received })
+    }
+
+    /// What went since `before`; nothing where a counter went back.
+    pub fn since(&self, before: Counted) -> Option<Counted> {
+        let (sent, received) = (self.sent.checked_sub(before.sent)?, self.received.checked_sub(before.received)?);
+        Some(Counted { sent, received })
+    }
 }
 
 impl Interfaces {
@@ -101,10 +119,7 @@ impl Interfaces {
         let names = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
         let of = |e: fs::DirEntry| {
             let name = e.file_name().into_string().ok()?;
-            let counted = Counted {
-                sent: number(&name, "statistics/tx_bytes")?,
-                received: number(&name, "statistics/rx_bytes").unwrap_or(0),
-            };
+            let counted = Counted::of(&name)?;
             Some((name, counted))
         };
         Interfaces(names.filter_map(of).collect())
@@ -112,8 +127,8 @@ impl Interfaces {
 
     /// What an interface sent and received since `before`; nothing where its counters went back.
     pub fn moved_since(&self, before: &Interfaces, name: &str) -> Option<(u64, u64)> {
-        let (now, then) = (self.0.get(name)?, before.0.get(name)?);
-        Some((now.sent.checked_sub(then.sent)?, now.received.checked_sub(then.received)?))
+        let moved = self.0.get(name)?.since(*before.0.get(name)?)?;
+        Some((moved.sent, moved.received))
     }
 
     /// What an interface has suffered so far.

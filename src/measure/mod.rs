@@ -1,6 +1,7 @@
 //! Samples: what is measured, how it is sampled, what a probe says of it. Facts only.
 
 mod busbw;
+mod carried;
 mod clock;
 mod counters;
 mod interfaces;
@@ -16,8 +17,9 @@ pub mod stats;
 mod watched;
 
 pub use busbw::bus_factor;
+pub use carried::{Carried, Towards};
 pub use clock::resolution;
-pub use counters::{Counters, CountersMoved};
+pub use counters::{Counters, CountersMoved, sent_again};
 pub use interfaces::{Interfaces, LinkEnd, LinkState, Segments, Transport};
 pub use load::{Load, LoadMeter};
 pub use outcome::{

@@ -4,6 +4,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::judge::{Change, Diff, codes};
 use crate::report::Style;
+use crate::unit::several;
 
 /// Lines of what is alike and of lists: the rest is in `--format json`.
 const SHOWN: usize = 12;
@@ -12,13 +13,12 @@ pub fn render(d: &Diff, names: (&str, &str), style: Style) -> String {
     let count = |c: Change| d.metrics.iter().filter(|m| m.change == c).count();
     let worse = count(Change::Worse);
     let failing: usize = d.failing.iter().map(|(_, n)| n).sum();
-    let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let verdict = match (d.compared, worse, failing) {
         (0, ..) => "NOTHING IN COMMON".to_owned(),
         (_, 0, 0) => "NOT WORSE".to_owned(),
-        (_, 0, f) => format!("WORSE  {}", plural(f, "new failure")),
-        (_, n, 0) => format!("WORSE  {n} of {}", plural(d.compared, "metric")),
-        (_, n, f) => format!("WORSE  {n} of {}, {}", plural(d.compared, "metric"), plural(f, "new failure")),
+        (_, 0, f) => format!("WORSE  {}", several(f, "new failure")),
+        (_, n, 0) => format!("WORSE  {n} of {}", several(d.compared, "metric")),
+        (_, n, f) => format!("WORSE  {n} of {}, {}", several(d.compared, "metric"), several(f, "new failure")),
     };
     let colour = if d.compared == 0 {
         "33"
@@ -30,7 +30,7 @@ pub fn render(d: &Diff, names: (&str, &str), style: Style) -> String {
     let mut out = format!("{}\n", style.paint(colour, &verdict));
     out.push_str(&format!("  before  {} ({})\n  after   {} ({})\n", names.0, d.decisions.0, names.1, d.decisions.1));
     if d.metrics.is_empty() {
-        out.push_str(&format!("  {} compared\n", plural(d.compared, "part")));
+        out.push_str(&format!("  {} compared\n", several(d.compared, "part")));
     } else {
         out.push_str(&format!(
             "  {} compared: {worse} worse, {} better, {} alike; {} only before, {} only after\n",

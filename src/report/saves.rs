@@ -9,7 +9,7 @@ use crate::id::clean;
 use crate::judge::{Judgement, Severity, Subject, watched};
 use crate::measure::{OwnNode, SaveState, Trouble, Watched};
 use crate::plan::Time;
-use crate::unit::{Bytes, three_digits};
+use crate::unit::{Bytes, several, three_digits};
 
 /// Further saves than any run makes.
 const FAR: u64 = 1000;
@@ -89,7 +89,7 @@ pub fn headline(w: &Watched, o: Option<&Outlook>) -> String {
     };
     let room = match o.fit {
         0 => return format!("the next save of {} does not fit: {} free", o.size, w.space.available),
-        n => format!("room for {n} more save{} of {}", if n == 1 { "" } else { "s" }, o.size),
+        n => format!("room for {} of {}", several(n as usize, "more save"), o.size),
     };
     let hours = |s: f64| three_digits(s / 3600.0);
     let end = match &o.full {
@@ -153,8 +153,8 @@ fn own_node(own: &OwnNode) -> String {
     let m = &s.after;
     let gpus = m.nvidia.as_ref().map_or(0, |n| n.gpus.len());
     let ports = m.infiniband.iter().map(|d| d.ports.len()).sum();
-    let several = |n: usize, what: &str| (n > 0).then(|| format!("{n} {what}{}", if n == 1 { "" } else { "s" }));
-    let mut seen: Vec<String> = [several(gpus, "GPU"), several(ports, "RDMA port")].into_iter().flatten().collect();
+    let there = [(gpus, "GPU"), (ports, "RDMA port")].into_iter().filter(|(n, _)| *n > 0);
+    let mut seen: Vec<String> = there.map(|(n, what)| several(n, what)).collect();
     seen.push("its interfaces".to_owned());
     let whose = if s.of_check { "the check" } else { "the watch's first look" };
     let blind = m.nvidia.as_ref().is_some_and(|n| n.xids.is_none());

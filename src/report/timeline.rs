@@ -6,7 +6,7 @@ use crate::hostlist;
 use crate::id::clean;
 use crate::judge::{Decision, Judgement, Severity, Subject, remains};
 use crate::measure::{Remains, Sign, SourceKind};
-use crate::unit::Bytes;
+use crate::unit::{Bytes, several};
 
 /// Lines that are shown: who wants all of them has the logs.
 const SHOWN: usize = 12;
@@ -73,7 +73,7 @@ fn summary(r: &Remains) -> String {
     let bytes = Bytes(r.sources.iter().fold(0, |sum, s| sum.saturating_add(s.bytes.0)));
     let lines: u64 = r.sources.iter().map(|s| s.lines).sum();
     let logs = of(SourceKind::Log);
-    let mut out = format!("{logs} log{}, {lines} lines, {bytes}", if logs == 1 { "" } else { "s" });
+    let mut out = format!("{}, {lines} lines, {bytes}", several(logs, "log"));
     let dumps = of(SourceKind::Recorder);
     if dumps > 0 {
         out.push_str(&format!(", {dumps} dumps of the flight recorder"));
@@ -86,8 +86,8 @@ fn summary(r: &Remains) -> String {
     zones.dedup();
     if !zones.is_empty() {
         let shown: Vec<String> = zones.iter().map(|m| zone(*m)).collect();
-        let (n, s) = (r.zones.len(), if r.zones.len() == 1 { "" } else { "s" });
-        out.push_str(&format!(", {n} log{s} taken for {} by the time of the file", shown.join(", ")));
+        let logs = several(r.zones.len(), "log");
+        out.push_str(&format!(", {logs} taken for {} by the time of the file", shown.join(", ")));
     }
     if of(SourceKind::Journal) > 0 {
         out.push_str(", a watch's journal");

@@ -19,6 +19,7 @@ use crate::report::rehearsed::step;
 use crate::report::saves::{Saves, saves};
 use crate::report::software::{Software, software};
 use crate::report::timeline::{Timeline, timeline};
+use crate::unit::several;
 use crate::work::{Better, Case, Metric};
 
 /// Findings of one code and weight.
@@ -218,26 +219,25 @@ fn headline(j: &Judgement<'_>) -> String {
         many => format!("{} nodes", many.len()),
     };
     let count = |s: Severity| j.findings.iter().filter(|f| f.weighs() && f.severity == s).count();
-    let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let (fails, holds, warns) = (count(Severity::Fail), count(Severity::Hold), count(Severity::Warn));
     let for_run = j.record.header.plan.run.name.as_deref().map_or(String::new(), |n| format!(" for {}", clean(n)));
     let unproven = j.findings.iter().any(|f| f.weighs() && f.code == Code::COV_007);
     let mut but = if unproven { ", network not proven".to_owned() } else { String::new() };
     if warns > 0 {
-        but.push_str(&format!(", {}", plural(warns, "warning")));
+        but.push_str(&format!(", {}", several(warns, "warning")));
     }
     match &j.decision {
         Decision::Go if j.record.header.plan.tier == Tier::Node => format!("{who} ready by itself{but}"),
         Decision::Go => format!("{who} ready{for_run}{but}"),
         Decision::GoWithout { exclude } => {
-            format!("{who} ready{for_run} without {}{but}", plural(exclude.len(), "node"))
+            format!("{who} ready{for_run} without {}{but}", several(exclude.len(), "node"))
         }
         Decision::NoGo => format!(
             "{who} not ready{for_run}: {}{}",
-            plural(fails, "failure"),
+            several(fails, "failure"),
             if holds > 0 { format!(", {holds} open") } else { String::new() }
         ),
-        Decision::Hold => format!("nothing proven{for_run} on {who}: {}", plural(holds, "open question")),
+        Decision::Hold => format!("nothing proven{for_run} on {who}: {}", several(holds, "open question")),
     }
 }
 

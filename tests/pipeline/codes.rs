@@ -438,6 +438,7 @@ fn provoke(code: &str) -> Option<Record> {
             if let Outcome::Measured(m) = &mut o {
                 m.transport = vec![Transport {
                     segments: None,
+                    again: None,
                     ends: None,
                     node: NodeName("n1".into()),
                     interface: Some("ib0".into()),
@@ -638,6 +639,7 @@ pub fn flows(edit: &dyn Fn(u32, u32, &mut Transport)) -> Option<Record> {
                     bytes,
                     counted: vec![("eth0".into(), bytes + bytes / 20)],
                     segments: Some(Segments { sent: 10_000, again: 0, bytes_again: 0 }),
+                    again: None,
                     ends: Some(Box::new([
                         end(from, bytes + bytes / 20, 1 << 20),
                         end(to, 1 << 20, bytes + bytes / 20),

@@ -10,7 +10,7 @@ use crate::judge::severity::Severity;
 use crate::localise::{self, Disturbed, Lossy, Network, Plane, Side};
 use crate::measure::{LinkEnd, Transport, stats};
 use crate::record::{OutcomeLine, Record};
-use crate::unit::Unit;
+use crate::unit::{Unit, several};
 use crate::work::Metric;
 
 /// Share of segments sent again from which a node is left out: TCP's rate falls with the root of it, and at 0.3 % a flow with a round
@@ -25,7 +25,8 @@ const FLAPS: u64 = 4;
 const PARTNERS: usize = 2;
 
 /// Others' traffic: before the pairs are judged, as it is why some of them were not.
-pub(super) fn busy(network: &Network<'_>, on: &str, findings: &mut Vec<Finding>) {
+pub(super) fn busy(network: &Network<'_>, plane: &Plane, findings: &mut Vec<Finding>) {
+    let on = plane.label();
     let mut by_end: BTreeMap<(&NodeName, &str), Vec<&Disturbed<'_>>> = BTreeMap::new();
     for d in &network.disturbed {
         by_end.entry((&d.end.node, &d.end.interface)).or_default().push(d);
@@ -33,11 +34,13 @@ pub(super) fn busy(network: &Network<'_>, on: &str, findings: &mut Vec<Finding>)
     for ((node, interface), tests) in by_end {
         let Some(most) = tests.iter().max_by(|a, b| a.others.total_cmp(&b.others)) else { continue };
         let show = |v: f64| Unit::BytePerSecond.show(v);
+        // A rail is called by the device that is its interface.
+        let on = if plane.rail.as_deref() == Some(interface) && !plane.late { "" } else { &on };
         let evidence = format!(
-            "{on}{interface} carried up to {} beside the test's own {}, in {} tests, which are not counted",
+            "{on}{interface} carried up to {} beside the test's own {}, in {}, not counted",
             show(most.others),
             show(most.rate),
-            tests.len()
+            several(tests.len(), "test")
         );
         let number = network.nodes.iter().position(|n| *n == node).map(|i| i as u32);
         let met = network.pairs.tests.iter().filter(|t| number.is_some_and(|n| t.a == n || t.b == n));

@@ -59,7 +59,7 @@ fn pairs(
     if network.pairs.tests.is_empty() && network.disturbed.is_empty() {
         return;
     }
-    links::busy(&network, &on, findings);
+    links::busy(&network, plane, findings);
     let (verdict, held) = network.pairs.judged();
     for f in verdict.nodes.iter().filter(|f| f.deficit.share < 1.0) {
         let worst = slow.entry(network.nodes[f.node as usize].clone()).or_default();

@@ -5,6 +5,7 @@ use crate::id::clean;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
 use crate::record::Record;
+use crate::unit::several;
 
 pub(super) fn findings(record: &Record, offenders: &[Offender], findings: &mut Vec<Finding>) {
     let roster = record.header.roster();
@@ -23,8 +24,8 @@ pub(super) fn findings(record: &Record, offenders: &[Offender], findings: &mut V
                 (offender.codes.iter().map(String::as_str).collect(), offender.on.len());
             let then = if offender.node == node.0 { String::new() } else { format!(" as {}", clean(&offender.node)) };
             let evidence = format!(
-                "{who} failed{then} {times} time{}, last on {}: {}",
-                if times == 1 { "" } else { "s" },
+                "{who} failed{then} {}, last on {}: {}",
+                several(times, "time"),
                 clean(offender.last()),
                 clean(&codes.join(", "))
             );

@@ -9,7 +9,7 @@ use rustix::fs::{Advice, OFlags, fadvise};
 
 use crate::probe::checkpoint::Args;
 use crate::probe::storage::content::{Content, PIECE};
-use crate::unit::Bytes;
+use crate::unit::{Bytes, several};
 
 /// What each writer of each node writes in one round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,14 +42,13 @@ impl Part {
         let all = self.of_node() * u64::from(nodes);
         let of =
             if all >= args.whole { String::new() } else { format!(", one {:.0}th", args.whole as f64 / all as f64) };
-        let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         format!(
             "{} of {}{of}: {}, each {} of {} of {}, fsync after each",
             Bytes(all),
             Bytes(args.whole),
-            plural(nodes as usize, "node"),
-            plural(self.writers, "writer"),
-            plural(self.files, "file"),
+            several(nodes as usize, "node"),
+            several(self.writers, "writer"),
+            several(self.files, "file"),
             Bytes(self.bytes)
         )
     }

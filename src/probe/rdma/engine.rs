@@ -22,6 +22,7 @@ impl From<VerbsError> for ProbeError {
 
 /// One end of connected queue pairs. The first half of the memory is sent, the second received into.
 pub(super) struct End {
+    pub device: String,
     pub rdma: Rdma,
     /// Where the memory is a GPU's. After `rdma`, so that it is freed after it was deregistered.
     pub gpu: Option<GpuMemory>,
@@ -301,7 +302,7 @@ impl End {
 /// Where a flow stands still for a moment (a lost packet, a core that was taken away), all that was outstanding completes at
 /// once afterwards: as much of the next block as that is seems to take no time. A block is [`WINDOWS`] such windows at least,
 /// so that it reads a third too fast at most, and not many times the rate of the wire.
-fn window(count: u64, qps: u64, blocks: u64) -> (u64, u64) {
+pub(super) fn window(count: u64, qps: u64, blocks: u64) -> (u64, u64) {
     let depth = (count / (blocks * WINDOWS)).clamp(LEAST_DEPTH, u64::from(DEPTH)) / qps;
     let depth = depth.max(1);
     (depth, (count / (WINDOWS * depth * qps)).clamp(1, blocks))

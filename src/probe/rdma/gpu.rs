@@ -150,7 +150,8 @@ fn over(child: &Child, session: &Rc<Session>, device: &str, budget: Duration) ->
     let half = here.half;
     let deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
     let peer = format!("{device} ({}), both ends of this process", address.shown);
-    let mut end = End { rdma: from, gpu: Some(here), peers, half, deadline, shares: false, peer };
+    let mut end =
+        End { device: device.to_owned(), rdma: from, gpu: Some(here), peers, half, deadline, shares: false, peer };
     let warm = end.stream(Op::Write, BYTES, 1, warm_count(BYTES), 1, budget)?;
     let each = (span(&warm) / warm.last().map_or(1, |l| l.1.max(1)) as f64).max(1e-9);
     let mut count = ((budget.as_secs_f64() * 0.7 / each) as u64).clamp(BLOCKS, MOST);
@@ -169,7 +170,7 @@ fn over(child: &Child, session: &Rc<Session>, device: &str, budget: Duration) ->
         checks: vec![Check::new(CheckName::Payload, wrong == 0, detail)],
         ..Measured::default()
     };
-    let told = seen(&end, device, &address, &before)?;
+    let told = seen(&end, &address, &before, None)?;
     let mut measured = finish(child, device, &address, vec![told], measured);
     measured.notes.extend(end.gpu.as_ref().map(|g| g.told.borrow().clone()));
     // The other end's memory is registered until here.
@@ -202,8 +203,8 @@ fn pair(child: &mut Child, device: &str, gpu: usize) -> Result<(), ProbeError> {
         let Some(Test::Bandwidth { way, .. }) = Test::of(case) else { continue };
         end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
         let before = Counters::read(device, address.port);
-        let measured = bandwidth(child, &mut end, Op::Write, BYTES, 1, way, budget)?;
-        let all = child.exchange(&seen(&end, device, &address, &before)?)?;
+        let (measured, flowed) = bandwidth(child, &mut end, &address, Op::Write, BYTES, 1, way, budget)?;
+        let all = child.exchange(&seen(&end, &address, &before, Some(flowed))?)?;
         if child.rank == 0 {
             let all = all.all(child)?;
             let mut outcome = finish(child, device, &address, all, measured);

@@ -9,6 +9,7 @@ mod engine;
 mod gpu;
 mod memory;
 mod rails;
+mod seen;
 
 pub(super) use address::{Address, choose};
 pub use gpu::gpu_pair_step;
@@ -21,9 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::{ProbeName, clean};
-use crate::measure::{
-    Bound, Check, Counters, CountersMoved, Facts, Measured, Outcome, RdmaEnd, Series, WaiveKind, stats,
-};
+use crate::measure::{Carried, Check, Counters, Measured, Outcome, Series, WaiveKind, stats};
 use crate::plan::{CheckPlan, Tier};
 use crate::probe::{Priority, Probe, ProbeError, affinity, step};
 use crate::sys::verbs::{self, Endpoint, Op, Port, Rdma, Source};
@@ -31,8 +30,9 @@ use crate::topology::{Connectionless, Machine, SysRoot};
 use crate::unit::Bytes;
 use crate::work::{Case, CheckName, Declared, Fact, LinkCase, LinkTest, Memory, Metric, RdmaOp, Scope, Way};
 
-use engine::{End, MAX_QPS};
+use engine::{End, MAX_QPS, window};
 use memory::GpuMemory;
+use seen::{Flowed, Seen, finish, seen};
 
 pub struct RdmaProbe;
 
@@ -233,14 +233,17 @@ impl Probe for RdmaProbe {
             // Before the parent ends it: who waits for a peer must live to say so.
             end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
             let before = Counters::read(&args.device, address.port);
-            let measured = match test {
-                Test::Bandwidth { op, bytes, qps, way } => bandwidth(child, &mut end, op, bytes, qps, way, budget)?,
-                Test::Latency { op, bytes } => latency(child, &mut end, op, bytes, budget)?,
+            let (measured, flowed) = match test {
+                Test::Bandwidth { op, bytes, qps, way } => {
+                    let (measured, flowed) = bandwidth(child, &mut end, &address, op, bytes, qps, way, budget)?;
+                    (measured, case.pair_way().map(|_| flowed))
+                }
+                Test::Latency { op, bytes } => (latency(child, &mut end, op, bytes, budget)?, None),
             };
-            let all = child.exchange(&seen(&end, &args.device, &address, &before)?)?;
+            let all = child.exchange(&seen(&end, &address, &before, flowed)?)?;
             if child.rank == 0 {
                 let all = all.all(child)?;
-                let mut outcome = finish(child, &args.device, &address, all, measured);
+                let mut outcome = finish(child, &end.device, &address, all, measured);
                 outcome.notes.extend(place.clone());
                 child.outcome(&case, Outcome::Measured(outcome))?;
             }
@@ -262,42 +265,6 @@ impl Test {
             Test::Latency { .. } => 1,
         }
     }
-}
-
-/// Counters that moved, the address used, the MTU in bytes.
-type Seen = (Vec<(String, u64)>, String, u32);
-
-/// What an end tells of its port after a measurement: counters are told since `before`.
-fn seen(end: &End, device: &str, address: &Address, before: &Counters) -> Result<Seen, ProbeError> {
-    let moved = Counters::read(device, address.port).moved(before);
-    Ok((moved, address.shown.clone(), end.rdma.port(address.port)?.mtu_bytes()))
-}
-
-/// What both ends (by place of their nodes) saw of their ports goes with what was measured.
-fn finish(child: &Child, device: &str, address: &Address, all: Vec<Seen>, measured: Measured) -> Measured {
-    let mut measured = measured;
-    let mut ends: Vec<RdmaEnd> = Vec::new();
-    for (rank, (moved, shown, mtu)) in all.into_iter().enumerate() {
-        let node = child.members.get(rank).cloned();
-        if let Some(node) = node.clone() {
-            ends.push(RdmaEnd { node, address: shown.clone(), mtu });
-        }
-        measured.notes.push(shown);
-        if !moved.is_empty() {
-            measured.counters.push(CountersMoved { node, device: device.to_owned(), port: address.port, moved });
-        }
-    }
-    measured.notes.dedup();
-    measured.facts = <[RdmaEnd; 2]>::try_from(ends).ok().map(|ends| Box::new(Facts::RdmaPath(Box::new(ends))));
-    for s in measured.series.iter_mut().filter(|s| s.metric == Metric::Bandwidth) {
-        let Some(rate) = &address.rate else { continue };
-        s.nominal = Some(Box::new(rate.clone()));
-        if !rate.claimed {
-            // Both ways at most twice the rate; what the clock adds.
-            s.bound = Some(Box::new(Bound::new(2.1 * rate.value, format!("twice {}", rate.why))));
-        }
-    }
-    measured
 }
 
 /// Opens the device and connects `qps` queue pairs with rank `partner`.
@@ -326,7 +293,8 @@ fn connect(
     let peer = format!("{peer} ({}; here {})", clean(&there), address.shown);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shares = child.members.is_empty() && cores < 2;
-    let mut end = End { rdma, gpu, peers, half, deadline: Instant::now() + child.time_left(), shares, peer };
+    let deadline = Instant::now() + child.time_left();
+    let mut end = End { device: device.to_owned(), rdma, gpu, peers, half, deadline, shares, peer };
     let path = address.path(&port);
     for (q, own) in own.iter().enumerate() {
         let peer = end.peers[q];
@@ -390,15 +358,18 @@ fn wrong(end: &mut End, seed: u64, bytes: u32, but: usize) -> Result<usize, Prob
 const WARM: u64 = 256;
 const BLOCKS: u64 = 20;
 
+/// A flow, or both ways at once; and what went over the own port meanwhile.
+#[expect(clippy::too_many_arguments, reason = "each is a number of the test; a struct would name them twice")]
 fn bandwidth(
     child: &mut Child,
     end: &mut End,
+    address: &Address,
     op: Op,
     bytes: u32,
     qps: usize,
     way: Way,
     budget: Duration,
-) -> Result<Measured, ProbeError> {
+) -> Result<(Measured, Flowed), ProbeError> {
     let (me, seed) = (child.rank, child.step.seed);
     let (starts, serves) = (starts(way, me), starts(way, 1 - me));
     prepare(end, seed ^ u64::from(me), bytes)?;
@@ -410,8 +381,14 @@ fn bandwidth(
     let count = (budget.as_secs_f64() * 0.7 / slowest) as u64;
     let mut count = count.clamp(BLOCKS, MOST).next_multiple_of(qps as u64);
     let mut tries = 1;
+    let carried = |end: &End| Carried::read(&end.device, address.port, address.gid_index);
+    let mut flowed = Flowed::default();
     let marks = loop {
+        let before = carried(end);
         let marks = phase(child, end, op, bytes, qps, (count, BLOCKS, 2 * budget), starts, serves)?;
+        flowed.carried = carried(end).since(&before);
+        flowed.outstanding = window(count, qps as u64, BLOCKS).0 * qps as u64 * u64::from(bytes);
+        flowed.sent = marks.as_ref().and_then(|m| m.last()).map_or(0, |(_, n)| n * u64::from(bytes));
         // All ends decide alike.
         let took = child.exchange(&marks.as_ref().map(|m| span(m)))?.all(child)?;
         let took = took.into_iter().flatten().fold(0.0, f64::max);
@@ -431,11 +408,12 @@ fn bandwidth(
     let rates = (0..n).map(|i| flows.iter().map(|r| r[i]).sum()).collect();
     let wrong: usize = all.iter().map(|(_, w)| w).sum();
     let detail = format!("{wrong} of {bytes} compared bytes differ after {count} messages");
-    Ok(Measured {
+    let measured = Measured {
         series: vec![Metric::Bandwidth.series(rates, count / BLOCKS)],
         checks: vec![Check::new(CheckName::Payload, wrong == 0, detail)],
         ..Measured::default()
-    })
+    };
+    Ok((measured, flowed))
 }
 
 /// Bytes per second, block by block; of a flow that stood still for most of its time (a lost packet waits for its timeout, and

@@ -58,7 +58,7 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
         end.deadline = Instant::now() + child.time_left().saturating_sub(SPARE);
         let before = Counters::read(&device, address.port);
         let (rates, wrong) = flow(child, &mut end, way, side, budget)?;
-        let reports: (RankReport, Seen) = ((rates, wrong), seen(&end, &device, &address, &before)?);
+        let reports: (RankReport, Seen) = ((rates, wrong), seen(&end, &address, &before, None)?);
         let all = child.exchange(&reports)?;
         if child.rank != 0 {
             continue;

@@ -177,6 +177,7 @@ fn both_ends(child: &Child, sends: [bool; 2], reports: &[RankReport]) -> Measure
             bytes: sender.sent,
             counted: sender.counted.clone(),
             segments: sender.segments.filter(|_| alone),
+            again: None,
             ends: ends.filter(|_| alone).map(Box::new),
         });
     }

@@ -256,13 +256,13 @@ fn by_stalls(r: &Remains) -> Option<Cause<'_>> {
     Some(Cause::Absent { ranks, told: Told::Stalls(waits_for) })
 }
 
-fn by_watchdogs<'r>(r: &'r Remains, all: &[&'r Trace]) -> Option<Cause<'r>> {
-    if let Some(named) = all.iter().copied().find(|t| t.sign == Sign::Absent && t.names.is_some()) {
+fn by_watchdogs<'r>(r: &'r Remains, traces: &[&'r Trace]) -> Option<Cause<'r>> {
+    if let Some(named) = traces.iter().copied().find(|t| t.sign == Sign::Absent && t.names.is_some()) {
         let numbers = named.names.iter().flat_map(|n| n.split(|c: char| !c.is_ascii_digit()));
         let ranks: BTreeSet<u32> = numbers.filter_map(|n| n.parse().ok()).collect();
         return (!ranks.is_empty()).then(|| Cause::Absent { ranks, told: Told::Watchdogs(vec![named]) });
     }
-    let timed: Vec<&Trace> = all.iter().filter(|t| t.sign == Sign::CollectiveTimeout).copied().collect();
+    let timed: Vec<&Trace> = traces.iter().filter(|t| t.sign == Sign::CollectiveTimeout).copied().collect();
     let mut by_call: BTreeMap<Option<i64>, BTreeSet<u32>> = BTreeMap::new();
     for t in &timed {
         by_call.entry(t.number).or_default().extend(t.place.rank);
@@ -270,7 +270,12 @@ fn by_watchdogs<'r>(r: &'r Remains, all: &[&'r Trace]) -> Option<Cause<'r>> {
     let (call, waiting) = by_call.iter().max_by_key(|(_, ranks)| ranks.len())?;
     let told = r.traces.iter().filter_map(|t| t.place.rank).chain(r.ranks.keys().copied());
     let all: BTreeSet<u32> = (0..=told.max()?.min(1 << 20)).collect();
-    let ranks: BTreeSet<u32> = all.difference(waiting).copied().collect();
+    let mut ranks: BTreeSet<u32> = all.difference(waiting).copied().collect();
+    // Whoever lost a peer there had come: the peer gave up first. Where nobody else is left, it may be the one that is cut off.
+    let lost = |rank: &u32| traces.iter().any(|t| Kind::of(t) == Kind::Peer && t.place.rank == Some(*rank));
+    if ranks.iter().any(|rank| !lost(rank)) {
+        ranks.retain(|rank| !lost(rank));
+    }
     // Those that wait in another call of another group say nothing of this one; half of a job is no culprit.
     if ranks.is_empty() || ranks.len() > waiting.len() {
         return None;
