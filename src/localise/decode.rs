@@ -42,8 +42,12 @@ const FEW_NODES: u32 = 8;
 /// else stays a tenth behind for as long as it stays there (25 %). And the least deviation of a reading there.
 const LEAST_LIMIT_SHARED: f64 = 0.288;
 const SHARED_DEVIATION: f64 = 0.08;
-/// Deviations between nodes within which they are alike.
+/// Deviations between nodes, and between what a pair loses in its tests, within which they are alike; and for a pair this share of it.
 const ALIKE: f64 = 4.0;
+const ALIKE_SHARE: f64 = 0.05;
+/// How often others' traffic takes as much again as it took, and how much likelier it is than a fault where it does not.
+const CHANCE_ALIKE: f64 = 0.3;
+const CHANCE_APART: f64 = 8.0;
 /// Half of the rate is a fault however much nodes differ.
 const SURELY: f64 = std::f64::consts::LN_2;
 /// What is believed after all tests.
@@ -80,7 +84,12 @@ impl Pairs {
         }
         let limit = self.limit(&tests);
         let least = if self.one_machine { limit } else { 0.0 };
-        let uplinks = uplinks::find(&mut tests, &self.leaf, least);
+        let (uplinks, filled) = uplinks::find(&mut tests, &self.leaf, least);
+        // Of few pairs nobody sees that others fill a leaf's uplinks; they do so as often as under load. Two leaves lie on the way.
+        let crossed = (1.0 - (1.0 - filled).powi(2)).min(DISTURBED_MOST);
+        for o in tests.iter_mut().filter(|o| o.quiet && o.hop == Hop::Inter) {
+            o.disturbed = o.disturbed.max(crossed);
+        }
         let mut nodes = belief::beliefs(&tests, self.nodes as usize, limit);
         let more = disturb(&mut tests, &nodes);
         let pairs = explain_pairs(&mut tests, &nodes);
@@ -240,7 +249,7 @@ fn disturb(tests: &mut [Observed], nodes: &[Belief]) -> bool {
         let expected = if quiet { DISTURBED_QUIET } else { DISTURBED } * all as f64;
         if slow as f64 > expected + 3.0 * expected.sqrt() + 1.0 {
             let share = (slow as f64 / all as f64).min(DISTURBED_MOST);
-            tests.iter_mut().filter(|o| o.quiet == quiet).for_each(|o| o.disturbed = share);
+            tests.iter_mut().filter(|o| o.quiet == quiet).for_each(|o| o.disturbed = share.max(o.disturbed));
             more = true;
         }
     }
@@ -284,7 +293,9 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
         }
         let n = of.iter().filter(|k| hit(k)).count() as i32;
         let well = of.len() as f64 - f64::from(n);
-        let disturbed: f64 = of.iter().filter(|k| hit(k)).map(|k| tests[*k].disturbed * 0.5).product();
+        let hits: Vec<&Observed> = of.iter().filter(|k| hit(k)).map(|k| &tests[*k]).collect();
+        let losses: Vec<(f64, f64)> = hits.iter().map(|o| o.loss()).collect();
+        let disturbed = hits.iter().map(|o| o.disturbed * 0.5).product::<f64>() * by_chance(&losses);
         let of_node = |i: usize| {
             let (tests, slow) = apart[i];
             let believed = 1.0 / (1.0 + (-nodes[[pair.0, pair.1][i] as usize].log_odds).exp());
@@ -303,6 +314,19 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
         out.insert(pair, p);
     }
     out
+}
+
+/// Whether two losses (with their deviations) are the same.
+pub(super) fn alike((a, own): (f64, f64), (b, other): (f64, f64)) -> bool {
+    a == b || (a - b).abs() < ALIKE * own.max(other) + ALIKE_SHARE * a.min(b).abs()
+}
+
+/// How much likelier than a pair's own fault others' traffic makes these losses: a fault takes the same each time, traffic something else.
+fn by_chance(losses: &[(f64, f64)]) -> f64 {
+    let middle = stats::median(&losses.iter().map(|(loss, _)| *loss).collect::<Vec<f64>>());
+    let agree = losses.iter().filter(|(loss, deviation)| alike((*loss, *deviation), (middle, *deviation))).count();
+    // The first says nothing.
+    CHANCE_ALIKE.powi(agree.saturating_sub(1) as i32) * CHANCE_APART.powi((losses.len() - agree) as i32)
 }
 
 impl Decoded {

@@ -38,6 +38,12 @@ pub(super) struct Observed {
 }
 
 impl Observed {
+    /// What the slower way loses against pairs within leaves, in the logarithm, with its deviation; infinite where nothing arrived.
+    pub fn loss(&self) -> (f64, f64) {
+        let one = |way: usize| self.residual[way].map_or(f64::INFINITY, |y| self.hidden - y);
+        (one(0).max(one(1)), self.deviation[0].max(self.deviation[1]))
+    }
+
     /// The residual as severities are looked for in it.
     pub fn seen(&self, way: usize) -> Option<f64> {
         self.residual[way].map(|y| y.max(-SLOWEST))

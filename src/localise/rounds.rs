@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::localise::decode::Decoded;
-use crate::localise::verdict::{PARTNERS, pair_faults};
+use crate::localise::verdict::{self, PARTNERS, pair_faults, pair_tests};
 use crate::localise::{Hop, Open, Pairs};
 use crate::work::RoundKind;
 
@@ -30,9 +30,11 @@ const ACROSS: usize = 3;
 const CONTROLS: usize = 3;
 /// Pairs over the uplinks of a leaf that is suspected.
 const OVER_LEAF: usize = 4;
-/// Probability from which a pair is measured again, and the tests that tell.
+/// Probability from which a pair is measured again. After the tests that tell it is one more, so many in all, while it may yet be named.
 const PAIR: f64 = 0.002;
-const PAIR_TESTS: usize = 3;
+const DOUBTED: f64 = 0.05;
+const DOUBTED_FROM: usize = 3;
+const DOUBTED_TESTS: usize = 6;
 /// Probability that a pair reaches with its first test only where both its ends are well with all others.
 const ALONE: f64 = 0.05;
 /// So few pairs at a time need no control: there is little to disturb them.
@@ -70,18 +72,25 @@ pub fn next(pairs: &Pairs, there: &dyn Fn(u32) -> bool, done: &[RoundKind], seed
     }
     let decoded = pairs.decode();
     let open = (quiet >= QUIET).then(|| undecided(pairs, &decoded));
-    if open.as_ref().is_some_and(HashSet::is_empty) {
+    let mut closer = Closer { pairs, among: &among, met: &met, rng, used: HashSet::new(), chosen: Vec::new() };
+    let times = closer.times(&decoded);
+    let doubted = |pair: &(u32, u32)| decoded.pairs[pair] > DOUBTED && times[pair] >= DOUBTED_FROM;
+    if open.as_ref().is_some_and(HashSet::is_empty) && !closer.unsure(&decoded).iter().any(doubted) {
         return None;
     }
-    let mut closer = Closer { pairs, among: &among, met: &met, rng, used: HashSet::new(), chosen: Vec::new() };
     let kind = closer.look(&decoded, open.as_ref())?;
     Some(Round { kind, pairs: lead.in_turn(closer.chosen) })
 }
 
-/// Who is neither cleared nor named.
+/// Who is neither cleared nor named, or may come and go.
 fn undecided(pairs: &Pairs, decoded: &Decoded) -> HashSet<u32> {
     let of = |why: &Open| matches!(why, Open::Suspected { .. } | Open::Recurring { .. });
-    pairs.verdict_of(decoded).open.iter().filter(|(_, why)| of(why)).map(|(node, _)| *node).collect()
+    let verdict = pairs.verdict_of(decoded);
+    let open = verdict.open.iter().filter(|(_, why)| of(why)).map(|(node, _)| *node);
+    let named: HashSet<u32> = verdict.nodes.iter().map(|f| f.node).collect();
+    let standings = decoded.standings(&verdict.pairs);
+    let returning = (0..pairs.nodes).filter(|n| !pairs.one_machine && standings[*n as usize].returns());
+    open.chain(returning.filter(|n| !named.contains(n))).collect()
 }
 
 /// How often each node led a test: the first of a pair listens, the second connects, and each does both in turn.
@@ -131,8 +140,11 @@ impl Closer<'_> {
             let certain = belief.log_odds > CERTAIN && quiet.contains_key(i) && decoded.is_proven(belief, standing);
             let suspected =
                 belief.log_odds > if standing.slow > 0 { SUSPECT } else { LAGS } || standing.recurs().is_some();
-            let asked = only.is_none_or(|open| open.contains(i));
-            if asked && !certain && (suspected || standing.partners() < PARTNERS.min(others)) {
+            let wanted = match only {
+                Some(open) => open.contains(i),
+                None => !certain && (suspected || standing.partners() < PARTNERS.min(others)),
+            };
+            if wanted {
                 suspects.push(*i);
             }
         }
@@ -230,22 +242,42 @@ impl Closer<'_> {
         }
     }
 
-    /// Pairs that were slow every time so far and may be bad by themselves.
-    fn again(&mut self, decoded: &Decoded, fits: &dyn Fn(u32, u32) -> bool) {
+    /// How often each pair that may be bad by itself was tested.
+    fn times(&self, decoded: &Decoded) -> HashMap<(u32, u32), usize> {
         let mut tests: HashMap<(u32, u32), usize> = HashMap::new();
         for t in self.pairs.tests.iter().filter(|t| decoded.pairs.contains_key(&key(t.a, t.b))) {
             *tests.entry(key(t.a, t.b)).or_default() += 1;
         }
-        let mut likely: Vec<(&(u32, u32), &f64)> = decoded.pairs.iter().collect();
-        likely.sort_by(|a, b| b.1.total_cmp(a.1));
-        for ((a, b), p) in likely {
-            let unsure = *p > PAIR && tests.get(&(*a, *b)).is_none_or(|n| *n < PAIR_TESTS);
-            if unsure && fits(*a, *b) && self.among.contains(a) && self.among.contains(b) && self.used.insert(*a) {
-                if self.used.insert(*b) {
-                    self.chosen.push((*a, *b, false));
-                } else {
-                    self.used.remove(a);
-                }
+        tests
+    }
+
+    /// Those of them that were not tested enough to tell; the likeliest first.
+    fn unsure(&self, decoded: &Decoded) -> Vec<(u32, u32)> {
+        let tests = self.times(decoded);
+        let open = |pair: &(u32, u32), p: f64| match tests.get(pair) {
+            Some(n) if *n >= DOUBTED_TESTS => false,
+            Some(n) if *n >= pair_tests(self.pairs.hop(pair.0, pair.1)) => (DOUBTED..verdict::PAIR).contains(&p),
+            Some(n) if *n >= DOUBTED_FROM => p > DOUBTED,
+            _ => p > PAIR,
+        };
+        // In ascending order.
+        let there = |(a, b): &(u32, u32)| [a, b].iter().all(|n| self.among.binary_search(n).is_ok());
+        let mut likely: Vec<(&(u32, u32), f64)> = decoded
+            .pairs
+            .iter()
+            .map(|(pair, p)| (pair, *p))
+            .filter(|(pair, p)| open(pair, *p) && there(pair))
+            .collect();
+        likely.sort_by(|a, b| b.1.total_cmp(&a.1));
+        likely.into_iter().map(|(pair, _)| *pair).collect()
+    }
+
+    /// Those of them again that fit.
+    fn again(&mut self, decoded: &Decoded, fits: &dyn Fn(u32, u32) -> bool) {
+        for (a, b) in self.unsure(decoded) {
+            if fits(a, b) && !self.used.contains(&a) && !self.used.contains(&b) {
+                self.used.extend([a, b]);
+                self.chosen.push((a, b, false));
             }
         }
     }

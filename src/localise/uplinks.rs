@@ -19,6 +19,7 @@ const SLOW: f64 = 2.0;
 const FEWEST: usize = 3;
 /// The same where it is one round's.
 const EPISODE: usize = 6;
+const QUIET_EPISODE: usize = 4;
 
 /// A leaf whose traffic is slow one way.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,8 +52,9 @@ struct Candidate {
     of: Vec<At>,
 }
 
-/// Finds uplinks that lose `least` or more (in the logarithm), and lays what they lose under the readings that cross them.
-pub(super) fn find(tests: &mut [Observed], leaf: &[u32], least: f64) -> Vec<Uplink> {
+/// Finds uplinks that lose `least` or more (in the logarithm), and lays what they lose under the readings that cross them. Also the share
+/// of looks at a leaf, one a round, in which others filled its uplinks.
+pub(super) fn find(tests: &mut [Observed], leaf: &[u32], least: f64) -> (Vec<Uplink>, f64) {
     let mut over: BTreeMap<(u32, bool), Vec<At>> = BTreeMap::new();
     let mut within: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
     let mut size: BTreeMap<u32, usize> = BTreeMap::new();
@@ -76,6 +78,8 @@ pub(super) fn find(tests: &mut [Observed], leaf: &[u32], least: f64) -> Vec<Upli
     };
     // The leaves that stay behind in most readings, and those that do in a round; the worst first.
     let mut candidates: Vec<Candidate> = Vec::new();
+    let mut looks: HashSet<(u32, u32)> = HashSet::new();
+    let mut filled: HashSet<(u32, u32)> = HashSet::new();
     for ((l, up), all) in &over {
         let mut by_round: BTreeMap<u32, Vec<At>> = BTreeMap::new();
         all.iter().for_each(|at| by_round.entry(tests[at.0].round).or_default().push(*at));
@@ -93,9 +97,16 @@ pub(super) fn find(tests: &mut [Observed], leaf: &[u32], least: f64) -> Vec<Upli
         if 3 * well <= bad {
             add(None, all, 0.5);
         }
-        // Few pairs at a time say nothing about a leaf in that round.
-        let loaded = by_round.iter().filter(|(_, of)| of.len() >= EPISODE && !tests[of[0].0].quiet);
-        loaded.for_each(|(round, of)| add(Some(*round), of, 0.7));
+        // Of few pairs at a time few cross a leaf's uplinks, and were picked because they had been slow.
+        for (round, of) in by_round.iter() {
+            let quiet = tests[of[0].0].quiet;
+            if of.len() >= if quiet { QUIET_EPISODE } else { EPISODE } {
+                add(Some(*round), of, 0.7);
+                if !quiet {
+                    looks.insert((*l, *round));
+                }
+            }
+        }
     }
     // Of as bad ones a whole leaf explains more than a round of it.
     candidates.sort_by(|a, b| a.round.is_some().cmp(&b.round.is_some()).then(b.share.total_cmp(&a.share)));
@@ -112,8 +123,9 @@ pub(super) fn find(tests: &mut [Observed], leaf: &[u32], least: f64) -> Vec<Upli
             continue;
         }
         of.iter().for_each(|(k, way)| tests[*k].floor[*way] = tests[*k].floor[*way].max(deficit));
-        if round.is_none() {
-            found.push((uplink(tests, leaf, l, up, &of, deficit, log_odds), of));
+        match round {
+            Some(round) => _ = looks.contains(&(l, round)) && filled.insert((l, round)),
+            None => found.push((uplink(tests, leaf, l, up, &of, deficit, log_odds), of)),
         }
     }
     // What a leaf that was found later explains is not held against an earlier one.
@@ -133,7 +145,7 @@ pub(super) fn find(tests: &mut [Observed], leaf: &[u32], least: f64) -> Vec<Upli
         }
         of.iter().for_each(|(k, way)| tests[*k].floor[*way] = tests[*k].floor[*way].max(u.deficit));
     }
-    out
+    (out, filled.len() as f64 / looks.len().max(1) as f64)
 }
 
 /// Rounds in which most of a leaf's readings are slow, and in which they are not.
@@ -147,8 +159,9 @@ fn best(tests: &[Observed], of: &[At], prior: f64) -> Option<(f64, f64)> {
     let weigh = |d: f64| -> f64 {
         let one = |(k, way): &At| {
             let o = &tests[*k];
-            let with = o.fit(*way, d.max(o.floor[*way]), 0.1 * d);
-            let without = o.fit(*way, o.floor[*way], 0.0);
+            // What is known to lie on the way is as uncertain as what is asked for: noise must not speak for a second cause.
+            let fits = |deficit: f64| o.fit(*way, deficit, 0.1 * deficit);
+            let (with, without) = (fits(d.max(o.floor[*way])), fits(o.floor[*way]));
             (with / without).ln().clamp(-MOST, MOST)
         };
         prior + of.iter().map(one).sum::<f64>()

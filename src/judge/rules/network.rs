@@ -92,10 +92,11 @@ fn pairs(
     }
     let name = |i: u32| network.nodes[i as usize].clone();
     for p in &verdict.pairs {
+        let of = if p.slow == p.tests { "each".to_owned() } else { p.slow.to_string() };
         let evidence = format!(
-            "{on}loses {} in each of {} tests of this pair; both nodes do well with others",
+            "{on}loses {} in {of} of {} tests of this pair; both nodes do well with others",
             lost(&p.deficit),
-            p.readings
+            p.tests
         );
         findings.push(Finding::new(Code::NET_023, Subject::Link(name(p.from), name(p.to)), evidence).limit(SOURCE));
     }
