@@ -317,7 +317,7 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
 }
 
 /// Whether two losses (with their deviations) are the same.
-pub(super) fn alike((a, own): (f64, f64), (b, other): (f64, f64)) -> bool {
+fn alike((a, own): (f64, f64), (b, other): (f64, f64)) -> bool {
     a == b || (a - b).abs() < ALIKE * own.max(other) + ALIKE_SHARE * a.min(b).abs()
 }
 

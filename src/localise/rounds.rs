@@ -32,7 +32,7 @@ const CONTROLS: usize = 3;
 const OVER_LEAF: usize = 4;
 /// Probability from which a pair is measured again. After the tests that tell it is one more, so many in all, while it may yet be named.
 const PAIR: f64 = 0.002;
-const DOUBTED: f64 = 0.05;
+const DOUBTED: f64 = 0.5;
 const DOUBTED_FROM: usize = 3;
 const DOUBTED_TESTS: usize = 6;
 /// Probability that a pair reaches with its first test only where both its ends are well with all others.
@@ -82,15 +82,10 @@ pub fn next(pairs: &Pairs, there: &dyn Fn(u32) -> bool, done: &[RoundKind], seed
     Some(Round { kind, pairs: lead.in_turn(closer.chosen) })
 }
 
-/// Who is neither cleared nor named, or may come and go.
+/// Who is neither cleared nor named.
 fn undecided(pairs: &Pairs, decoded: &Decoded) -> HashSet<u32> {
     let of = |why: &Open| matches!(why, Open::Suspected { .. } | Open::Recurring { .. });
-    let verdict = pairs.verdict_of(decoded);
-    let open = verdict.open.iter().filter(|(_, why)| of(why)).map(|(node, _)| *node);
-    let named: HashSet<u32> = verdict.nodes.iter().map(|f| f.node).collect();
-    let standings = decoded.standings(&verdict.pairs);
-    let returning = (0..pairs.nodes).filter(|n| !pairs.one_machine && standings[*n as usize].returns());
-    open.chain(returning.filter(|n| !named.contains(n))).collect()
+    pairs.verdict_of(decoded).open.iter().filter(|(_, why)| of(why)).map(|(node, _)| *node).collect()
 }
 
 /// How often each node led a test: the first of a pair listens, the second connects, and each does both in turn.

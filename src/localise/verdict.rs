@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::localise::belief::{Belief, Side};
-use crate::localise::decode::{Decoded, alike, known};
+use crate::localise::decode::{Decoded, known};
 use crate::localise::observed::Observed;
 use crate::localise::uplinks::Uplink;
 use crate::localise::{Hop, Pairs, Test};
@@ -131,10 +131,7 @@ pub(super) struct Standing {
 
 #[derive(Debug, Clone, Copy)]
 struct Tested {
-    with: u32,
     slow: bool,
-    /// In the logarithm, by the slower way, with the deviation of a reading.
-    loss: (f64, f64),
     quiet: bool,
     disturbed: f64,
 }
@@ -154,13 +151,6 @@ impl Standing {
         let slow = || self.tests.values().filter(|t| t.slow);
         let by_chance: f64 = slow().map(|t| t.disturbed).product();
         (slow().filter(|t| t.quiet).count() >= RECURS && by_chance < HARDLY).then(|| slow().count())
-    }
-
-    /// Whether a quiet test was as slow as one with another partner: others' traffic seldom takes the same twice, and what comes and goes
-    /// does.
-    pub fn returns(&self) -> bool {
-        let slow = || self.tests.values().filter(|t| t.slow);
-        slow().any(|t| t.quiet && slow().any(|u| u.with != t.with && alike(t.loss, u.loss)))
     }
 }
 
@@ -189,8 +179,7 @@ impl Decoded {
                     s.readings += 1;
                     s.slow += usize::from(slow);
                     let unexplained = o.is_far_behind(way, hidden) && !pairs.contains(&(o.ends[way], o.ends[1 - way]));
-                    let (loss, quiet, disturbed) = (o.loss(), o.quiet, o.disturbed);
-                    let fresh = Tested { with: partner, slow: false, loss, quiet, disturbed };
+                    let fresh = Tested { slow: false, quiet: o.quiet, disturbed: o.disturbed };
                     s.tests.entry(o.round).or_insert(fresh).slow |= unexplained;
                     if slow && well[partner as usize] {
                         s.slow_with.insert(partner);
