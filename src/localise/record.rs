@@ -91,6 +91,9 @@ pub struct Disturbed<'r> {
 
 /// Others' share of what a link usually carries from which a test says nothing of the link.
 const OTHERS: f64 = 0.1;
+/// Flows that show how interfaces count, and by how much what they count beside flows may differ between them.
+const FEW_FLOWS: usize = 4;
+const ALIKE: f64 = 1.2;
 
 impl<'r> Disturbed<'r> {
     fn of(step: &'r Step, outcome: &'r Outcome, usual: f64) -> Option<Self> {
@@ -103,6 +106,16 @@ impl<'r> Disturbed<'r> {
         };
         m.transport.iter().filter_map(of).max_by(|a, b| a.others.total_cmp(&b.others))
     }
+}
+
+/// Whether interfaces count something else than flows do: where no flow is without others' traffic, and each has as much of it for its size
+/// as any, it is the counters (of another unit, of two ports in one) and nobody's traffic.
+fn miscount<'r>(outcomes: impl Iterator<Item = &'r Outcome>) -> bool {
+    let share = |t: &Transport| Some(t.others()?.1 as f64 / t.bytes.max(1) as f64);
+    let shares: Vec<f64> =
+        outcomes.filter_map(|o| o.measured()).flat_map(|m| m.transport.iter().filter_map(share)).collect();
+    let (low, high) = shares.iter().fold((f64::INFINITY, 0.0), |(l, h): (f64, f64), s| (l.min(*s), h.max(*s)));
+    shares.len() >= FEW_FLOWS && low > OTHERS && high < ALIKE * low
 }
 
 fn bandwidth(m: &Measured) -> Option<f64> {
@@ -220,7 +233,8 @@ pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]
         // Whose own fault it is has its own finding: such a test says nothing about the network.
         ends.2 |= line.blame.is_some();
     }
-    let usual = usual_rate(got.values().flat_map(|(out, back, _)| [*out, *back].into_iter().flatten()));
+    let flows = || got.values().flat_map(|(out, back, _)| [*out, *back].into_iter().flatten());
+    let (usual, miscount) = (usual_rate(flows()), miscount(flows()));
     let mut disturbed: Vec<Disturbed<'_>> = Vec::new();
     let mut nominal: Option<f64> = None;
     let mut reading = |o: Option<&Outcome>| match o? {
@@ -245,7 +259,7 @@ pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]
             }
             let by_others = [*out, *back].into_iter().flatten().filter_map(|o| Disturbed::of(step, o, usual));
             let before = disturbed.len();
-            disturbed.extend(by_others);
+            disturbed.extend(by_others.filter(|_| !miscount));
             if disturbed.len() > before {
                 continue;
             }

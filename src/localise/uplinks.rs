@@ -57,8 +57,6 @@ struct Candidate {
 pub(super) fn find(tests: &mut [Observed], leaf: &[u32], least: f64) -> (Vec<Uplink>, f64) {
     let mut over: BTreeMap<(u32, bool), Vec<At>> = BTreeMap::new();
     let mut within: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
-    let mut size: BTreeMap<u32, usize> = BTreeMap::new();
-    leaf.iter().for_each(|l| *size.entry(*l).or_default() += 1);
     for (k, o) in tests.iter().enumerate() {
         let [a, b] = o.ends.map(|n| leaf[n as usize]);
         for way in 0..2 {
@@ -72,42 +70,8 @@ pub(super) fn find(tests: &mut [Observed], leaf: &[u32], least: f64) -> (Vec<Upl
             }
         }
     }
-    let slow = |at: &At| {
-        let o = &tests[at.0];
-        o.residual[at.1].is_none_or(|y| y < -SLOW * o.deviation[at.1])
-    };
-    // The leaves that stay behind in most readings, and those that do in a round; the worst first.
-    let mut candidates: Vec<Candidate> = Vec::new();
-    let mut looks: HashSet<(u32, u32)> = HashSet::new();
+    let (mut candidates, looks) = candidates(tests, leaf, &over);
     let mut filled: HashSet<(u32, u32)> = HashSet::new();
-    for ((l, up), all) in &over {
-        let mut by_round: BTreeMap<u32, Vec<At>> = BTreeMap::new();
-        all.iter().for_each(|at| by_round.entry(tests[at.0].round).or_default().push(*at));
-        let mut add = |round: Option<u32>, of: &[At], least: f64| {
-            let share = of.iter().filter(|at| slow(at)).count() as f64 / of.len() as f64;
-            // One node at the other end would be its own reason.
-            let far: HashSet<u32> =
-                of.iter().flat_map(|(k, _)| tests[*k].ends).filter(|n| leaf[*n as usize] != *l).collect();
-            if size[l] > 1 && far.len() > 1 && of.len() >= FEWEST && share > least {
-                candidates.push(Candidate { share, leaf: *l, up: *up, round, of: of.to_vec() });
-            }
-        };
-        let (bad, well) = rounds(&by_round, &slow);
-        // A leaf that is well in every third round is disturbed, not slow.
-        if 3 * well <= bad {
-            add(None, all, 0.5);
-        }
-        // Of few pairs at a time few cross a leaf's uplinks, and were picked because they had been slow.
-        for (round, of) in by_round.iter() {
-            let quiet = tests[of[0].0].quiet;
-            if of.len() >= if quiet { QUIET_EPISODE } else { EPISODE } {
-                add(Some(*round), of, 0.7);
-                if !quiet {
-                    looks.insert((*l, *round));
-                }
-            }
-        }
-    }
     // Of as bad ones a whole leaf explains more than a round of it.
     candidates.sort_by(|a, b| a.round.is_some().cmp(&b.round.is_some()).then(b.share.total_cmp(&a.share)));
     let mut found: Vec<(Uplink, Vec<At>)> = Vec::new();
@@ -146,6 +110,51 @@ pub(super) fn find(tests: &mut [Observed], leaf: &[u32], least: f64) -> (Vec<Upl
         of.iter().for_each(|(k, way)| tests[*k].floor[*way] = tests[*k].floor[*way].max(u.deficit));
     }
     (out, filled.len() as f64 / looks.len().max(1) as f64)
+}
+
+/// The leaves that stay behind in most readings, and those that do in a round; and the rounds in which all of a leaf was looked at.
+fn candidates(
+    tests: &[Observed],
+    leaf: &[u32],
+    over: &BTreeMap<(u32, bool), Vec<At>>,
+) -> (Vec<Candidate>, HashSet<(u32, u32)>) {
+    let mut size: BTreeMap<u32, usize> = BTreeMap::new();
+    leaf.iter().for_each(|l| *size.entry(*l).or_default() += 1);
+    let slow = |at: &At| {
+        let o = &tests[at.0];
+        o.residual[at.1].is_none_or(|y| y < -SLOW * o.deviation[at.1])
+    };
+    let mut candidates: Vec<Candidate> = Vec::new();
+    let mut looks: HashSet<(u32, u32)> = HashSet::new();
+    for ((l, up), all) in over {
+        let mut by_round: BTreeMap<u32, Vec<At>> = BTreeMap::new();
+        all.iter().for_each(|at| by_round.entry(tests[at.0].round).or_default().push(*at));
+        let mut add = |round: Option<u32>, of: &[At], least: f64| {
+            let share = of.iter().filter(|at| slow(at)).count() as f64 / of.len() as f64;
+            // One node at the other end would be its own reason.
+            let far: HashSet<u32> =
+                of.iter().flat_map(|(k, _)| tests[*k].ends).filter(|n| leaf[*n as usize] != *l).collect();
+            if size[l] > 1 && far.len() > 1 && of.len() >= FEWEST && share > least {
+                candidates.push(Candidate { share, leaf: *l, up: *up, round, of: of.to_vec() });
+            }
+        };
+        let (bad, well) = rounds(&by_round, &slow);
+        // A leaf that is well in every third round is disturbed, not slow.
+        if 3 * well <= bad {
+            add(None, all, 0.5);
+        }
+        // Of few pairs at a time few cross a leaf's uplinks, and were picked because they had been slow.
+        for (round, of) in by_round.iter() {
+            let quiet = tests[of[0].0].quiet;
+            if of.len() >= if quiet { QUIET_EPISODE } else { EPISODE } {
+                add(Some(*round), of, 0.7);
+                if !quiet {
+                    looks.insert((*l, *round));
+                }
+            }
+        }
+    }
+    (candidates, looks)
 }
 
 /// Rounds in which most of a leaf's readings are slow, and in which they are not.

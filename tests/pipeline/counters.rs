@@ -74,6 +74,24 @@ fn a_carrier_that_blinks_holds_and_one_that_flaps_fails() {
     assert_eq!(found(&record(&blinks(52))), [("NET-035".into(), Severity::Fail, "n3".into())]);
 }
 
+/// Ports that count words of another size, or two ports in one: every flow seems to have as much beside it.
+#[test]
+fn counters_of_another_unit_are_nobodys_traffic() {
+    let four = |_: u32, _: u32, t: &mut Transport| {
+        for end in t.ends.iter_mut().flat_map(|e| e.iter_mut()) {
+            (end.sent, end.received) = (end.sent * 4, end.received * 4);
+        }
+    };
+    assert_eq!(found(&record(&four)), []);
+    // One flow that is without shows that the others are not.
+    let most = |from: u32, to: u32, t: &mut Transport| {
+        if (from, to) != (0, 1) {
+            four(from, to, t);
+        }
+    };
+    assert!(found(&record(&most)).iter().any(|(code, ..)| code == "NET-036"));
+}
+
 #[test]
 fn a_link_that_others_use_is_busy_and_not_broken() {
     // Two innocents whose link somebody else fills: each test of theirs reaches a third.
