@@ -73,8 +73,7 @@ pub fn next(pairs: &Pairs, there: &dyn Fn(u32) -> bool, done: &[RoundKind], seed
     let decoded = pairs.decode();
     let open = (quiet >= QUIET).then(|| undecided(pairs, &decoded));
     let mut closer = Closer { pairs, among: &among, met: &met, rng, used: HashSet::new(), chosen: Vec::new() };
-    let times = closer.times(&decoded);
-    let doubted = |pair: &(u32, u32)| decoded.pairs[pair] > DOUBTED && times[pair] >= DOUBTED_FROM;
+    let doubted = |(pair, tests): &((u32, u32), usize)| decoded.pairs[pair] > DOUBTED && *tests >= DOUBTED_FROM;
     if open.as_ref().is_some_and(HashSet::is_empty) && !closer.unsure(&decoded).iter().any(doubted) {
         return None;
     }
@@ -237,39 +236,29 @@ impl Closer<'_> {
         }
     }
 
-    /// How often each pair that may be bad by itself was tested.
-    fn times(&self, decoded: &Decoded) -> HashMap<(u32, u32), usize> {
+    /// Pairs that may be bad by themselves and were not tested enough to tell, with how often they were; the likeliest first.
+    fn unsure(&self, decoded: &Decoded) -> Vec<((u32, u32), usize)> {
         let mut tests: HashMap<(u32, u32), usize> = HashMap::new();
         for t in self.pairs.tests.iter().filter(|t| decoded.pairs.contains_key(&key(t.a, t.b))) {
             *tests.entry(key(t.a, t.b)).or_default() += 1;
         }
-        tests
-    }
-
-    /// Those of them that were not tested enough to tell; the likeliest first.
-    fn unsure(&self, decoded: &Decoded) -> Vec<(u32, u32)> {
-        let tests = self.times(decoded);
-        let open = |pair: &(u32, u32), p: f64| match tests.get(pair) {
-            Some(n) if *n >= DOUBTED_TESTS => false,
-            Some(n) if *n >= pair_tests(self.pairs.hop(pair.0, pair.1)) => (DOUBTED..verdict::PAIR).contains(&p),
-            Some(n) if *n >= DOUBTED_FROM => p > DOUBTED,
+        let open = |(a, b): (u32, u32), n: usize, p: f64| match n {
+            DOUBTED_TESTS.. => false,
+            n if n >= pair_tests(self.pairs.hop(a, b)) => (DOUBTED..verdict::PAIR).contains(&p),
+            DOUBTED_FROM.. => p > DOUBTED,
             _ => p > PAIR,
         };
         // In ascending order.
-        let there = |(a, b): &(u32, u32)| [a, b].iter().all(|n| self.among.binary_search(n).is_ok());
-        let mut likely: Vec<(&(u32, u32), f64)> = decoded
-            .pairs
-            .iter()
-            .map(|(pair, p)| (pair, *p))
-            .filter(|(pair, p)| open(pair, *p) && there(pair))
-            .collect();
-        likely.sort_by(|a, b| b.1.total_cmp(&a.1));
-        likely.into_iter().map(|(pair, _)| *pair).collect()
+        let there = |(a, b): (u32, u32)| [a, b].iter().all(|n| self.among.binary_search(n).is_ok());
+        let all = decoded.pairs.iter().map(|(pair, p)| (*pair, tests.get(pair).copied().unwrap_or(0), *p));
+        let mut likely: Vec<_> = all.filter(|(pair, n, p)| open(*pair, *n, *p) && there(*pair)).collect();
+        likely.sort_by(|a, b| b.2.total_cmp(&a.2));
+        likely.into_iter().map(|(pair, n, _)| (pair, n)).collect()
     }
 
     /// Those of them again that fit.
     fn again(&mut self, decoded: &Decoded, fits: &dyn Fn(u32, u32) -> bool) {
-        for (a, b) in self.unsure(decoded) {
+        for ((a, b), _) in self.unsure(decoded) {
             if fits(a, b) && !self.used.contains(&a) && !self.used.contains(&b) {
                 self.used.extend([a, b]);
                 self.chosen.push((a, b, false));
