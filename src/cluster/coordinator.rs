@@ -34,6 +34,8 @@ struct Patience {
 
 const PATIENCE: Patience =
     Patience { grace: Duration::from_secs(5), echo: Duration::from_millis(400), over: Duration::from_millis(250) };
+/// At the end the last are waited for so long: longer than a task that nobody answered waits before it calls again.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Most blobs of an exchange together.
 const MAX_EXCHANGE: usize = 48 << 20;
 
@@ -75,8 +77,9 @@ pub struct Coordinator {
     job: String,
     members: Vec<Member>,
     by_peer: HashMap<Peer, usize>,
-    /// Tasks that are no agents.
+    /// Tasks that are no agents: those that called, and how many there are on the members' nodes.
     waiting: Vec<Peer>,
+    to_wait: usize,
     node_faults: Vec<NodeFault>,
     /// Who held the token and asked for a place that is not theirs.
     outsiders: Vec<String>,
@@ -153,15 +156,26 @@ impl Coordinator {
     pub fn dismiss(&mut self, exit: u8) -> Vec<NodeName> {
         self.listen();
         let agents = self.members.iter().filter(|m| m.alive).map(|m| m.peer);
-        self.hub.send(agents.chain(self.waiting.iter().copied()), &Down::Bye { exit });
-        let deadline = Instant::now() + Duration::from_secs(2);
-        // The last agents close within milliseconds; a hung one is not waited for.
-        while self.members.iter().any(|m| m.alive) && Instant::now() < deadline {
-            if let Ok(Event::Gone(peer, _) | Event::Received(peer, Up::Leaving)) =
-                self.hub.events.recv_timeout(Duration::from_millis(50))
-                && let Some(m) = self.by_peer.get(&peer).and_then(|i| self.members.get_mut(*i))
-            {
-                m.alive = false;
+        self.hub.send(agents, &Down::Bye { exit });
+        let mut told = 0;
+        let deadline = Instant::now() + FAREWELL;
+        // The last agents close within milliseconds; a hung one is not waited for. A task that is no agent calls now and then until it
+        // is answered, and a short run may be over before.
+        loop {
+            self.hub.send(self.waiting[told..].iter().copied(), &Down::Bye { exit });
+            told = self.waiting.len();
+            let all = !self.members.iter().any(|m| m.alive) && told >= self.to_wait;
+            if all || Instant::now() >= deadline {
+                break;
+            }
+            match self.hub.events.recv_timeout(Duration::from_millis(50)) {
+                Ok(Event::Gone(peer, _) | Event::Received(peer, Up::Leaving)) => {
+                    if let Some(m) = self.by_peer.get(&peer).and_then(|i| self.members.get_mut(*i)) {
+                        m.alive = false;
+                    }
+                }
+                Ok(event @ (Event::Waits(..) | Event::Joined(..))) => self.between(event),
+                Ok(Event::Received(..)) | Err(_) => {}
             }
         }
         let silent = |m: &Member| self.node_faults.iter().any(|t| t.node == m.node && t.kind == FailKind::NodeSilent);

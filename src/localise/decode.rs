@@ -150,6 +150,7 @@ impl Pairs {
                         hop: *hop,
                         reference: mode.at,
                         residual: logs(t).map(|l| l.map(|l| l - mode.at)),
+                        excused: t.excused,
                         deviation: [deviation; 2],
                         floor: [0.0; 2],
                         hidden: behind(within, &mode),
@@ -206,9 +207,10 @@ fn quiet_mode(loaded: Option<Mode>, controls: Option<Mode>, class: Option<Mode>)
     }
 }
 
+/// What each way reached, in the logarithm, but for what it is excused for.
 fn logs(t: &Test) -> [Option<f64>; 2] {
-    [t.out, t.back].map(|r| match r {
-        Reading::Rate(v) if v > 0.0 => Some(v.ln()),
+    [(t.out, t.excused[0]), (t.back, t.excused[1])].map(|(r, excused)| match r {
+        Reading::Rate(v) if v > 0.0 => Some(v.ln() + excused),
         Reading::Rate(_) | Reading::Failed => None,
     })
 }

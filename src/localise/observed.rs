@@ -25,6 +25,8 @@ pub(super) struct Observed {
     pub reference: f64,
     /// Logarithm of the rate over the reference's; `None` where nothing arrived.
     pub residual: [Option<f64>; 2],
+    /// How much of it no reading shows ([`Test::excused`](crate::localise::Test)).
+    pub excused: [f64; 2],
     /// Standard deviation of a residual where all is well.
     pub deviation: [f64; 2],
     /// What leaves on the way lose, in the logarithm.

@@ -1,5 +1,7 @@
 //! Pair tests, as they were measured.
 
+use crate::measure::stats;
+
 /// Between two nodes of one leaf, or of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hop {
@@ -39,6 +41,8 @@ pub struct Test {
     pub out: Reading,
     /// From `b` to `a`.
     pub back: Reading,
+    /// What each way lost by a longer wait for a core than is usual on a machine that nodes share, in the logarithm.
+    pub excused: [f64; 2],
 }
 
 /// All tests of one network.
@@ -60,6 +64,9 @@ pub struct Pairs {
 /// leaves, two across).
 const FULL_ROUNDS: u32 = 3;
 
+/// No more of a flow's time than this is put down to waiting for a core: what it did in the rest says too little.
+const LONGEST_WAIT: f64 = 0.9;
+
 impl Pairs {
     pub fn new(leaf: Vec<u32>) -> Self {
         let nodes = leaf.len() as u32;
@@ -68,6 +75,21 @@ impl Pairs {
 
     pub fn hop(&self, a: u32, b: u32) -> Hop {
         if self.leaf[a as usize] == self.leaf[b as usize] { Hop::Intra } else { Hop::Inter }
+    }
+
+    /// Nodes of one machine share its cores, and a test that waited longer for one than the others did is slow by that: it is excused for
+    /// what it would have reached had it waited as long as is usual, up to the rate that is. `waited` is the share of each test's ways, 0 to
+    /// 1, that its threads had no core; `rate` has bytes per second.
+    pub fn excuse_waits(&mut self, waited: &[[f64; 2]], rate: f64) {
+        let usual = stats::median(waited.as_flattened());
+        let excuse = |reading: Reading, waited: f64| {
+            let longer = ((1.0 - usual) / (1.0 - waited.min(LONGEST_WAIT))).ln();
+            let behind = reading.rate().map_or(0.0, |v| (rate / v).ln());
+            longer.min(behind).max(0.0)
+        };
+        for (t, w) in self.tests.iter_mut().zip(waited) {
+            t.excused = [excuse(t.out, w[0]), excuse(t.back, w[1])];
+        }
     }
 
     pub fn leaves(&self) -> u32 {

@@ -123,6 +123,12 @@ fn bandwidth(m: &Measured) -> Option<f64> {
     Some(stats::median(&s.samples))
 }
 
+/// Share of a flow's time that the threads of the end that waited longer had no core; 0 where it is not known.
+fn longest_wait(flow: Option<&Outcome>) -> f64 {
+    let flows = flow.and_then(Outcome::measured).map_or(&[][..], |m| &m.transport);
+    flows.iter().filter_map(Transport::without_core).flatten().fold(0.0, f64::max)
+}
+
 /// What links of a plane carry: the upper quartile of all readings, as most are well.
 fn usual_rate<'r>(outcomes: impl Iterator<Item = &'r Outcome>) -> f64 {
     let mut rates: Vec<f64> = outcomes.filter_map(|o| bandwidth(o.measured()?)).collect();
@@ -235,7 +241,7 @@ pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]
     }
     let flows = || got.values().flat_map(|(out, back, _)| [*out, *back].into_iter().flatten());
     let (usual, miscount) = (usual_rate(flows()), miscount(flows()));
-    let mut disturbed: Vec<Disturbed<'_>> = Vec::new();
+    let (mut disturbed, mut waited): (Vec<Disturbed<'_>>, Vec<[f64; 2]>) = Default::default();
     let mut nominal: Option<f64> = None;
     let mut reading = |o: Option<&Outcome>| match o? {
         Outcome::Measured(m) => {
@@ -263,6 +269,7 @@ pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]
             if disturbed.len() > before {
                 continue;
             }
+            let waits = [*out, *back].map(longest_wait);
             let (out, back) = match (reading(*out), reading(*back)) {
                 (Some(out), Some(back)) => (out, back),
                 // A first direction that failed takes the second with it: one failure, told once for both.
@@ -271,11 +278,15 @@ pub fn network_among<'r>(record: &'r Record, plane: &Plane, also: &'r [NodeName]
             };
             let (a, b) = (number[&group[0]], number[&group[1]]);
             let control = round.controls.contains(&group[0]);
-            pairs.tests.push(Test { round: i as u32, quiet, control, a, b, out, back });
+            pairs.tests.push(Test { round: i as u32, quiet, control, a, b, out, back, excused: [0.0; 2] });
+            waited.push(waits);
         }
     }
     pairs.nominal = nominal;
     pairs.one_machine = record.sharing().any(|some| some.iter().any(|n| number.contains_key(n)));
+    if pairs.one_machine {
+        pairs.excuse_waits(&waited, usual);
+    }
     Network { nodes, pairs, steps, disturbed }
 }
 

@@ -456,7 +456,7 @@ mod tests {
                 }
                 for (a, b, control) in round.pairs {
                     let rate = crate::localise::Reading::Rate(1.0);
-                    pairs.tests.push(crate::localise::Test { round: done.len() as u32, quiet: false, control, a, b, out: rate, back: rate });
+                    pairs.tests.push(crate::localise::Test { round: done.len() as u32, quiet: false, control, a, b, out: rate, back: rate, excused: [0.0; 2] });
                 }
                 done.push(round.kind);
             }

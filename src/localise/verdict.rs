@@ -298,7 +298,7 @@ fn held(mut tests: Vec<Observed>) -> Vec<Held> {
             from: o.ends[way],
             to: o.ends[1 - way],
             back: way == 1,
-            rate: o.residual[way].map(|y| (y + o.reference).exp()),
+            rate: o.residual[way].map(|y| (y + o.reference - o.excused[way]).exp()),
             reference,
             slow: o.is_slow(way, 0.0),
         })

@@ -30,6 +30,9 @@ pub struct Transport {
     /// Of a flow with nothing beside it: the interface (of RDMA: the device) of the sender, and that of the receiver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends: Option<Box<[LinkEnd; 2]>>,
+    /// Share of its time that the flow's threads were ready to run and had no core, at the sender and at the receiver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited: Option<[f64; 2]>,
 }
 
 /// Segments with data of one flow.
@@ -85,6 +88,11 @@ impl Transport {
         let own = own.saturating_add(own / 10);
         let ends = [(from, from.sent), (to, to.received)].into_iter().filter(|(end, _)| end.interface != "lo");
         ends.map(|(end, counted)| (end, counted.saturating_sub(own))).max_by_key(|(_, others)| *others)
+    }
+
+    /// Share of the flow's time that the threads at its sender and at its receiver had no core, as far as they are shares.
+    pub fn without_core(&self) -> Option<[f64; 2]> {
+        self.waited.filter(|both| both.iter().all(|w| (0.0..=1.0).contains(w)))
     }
 }
 

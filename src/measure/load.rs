@@ -1,7 +1,7 @@
 //! Who else used the machine while a measurement ran. A busy machine makes a slow result say nothing.
 
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,16 @@ impl LoadMeter {
     }
 }
 
+/// How long the calling thread was ready to run and had no core, since it began (`Documentation/scheduler/sched-stats.rst`: the second
+/// number of `schedstat`, ns). `None` where the kernel does not count it.
+pub fn waited_for_core() -> Option<Duration> {
+    parse_schedstat(&fs::read_to_string("/proc/thread-self/schedstat").ok()?)
+}
+
+fn parse_schedstat(text: &str) -> Option<Duration> {
+    text.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+}
+
 fn machine() -> Option<Reading> {
     parse_stat(&fs::read_to_string("/proc/stat").ok()?)
 }
@@ -105,6 +115,14 @@ mod tests {
         assert_eq!((r.user, r.system, r.steal), (15, 7, 9));
         assert!(parse_stat("nonsense").is_none());
         assert!(parse_stat("cpu  99999999999999999999 1").is_none());
+    }
+
+    #[test]
+    fn a_thread_knows_how_long_it_waited_for_a_core() {
+        assert_eq!(parse_schedstat("12 3429863 1\n"), Some(Duration::from_nanos(3_429_863)));
+        for nonsense in ["", "12", "12 -3 1", "12 99999999999999999999 1"] {
+            assert_eq!(parse_schedstat(nonsense), None);
+        }
     }
 
     #[test]

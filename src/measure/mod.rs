@@ -21,7 +21,7 @@ pub use carried::{Carried, Towards};
 pub use clock::resolution;
 pub use counters::{Counters, CountersMoved, sent_again};
 pub use interfaces::{Interfaces, LinkEnd, LinkState, Segments, Transport};
-pub use load::{Load, LoadMeter};
+pub use load::{Load, LoadMeter, waited_for_core};
 pub use outcome::{
     Bits, Bound, Capture, Check, ClockOffset, Facts, FailKind, GpuLoad, Latencies, Measured, Outcome, PeerCopy,
     RdmaEnd, Series, SharedView, WaiveKind,

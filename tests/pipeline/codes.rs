@@ -440,6 +440,7 @@ fn provoke(code: &str) -> Option<Record> {
                     segments: None,
                     again: None,
                     ends: None,
+                    waited: None,
                     node: NodeName("n1".into()),
                     interface: Some("ib0".into()),
                     bytes: 1 << 30,
@@ -644,6 +645,7 @@ pub fn flows(edit: &dyn Fn(u32, u32, &mut Transport)) -> Option<Record> {
                         end(from, bytes + bytes / 20, 1 << 20),
                         end(to, 1 << 20, bytes + bytes / 20),
                     ])),
+                    waited: None,
                 };
                 edit(from, to, &mut t);
                 if let Outcome::Measured(m) = &mut line.outcome {

@@ -98,6 +98,7 @@ impl Coordinator {
             members: Vec::new(),
             by_peer: HashMap::new(),
             waiting: Vec::new(),
+            to_wait: 0,
             node_faults: Vec::new(),
             outsiders: Vec::new(),
             interrupt,
@@ -123,6 +124,7 @@ impl Coordinator {
             }
             progress(all.tasks(), own.size);
         }
+        this.to_wait = all.tasks() as usize - all.joined.len();
         this.placement(all.joined, own);
         this.absent(own, expected, patience);
         this

@@ -226,3 +226,31 @@ proptest! {
         }
     }
 }
+
+/// Whoever waits for the verdict calls now and then: a run that took no time must not be over before.
+#[test]
+fn a_task_that_calls_when_all_is_done_still_hears_the_verdict() {
+    let Detached { hub, events, peers } = Hub::detached();
+    let join = Join { local_size: 2, ..who(0, 2) };
+    let said = |peer: Peer| {
+        let (outbox, inbox) = tokio::sync::mpsc::unbounded_channel();
+        peers.lock().unwrap_or_else(|e| e.into_inner()).insert(peer, outbox);
+        mpsc_of::Inbox(std::sync::Mutex::new(inbox))
+    };
+    let (agent, waits) = (said(1), said(2));
+    let _ = events.send(Event::Joined(1, Box::new(join.clone())));
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let mut c = Coordinator::gather(hub, &join, &Expected::default(), Duration::from_secs(5), interrupt, |_, _| {});
+    let late = thread::spawn(move || {
+        while !matches!(agent.next(), Some(Down::Bye { .. }) | None) {}
+        let _ = events.send(Event::Gone(1, Lost::Ended("closed".into())));
+        thread::sleep(Duration::from_millis(300));
+        let _ = events.send(Event::Waits(2, "test".to_owned()));
+        (waits.next(), waits.next())
+    });
+    assert!(c.dismiss(2).is_empty());
+    // The end of the coordinator ends the thread above, whatever it got.
+    peers.lock().unwrap_or_else(|e| e.into_inner()).clear();
+    let told = late.join().unwrap_or_else(|_| panic!("the task"));
+    assert!(matches!(told, (Some(Down::Wait), Some(Down::Bye { exit: 2 }))), "{told:?}");
+}

@@ -10,7 +10,7 @@ use crate::judge::rules::links;
 use crate::judge::rules::prices::Prices;
 use crate::judge::severity::Severity;
 use crate::localise::{self, Held, Hop, Open, Plane, Reading, Side, Verdict};
-use crate::measure::{FailKind, Outcome, stats};
+use crate::measure::{FailKind, Outcome, Transport, stats};
 use crate::plan::RunPlan;
 use crate::record::Record;
 use crate::unit::Unit;
@@ -146,6 +146,9 @@ fn prove(network: &localise::Network<'_>, held: &[Held], findings: &mut [Finding
     }
 }
 
+/// Share of its time without a core from which a node's own load may be what makes it slow.
+const STARVED: f64 = 0.2;
+
 /// What a pair is held against.
 const SOURCE: &str = "the fastest group of pairs of the same round and hop class";
 
@@ -178,7 +181,8 @@ fn nodes(
             (Code::NET_027, format!("{on}no connection with any of {} partners", f.partners))
         } else {
             let shown = format!("{} of {} readings with {} partners", f.slow, f.readings, f.partners);
-            (code, format!("{on}{way}, it loses {}, by {shown}; {}", lost(&f.deficit), prices.of(&f.deficit)))
+            let starved = starved(record, plane, &name(f.node));
+            (code, format!("{on}{way}, it loses {}, by {shown}{starved}; {}", lost(&f.deficit), prices.of(&f.deficit)))
         };
         let severity = if !dead && prices.is_worth_keeping(&f.deficit) { Severity::Warn } else { Severity::Fail };
         let interface =
@@ -275,6 +279,21 @@ fn stalled<'r>(record: &'r Record, plane: &Plane, node: &NodeName) -> Option<&'r
         }
     }
     said
+}
+
+/// That a node's own threads lacked cores while it was measured, which is no fault of its link; empty where they did not.
+fn starved(record: &Record, plane: &Plane, node: &NodeName) -> String {
+    let lines = record.outcomes.iter().filter(|l| l.probe == plane.probe && l.case.pair_way().is_some());
+    let flows = lines.filter_map(|l| l.outcome.measured()).flat_map(|m| &m.transport);
+    let there = |t: &Transport| {
+        let end = t.ends.as_ref()?.iter().position(|e| e.node == *node)?;
+        Some(t.without_core()?[end])
+    };
+    let waited = stats::median(&flows.filter_map(there).collect::<Vec<f64>>());
+    if waited < STARVED {
+        return String::new();
+    }
+    format!("; its threads had no core for {:.0} % of the time: look at what else runs there", 100.0 * waited)
 }
 
 /// The interface by which a node reaches the others, as its own measurements tell.

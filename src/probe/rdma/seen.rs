@@ -73,6 +73,7 @@ fn transport(child: &Child, device: &str, all: &[Seen]) -> Option<Transport> {
         segments: None,
         again: (again > 0).then_some(again),
         ends: Some(Box::new([end(from)?, end(to)?])),
+        waited: None,
     })
 }
 

@@ -6,6 +6,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Step};
 use crate::id::NodeName;
-use crate::measure::{Check, FailKind, Interfaces, LinkEnd, LinkState, Measured, Outcome, Segments, Transport, stats};
+use crate::measure::{
+    Check, FailKind, Interfaces, LinkEnd, LinkState, Measured, Outcome, Segments, Transport, stats, waited_for_core,
+};
 use crate::plan::CheckPlan;
 use crate::probe::tcp::{CHUNK, Tcp, connect, fill};
 use crate::probe::{ProbeError, io, step};
@@ -63,6 +66,8 @@ struct RankReport {
     /// Bytes that its interface sent and received meanwhile.
     moved: Option<(u64, u64)>,
     state: LinkState,
+    /// Share of its time that its threads waited for a core.
+    waited: Option<f64>,
 }
 
 impl RankReport {
@@ -113,12 +118,13 @@ fn flow(child: &mut Child, case: &Case, (way, sends): (Way, [bool; 2]), budget: 
         let receiving = (!theirs.is_empty()).then(|| scope.spawn(|| receive(theirs, seed, budget)));
         if let Some(Ok(flow)) = sending.map(thread::ScopedJoinHandle::join) {
             (reports.sent, reports.whole, reports.error) = (flow.bytes, flow.whole, flow.error);
-            reports.segments = flow.segments;
+            (reports.segments, reports.waited) = (flow.segments, flow.waited);
         }
-        if let Some(Ok((rates, received, wrong, error))) = receiving.map(thread::ScopedJoinHandle::join) {
-            (reports.rates, reports.received, reports.wrong) = (rates, received, wrong);
-            reports.error = reports.error.take().or(error);
-            reports.stalled = received == 0 && reports.error.is_none();
+        if let Some(Ok(arrived)) = receiving.map(thread::ScopedJoinHandle::join) {
+            (reports.rates, reports.received, reports.wrong) = (arrived.rates, arrived.bytes, arrived.wrong);
+            reports.error = reports.error.take().or(arrived.error);
+            reports.stalled = arrived.bytes == 0 && reports.error.is_none();
+            reports.waited = arrived.waited;
         }
     });
     let after = Interfaces::read();
@@ -179,6 +185,7 @@ fn both_ends(child: &Child, sends: [bool; 2], reports: &[RankReport]) -> Measure
             segments: sender.segments.filter(|_| alone),
             again: None,
             ends: ends.filter(|_| alone).map(Box::new),
+            waited: sender.waited.zip(receiver.waited).filter(|_| alone).map(<[f64; 2]>::from),
         });
     }
     let series = vec![Metric::Bandwidth.series(rates, 1)];
@@ -212,11 +219,35 @@ struct Flow {
     /// As far as the kernel counts them.
     segments: Option<Segments>,
     error: Option<String>,
+    waited: Option<f64>,
+}
+
+/// How long the threads of an end waited for a core.
+#[derive(Default)]
+struct Waits(Mutex<Vec<(Duration, Duration)>>);
+
+impl Waits {
+    /// A thread that began with the flow has done its part.
+    fn end_of_thread(&self, began: Instant) {
+        if let (Some(waited), Ok(mut all)) = (waited_for_core(), self.0.lock()) {
+            all.push((waited, began.elapsed()));
+        }
+    }
+
+    /// Of all their time, the share that they waited.
+    fn share(self) -> Option<f64> {
+        let all = self.0.into_inner().unwrap_or_default();
+        let (waited, time) =
+            all.iter().fold((0.0, 0.0), |(w, t), (waited, time)| (w + waited.as_secs_f64(), t + time.as_secs_f64()));
+        (time > 0.0).then(|| (waited / time).min(1.0))
+    }
 }
 
 /// Sends on every stream for `budget`.
 fn send(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> Flow {
-    let end = Instant::now() + budget;
+    let began = Instant::now();
+    let end = began + budget;
+    let waits = Waits::default();
     let one = |(i, mut s): (usize, TcpStream)| -> std::io::Result<(u64, bool, Option<tcp::Sent>)> {
         s.set_write_timeout(Some(LOOK))?;
         s.set_read_timeout(Some(LOOK))?;
@@ -237,6 +268,7 @@ fn send(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> Flow {
                 Err(e) => return Err(e),
             }
         }
+        waits.end_of_thread(began);
         s.shutdown(std::net::Shutdown::Write)?;
         // The other end closes when it has read everything: until then the bytes are under way.
         let whole = loop {
@@ -258,7 +290,7 @@ fn send(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> Flow {
         let panicked = || std::io::Error::other("a stream's thread panicked");
         handles.into_iter().map(|h| h.join().unwrap_or_else(|_| Err(panicked()))).collect()
     });
-    let mut flow = Flow { bytes: 0, whole: true, segments: None, error: None };
+    let mut flow = Flow { bytes: 0, whole: true, segments: None, error: None, waited: waits.share() };
     for r in results {
         match r {
             Ok((bytes, whole, sent)) => {
@@ -277,9 +309,21 @@ fn send(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> Flow {
     flow
 }
 
-/// Receives until every stream ends. Returns rates by interval, bytes, and how many of the compared were wrong.
-fn receive(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> (Vec<f64>, u64, u64, Option<String>) {
+/// What arrived on all streams of a flow.
+struct Arrived {
+    /// Bytes per second in each interval.
+    rates: Vec<f64>,
+    bytes: u64,
+    /// Of the bytes that were compared.
+    wrong: u64,
+    error: Option<String>,
+    waited: Option<f64>,
+}
+
+/// Receives until every stream ends.
+fn receive(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> Arrived {
     let start = Instant::now();
+    let waits = Waits::default();
     let last = start + budget + DRAIN * 2;
     let count = AtomicU64::new(0);
     let (wrong, left) = (AtomicU64::new(0), AtomicU64::new(streams.len() as u64));
@@ -312,13 +356,14 @@ fn receive(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> (Vec<f64>, u
     let mut rates = Vec::new();
     let mut error = None;
     thread::scope(|scope| {
-        let (count, left, one) = (&count, &left, &one);
+        let (count, left, one, waits) = (&count, &left, &one, &waits);
         let handles: Vec<_> = streams
             .into_iter()
             .enumerate()
             .map(|s| {
                 scope.spawn(move || {
                     let result = one(s);
+                    waits.end_of_thread(start);
                     left.fetch_sub(1, Ordering::Relaxed);
                     result
                 })
@@ -348,7 +393,7 @@ fn receive(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> (Vec<f64>, u
     if rates.iter().any(|r| *r <= 0.0) || rates.is_empty() {
         rates = vec![total as f64 / start.elapsed().as_secs_f64(); 8];
     }
-    (rates, total, wrong.load(Ordering::Relaxed), error)
+    Arrived { rates, bytes: total, wrong: wrong.load(Ordering::Relaxed), error, waited: waits.share() }
 }
 
 fn ping(child: &mut Child, case: &Case, budget: Duration) -> Result<(), ProbeError> {
