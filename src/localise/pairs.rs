@@ -77,11 +77,13 @@ impl Pairs {
         if self.leaf[a as usize] == self.leaf[b as usize] { Hop::Intra } else { Hop::Inter }
     }
 
-    /// Nodes of one machine share its cores, and a test that waited longer for one than the others did is slow by that: it is excused for
-    /// what it would have reached had it waited as long as is usual, up to the rate that is. `waited` is the share of each test's ways, 0 to
-    /// 1, that its threads had no core; `rate` has bytes per second.
+    /// Nodes of one machine share its cores, and a test that waited longer for one than others did is slow by that: it is excused for what
+    /// it would have reached had it waited as long as those that reach `rate` (bytes per second, what is usual), up to that rate. `waited` is
+    /// the share of each test's ways, 0 to 1, that its threads had no core.
     pub fn excuse_waits(&mut self, waited: &[[f64; 2]], rate: f64) {
-        let usual = stats::median(waited.as_flattened());
+        let ways = |(t, w): (&Test, &[f64; 2])| [(t.out, w[0]), (t.back, w[1])];
+        let well = |(r, w): (Reading, f64)| r.rate().is_some_and(|v| v >= rate).then_some(w);
+        let usual = stats::median(&self.tests.iter().zip(waited).flat_map(ways).filter_map(well).collect::<Vec<f64>>());
         let excuse = |reading: Reading, waited: f64| {
             let longer = ((1.0 - usual) / (1.0 - waited.min(LONGEST_WAIT))).ln();
             let behind = reading.rate().map_or(0.0, |v| (rate / v).ln());
