@@ -1,9 +1,13 @@
 //! `memory`: bandwidth of the host's memory. Each thread is pinned and touches its own part first, so that the part
 //! lies on the thread's NUMA node; the arrays together are four times all last-level caches.
 //!
+//! A sample is one slice of the arrays, and the next sample the slice that follows: what was touched comes again after all the rest, so
+//! that no cache still has it, and a core of a processor with half a gigabyte of cache need not go through two for each sample.
+//!
 //! Bytes are counted as STREAM counts them: copy moves 2 and triad 3 words an element. What a store reads first
 //! (write-allocate) is not counted, so write, copy and triad are below what the DRAM moves.
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::thread;
@@ -38,7 +42,7 @@ struct Args {
     cores: usize,
     /// Hardware threads to pin to, the first of each core first.
     cpus: Vec<u32>,
-    /// f64 elements in each of the three arrays, all threads together.
+    /// f64 elements in each of the arrays, all threads together.
     elements: usize,
     ceiling_per_core: f64,
     guest_hz: Option<f64>,
@@ -55,7 +59,7 @@ impl Probe for Memory {
     }
 
     fn needs(&self) -> &'static str {
-        "memory for three arrays of four times the last-level caches"
+        "memory for four times the last-level caches"
     }
 
     fn metrics(&self) -> &'static [Declared] {
@@ -72,27 +76,27 @@ impl Probe for Memory {
         let cores = machine.usable_cores();
         let cache = machine.cpu.last_level_cache.unwrap_or(Bytes(64 * Bytes::MIB)).0;
         let wanted = cache.saturating_mul(4).clamp(64 * Bytes::MIB, 16 * Bytes::GIB);
-        // A quarter of what is free, for the three arrays together.
+        // At most a quarter of what is free.
         let free = [machine.memory.available, machine.cgroup.memory]
             .into_iter()
             .flatten()
             .min()
             .unwrap_or(Bytes(Bytes::GIB))
             .0;
-        let bytes = wanted.min(free / 12);
+        let bytes = wanted.min(free / 4);
         let notes = if bytes < wanted {
             vec![format!(
-                "arrays of {} instead of {}: memory is short, and caches may help",
+                "arrays of {} in all instead of {}: memory is short, and caches may help",
                 Bytes(bytes),
                 Bytes(wanted)
             )]
         } else {
-            vec![format!("three arrays of {}", Bytes(bytes))]
+            vec![format!("three arrays of {} in all", Bytes(bytes))]
         };
         let args = Args {
             cores,
             cpus: machine.cpu.allowed.clone(),
-            elements: (bytes / 8) as usize,
+            elements: bytes as usize / 8 / ARRAYS,
             ceiling_per_core: machine.copy_ceiling(1),
             guest_hz: machine.guest_hz(),
             notes,
@@ -122,15 +126,26 @@ fn case(kernel: Kernel, cores: usize) -> Case {
     Case::Host { test: HostTest::Memory(kernel), cores: cores as u32 }
 }
 
-/// What the arrays hold; small whole numbers, so that every sum is exact.
-const A: f64 = 1.0;
-const B: f64 = 2.0;
+/// `a`, `b` and `c`.
+const ARRAYS: usize = 3;
+const C: usize = 2;
+/// What they hold at first; small whole numbers, so that every sum is exact.
+const VALUES: [f64; ARRAYS] = [1.0, 2.0, 1.0];
 const SCALE: f64 = 3.0;
+/// Slices of an array: as many as have so many elements (32 MiB), up to 64.
+const SLICE: usize = 4 << 20;
 
+/// A thread's arrays, cut into slices, and what each slice should hold.
 struct Arrays {
-    a: Vec<f64>,
-    b: Vec<f64>,
-    c: Vec<f64>,
+    data: [Vec<f64>; ARRAYS],
+    slice: usize,
+    holds: [Vec<f64>; ARRAYS],
+    /// Slices of which the last kernel wrote.
+    written: BTreeSet<(usize, usize)>,
+    /// Slices done so far.
+    done: usize,
+    /// Sums that were not what the slice holds.
+    wrong_sums: usize,
 }
 
 fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeError> {
@@ -148,14 +163,12 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
             let cpu = args.cpus.get(index * args.cpus.len() / cores).copied();
             move || {
                 pin(cpu);
-                let mut arrays =
-                    Arrays { a: huge_vec(elements, A), b: huge_vec(elements, B), c: huge_vec(elements, 0.0) };
-                arrays.c.fill(A);
+                let mut arrays = Arrays::new(elements);
                 let mut out = Vec::new();
                 for kernel in kernels {
                     let started = Instant::now();
                     let (mut seconds, mut on) = (Vec::new(), Vec::new());
-                    let mut check = kernel_run(*kernel, &mut arrays);
+                    arrays.next(*kernel);
                     if index == 0 {
                         more.store(true, std::sync::atomic::Ordering::Relaxed);
                     }
@@ -165,7 +178,7 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
                             break;
                         }
                         let start = Stopwatch::start();
-                        check = kernel_run(*kernel, &mut arrays);
+                        arrays.next(*kernel);
                         gate.wait();
                         if index == 0 {
                             let (wall, cores) = start.read();
@@ -175,7 +188,7 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
                         }
                     }
                     gate.wait();
-                    out.push((seconds, on, verify(*kernel, &arrays, check)));
+                    out.push((seconds, on, arrays.verify()));
                 }
                 out
             }
@@ -188,7 +201,7 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
     let pace = pace.read();
     let results = results.map_err(|_| ProbeError::Broken("a memory thread panicked".to_owned()))?;
     for (i, kernel) in kernels.iter().enumerate() {
-        let bytes = bytes(*kernel) * (elements * cores) as f64;
+        let bytes = bytes(*kernel) * (slice(elements) * cores) as f64;
         let rates: Vec<f64> = results[0][i].0.iter().map(|s| bytes / s).collect();
         let wrong = results.iter().filter(|r| !r[i].2).count();
         let series = Metric::Bandwidth.series(rates, 1).on_cores(&results[0][i].1, cores).bounded(
@@ -212,29 +225,74 @@ fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeErro
     Ok(())
 }
 
-/// One pass. Returns the sum for a read, 0 otherwise.
-fn kernel_run(kernel: Kernel, arrays: &mut Arrays) -> f64 {
-    // The dispatch compiles the loop for the widest vectors of this machine.
-    pulp::Arch::new().dispatch(|| {
-        let Arrays { a, b, c } = arrays;
-        match kernel {
-            Kernel::Read => sum(black_box(a)),
+/// Elements of a slice of an array of so many. What remains of the array is not used.
+fn slice(elements: usize) -> usize {
+    elements / (elements / SLICE).clamp(1, 64)
+}
+
+impl Arrays {
+    fn new(elements: usize) -> Self {
+        let slice = slice(elements);
+        let holds = VALUES.map(|v| vec![v; elements / slice]);
+        let data = VALUES.map(|v| huge_vec(elements, v));
+        Arrays { data, slice, holds, written: BTreeSet::new(), done: 0, wrong_sums: 0 }
+    }
+
+    /// Runs a kernel on the next slice: what reads or writes one array goes through all three.
+    fn next(&mut self, kernel: Kernel) {
+        let slices = self.holds[0].len();
+        let at = self.done % slices;
+        let array = match kernel {
+            Kernel::Read | Kernel::Write => self.done / slices % ARRAYS,
+            Kernel::Copy | Kernel::Triad => C,
+        };
+        self.done += 1;
+        let range = at * self.slice..(at + 1) * self.slice;
+        let holds = match kernel {
+            Kernel::Read => {
+                let sum = with_widest_vectors(|| sum(black_box(&self.data[array][range])));
+                self.wrong_sums += usize::from(sum != self.holds[array][at] * self.slice as f64);
+                return;
+            }
             Kernel::Write => {
-                black_box(&mut *c).fill(A);
-                0.0
+                let value = self.holds[array][at] + 1.0;
+                with_widest_vectors(|| black_box(&mut self.data[array][range]).fill(value));
+                value
             }
             Kernel::Copy => {
-                black_box(&mut *c).copy_from_slice(black_box(b));
-                0.0
+                let [_, b, c] = self.data.each_mut().map(|d| &mut d[range.clone()]);
+                with_widest_vectors(|| black_box(c).copy_from_slice(black_box(b)));
+                self.holds[1][at]
             }
             Kernel::Triad => {
-                for ((c, a), b) in black_box(&mut *c).iter_mut().zip(black_box(&*a)).zip(black_box(&*b)) {
-                    *c = *a + SCALE * *b;
-                }
-                0.0
+                let [a, b, c] = self.data.each_mut().map(|d| &mut d[range.clone()]);
+                with_widest_vectors(|| {
+                    for ((c, a), b) in black_box(c).iter_mut().zip(black_box(&*a)).zip(black_box(&*b)) {
+                        *c = *a + SCALE * *b;
+                    }
+                });
+                self.holds[0][at] + SCALE * self.holds[1][at]
             }
-        }
-    })
+        };
+        self.holds[array][at] = holds;
+        self.written.insert((array, at));
+    }
+
+    /// Whether all sums were right since the last time, and all that was written is there.
+    fn verify(&mut self) -> bool {
+        let right = |(array, at): (usize, usize)| {
+            let want = self.holds[array][at];
+            self.data[array][at * self.slice..(at + 1) * self.slice].iter().all(|x| *x == want)
+        };
+        let written = std::mem::take(&mut self.written).into_iter().all(right);
+        written && std::mem::take(&mut self.wrong_sums) == 0
+    }
+}
+
+/// Compiles what is inside for the widest vectors of this machine.
+#[inline(always)]
+fn with_widest_vectors<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
 }
 
 /// Eight times eight partial sums: enough independent chains to wait for memory and not for an adder.
@@ -250,29 +308,40 @@ fn sum(data: &[f64]) -> f64 {
     parts.iter().sum::<f64>() + rest.iter().sum::<f64>()
 }
 
-fn verify(kernel: Kernel, arrays: &Arrays, returned: f64) -> bool {
-    let want = match kernel {
-        Kernel::Read => return returned == A * arrays.a.len() as f64,
-        Kernel::Write => A,
-        Kernel::Copy => B,
-        Kernel::Triad => A + SCALE * B,
-    };
-    arrays.c.iter().all(|c| *c == want)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_kernel_is_right_and_a_wrong_element_is_seen() {
-        let mut arrays = Arrays { a: vec![A; 1000], b: vec![B; 1000], c: vec![0.0; 1000] };
-        for kernel in Kernel::ALL.iter().copied() {
-            let sum = kernel_run(kernel, &mut arrays);
-            assert!(verify(kernel, &arrays, sum), "{kernel:?}");
+        for elements in [1000, SLICE * 3 + 5] {
+            let mut arrays = Arrays::new(elements);
+            let slices = arrays.holds[0].len();
+            assert_eq!(slices, (elements / SLICE).max(1));
+            for kernel in Kernel::ALL.iter().copied() {
+                (0..slices * 4).for_each(|_| arrays.next(kernel));
+                assert!(arrays.verify(), "{kernel:?} {elements}");
+            }
+            // The first slice of `b` was written once or twice, as all the others were before `c` got its own.
+            let (a, b) = (arrays.data[0][0], arrays.data[1][0]);
+            assert!(a > VALUES[0] && b > VALUES[1] && arrays.data[C][0] == a + SCALE * b, "{a} {b}");
+            arrays.next(Kernel::Write);
+            let (array, at) = arrays.written.first().copied().unwrap_or_default();
+            arrays.data[array][at * arrays.slice + 999] = 0.5;
+            assert!(!arrays.verify());
+            // Told once; and a sum with it is wrong.
+            assert!(arrays.verify());
+            arrays.done -= 1;
+            arrays.next(Kernel::Read);
+            assert!(!arrays.verify());
         }
-        arrays.c[999] = 0.5;
-        assert!(!verify(Kernel::Triad, &arrays, 0.0));
-        assert!(!verify(Kernel::Read, &arrays, 999.0));
+    }
+
+    #[test]
+    fn slices_are_no_smaller_than_they_must_be() {
+        assert_eq!(
+            (slice(1024), slice(SLICE), slice(SLICE * 2), slice(SLICE * 100)),
+            (1024, SLICE, SLICE, SLICE * 100 / 64)
+        );
     }
 }
