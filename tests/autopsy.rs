@@ -203,6 +203,35 @@ fn the_late_rank_is_told_by_its_gpu_and_its_cable() -> Result {
 }
 
 /// A host that writes local time beside a container that writes UTC: the times of their files say so, and the order is right.
+/// What NCCL 2.31 finds out when it starts explains the collective that never ends; variables that differ explain nothing by themselves.
+#[test]
+fn nccls_own_diagnostics_name_the_node_whose_gpus_do_not_reach_each_other() -> Result {
+    let dir = Dir::new()?;
+    let member = |node: u32, pid: u32, rank: u32| {
+        format!(
+            "node{node}:{pid}:{pid} [0] NCCL INFO comm 0x55d0 rank {rank} nranks 16 cudaDev 0 nvmlDev 0 busId 1b000 commId 0x77 - Init START\n"
+        )
+    };
+    let well =
+        "NCCL DIAG [OK]   p2p: verified P2P access in both directions between every GPU pair (56 peer accesses)\n";
+    let other = "NCCL DIAG [INFO] NCCL environment: NCCL_DEBUG=INFO on rank(s) {0,1,2,3}\n";
+    let timeout = "[rank3]:[E1128 10:11:12.001002 ProcessGroupNCCL.cpp:616] [Rank 3] Watchdog caught collective operation timeout: \
+                   WorkNCCL(SeqNum=1, OpType=ALLREDUCE, NumelIn=1, NumelOut=1, Timeout(ms)=600000) ran for 600021 milliseconds before timing out.\n";
+    let start = member(41, 9921, 0) + &member(42, 9930, 8);
+    let log = |of_42: &str| format!("{start}node41:9921 {well}node42:9930 {of_42}node42:9930 {other}{timeout}");
+    fs::write(
+        dir.path("bad.log"),
+        log("NCCL DIAG [INFO] p2p: only 52/56 GPU-to-GPU peer accesses passed verification\n"),
+    )?;
+    let (report, code) = autopsy(&dir, &["--log", "bad.log"])?;
+    assert_eq!((found(&report), code), (vec!["MOR-012 node42".to_owned()], 1));
+    assert!(report.to_string().contains("only 52/56 GPU-to-GPU"), "{report}");
+    fs::write(dir.path("good.log"), log(well))?;
+    let (report, _) = autopsy(&dir, &["--log", "good.log"])?;
+    assert!(!found(&report).iter().any(|f| f.starts_with("MOR-012")), "{:?}", found(&report));
+    Ok(())
+}
+
 #[test]
 fn logs_of_two_zones_are_put_in_order() -> Result {
     let dir = Dir::new()?;

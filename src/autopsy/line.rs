@@ -42,8 +42,12 @@ fn is_host(name: &str) -> bool {
     letter && name.len() <= 253 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
-/// `host:pid:tid [gpu]`, as NCCL begins its lines, wherever that stands.
+/// `host:pid:tid [gpu]`, as NCCL begins its lines, wherever that stands; `host:pid` before what its diagnostics say.
 fn nccl(line: &str) -> Option<(NodeName, Option<u32>)> {
+    if let Some((head, _)) = line.split_once(" NCCL DIAG ") {
+        let (host, _) = head.rsplit(' ').next()?.split_once(':')?;
+        return is_host(host).then(|| (NodeName(host.to_owned()), None));
+    }
     let mut words = line.split_ascii_whitespace().take(8);
     let number = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
     while let Some(word) = words.next() {
@@ -216,6 +220,8 @@ mod tests {
         for (line, wanted) in [
             ("[2026-11-27 09:50:18] vm:536:537 [3] init.cc:904 NCCL WARN x", of(Some("vm"), None, Some(3))),
             ("5: node-7.a:536:537 [0] NCCL INFO x", of(Some("node-7.a"), None, Some(0))),
+            ("5: node042:12345 NCCL DIAG [INFO] p2p: x", of(Some("node042"), None, None)),
+            ("5: NCCL DIAG [INFO] p2p: x", of(None, None, None)),
             ("[rank12]:[E1127 09:50:19.99 ProcessGroupNCCL.cpp:632] [Rank 12] x", of(None, Some(12), None)),
             ("[PG ID 0 PG GUID 0(default_pg) Rank 3] failure detected", of(None, Some(3), None)),
             ("srun: error: node3: task 3: Killed", of(Some("node3"), None, None)),

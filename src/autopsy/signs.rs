@@ -80,6 +80,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
     p("KeyboardInterrupt", Sign::Cancelled),
     // What starts wrong.
     p("Duplicate GPU detected", Sign::DuplicateGpu),
+    with("NCCL DIAG [INFO] p2p: ", &["passed verification"], Sign::PeerAccess),
     p("no socket interface found", Sign::NoInterface),
     p("No socket interface found", Sign::NoInterface),
     p("No interface found in the same subnet", Sign::NoInterface),

@@ -1063,7 +1063,7 @@ codes! {
         remedy: "look at what decides the operation and the size on the ranks named; run once with TORCH_DISTRIBUTED_DEBUG=DETAIL; nodes need not be left out";
     MOR_012 "MOR-012" Fail, "the run could not begin as it was set up",
         cause: "A limit, an interface, a version or a placement of ranks does not fit. It fails again in the same way until that is changed.",
-        suspect: "limits of the launcher or container, NCCL_SOCKET_IFNAME, the image, CUDA_VISIBLE_DEVICES",
+        suspect: "limits of the launcher or container, NCCL_SOCKET_IFNAME, the image, CUDA_VISIBLE_DEVICES; between GPUs ACS and the IOMMU",
         remedy: "mend what the line tells; `gonogo check` before the run finds these (ENV, IMG and NCL findings)";
     MOR_013 "MOR-013" Hold, "all ranks came to a collective, and it does not move",
         cause: "Everybody called the same, and it neither ends nor fails: data does not flow. A path between two nodes, an adapter or a GPU holds it up; the program does not.",

@@ -170,6 +170,8 @@ pub enum Sign {
     Memlock,
     OpenFiles,
     DuplicateGpu,
+    /// NCCL's own diagnostics: what one GPU wrote to another's memory was not there.
+    PeerAccess,
     FabricManager,
     NameUnresolved,
     AddressInUse,
@@ -228,6 +230,7 @@ impl Sign {
             Sign::Memlock => "memlock limit",
             Sign::OpenFiles => "too many open files",
             Sign::DuplicateGpu => "two ranks on one GPU",
+            Sign::PeerAccess => "GPUs do not reach each other's memory",
             Sign::FabricManager => "NVSwitch fabric not ready",
             Sign::NameUnresolved => "name not resolved",
             Sign::AddressInUse => "port taken",

@@ -47,6 +47,7 @@ impl Kind {
             | Sign::Memlock
             | Sign::OpenFiles
             | Sign::DuplicateGpu
+            | Sign::PeerAccess
             | Sign::NameUnresolved
             | Sign::AddressInUse
             | Sign::VersionMismatch => Kind::Setup,

@@ -177,6 +177,7 @@ fn subject(r: &Remains, kind: Kind, t: &Trace) -> Subject {
         (Kind::Gpu, _) => t.place.gpu.map_or(Subject::Node(node.clone()), |g| Subject::Gpu(node, g)),
         (Kind::Node | Kind::Link | Kind::HostMemory | Kind::Killed, _) => Subject::Node(node),
         (Kind::Storage, Sign::ReadOnly | Sign::IoError | Sign::StaleHandle) if !alone => Subject::Node(node),
+        (Kind::Setup, Sign::PeerAccess) => Subject::Node(node),
         (Kind::Setup, Sign::SharedMemory | Sign::NoInterface | Sign::Memlock | Sign::OpenFiles) if !alone => {
             Subject::Node(node)
         }
