@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+/// The first bytes of what zstd packed (RFC 8878, 3.1.1).
+pub const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
 /// Why a path is not opened, or not written.
 #[derive(Debug, thiserror::Error)]
 enum Refused {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use gonogo::cluster::message::{Down, Join, PROTOCOL, Placement, Up};
+use gonogo::cluster::message::{Down, Group, Join, PROTOCOL, Up};
 use gonogo::cluster::{Event, Hub, Meeting, Step, StepKey, Token};
 use gonogo::id::ProbeName;
 use world::{Result, TOKEN, World, against, end};
@@ -124,8 +124,12 @@ fn who_is_missing_at_a_crowded_door_is_not_blamed_and_not_drained() -> Result {
     let port = w.port;
     let flood = Flood::start(move |stop| {
         let mut held = Vec::new();
-        while !stop.load(Ordering::Relaxed) && held.len() < 2000 {
-            held.extend(TcpStream::connect(("127.0.0.1", port)));
+        while !stop.load(Ordering::Relaxed) {
+            if held.len() < 2000 {
+                held.extend(TcpStream::connect(("127.0.0.1", port)));
+            } else {
+                thread::sleep(Duration::from_millis(20));
+            }
         }
         held.len()
     });
@@ -385,29 +389,33 @@ fn an_agent_does_what_its_own_plan_allows() -> Result {
     let w = World::new(2)?;
     let hub = Hub::open(None, w.port, token())?;
     let mut one = w.start(1, &["--path", ".", "--only", "environment,storage"])?;
-    let peer = loop {
+    let (peer, host) = loop {
         match hub.events.recv_timeout(Duration::from_secs(10))? {
             Event::Joined(peer, join) => {
                 hub.send([peer], &Down::Welcome { node: gonogo::id::NodeName(join.host.clone()) });
-                break peer;
+                break (peer, join.host);
             }
             _ => continue,
         }
     };
     let elsewhere = w.dir.path().join("elsewhere");
     std::fs::create_dir(&elsewhere)?;
-    let placement = |total: u32| Placement { base: 0, total, members: Vec::new(), key: StepKey::new() };
+    let group = |members: &[&str]| Group {
+        members: members.iter().map(|m| gonogo::id::NodeName((*m).to_owned())).collect(),
+        key: StepKey::new(),
+    };
+    let alone = || group(&[&host]);
     let evil = [
-        (step("write", |s| (s.probe, s.scratch) = (ProbeName::new("storage"), Some(elsewhere.clone()))), placement(1)),
-        (step("many", |s| s.ranks = 500), placement(500)),
-        (step("none", |s| s.ranks = 0), placement(0)),
-        (step("other", |s| s.probe = ProbeName::new("gemm")), placement(1)),
-        (step("long", |s| s.estimate_ms = u64::MAX), placement(1)),
-        (step("place", |_| ()), Placement { base: 7, ..placement(1) }),
+        (step("write", |s| (s.probe, s.scratch) = (ProbeName::new("storage"), Some(elsewhere.clone()))), alone()),
+        (step("many", |s| s.ranks = 500), alone()),
+        (step("none", |s| s.ranks = 0), alone()),
+        (step("other", |s| s.probe = ProbeName::new("gemm")), alone()),
+        (step("long", |s| s.estimate_ms = u64::MAX), alone()),
+        (step("place", |_| ()), group(&["somebody", "else"])),
     ];
-    for (task, (step, placement)) in evil.into_iter().enumerate() {
+    for (task, (step, group)) in evil.into_iter().enumerate() {
         let (task, name) = (task as u64, step.name.clone());
-        hub.send([peer], &Down::Run { task, step: Box::new(step), placement, at_most_ms: 2000 });
+        hub.send([peer], &Down::Run { task, step: Box::new(step), group, at_most_ms: 2000 });
         let refused = loop {
             match hub.events.recv_timeout(Duration::from_secs(10))? {
                 Event::Received(_, Up::Ended { task: t, failure }) if t == task => break failure,

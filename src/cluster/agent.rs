@@ -36,7 +36,7 @@ pub enum AgentError {
     #[error("cannot reach rank 0 at {meeting} within {waited} s: {last}; is rank 0 running there, and is the port open between the nodes?", waited = .waited.as_secs())]
     Unreachable { meeting: String, waited: Duration, last: String },
     #[error(
-        "what answers at {0} does not hold this node's token; give every node the same GONOGO_TOKEN (or another --rendezvous, if the port is somebody else's)"
+        "what answers at {0} does not hold this node's token, or has no room at its door yet; give every node the same GONOGO_TOKEN (or another --rendezvous, if the port is somebody else's)"
     )]
     OtherToken(String),
     #[error("the coordinator refused this node: {0}")]
@@ -102,7 +102,7 @@ pub fn wait_for_verdict(
                 }
                 let lost = |why: String| AgentError::Lost { address, why };
                 let message = receiver.receive(MAX_MESSAGE, PATIENCE).await.map_err(|e| lost(e.to_string()))?;
-                said = serde_json::from_slice(&message).map_err(|e| lost(e.to_string()))?;
+                said = Down::of(&message).map_err(|e| lost(e.to_string()))?;
             }
         };
         tokio::select! { out = heard => out, () = beats => Err(AgentError::Interrupted) }
@@ -215,7 +215,7 @@ async fn attempt(meeting: &Meeting, token: &Token, first: &Up) -> Result<Answere
                 sender.send(&join, SILENCE).await?;
                 loop {
                     let message = receiver.receive(MAX_MESSAGE, PATIENCE).await?;
-                    match serde_json::from_slice(&message) {
+                    match Down::of(&message) {
                         Ok(Down::Alive) => {}
                         Ok(other) => return Ok::<Down, ChannelError>(other),
                         Err(e) => return Err(ChannelError::Junk(e.to_string())),
@@ -309,13 +309,16 @@ impl Agent {
                 break Err(AgentError::Interrupted);
             }
             match self.inbox.recv_timeout(Duration::from_millis(100)) {
-                Ok(Ok(Down::Run { task, step, placement, at_most_ms })) => {
-                    if let Err(why) = permit.check(&step, &placement) {
-                        let failure =
-                            Some(Failure { kind: FailKind::Error, error: format!("it refused the step: {why}") });
-                        let _ = self.outbox.send(Up::Ended { task, failure });
-                        continue;
-                    }
+                Ok(Ok(Down::Run { task, step, group, at_most_ms })) => {
+                    let placement = match permit.place(&step, group, &self.node) {
+                        Ok(placement) => placement,
+                        Err(why) => {
+                            let error = format!("it refused the step: {why}");
+                            let failure = Some(Failure { kind: FailKind::Error, error });
+                            let _ = self.outbox.send(Up::Ended { task, failure });
+                            continue;
+                        }
+                    };
                     let channel = Channel::new();
                     running.insert(task, channel.remote());
                     let (outbox, supervisor, address) = (self.outbox.clone(), Arc::clone(supervisor), self.address);
@@ -403,7 +406,7 @@ async fn listen(mut receiver: Receiver, events: &mpsc::Sender<Result<Down, Strin
             Ok(message) => message,
             Err(error) => return error.to_string(),
         };
-        match serde_json::from_slice(&message) {
+        match Down::of(&message) {
             Ok(Down::Alive) => {}
             Ok(down) => {
                 if events.send(Ok(down)).is_err() {

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::cluster::hub::{Event, Hub, Lost, Peer};
-use crate::cluster::message::{Down, Failure, Placement, Up};
+use crate::cluster::message::{Down, Failure, Group, Up};
 use crate::cluster::wire::Blob;
 use crate::cluster::{Interrupt, Shape, Step, StepKey};
 use crate::id::NodeName;
@@ -322,22 +322,23 @@ impl Coordinator {
         left: Duration,
     ) -> Task {
         self.next_task += 1;
-        let names: Vec<NodeName> = members.iter().map(|i| self.members[*i].node.clone()).collect();
-        let (total, key) = (step.ranks * members.len() as u32, StepKey::new());
-        for (place, i) in members.iter().enumerate() {
-            let mut step = step.clone();
-            if let Some(own) = args(&self.members[*i].node) {
-                step.args = own;
+        let group =
+            Group { members: members.iter().map(|i| self.members[*i].node.clone()).collect(), key: StepKey::new() };
+        let run = |step: Step| Down::Run {
+            task: self.next_task,
+            step: Box::new(step),
+            group: group.clone(),
+            at_most_ms: left.as_millis() as u64,
+        };
+        let mut alike = Vec::new();
+        for member in members.iter().map(|i| &self.members[*i]) {
+            match args(&member.node) {
+                Some(args) => self.hub.send([member.peer], &run(Step { args, ..step.clone() })),
+                None => alike.push(member.peer),
             }
-            let placement =
-                Placement { base: place as u32 * step.ranks, total, members: names.clone(), key: key.clone() };
-            let message = Down::Run {
-                task: self.next_task,
-                step: Box::new(step),
-                placement,
-                at_most_ms: left.as_millis() as u64,
-            };
-            self.hub.send([self.members[*i].peer], &message);
+        }
+        if !alike.is_empty() {
+            self.hub.send(alike, &run(step.clone()));
         }
         Task {
             ranks: step.ranks as usize,

@@ -110,6 +110,11 @@ impl Doorstep {
         self.seen.len() < MAX_SEEN && self.seen.insert(first)
     }
 
+    /// How many stand here, and how many have ever shown that they hold the token.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.standing.len(), self.seen.len())
+    }
+
     /// Whether somebody was sent away for lack of room: who is missing may have been among them.
     pub fn was_crowded(&self) -> bool {
         self.crowded

@@ -81,8 +81,7 @@ impl Hub {
 
     /// Sends to each of `to`; a peer that is gone is told of by its event.
     pub fn send(&self, to: impl IntoIterator<Item = Peer>, message: &Down) {
-        // A message of ours always serialises.
-        let bytes: Arc<[u8]> = serde_json::to_vec(message).unwrap_or_default().into();
+        let bytes: Arc<[u8]> = message.to_bytes().into();
         let peers = lock(&self.peers);
         for peer in to {
             if let Some(outbox) = peers.get(&peer) {
@@ -167,7 +166,9 @@ async fn serve(listener: std::net::TcpListener, doorman: Doorman, mut ended: wat
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     let mut next: Peer = 0;
     let accept = async {
+        let mut again = 0;
         loop {
+            in_turn(&doorman, &mut again).await;
             match listener.accept().await {
                 Ok((stream, from)) => {
                     if !lock(&doorman.doorstep).may_try(from.ip(), Instant::now()) {
@@ -189,6 +190,31 @@ async fn serve(listener: std::net::TcpListener, doorman: Doorman, mut ended: wat
     tokio::select! { () = accept => {}, _ = ended.changed() => {} }
     // What is queued (a Bye) goes out.
     tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// So many may be at the door before the next waits for its turn.
+const AT_THE_DOOR: usize = 128;
+/// A turn takes no longer: a handshake is a round trip, and thousands of nodes that start are slow.
+const TURN: Duration = Duration::from_millis(300);
+
+/// Thousands who call at once wait in the kernel's queue while those before them prove themselves: whoever were let in would only take
+/// others' places. Where that was waited for in vain, by those who only stand there, nobody waits until half of them could have proven
+/// themselves; `again` is how many must have.
+async fn in_turn(doorman: &Doorman, again: &mut usize) {
+    let (mut before, mut since) = (None, Instant::now());
+    loop {
+        let (standing, proven) = lock(&doorman.doorstep).counts();
+        if standing < AT_THE_DOOR || proven < *again {
+            return;
+        }
+        if before != Some(proven) {
+            (before, since) = (Some(proven), Instant::now());
+        } else if since.elapsed() > TURN {
+            *again = proven + AT_THE_DOOR / 2;
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Who leaves the doorstep, by whatever way: an end of the task is one.

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use crate::cluster::Step;
-use crate::cluster::message::Placement;
-use crate::id::{ProbeName, clean};
+use crate::cluster::message::{Group, Placement};
+use crate::id::{NodeName, ProbeName, clean};
 use crate::topology::SysRoot;
 
 /// Largest group.
@@ -35,8 +35,8 @@ impl Permit {
         Permit { probes, storage, ranks: (cores * 2).max(devices as u32).max(16) }
     }
 
-    /// Why a step is not started here, if it is not.
-    pub fn check(&self, step: &Step, placement: &Placement) -> Result<(), String> {
+    /// Where this node's processes stand in a step's group; or why it is not started here.
+    pub fn place(&self, step: &Step, group: Group, node: &NodeName) -> Result<Placement, String> {
         if !self.probes.contains(&step.probe) {
             return Err(format!("`{}` is not in this node's plan", step.probe));
         }
@@ -48,17 +48,12 @@ impl Permit {
         if ranks == 0 || ranks > self.ranks {
             return Err(format!("{ranks} processes of one step, where {} are allowed", self.ranks));
         }
-        let group = placement.members.len();
-        let whole = u64::from(ranks) * group.max(1) as u64;
-        if group > MAX_MEMBERS || u64::from(placement.total) != whole || placement.base > placement.total - ranks {
-            return Err(format!(
-                "place {} of {} among {group} nodes contradicts itself",
-                placement.base, placement.total
-            ));
+        if group.members.len() > MAX_MEMBERS {
+            return Err(format!("a step of {} nodes, where {MAX_MEMBERS} are allowed", group.members.len()));
         }
         if step.estimate_ms > MAX_ESTIMATE_MS {
             return Err(format!("a step of {} s is longer than any", step.estimate_ms / 1000));
         }
-        Ok(())
+        group.place(node, ranks).ok_or_else(|| "this node is not in its group".to_owned())
     }
 }

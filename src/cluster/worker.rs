@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::cluster::message::{Failure, Placement};
+use crate::cluster::message::{Failure, Group, Placement};
 use crate::cluster::pool::Pool;
 use crate::cluster::process::{Event, LEAVE, Process};
 use crate::cluster::scratch;
@@ -112,7 +112,7 @@ impl Supervisor {
         publish: Publish<'_>,
         each: impl FnMut(u32, Outcome, Option<Load>),
     ) -> Option<Failure> {
-        if placement.members.len() < 2 {
+        if placement.group.members.len() < 2 {
             return self.work(step, &alone(step), Ipv4Addr::LOCALHOST.into(), channel, at_most, None, each);
         }
         let publish = Some(publish);
@@ -210,7 +210,8 @@ impl Supervisor {
         }
         for (rank, r) in ranks.iter_mut().enumerate() {
             let rank = placement.base + rank as u32;
-            let (step, members, key) = (Box::new(step.clone()), placement.members.clone(), placement.key.clone());
+            let (step, members, key) =
+                (Box::new(step.clone()), placement.group.members.clone(), placement.group.key.clone());
             r.process.tell(&ToChild::Job { step, rank, ranks: placement.total, address, members, key });
         }
         Ok(())
@@ -243,7 +244,7 @@ impl Supervisor {
 
 /// The placement of a step whose ranks are all on this node.
 fn alone(step: &Step) -> Placement {
-    Placement { base: 0, total: step.ranks, members: Vec::new(), key: StepKey::new() }
+    Placement { base: 0, total: step.ranks, group: Group { members: Vec::new(), key: StepKey::new() } }
 }
 
 /// Ranks that are still at work while others wait for them in an exchange.

@@ -6,8 +6,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
-/// The first bytes of a frame (RFC 8878, 3.1.1), and the ending that zstd itself gives a file.
-const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+use crate::files::ZSTD_MAGIC;
+
+/// The ending that zstd itself gives a file.
 pub(super) const ENDING: &str = "zst";
 /// What zstd itself takes unless told otherwise.
 const LEVEL: i32 = 3;
@@ -53,7 +54,7 @@ impl Sink {
 
 /// The lines of a record whose file has `size` bytes, packed or not.
 pub(super) fn lines<'i>(mut input: impl BufRead + Send + 'i, size: u64) -> io::Result<Box<dyn BufRead + Send + 'i>> {
-    if !input.fill_buf()?.starts_with(&MAGIC) {
+    if !input.fill_buf()?.starts_with(&ZSTD_MAGIC) {
         return Ok(Box::new(input));
     }
     let left = ALWAYS.max(size.saturating_mul(TIMES));

@@ -65,17 +65,16 @@ struct Gathering {
     /// Nodes, or where nobody names them tasks, that were refused for what is wrong with them.
     refused: HashSet<NodeName>,
     refused_tasks: u32,
+    /// Tasks on the nodes that joined, and the rank by which each joined.
+    tasks: u32,
+    ranks: HashMap<NodeName, u32>,
 }
 
 impl Gathering {
-    fn tasks(&self) -> u32 {
-        self.joined.values().map(|(_, j, _)| j.local_size.max(1)).sum()
-    }
-
     /// Nobody else is to come.
     fn is_whole(&self, size: u32, expected: &Expected) -> bool {
         if expected.hosts.is_empty() {
-            return self.tasks() + self.refused_tasks >= size;
+            return self.tasks + self.refused_tasks >= size;
         }
         self.joined.len() + self.refused.len() >= expected.hosts.len()
     }
@@ -115,16 +114,18 @@ impl Coordinator {
                 Event::Waits(peer, job) => this.wait(peer, &job),
                 Event::Gone(peer, why) => {
                     let rank = all.joined.iter().find(|(_, (p, ..))| *p == peer).map(|(r, _)| *r);
-                    if let Some((_, _, node)) = rank.and_then(|r| all.joined.remove(&r)) {
+                    if let Some((_, join, node)) = rank.and_then(|r| all.joined.remove(&r)) {
+                        all.tasks -= join.local_size.max(1);
+                        all.ranks.remove(&node);
                         this.node_faults.retain(|t| t.node != node);
                         this.node_fault(node, FailKind::NodeLost, format!("left before the run began: {why}"));
                     }
                 }
                 Event::Received(..) => {}
             }
-            progress(all.tasks(), own.size);
+            progress(all.tasks, own.size);
         }
-        this.to_wait = all.tasks() as usize - all.joined.len();
+        this.to_wait = all.tasks as usize - all.joined.len();
         this.placement(all.joined, own);
         this.absent(own, expected, patience);
         this
@@ -134,6 +135,8 @@ impl Coordinator {
         let why = match self.admit(own, &join, guests, all) {
             Ok(node) => {
                 self.hub.send([peer], &Down::Welcome { node: node.clone() });
+                all.tasks += join.local_size.max(1);
+                all.ranks.insert(node.clone(), join.rank);
                 all.joined.insert(join.rank, (peer, join, node));
                 return;
             }
@@ -188,15 +191,15 @@ impl Coordinator {
                 return Err(Refuse::Outsider(format!("rank {} is the task of {of}, not of {node}", join.rank)));
             }
             // Who has joined keeps its place, whoever claims it after.
-            if let Some((_, other, _)) = all.joined.values().find(|(_, _, n)| n == node) {
-                return Err(Refuse::Outsider(format!("{node} has joined already, as rank {}", other.rank)));
+            if let Some(rank) = all.ranks.get(node) {
+                return Err(Refuse::Outsider(format!("{node} has joined already, as rank {rank}")));
             }
         }
         if join.protocol != PROTOCOL || join.build != own.build {
             let why = format!("it runs gonogo {}, rank 0 runs {}", clean(&join.build), clean(&own.build));
             return Err(Refuse::Node(FailKind::OtherBuild, why));
         }
-        let room = own.size.saturating_sub(all.tasks());
+        let room = own.size.saturating_sub(all.tasks);
         if join.size != own.size || join.rank >= own.size || join.local_size > room {
             let why = format!(
                 "it is rank {} of {} tasks, {} of them on its node; rank 0 is in a world of {}, of which {room} are to come",
@@ -209,9 +212,8 @@ impl Coordinator {
             return Err(Refuse::Node(FailKind::OtherWorld, why));
         }
         let node = place.cloned().unwrap_or_else(|| {
-            let name = called(join);
-            let taken = all.joined.values().any(|(_, _, n)| n.0 == name);
-            NodeName(if taken { format!("{name}#{}", join.rank) } else { name })
+            let name = NodeName(called(join));
+            if all.ranks.contains_key(&name) { NodeName(format!("{name}#{}", join.rank)) } else { name }
         });
         if join.plan != own.plan {
             self.node_fault(

@@ -88,8 +88,8 @@ fn agent(peer: Peer, way: Way, outbox: &mpsc_of::Inbox, to: &std::sync::mpsc::Se
     let mut place = BTreeMap::new();
     while let Some(down) = outbox.next() {
         match down {
-            Down::Run { task, placement, .. } => {
-                let own = placement.members.iter().position(|m| m.0 == format!("n{}", peer - 1)).unwrap_or(9);
+            Down::Run { task, group, .. } => {
+                let own = group.members.iter().position(|m| m.0 == format!("n{}", peer - 1)).unwrap_or(9);
                 place.insert(task, own);
                 match way {
                     Way::DiesAtOnce => return drop(to.send(Event::Gone(peer, Lost::Ended("closed".into())))),
