@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use gonogo::cluster::message::{Down, Group, Join, PROTOCOL, Up};
-use gonogo::cluster::{Event, Hub, Meeting, Step, StepKey, Token};
+use gonogo::cluster::{Event, Hub, Meeting, Step, StepKey, Token, join};
 use gonogo::id::ProbeName;
 use world::{Result, TOKEN, World, against, end};
 
@@ -113,6 +113,43 @@ fn six_hundred_wrong_greetings_a_second_cost_nobody_a_place() -> Result {
         },
         600,
     )
+}
+
+/// As many nodes start at once, from one place as far as the door can tell: they wait for their turn, and nobody is sent away.
+#[test]
+fn a_thousand_agents_at_once_take_their_turns() -> Result {
+    raise_limit();
+    let hub = Hub::open(None, 0, token())?;
+    let meeting = Meeting::At { host: "127.0.0.1".into(), port: hub.address.port(), spares: 0 };
+    let agents = thread::spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return 0 };
+        runtime.block_on(async {
+            let (one, token) = (build(0, "n"), token());
+            let call = |rank| {
+                let (meeting, token, who) = (meeting.clone(), token.clone(), Join { rank, ..one.clone() });
+                async move { join(&meeting, &token, &who, Duration::from_secs(20)).await.is_ok() }
+            };
+            let all: Vec<_> = (0..1000).map(|rank| tokio::spawn(call(rank))).collect();
+            let mut joined = 0;
+            for one in all {
+                joined += usize::from(one.await.unwrap_or(false));
+            }
+            joined
+        })
+    });
+    let mut came = 0;
+    while came < 1000 {
+        let event = hub
+            .events
+            .recv_timeout(Duration::from_secs(20))
+            .map_err(|e| format!("{e} after {came}: {:?}", hub.unauthenticated()))?;
+        let Event::Joined(peer, join) = event else { continue };
+        hub.send([peer], &Down::Welcome { node: gonogo::id::NodeName(format!("n{}", join.rank)) });
+        came += 1;
+    }
+    assert_eq!(agents.join().unwrap_or(0), 1000);
+    assert!(!hub.was_crowded() && hub.unauthenticated().is_empty(), "{:?}", hub.unauthenticated());
+    Ok(())
 }
 
 #[test]
