@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -42,6 +43,8 @@ struct Args {
     cores: usize,
     /// Hardware threads to pin to, the first of each core first.
     cpus: Vec<u32>,
+    /// Threads, from the first on, whose memory is on the first one's NUMA node.
+    near: usize,
     /// f64 elements in each of the arrays, all threads together.
     elements: usize,
     ceiling_per_core: f64,
@@ -93,9 +96,16 @@ impl Probe for Memory {
         } else {
             vec![format!("three arrays of {} in all", Bytes(bytes))]
         };
+        let cpus = machine.cpu.allowed.clone();
+        let node = |thread: usize| {
+            let cpu = cpu_of(&cpus, thread, cores)?;
+            machine.cpu.numa.iter().position(|n| n.cpus.contains(&cpu))
+        };
+        let near = (0..cores).take_while(|thread| node(*thread) == node(0)).count().max(1);
         let args = Args {
             cores,
-            cpus: machine.cpu.allowed.clone(),
+            cpus,
+            near,
             elements: bytes as usize / 8 / ARRAYS,
             ceiling_per_core: machine.copy_ceiling(1),
             guest_hz: machine.guest_hz(),
@@ -111,11 +121,34 @@ impl Probe for Memory {
             return gpu::run_memory(child, &Metric::Bandwidth);
         }
         let args: Args = child.args()?;
+        let mut arrays = touched(&args)?;
         for cores in core_counts(args.cores) {
-            measure(child, &args, cores)?;
+            measure(child, &args, cores, &mut arrays)?;
         }
         Ok(())
     }
+}
+
+/// The hardware thread that a thread of so many is pinned to.
+fn cpu_of(cpus: &[u32], thread: usize, threads: usize) -> Option<u32> {
+    cpus.get(thread * cpus.len() / threads.max(1)).copied()
+}
+
+/// Each core's part of the arrays, on its own NUMA node: whoever touches memory first decides where it is.
+fn touched(args: &Args) -> Result<Vec<Arrays>, ProbeError> {
+    let elements = (args.elements / args.cores.max(1)).max(1024);
+    thread::scope(|scope| {
+        let touch = |thread: usize| {
+            let cpu = cpu_of(&args.cpus, thread, args.cores);
+            scope.spawn(move || {
+                pin(cpu);
+                Arrays::new(elements)
+            })
+        };
+        let threads: Vec<_> = (0..args.cores.max(1)).map(touch).collect();
+        let panicked = |_| ProbeError::Broken("a memory thread panicked".to_owned());
+        threads.into_iter().map(|t| t.join().map_err(panicked)).collect()
+    })
 }
 
 fn core_counts(all: usize) -> Vec<usize> {
@@ -148,60 +181,105 @@ struct Arrays {
     wrong_sums: usize,
 }
 
-fn measure(child: &mut Child, args: &Args, cores: usize) -> Result<(), ProbeError> {
+/// What one thread goes through: its own part, or where it is alone all that is as near.
+struct Share<'a> {
+    parts: &'a mut [Arrays],
+    /// Slices of a sample, and done so far.
+    each: usize,
+    done: usize,
+}
+
+impl<'a> Share<'a> {
+    fn new(parts: &'a mut [Arrays]) -> Self {
+        let each = if parts.len() > 1 { SLICE.div_ceil(parts[0].slice) } else { 1 };
+        Share { parts, each, done: 0 }
+    }
+
+    /// Elements of an array in a sample.
+    fn elements(&self) -> usize {
+        self.each * self.parts[0].slice
+    }
+
+    fn sample(&mut self, kernel: Kernel) {
+        for _ in 0..self.each {
+            let part = self.done % self.parts.len();
+            self.parts[part].next(kernel);
+            self.done += 1;
+        }
+    }
+
+    fn verify(&mut self) -> bool {
+        self.parts.iter_mut().map(Arrays::verify).filter(|right| !right).count() == 0
+    }
+}
+
+/// Threads that measure together: they agree on each sample by two barriers; one of them keeps the time and decides when it is enough.
+struct Team<'k> {
+    kernels: &'k [Kernel],
+    sampler: Sampler,
+    gate: Barrier,
+    more: AtomicBool,
+}
+
+/// What a thread has of a kernel: seconds of each sample, cores that it had in it, and whether every answer was right.
+type Kept = (Vec<f64>, Vec<f64>, bool);
+
+impl Team<'_> {
+    fn work(&self, keeps_time: bool, mut share: Share<'_>) -> Vec<Kept> {
+        let mut out = Vec::new();
+        for kernel in self.kernels {
+            let started = Instant::now();
+            let (mut seconds, mut on) = (Vec::new(), Vec::new());
+            share.sample(*kernel);
+            if keeps_time {
+                self.more.store(true, Ordering::Relaxed);
+            }
+            loop {
+                self.gate.wait();
+                if !self.more.load(Ordering::Relaxed) {
+                    break;
+                }
+                let start = Stopwatch::start();
+                share.sample(*kernel);
+                self.gate.wait();
+                if keeps_time {
+                    let (wall, cores) = start.read();
+                    seconds.push(wall);
+                    on.push(cores);
+                    self.more.store(!self.sampler.enough(&seconds, started), Ordering::Relaxed);
+                }
+            }
+            self.gate.wait();
+            out.push((seconds, on, share.verify()));
+        }
+        out
+    }
+}
+
+fn measure(child: &mut Child, args: &Args, cores: usize, arrays: &mut [Arrays]) -> Result<(), ProbeError> {
     let kernels: Vec<Kernel> = Kernel::ALL.iter().copied().filter(|k| child.wants(&case(*k, cores))).collect();
-    // Threads agree on each step by two barriers; the first of them keeps the time and decides when it is enough.
-    let gate = Barrier::new(cores);
-    let more = std::sync::atomic::AtomicBool::new(true);
     let budget = child.share(child.step.cases.len());
     let sampler = Sampler { max_blocks: 32, ..Sampler::new(budget * 2 / 3) };
-    let elements = (args.elements / cores).max(1024);
+    let team = Team { kernels: &kernels, sampler, gate: Barrier::new(cores), more: AtomicBool::new(true) };
+    let near = if cores == 1 { args.near.min(arrays.len()) } else { 1 };
+    let shares: Vec<Share<'_>> = arrays.chunks_mut(near).take(cores).map(Share::new).collect();
+    let elements: usize = shares.iter().map(Share::elements).sum();
     let pace = PaceMeter::open(args.guest_hz, cores);
     let results = thread::scope(|scope| {
-        let work = |index: usize| {
-            let (gate, more, kernels) = (&gate, &more, &kernels);
-            let cpu = args.cpus.get(index * args.cpus.len() / cores).copied();
-            move || {
+        let mut handles = Vec::new();
+        for (index, share) in shares.into_iter().enumerate() {
+            let (team, cpu) = (&team, cpu_of(&args.cpus, index, cores));
+            handles.push(scope.spawn(move || {
                 pin(cpu);
-                let mut arrays = Arrays::new(elements);
-                let mut out = Vec::new();
-                for kernel in kernels {
-                    let started = Instant::now();
-                    let (mut seconds, mut on) = (Vec::new(), Vec::new());
-                    arrays.next(*kernel);
-                    if index == 0 {
-                        more.store(true, std::sync::atomic::Ordering::Relaxed);
-                    }
-                    loop {
-                        gate.wait();
-                        if !more.load(std::sync::atomic::Ordering::Relaxed) {
-                            break;
-                        }
-                        let start = Stopwatch::start();
-                        arrays.next(*kernel);
-                        gate.wait();
-                        if index == 0 {
-                            let (wall, cores) = start.read();
-                            seconds.push(wall);
-                            on.push(cores);
-                            more.store(!sampler.enough(&seconds, started), std::sync::atomic::Ordering::Relaxed);
-                        }
-                    }
-                    gate.wait();
-                    out.push((seconds, on, arrays.verify()));
-                }
-                out
-            }
-        };
-        let handles: Vec<_> = (1..cores).map(|i| scope.spawn(work(i))).collect();
-        let first = scope.spawn(work(0)).join();
-        let rest: Vec<_> = handles.into_iter().map(|h| h.join()).collect();
-        std::iter::once(first).chain(rest).collect::<Result<Vec<_>, _>>()
+                team.work(index == 0, share)
+            }));
+        }
+        handles.into_iter().map(|h| h.join()).collect::<Result<Vec<_>, _>>()
     });
     let pace = pace.read();
     let results = results.map_err(|_| ProbeError::Broken("a memory thread panicked".to_owned()))?;
     for (i, kernel) in kernels.iter().enumerate() {
-        let bytes = bytes(*kernel) * (slice(elements) * cores) as f64;
+        let bytes = bytes(*kernel) * elements as f64;
         let rates: Vec<f64> = results[0][i].0.iter().map(|s| bytes / s).collect();
         let wrong = results.iter().filter(|r| !r[i].2).count();
         let series = Metric::Bandwidth.series(rates, 1).on_cores(&results[0][i].1, cores).bounded(
@@ -247,26 +325,28 @@ impl Arrays {
             Kernel::Copy | Kernel::Triad => C,
         };
         self.done += 1;
+        // The dispatch compiles the loops for the widest vectors of this machine.
+        let arch = pulp::Arch::new();
         let range = at * self.slice..(at + 1) * self.slice;
         let holds = match kernel {
             Kernel::Read => {
-                let sum = with_widest_vectors(|| sum(black_box(&self.data[array][range])));
+                let sum = arch.dispatch(|| sum(black_box(&self.data[array][range])));
                 self.wrong_sums += usize::from(sum != self.holds[array][at] * self.slice as f64);
                 return;
             }
             Kernel::Write => {
                 let value = self.holds[array][at] + 1.0;
-                with_widest_vectors(|| black_box(&mut self.data[array][range]).fill(value));
+                arch.dispatch(|| black_box(&mut self.data[array][range]).fill(value));
                 value
             }
             Kernel::Copy => {
                 let [_, b, c] = self.data.each_mut().map(|d| &mut d[range.clone()]);
-                with_widest_vectors(|| black_box(c).copy_from_slice(black_box(b)));
+                arch.dispatch(|| black_box(c).copy_from_slice(black_box(b)));
                 self.holds[1][at]
             }
             Kernel::Triad => {
                 let [a, b, c] = self.data.each_mut().map(|d| &mut d[range.clone()]);
-                with_widest_vectors(|| {
+                arch.dispatch(|| {
                     for ((c, a), b) in black_box(c).iter_mut().zip(black_box(&*a)).zip(black_box(&*b)) {
                         *c = *a + SCALE * *b;
                     }
@@ -287,12 +367,6 @@ impl Arrays {
         let written = std::mem::take(&mut self.written).into_iter().all(right);
         written && std::mem::take(&mut self.wrong_sums) == 0
     }
-}
-
-/// Compiles what is inside for the widest vectors of this machine.
-#[inline(always)]
-fn with_widest_vectors<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
 }
 
 /// Eight times eight partial sums: enough independent chains to wait for memory and not for an adder.
