@@ -1,8 +1,9 @@
 //! Links that lose packets, that come and go, that others use: exactly their nodes are named, as strongly as the facts allow.
 
 use crate::codes::flows;
+use gonogo::id::NodeName;
 use gonogo::judge::{self, Severity, Subject};
-use gonogo::measure::{Segments, Transport};
+use gonogo::measure::{Outcome, Segments, Transport};
 use gonogo::record::Record;
 
 fn found(r: &Record) -> Vec<(String, Severity, String)> {
@@ -138,4 +139,34 @@ fn a_link_that_others_use_is_busy_and_not_broken() {
         found(&r)
     );
     assert!(found(&r).iter().all(|(.., n)| n == "n3"), "{:?}", found(&r));
+}
+
+/// A node that is slow because its threads get no core is told so; where all wait alike, or the slow one does not, it is its link.
+#[test]
+fn a_slow_node_whose_threads_get_no_core_is_sent_to_look_at_what_else_runs() {
+    let evidence = |here: f64, elsewhere: f64| {
+        let mut r = record(&|from, to, t| t.waited = Some([from, to].map(|n| if n == 3 { here } else { elsewhere })));
+        for line in &mut r.outcomes {
+            if let Outcome::Measured(m) = &mut line.outcome
+                && m.transport
+                    .iter()
+                    .filter_map(|t| t.ends.as_ref())
+                    .flat_map(|ends| ends.iter())
+                    .any(|e| e.node.0 == "n3")
+            {
+                m.series.iter_mut().flat_map(|s| &mut s.samples).for_each(|rate| *rate *= 0.4);
+            }
+        }
+        let all = judge::judge(&r, &r.header.plan.run, &[]).findings;
+        let slow =
+            all.iter().find(|f| f.code.to_string() == "NET-020").map(|f| (f.subject.clone(), f.evidence.clone()));
+        slow.unwrap_or_else(|| panic!("{all:?}"))
+    };
+    let (subject, told) = evidence(0.6, 0.02);
+    assert_eq!(subject, Subject::Node(NodeName("n3".into())));
+    assert!(told.contains("its threads had no core for 60 % of the time, others' for 2 %"), "{told}");
+    for (here, elsewhere) in [(0.6, 0.5), (0.0, 0.5), (0.1, 0.01), (7.0, 0.0)] {
+        let (_, told) = evidence(here, elsewhere);
+        assert!(!told.contains("no core"), "{told}");
+    }
 }

@@ -10,7 +10,7 @@ use crate::judge::rules::links;
 use crate::judge::rules::prices::Prices;
 use crate::judge::severity::Severity;
 use crate::localise::{self, Held, Hop, Open, Plane, Reading, Side, Verdict};
-use crate::measure::{FailKind, Outcome, Transport, stats};
+use crate::measure::{FailKind, LinkEnd, Outcome, stats};
 use crate::plan::RunPlan;
 use crate::record::Record;
 use crate::unit::Unit;
@@ -281,19 +281,22 @@ fn stalled<'r>(record: &'r Record, plane: &Plane, node: &NodeName) -> Option<&'r
     said
 }
 
-/// That a node's own threads lacked cores while it was measured, which is no fault of its link; empty where they did not.
+/// That a node's own threads lacked cores while it was measured, and others' did not: no fault of its link. Empty where it is not so.
 fn starved(record: &Record, plane: &Plane, node: &NodeName) -> String {
     let lines = record.outcomes.iter().filter(|l| l.probe == plane.probe && l.case.pair_way().is_some());
     let flows = lines.filter_map(|l| l.outcome.measured()).flat_map(|m| &m.transport);
-    let there = |t: &Transport| {
-        let end = t.ends.as_ref()?.iter().position(|e| e.node == *node)?;
-        Some(t.without_core()?[end])
-    };
-    let waited = stats::median(&flows.filter_map(there).collect::<Vec<f64>>());
-    if waited < STARVED {
+    let ends = flows.filter_map(|t| Some(t.ends.as_ref()?.iter().zip(t.without_core()?))).flatten();
+    let (here, elsewhere): (Vec<_>, Vec<_>) = ends.partition(|(end, _)| end.node == *node);
+    let waited = |ends: Vec<(&LinkEnd, f64)>| stats::median(&ends.iter().map(|(_, w)| *w).collect::<Vec<f64>>());
+    let (here, elsewhere) = (waited(here), waited(elsewhere));
+    if here < STARVED || here < 2.0 * elsewhere {
         return String::new();
     }
-    format!("; its threads had no core for {:.0} % of the time: look at what else runs there", 100.0 * waited)
+    format!(
+        "; its threads had no core for {:.0} % of the time, others' for {:.0} %: look at what else runs there",
+        100.0 * here,
+        100.0 * elsewhere
+    )
 }
 
 /// The interface by which a node reaches the others, as its own measurements tell.
