@@ -96,7 +96,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         let machines = self.discover();
         self.fabric(&machines, When::Before);
         self.absent(&machines);
-        self.alone(&machines);
+        let postponed = self.alone(&machines);
         if self.is_cluster() {
             // Who is slow alone is confirmed before the network is looked at: there is time for it now.
             let reserve = self.network_time() + self.end_time(&machines);
@@ -113,6 +113,9 @@ impl<'a, F: Fleet> Schedule<'a, F> {
             self.devices(&there);
             self.nccl(&there);
             self.rehearse(&there);
+        }
+        for p in postponed {
+            self.run_or_waive(p, self.end_time(&machines));
         }
         self.again(limits, self.end_time(&machines));
         self.fabric(&machines, When::After);
@@ -351,7 +354,8 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         Duration::from_millis(ms)
     }
 
-    fn alone(&mut self, machines: &[(NodeName, Machine)]) {
+    /// What each node does by itself. Returns what the time kept for the network left no room for: that may end early.
+    fn alone(&mut self, machines: &[(NodeName, Machine)]) -> Vec<Planned> {
         let (planned, left_out) = self.solo_steps(machines);
         let reserve = self.network_time().min(self.left() * 2 / 3) + self.end_time(machines);
         let turns: Vec<u32> = planned.iter().map(|p| self.fleet.turns(&p.step)).collect();
@@ -361,10 +365,16 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         let order: Vec<Step> = steps.into_iter().chain(cut.into_iter().rev()).collect();
         self.plan_steps(order.clone());
         self.watch.steps(order.len() as u64);
+        let mut postponed = Vec::new();
         for step in order {
-            if let Some(p) = planned.iter().find(|p| p.step.name == step.name) {
-                let planned = Planned { step, args: p.args.clone() };
+            let Some(p) = planned.iter().find(|p| p.step.name == step.name) else { continue };
+            let (turns, left) = (self.fleet.turns(&step), self.left().saturating_sub(reserve));
+            let fits = fit::shorten(&mut step.clone(), turns, left);
+            let planned = Planned { step, args: p.args.clone() };
+            if fits || self.fleet.interrupted() || !self.is_cluster() {
                 self.run_or_waive(planned, reserve);
+            } else {
+                postponed.push(planned);
             }
         }
         // What was chosen and not planned stands in the record with its reason, or it would look lost.
@@ -376,6 +386,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
             };
             self.waive(&Planned { step, args: HashMap::new() }, WaiveKind::NotAsked, why);
         }
+        postponed
     }
 
     /// Runs a step if time is left for it beside `reserve`; else says that it was cut.
