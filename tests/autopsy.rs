@@ -202,7 +202,6 @@ fn the_late_rank_is_told_by_its_gpu_and_its_cable() -> Result {
     Ok(())
 }
 
-/// A host that writes local time beside a container that writes UTC: the times of their files say so, and the order is right.
 /// What NCCL 2.31 finds out when it starts explains the collective that never ends; variables that differ explain nothing by themselves.
 #[test]
 fn nccls_own_diagnostics_name_the_node_whose_gpus_do_not_reach_each_other() -> Result {
@@ -232,6 +231,7 @@ fn nccls_own_diagnostics_name_the_node_whose_gpus_do_not_reach_each_other() -> R
     Ok(())
 }
 
+/// A host that writes local time beside a container that writes UTC: the times of their files say so, and the order is right.
 #[test]
 fn logs_of_two_zones_are_put_in_order() -> Result {
     let dir = Dir::new()?;
