@@ -42,12 +42,16 @@ pub struct Segments {
     /// Those of them that were sent again, and their bytes.
     pub again: u64,
     pub bytes_again: u64,
+    /// Those of `again` that the receiver had already (DSACK, RFC 2883): they came late or out of order, and none was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needless: Option<u64>,
 }
 
 impl Segments {
-    /// The share that was sent again; `None` where too few were sent to tell.
+    /// The share that had to be sent again; `None` where too few were sent to tell.
     pub fn share_again(&self) -> Option<f64> {
-        (self.sent >= FEW_SEGMENTS).then(|| self.again as f64 / self.sent as f64)
+        let again = self.again.saturating_sub(self.needless.unwrap_or(0));
+        (self.sent >= FEW_SEGMENTS).then(|| again as f64 / self.sent as f64)
     }
 }
 

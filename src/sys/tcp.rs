@@ -7,16 +7,20 @@ use std::os::fd::{AsFd, AsRawFd};
 const IPPROTO_TCP: c_int = 6;
 const TCP_INFO: c_int = 11;
 
-/// `tcpi_snd_mss`, `tcpi_total_retrans` and `tcpi_data_segs_out` (since Linux 4.6).
+/// `tcpi_snd_mss`, `tcpi_total_retrans`, `tcpi_data_segs_out` (since Linux 4.6) and `tcpi_dsack_dups` (since Linux 4.19, and in
+/// segments since 5.10; before, in reports of the receiver, which are fewer).
 const MSS: usize = 16;
 const TOTAL_RETRANS: usize = 100;
 const DATA_SEGS_OUT: usize = 156;
+const DSACK_DUPS: usize = 216;
 
-/// Of a connection: segments with data that were sent, those of them that were sent again, and their size in bytes.
+/// Of a connection: segments with data that were sent, those of them that were sent again, those of these that the receiver had
+/// already, and their size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
     pub segments: u64,
     pub again: u64,
+    pub needless: Option<u64>,
     pub mss: u64,
 }
 
@@ -37,7 +41,12 @@ pub fn sent(socket: impl AsFd) -> Option<Sent> {
         Some(u64::from(u32::from_ne_bytes(bytes.try_into().ok()?)))
     };
     (code == 0).then_some(())?;
-    Some(Sent { segments: word(DATA_SEGS_OUT)?, again: word(TOTAL_RETRANS)?, mss: word(MSS)? })
+    Some(Sent {
+        segments: word(DATA_SEGS_OUT)?,
+        again: word(TOTAL_RETRANS)?,
+        needless: word(DSACK_DUPS),
+        mss: word(MSS)?,
+    })
 }
 
 #[cfg(test)]

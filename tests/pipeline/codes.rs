@@ -450,8 +450,12 @@ fn provoke(code: &str) -> Option<Record> {
             add(r, "tcp", "x", o);
         }),
         "NET-034" => flows(&|from, to, t| {
-            t.segments =
-                Some(Segments { sent: 10_000, again: if from == 3 || to == 3 { 120 } else { 0 }, bytes_again: 0 });
+            t.segments = Some(Segments {
+                sent: 10_000,
+                again: if from == 3 || to == 3 { 120 } else { 0 },
+                bytes_again: 0,
+                needless: None,
+            });
         }),
         "NET-035" => flows(&|from, to, t| {
             // Node 3's carrier, from test to test.
@@ -639,7 +643,7 @@ pub fn flows(edit: &dyn Fn(u32, u32, &mut Transport)) -> Option<Record> {
                     interface: Some("eth0".into()),
                     bytes,
                     counted: vec![("eth0".into(), bytes + bytes / 20)],
-                    segments: Some(Segments { sent: 10_000, again: 0, bytes_again: 0 }),
+                    segments: Some(Segments { sent: 10_000, again: 0, bytes_again: 0, needless: None }),
                     again: None,
                     ends: Some(Box::new([
                         end(from, bytes + bytes / 20, 1 << 20),

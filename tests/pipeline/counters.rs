@@ -34,8 +34,9 @@ fn on_3(from: u32, to: u32) -> bool {
 fn flows_that_are_well_say_nothing() {
     assert_eq!(found(&record(&|_, _, _| {})), []);
     // Congestion that all suffer is nobody's link, and is told.
-    let all =
-        |_: u32, _: u32, t: &mut Transport| t.segments = Some(Segments { sent: 10_000, again: 60, bytes_again: 0 });
+    let all = |_: u32, _: u32, t: &mut Transport| {
+        t.segments = Some(Segments { sent: 10_000, again: 60, bytes_again: 0, needless: None })
+    };
     assert_eq!(found(&record(&all)), [("NET-034".into(), Severity::Warn, "this run".into())]);
 }
 
@@ -44,13 +45,19 @@ fn half_a_percent_of_loss_is_named_and_a_thousandth_is_told() {
     let loses = |again: u64| {
         move |from: u32, to: u32, t: &mut Transport| {
             if on_3(from, to) {
-                t.segments = Some(Segments { sent: 10_000, again, bytes_again: again * 1448 });
+                t.segments = Some(Segments { sent: 10_000, again, bytes_again: again * 1448, needless: None });
             }
         }
     };
     assert_eq!(found(&record(&loses(50))), [("NET-034".into(), Severity::Fail, "n3".into())]);
     assert_eq!(found(&record(&loses(15))), [("NET-034".into(), Severity::Warn, "n3".into())]);
     assert_eq!(found(&record(&loses(3))), []);
+    // The receiver had all of it already but one: it came late or out of order, and the link loses nothing.
+    let late = |from: u32, to: u32, t: &mut Transport| {
+        loses(50)(from, to, t);
+        t.segments = t.segments.map(|s| Segments { needless: Some(49), ..s });
+    };
+    assert_eq!(found(&record(&late)), []);
     let r = record(&loses(50));
     let j = judge::judge(&r, &r.header.plan.run, &[]);
     let Some(f) = j.findings.iter().find(|f| f.code.to_string() == "NET-034") else { panic!("{:?}", j.findings) };

@@ -296,11 +296,12 @@ fn send(streams: Vec<TcpStream>, seed: u64, budget: Duration) -> Flow {
             Ok((bytes, whole, sent)) => {
                 flow.bytes += bytes;
                 flow.whole &= whole;
-                if let Some(tcp::Sent { segments, again, mss }) = sent {
+                if let Some(tcp::Sent { segments, again, needless, mss }) = sent {
                     let all = flow.segments.get_or_insert_default();
                     all.sent += segments;
                     all.again += again;
                     all.bytes_again += again * mss;
+                    all.needless = needless.map(|n| n + all.needless.unwrap_or(0));
                 }
             }
             Err(e) => flow.error = flow.error.or(Some(format!("sending: {e}"))),
