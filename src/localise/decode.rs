@@ -31,8 +31,9 @@ const TEST_COSTS: f64 = 5.0;
 const DOUBT: f64 = 1.3;
 /// Log-odds of a node from which what is slow in a quiet test may be it.
 const SUSPECTED: f64 = -4.0;
-/// Probability that a node comes and goes.
-const COMES_AND_GOES: f64 = 2e-3;
+/// Probability that a node comes and goes half of the time; and that such a one is slow both ways in a test, or well both ways.
+const COMES_AND_GOES: f64 = 1.5e-3;
+const HALF_THE_TIME: f64 = 0.25;
 /// A deficit below this (in the logarithm: 3.5 %) is no fault: healthy nodes differ by so much.
 const LEAST_LIMIT: f64 = 0.0356;
 /// The same where nodes are too few to show how much healthy ones differ: 7 %.
@@ -55,6 +56,8 @@ const SURELY: f64 = std::f64::consts::LN_2;
 pub(super) struct Decoded {
     pub tests: Vec<Observed>,
     pub nodes: Vec<Belief>,
+    /// Each node's leaf.
+    pub leaf: Vec<u32>,
     pub uplinks: Vec<Uplink>,
     /// Probability that a pair with slow tests is bad by itself.
     pub pairs: BTreeMap<(u32, u32), f64>,
@@ -80,7 +83,7 @@ impl Pairs {
     fn decode_with(&self, scatter: f64) -> Decoded {
         let (mut tests, fastest) = self.observe(scatter);
         if tests.is_empty() {
-            return Decoded { nodes: belief::none(self.nodes as usize), ..Decoded::default() };
+            return Decoded { nodes: belief::none(self.nodes as usize), leaf: self.leaf.clone(), ..Decoded::default() };
         }
         let limit = self.limit(&tests);
         let least = if self.one_machine { limit } else { 0.0 };
@@ -96,7 +99,7 @@ impl Pairs {
         if more || pairs.values().any(|p| *p > 0.2) {
             nodes = belief::beliefs(&tests, self.nodes as usize, limit);
         }
-        Decoded { tests, nodes, uplinks, pairs, limit, fastest }
+        Decoded { tests, nodes, leaf: self.leaf.clone(), uplinks, pairs, limit, fastest }
     }
 
     /// Every test against its class; and the fastest reference.
@@ -258,31 +261,35 @@ fn disturb(tests: &mut [Observed], nodes: &[Belief]) -> bool {
     more
 }
 
+/// A node's test: with whom, in ascending order, and what it lost where it was slow.
+type Met = ((u32, u32), Option<(f64, f64)>);
+
 /// Pairs whose every test is slow though neither node explains it.
 fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32), f64> {
     let mut of: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
-    // Tests of each node, and those that are slow, whatever explains them.
-    let mut all = vec![(0u32, 0u32); nodes.len()];
+    let ends = |o: &Observed| (o.ends[0].min(o.ends[1]), o.ends[0].max(o.ends[1]));
+    // Each node's, whatever explains what it lost.
+    let mut met: Vec<Vec<Met>> = vec![Vec::new(); nodes.len()];
+    let bare = |o: &Observed| (0..2).any(|w| o.is_slow(w, 0.0));
     let slow = |o: &Observed| (0..2).any(|w| o.is_slow(w, known(nodes, o, w)));
     for (k, o) in tests.iter().enumerate() {
-        of.entry((o.ends[0].min(o.ends[1]), o.ends[0].max(o.ends[1]))).or_default().push(k);
-        // Behind a slow leaf nobody is seen to be well.
-        for n in o.ends.iter().copied().filter(|_| o.floor == [0.0; 2] && o.hidden == 0.0) {
-            let (tests, bad) = &mut all[n as usize];
-            (*tests, *bad) = (*tests + 1, *bad + u32::from((0..2).any(|w| o.is_slow(w, 0.0))));
+        of.entry(ends(o)).or_default().push(k);
+        // Behind a slow leaf, or with a node that is slow itself, nobody is seen to be well or slow.
+        let well = |n: u32| nodes[n as usize].log_odds <= 0.0;
+        let seen = |end: &usize| o.floor == [0.0; 2] && o.hidden == 0.0 && well(o.ends[1 - end]);
+        for end in [0, 1].into_iter().filter(seen) {
+            met[o.ends[end] as usize].push((ends(o), bare(o).then(|| o.loss())));
         }
     }
     let mut out = BTreeMap::new();
     for (pair, of) in of {
-        // Between nodes that are slow only with each other a deficit that both share is the pair's.
-        let bare = |o: &Observed| (0..2).any(|w| o.is_slow(w, 0.0));
-        let together = of.iter().filter(|k| bare(&tests[**k])).count() as u32;
-        let apart = [pair.0, pair.1]
-            .map(|n| all[n as usize])
-            .map(|(t, s)| (t.saturating_sub(of.len() as u32), s.saturating_sub(together)))
-            // What is slow by itself and what is slow beyond what is known already are counted apart.
-            .map(|(tests, slow)| (tests, slow.min(tests)));
-        let elsewhere_well = apart.iter().all(|(tests, slow)| *tests > 0 && 2 * slow < *tests);
+        // Between nodes that are slow only with each other a deficit that both share is the pair's: of the tests of each with others, how
+        // many there are, and what the slow ones lost.
+        let apart = [pair.0, pair.1].map(|n| {
+            let others = || met[n as usize].iter().filter(|(with, _)| *with != pair);
+            (others().count(), others().filter_map(|(_, loss)| *loss).collect::<Vec<_>>())
+        });
+        let elsewhere_well = apart.iter().all(|(tests, slow)| *tests > 0 && 2 * slow.len() < *tests);
         // A way between the two, whoever is named first in a test, is slow in every test or it is not the pair's.
         let ways = |o: &Observed| [0, 1].map(|w| o.is_slow(if o.ends[0] == pair.0 { w } else { 1 - w }, 0.0));
         let ever = of.iter().map(|k| ways(&tests[*k])).fold([false; 2], |a, w| [a[0] || w[0], a[1] || w[1]]);
@@ -298,12 +305,17 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
         let hits: Vec<&Observed> = of.iter().filter(|k| hit(k)).map(|k| &tests[*k]).collect();
         let losses: Vec<(f64, f64)> = hits.iter().map(|o| o.loss()).collect();
         let disturbed = hits.iter().map(|o| o.disturbed * 0.5).product::<f64>() * by_chance(&losses);
+        let usual = middle(&losses);
         let of_node = |i: usize| {
-            let (tests, slow) = apart[i];
+            let (tests, slow) = &apart[i];
             let believed = 1.0 / (1.0 + (-nodes[[pair.0, pair.1][i] as usize].log_odds).exp());
             // A node that comes and goes would have to be well with others, both ways, and choose this partner; what else
-            // of it is slow needs no reason of its own then.
-            let goes = COMES_AND_GOES * 0.25f64.powi(n + (tests - slow) as i32) * (0.5 / DISTURBED).powi(slow as i32);
+            // of it is slow needs no reason of its own then, the less where it loses the same.
+            let same = slow.iter().filter(|loss| alike(**loss, usual)).count();
+            let goes = COMES_AND_GOES
+                * HALF_THE_TIME.powi(n + (tests - slow.len()) as i32)
+                * (0.5 / DISTURBED).powi(slow.len() as i32)
+                * CHANCE_ALIKE.powi(-(same as i32));
             if elsewhere_well { goes } else { believed }
         };
         let otherwise = (disturbed + of_node(0) + of_node(1)).min(1.0);
@@ -323,10 +335,16 @@ fn alike((a, own): (f64, f64), (b, other): (f64, f64)) -> bool {
     a == b || (a - b).abs() < ALIKE * own.max(other) + ALIKE_SHARE * a.min(b).abs()
 }
 
+/// The median of losses, as certain as the surest of them.
+fn middle(losses: &[(f64, f64)]) -> (f64, f64) {
+    let each = losses.iter().map(|(loss, _)| *loss).collect::<Vec<f64>>();
+    (stats::median(&each), losses.iter().map(|(_, deviation)| *deviation).fold(f64::INFINITY, f64::min))
+}
+
 /// How much likelier than a pair's own fault others' traffic makes these losses: a fault takes the same each time, traffic something else.
-fn by_chance(losses: &[(f64, f64)]) -> f64 {
-    let middle = stats::median(&losses.iter().map(|(loss, _)| *loss).collect::<Vec<f64>>());
-    let agree = losses.iter().filter(|(loss, deviation)| alike((*loss, *deviation), (middle, *deviation))).count();
+pub(super) fn by_chance(losses: &[(f64, f64)]) -> f64 {
+    let usual = middle(losses);
+    let agree = losses.iter().filter(|loss| alike(**loss, usual)).count();
     // The first says nothing.
     CHANCE_ALIKE.powi(agree.saturating_sub(1) as i32) * CHANCE_APART.powi((losses.len() - agree) as i32)
 }

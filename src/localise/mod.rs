@@ -8,6 +8,7 @@
 //! nodes at low concurrency, beside control pairs that give the reference, while that can change a verdict.
 
 mod belief;
+mod crossing;
 mod decode;
 mod distance;
 pub mod infer;
@@ -17,6 +18,7 @@ mod observed;
 mod pairs;
 mod ranks;
 mod record;
+mod recurrence;
 mod reference;
 mod rounds;
 #[cfg(test)]

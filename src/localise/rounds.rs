@@ -132,8 +132,8 @@ impl Closer<'_> {
             let (belief, standing) = (&decoded.nodes[*i as usize], &standings[*i as usize]);
             // Sure enough after one quiet test is sure enough.
             let certain = belief.log_odds > CERTAIN && quiet.contains_key(i) && decoded.is_proven(belief, standing);
-            let suspected =
-                belief.log_odds > if standing.slow > 0 { SUSPECT } else { LAGS } || standing.recurs().is_some();
+            let suspected = belief.log_odds > if standing.slow > 0 { SUSPECT } else { LAGS }
+                || standing.recurs(decoded.nodes.len()).is_some();
             let wanted = match only {
                 Some(open) => open.contains(i),
                 None => !certain && (suspected || standing.partners() < PARTNERS.min(others)),
@@ -152,9 +152,15 @@ impl Closer<'_> {
             let of = decoded.tests.iter().filter(|o| key(o.ends[0], o.ends[1]) == key(a, b));
             of.filter(|o| o.is_slow(0, 0.0) && o.is_slow(1, 0.0)).count() > 0
         };
-        let alone = |a: u32, b: u32| decoded.pairs.get(&key(a, b)).is_some_and(|p| *p > ALONE);
+        let likely = |a: u32, b: u32, p: f64| decoded.pairs.get(&key(a, b)).is_some_and(|of| *of > p);
         let many = self.among.len() > FEW;
-        self.again(decoded, &|a, b| many && both(a, b) && (looked(a) && looked(b) || alone(a, b)));
+        // Who is still open meets others in turn, unless the pair is the likelier reason.
+        let last = self.pairs.tests.iter().map(|t| t.round).max();
+        let just = |a, b| self.pairs.tests.iter().any(|t| Some(t.round) == last && key(t.a, t.b) == key(a, b));
+        let open = |a, b| only.is_some_and(|open| open.contains(&a) || open.contains(&b));
+        let others_turn = |a, b| open(a, b) && just(a, b) && !likely(a, b, DOUBTED);
+        let again = |a, b| both(a, b) && (looked(a) && looked(b) || likely(a, b, ALONE)) && !others_turn(a, b);
+        self.again(decoded, &|a, b| many && again(a, b));
         suspects.retain(|i| !self.used.contains(i));
         let half = self.among.len() / 2;
         suspects.truncate(if half > FEW { half - 1 } else { half });

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::localise::belief::{Belief, Side};
+use crate::localise::crossing::Crossing;
 use crate::localise::decode::{Decoded, known};
 use crate::localise::observed::Observed;
+use crate::localise::recurrence::{self, Shown};
 use crate::localise::uplinks::Uplink;
 use crate::localise::{Hop, Pairs, Test};
 use crate::measure::stats;
@@ -88,8 +90,11 @@ const LEAF_ROUNDS: usize = 3;
 const OPEN: f64 = 0.1;
 /// Partners that a node must have met to be cleared, and to be blamed; with rounds as many.
 pub(super) const PARTNERS: usize = 2;
-/// Among more nodes than this there are more than two to ask.
+/// Among more nodes than this there are more than two to ask; and tests that a partner did well in to show a fault.
 const FEW: usize = 8;
+const WITNESS: usize = 2;
+/// Share of its tests from which a fault is there always.
+const STEADY: f64 = 0.9;
 /// Readings that a node is named by.
 const READINGS: usize = 3;
 /// Probability from which a pair is named. Its fault may have been away in one test of more than so many.
@@ -108,6 +113,8 @@ pub(super) const fn pair_tests(hop: Hop) -> usize {
 /// is not the reason.
 const RECURS: usize = 2;
 const HARDLY: f64 = 1e-3;
+/// Probability from which a node that comes and goes is not cleared.
+const GOES: f64 = 0.2;
 /// Share of readings that others' traffic slows at most where a fabric is fit for a run.
 const UNEVEN: f64 = 0.15;
 /// And so many more: of few readings chance makes a share.
@@ -121,19 +128,15 @@ pub(super) struct Standing {
     /// Partners that did well with others, and rounds, with slow readings that nobody else explains.
     slow_with: HashSet<u32>,
     slow_in: HashSet<u32>,
+    /// The same without those whose way others use at that moment, as far as the other tests of the round show.
+    alone_with: HashSet<u32>,
+    alone_in: HashSet<u32>,
     pub slow: usize,
     pub readings: usize,
     /// It did well in a test with somebody.
     pub well: bool,
-    /// Its tests by round: whether slow without anybody else explaining it, whether quiet, and how often others' traffic does that.
-    tests: BTreeMap<u32, Tested>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Tested {
-    slow: bool,
-    quiet: bool,
-    disturbed: f64,
+    /// Its tests by round.
+    tests: BTreeMap<u32, Shown>,
 }
 
 impl Standing {
@@ -142,15 +145,20 @@ impl Standing {
         self.cleared_by[0].len().min(self.cleared_by[1].len())
     }
 
-    fn confirmed(&self) -> bool {
-        self.slow_with.len() >= PARTNERS && self.slow_in.len() >= PARTNERS
+    /// Others' traffic over a leaf's uplinks comes and goes as well: who does has to be slow where nobody else is.
+    fn confirmed(&self, duty: f64) -> bool {
+        let (with, rounds) =
+            if duty < STEADY { (&self.alone_with, &self.alone_in) } else { (&self.slow_with, &self.slow_in) };
+        with.len() >= PARTNERS && rounds.len() >= PARTNERS
     }
 
-    /// How many tests are slow, where that many were quiet that others' traffic is hardly the reason.
-    pub fn recurs(&self) -> Option<usize> {
-        let slow = || self.tests.values().filter(|t| t.slow);
+    /// How many tests are slow, where that many were quiet that others' traffic is hardly the reason, or all of them look like a fault
+    /// that comes and goes.
+    pub fn recurs(&self, nodes: usize) -> Option<usize> {
+        let slow = || self.tests.values().filter(|t| t.is_slow());
         let by_chance: f64 = slow().map(|t| t.disturbed).product();
-        (slow().filter(|t| t.quiet).count() >= RECURS && by_chance < HARDLY).then(|| slow().count())
+        let again = slow().filter(|t| t.quiet).count() >= RECURS && by_chance < HARDLY;
+        (again || recurrence::probability(self.tests.values(), nodes) > GOES).then(|| slow().count())
     }
 }
 
@@ -160,12 +168,25 @@ impl Decoded {
         let mut out = vec![Standing::default(); self.nodes.len()];
         // Those alone that are named: what may be a pair's explains nothing yet.
         let pairs: HashSet<(u32, u32)> = pairs.iter().map(|p| (p.from, p.to)).collect();
-        // Who did well with anybody: a slow test with such a partner counts against a node.
-        let mut well = vec![false; self.nodes.len()];
-        for o in self.tests.iter().filter(|o| o.hidden == 0.0 && !o.is_slow(0, 0.0) && !o.is_slow(1, 0.0)) {
-            o.ends.iter().for_each(|n| well[*n as usize] = true);
+        let bare = |o: &Observed| (0..2).any(|w| o.is_slow(w, known(&self.nodes, o, w)));
+        let crossing = Crossing::new(&self.leaf, &self.tests, bare);
+        // With whom each was seen, and whether it did well.
+        let mut seen: Vec<Vec<(u32, bool)>> = vec![Vec::new(); self.nodes.len()];
+        for o in self.tests.iter().filter(|o| o.hidden == 0.0) {
+            let well = !o.is_slow(0, 0.0) && !o.is_slow(1, 0.0);
+            let [a, b] = o.ends;
+            seen[a as usize].push((b, well));
+            seen[b as usize].push((a, well));
         }
-        out.iter_mut().zip(&well).for_each(|(s, well)| s.well = *well);
+        out.iter_mut().zip(&seen).for_each(|(s, seen)| s.well = seen.iter().any(|(_, well)| *well));
+        // A slow test counts against a node where its partner did well with others: twice, or each time. A fault misses a test now and
+        // then, so that of many nodes who did well once may be sick.
+        let few = self.nodes.len() <= FEW;
+        let witness = |partner: u32, node: u32| {
+            let others = || seen[partner as usize].iter().filter(|(with, _)| *with != node);
+            let good = others().filter(|(_, well)| *well).count();
+            good >= WITNESS || good > 0 && (few || good == others().count())
+        };
         for o in &self.tests {
             for way in 0..2 {
                 for (side, end) in [(0, way), (1, 1 - way)] {
@@ -179,14 +200,18 @@ impl Decoded {
                     s.readings += 1;
                     s.slow += usize::from(slow);
                     let unexplained = o.is_far_behind(way, hidden) && !pairs.contains(&(o.ends[way], o.ends[1 - way]));
-                    let fresh = Tested { slow: false, quiet: o.quiet, disturbed: o.disturbed };
-                    s.tests.entry(o.round).or_insert(fresh).slow |= unexplained;
-                    if slow && well[partner as usize] {
+                    let seen = hidden <= self.limit;
+                    s.tests.entry(o.round).or_insert_with(|| Shown::new(o)).add(unexplained, seen);
+                    if slow && witness(partner, node) {
                         s.slow_with.insert(partner);
                         s.slow_in.insert(o.round);
+                        if !crossing.may_be_why(o) {
+                            s.alone_with.insert(partner);
+                            s.alone_in.insert(o.round);
+                        }
                     }
                     // Behind a partner that is slower itself nobody is seen.
-                    if hidden <= self.limit || (o.residual[way].is_some_and(|y| -y <= self.limit)) {
+                    if seen || (o.residual[way].is_some_and(|y| -y <= self.limit)) {
                         s.cleared_by[side].insert(partner);
                     }
                 }
@@ -197,7 +222,7 @@ impl Decoded {
 
     /// Whether a node is bad beyond doubt, by what is believed and by who showed it.
     pub(super) fn is_proven(&self, belief: &Belief, standing: &Standing) -> bool {
-        belief.log_odds >= NAMED && standing.confirmed()
+        belief.log_odds >= NAMED && standing.confirmed(belief.duty)
     }
 }
 
@@ -275,7 +300,9 @@ impl Pairs {
             if p > OPEN && (belief.log_odds <= 0.0 || belief.deficit >= decoded.limit) {
                 let (slow, readings) = (standing.slow, standing.readings);
                 verdict.open.push((node, Open::Suspected { slow, readings, probability: p }));
-            } else if let Some(slow) = standing.recurs().filter(|_| !self.one_machine && fault.is_none()) {
+            } else if let Some(slow) =
+                standing.recurs(decoded.nodes.len()).filter(|_| !self.one_machine && fault.is_none())
+            {
                 verdict.open.push((node, Open::Recurring { slow, tests: standing.tests.len() }));
             } else if standing.partners() < PARTNERS.min(well.saturating_sub(1)) && fault.is_none() && !in_bad_leaf(i) {
                 verdict.open.push((node, Open::Untested { partners: standing.partners() }));
