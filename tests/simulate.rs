@@ -35,6 +35,19 @@ fn the_localiser_finds_exactly_the_bad_nodes() -> Result {
     Ok(())
 }
 
+/// Slow with one partner again and again, and well with others: either of the two comes and goes, and the run is not launched with them.
+#[test]
+fn who_comes_and_goes_holds() -> Result {
+    let out = Command::new(env!("CARGO_BIN_EXE_gonogo"))
+        .args(["simulate", "--nodes", "64", "--fault", "flapping:10=0.5", "--seed", "29"])
+        .output()?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(text.lines().any(|l| l.trim_end() == "simulated  HOLD"), "{text}");
+    let held = "hold  NET-028  node sim11: slow in 5 of 8 tests, more than others' traffic explains";
+    assert!(text.contains(held) && !text.contains("  fail  "), "{text}");
+    Ok(())
+}
+
 #[test]
 fn each_kind_of_fault_has_its_own_verdict() -> Result {
     for (fault, code, subject) in [

@@ -798,7 +798,7 @@ codes! {
         suspect: "the node's firewall or data network",
         remedy: "from another node: ping and `nc -z` to it; look at `nft list ruleset` and `ip route` there";
     NET_028 "NET-028" Hold, "a node's network is not proven",
-        cause: "Too few tests of the node ended, or they contradict each other, or it was slow twice while few others were at work and well at other times: neither it nor its partners can be blamed. A node is cleared by two partners that are well. Of the run as a whole: slow readings that no node, leaf or pair explains, or pairs that all stay behind the link's rate.",
+        cause: "Too few tests of the node ended, or they contradict each other, or it was slow again and again and well at other times, by more than others' traffic explains: neither it nor its partners can be blamed. A node is cleared by two partners that are well. Of the run as a whole: slow readings that no node, leaf or pair explains, or pairs that all stay behind the link's rate.",
         suspect: "lost partners, or interference",
         remedy: "give more time with --budget, or accept it by name with a [[waive]] entry in the plan";
     NET_029 "NET-029" Fail, "two nodes could not exchange data",

@@ -61,7 +61,7 @@ pub enum Open {
     Untested { partners: usize },
     /// It may be slow: so many of its readings are, and it is that likely.
     Suspected { slow: usize, readings: usize, probability: f64 },
-    /// It was slow again while few others were at work, and nothing explains it: it, or one of its partners, comes and goes.
+    /// It was slow again and again, and nothing explains it: it, or one of its partners, comes and goes.
     Recurring { slow: usize, tests: usize },
 }
 
@@ -109,8 +109,8 @@ pub(super) const fn pair_tests(hop: Hop) -> usize {
     }
 }
 
-/// Quiet tests that are slow for a node to be held for them, and the likelihood of all its slow ones by others' traffic below which that
-/// is not the reason.
+/// Tests that are slow for a node to be held for them; where they are quiet ones, with a likelihood of all slow ones by others' traffic
+/// below this.
 const RECURS: usize = 2;
 const HARDLY: f64 = 1e-3;
 /// Probability from which a node that comes and goes is not cleared.
@@ -152,13 +152,14 @@ impl Standing {
         with.len() >= PARTNERS && rounds.len() >= PARTNERS
     }
 
-    /// How many tests are slow, where that many were quiet that others' traffic is hardly the reason, or all of them look like a fault
-    /// that comes and goes.
+    /// How many tests are slow, where that is more than others' traffic explains: two of them while few others were at work, or all of
+    /// its tests together look like a fault that comes and goes. `nodes` is how many nodes there are.
     pub fn recurs(&self, nodes: usize) -> Option<usize> {
         let slow = || self.tests.values().filter(|t| t.is_slow());
         let by_chance: f64 = slow().map(|t| t.disturbed).product();
         let again = slow().filter(|t| t.quiet).count() >= RECURS && by_chance < HARDLY;
-        (again || recurrence::probability(self.tests.values(), nodes) > GOES).then(|| slow().count())
+        let goes = slow().count() >= RECURS && recurrence::probability(self.tests.values(), nodes) > GOES;
+        (again || goes).then(|| slow().count())
     }
 }
 

@@ -207,8 +207,8 @@ fn nodes(
                 100.0 * probability
             ),
             Open::Recurring { slow, tests } => format!(
-                "{on}slow in {slow} of {tests} tests, twice and more while few others were at work, and neither node, leaf nor pair explains it: \
-                 it comes and goes, here or at its partners"
+                "{on}slow in {slow} of {tests} tests, more than others' traffic explains, and neither a leaf nor a pair is why: it comes and goes, \
+                 here or at its partners"
             ),
         };
         findings.push(Finding::new(Code::NET_028, Subject::Node(node), evidence));
