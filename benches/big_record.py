@@ -1,6 +1,8 @@
-"""Time and memory of `gonogo judge` on a record of 10,000 nodes x 50 cases x 2 metrics (261 MB): python3 benches/big_record.py [RUNS]
+"""Time and memory of `gonogo judge` on large records: python3 benches/big_record.py [RUNS [NODES]]
 
-The header is that of a measured record; the readings are made. Wants target/release/gonogo and 300 MB under $TMPDIR.
+Without NODES 10,000 nodes x 50 cases x 2 metrics (261 MB): the header is that of a measured record, the readings are made. With NODES the whole of a
+measured record, machines and facts and all, as if so many nodes had measured the same (55 MB a thousand). $GONOGO is the binary, else
+target/release/gonogo; the records lie under $TMPDIR.
 """
 
 import json
@@ -13,7 +15,7 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-GONOGO = os.path.join(HERE, "../target/release/gonogo")
+GONOGO = os.environ.get("GONOGO", os.path.join(HERE, "../target/release/gonogo"))
 MEASURED = os.path.join(HERE, "../tests/fixtures/records/h100-sxm-vm.jsonl")
 NODES, CASES = 10_000, 50
 
@@ -42,10 +44,25 @@ def write(path):
         out.write(json.dumps({"end": {"ended": "2026-11-26T10:00:00Z", "interrupted": False}}) + "\n")
 
 
+def repeat(path, nodes):
+    with open(MEASURED) as measured:
+        lines = [json.loads(line) for line in measured]
+    names = [f"node{i:05}" for i in range(nodes)]
+    with open(path, "w") as out:
+        for line in lines:
+            if "header" in line:
+                line["header"]["nodes"] = names
+            of_node = line.get("outcome")
+            for name in names if of_node else [None]:
+                if of_node:
+                    of_node["node"] = name
+                out.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         record = os.path.join(folder, "record.jsonl")
-        write(record)
+        repeat(record, int(sys.argv[2])) if len(sys.argv) > 2 else write(record)
         for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
             start = time.time()
             ended = subprocess.run([GONOGO, "judge", record], stdout=subprocess.DEVNULL, check=False).returncode

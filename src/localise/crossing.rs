@@ -32,7 +32,7 @@ impl<'l> Crossing<'l> {
         let busy = |n: &u32| {
             let (all, bad) = self.tests.get(&(o.round, self.leaf[*n as usize])).copied().unwrap_or_default();
             let (all, bad) = (all.saturating_sub(1), bad.saturating_sub(1));
-            all == 0 || ONE_IN * bad >= all.max(1) && bad > 0
+            all == 0 || bad > 0 && ONE_IN * bad >= all
         };
         o.hop == Hop::Inter && o.ends.iter().any(busy)
     }

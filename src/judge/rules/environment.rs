@@ -1,13 +1,15 @@
 //! What the machine is -> findings.
 
-use crate::id::clean;
+use std::collections::HashSet;
+
+use crate::id::{NodeName, clean};
 use crate::judge::cell::is_busy;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::rules::{configuration, on_gpu};
 use crate::judge::severity::Severity;
 use crate::plan::RunPlan;
-use crate::record::Record;
+use crate::record::{OutcomeLine, Record};
 use crate::topology::{Machine, Standing};
 use crate::unit::Bytes;
 
@@ -17,6 +19,9 @@ const FEW_FILES: u64 = 4096;
 const SMALL_SHM: Bytes = Bytes(Bytes::GIB);
 
 pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
+    let measured = |l: &&OutcomeLine| l.outcome.measured().is_some_and(|m| !m.series.is_empty());
+    let by_gpu: HashSet<&NodeName> =
+        record.outcomes.iter().filter(|l| on_gpu(&l.case)).filter(measured).map(|l| &l.node).collect();
     for (node, machine) in record.machines() {
         let mut add = |code: Code, severity: Option<Severity>, evidence: String| {
             let f = Finding::new(code, Subject::Node(node.clone()), evidence);
@@ -25,10 +30,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
                 None => f,
             });
         };
-        let on_gpu = |l: &crate::record::OutcomeLine| {
-            l.node == *node && on_gpu(&l.case) && l.outcome.measured().is_some_and(|m| !m.series.is_empty())
-        };
-        of_machine(machine, run, record.outcomes.iter().any(on_gpu), &mut add);
+        of_machine(machine, run, by_gpu.contains(node), &mut add);
         configuration::of_machine(machine, &mut |code, evidence| add(code, None, evidence));
     }
     for line in record.outcomes.iter().filter(|l| l.probe.as_str() == "environment") {

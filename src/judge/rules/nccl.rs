@@ -46,21 +46,21 @@ const NVLS_SINCE: (i32, i32) = (9, 0);
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     let machines: HashMap<&NodeName, &Machine> = record.machines().collect();
     let mut told: HashSet<(Code, String)> = HashSet::new();
-    let mut versions: BTreeMap<&str, Vec<&NodeName>> = BTreeMap::new();
+    let mut versions: BTreeMap<&str, BTreeSet<&NodeName>> = BTreeMap::new();
+    // What a configuration file of NCCL (/etc/nccl.conf) sets, its log alone tells.
+    let mut settings: HashMap<&NodeName, Vec<(&str, &str)>> = HashMap::new();
     for line in &record.outcomes {
         let Some(measured) = line.outcome.measured() else { continue };
         if let Some(measure::Facts::Nccl(nccl)) = measured.facts.as_deref() {
             if nccl.nodes == 1 && !nccl.version.is_empty() {
-                let nodes = versions.entry(&nccl.version).or_default();
-                if !nodes.contains(&&line.node) {
-                    nodes.push(&line.node);
-                }
+                versions.entry(&nccl.version).or_default().insert(&line.node);
             }
-            let subject = subject(record, line);
+            let of_log = nccl.settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+            settings.entry(&line.node).or_default().extend(of_log);
             of_communicator(nccl, machines.get(&line.node).copied(), &mut |code, severity, evidence| {
                 // The same of a node in every step is told once.
                 if told.insert((code, format!("{} {evidence}", line.node))) {
-                    let f = Finding::new(code, subject.clone(), format!("{}: {evidence}", line.step));
+                    let f = Finding::new(code, subject(record, line), format!("{}: {evidence}", line.step));
                     findings.push(match severity {
                         Some(s) => f.severity(s),
                         None => f,
@@ -70,15 +70,15 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
         }
         far_from_expected(record, line, findings);
     }
-    for (node, machine) in &machines {
-        overrides(node, machine, record, findings);
+    for (node, machine) in record.machines() {
+        overrides(node, machine, settings.get(node).map_or(&[], Vec::as_slice), findings);
     }
     differing(&versions, findings);
 }
 
 /// Nodes whose NCCL is not that of most; where no version has most, all of it is one finding.
-fn differing(versions: &BTreeMap<&str, Vec<&NodeName>>, findings: &mut Vec<Finding>) {
-    let total: usize = versions.values().map(Vec::len).sum();
+fn differing(versions: &BTreeMap<&str, BTreeSet<&NodeName>>, findings: &mut Vec<Finding>) {
+    let total: usize = versions.values().map(BTreeSet::len).sum();
     let usual = versions.iter().find(|(_, nodes)| nodes.len() * 2 > total);
     match usual {
         _ if versions.len() < 2 => {}
@@ -204,21 +204,13 @@ fn placed(n: &Nccl, add: Add<'_>) {
     }
 }
 
-fn overrides(node: &NodeName, machine: &Machine, record: &Record, findings: &mut Vec<Finding>) {
+/// `settings` are those that NCCL told in its log on this node.
+fn overrides(node: &NodeName, machine: &Machine, settings: &[(&str, &str)], findings: &mut Vec<Finding>) {
     // Without a GPU nobody will use NCCL here.
     let gpus = machine.gpus.iter().any(|g| g.is_nvidia());
-    let mut set: BTreeMap<&str, &str> = machine
-        .environment
-        .iter()
-        .map(|(k, v)| (k.as_str(), v.as_str()))
-        .filter(|(k, _)| OVERRIDES.contains(k))
-        .collect();
-    // What a configuration file of NCCL (/etc/nccl.conf) sets, its log alone tells.
-    for line in record.outcomes.iter().filter(|l| l.node == *node) {
-        if let Some(measure::Facts::Nccl(n)) = line.outcome.measured().and_then(|m| m.facts.as_deref()) {
-            set.extend(n.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).filter(|(k, _)| OVERRIDES.contains(k)));
-        }
-    }
+    let of_machine = machine.environment.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    let both = of_machine.chain(settings.iter().copied());
+    let set: BTreeMap<&str, &str> = both.filter(|(k, _)| OVERRIDES.contains(k)).collect();
     if gpus && !set.is_empty() {
         let shown: Vec<String> = set.iter().map(|(k, v)| format!("{k}={}", clean(v))).collect();
         findings.push(Finding::new(Code::NCL_009, Subject::Node(node.clone()), shown.join(", ")));
