@@ -233,6 +233,11 @@ pub(super) fn known(nodes: &[Belief], o: &Observed, way: usize) -> f64 {
     of(from, from.side.sends()).max(of(to, to.side.receives()))
 }
 
+/// Whether a way of a test is slower than what is known of its nodes explains.
+pub(super) fn is_unexplained(nodes: &[Belief], o: &Observed) -> bool {
+    (0..2).any(|way| o.is_slow(way, known(nodes, o, way)))
+}
+
 /// Takes what the tests show of others' traffic for its share, where that is more than what is reckoned with anyway.
 fn disturb(tests: &mut [Observed], nodes: &[Belief]) -> bool {
     let mut more = false;
@@ -271,7 +276,6 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
     // Each node's, whatever explains what it lost.
     let mut met: Vec<Vec<Met>> = vec![Vec::new(); nodes.len()];
     let bare = |o: &Observed| (0..2).any(|w| o.is_slow(w, 0.0));
-    let slow = |o: &Observed| (0..2).any(|w| o.is_slow(w, known(nodes, o, w)));
     for (k, o) in tests.iter().enumerate() {
         of.entry(ends(o)).or_default().push(k);
         // Behind a slow leaf, or with a node that is slow itself, nobody is seen to be well or slow.
@@ -295,7 +299,7 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
         let ever = of.iter().map(|k| ways(&tests[*k])).fold([false; 2], |a, w| [a[0] || w[0], a[1] || w[1]]);
         let hit = |k: &usize| {
             let o = &tests[*k];
-            if elsewhere_well { bare(o) && ways(o) == ever } else { slow(o) }
+            if elsewhere_well { bare(o) && ways(o) == ever } else { is_unexplained(nodes, o) }
         };
         if !of.iter().any(hit) {
             continue;
@@ -366,7 +370,7 @@ impl Decoded {
     /// What the faults that are believed, and the tests that none explains, cost in likelihood.
     fn costs(&self) -> f64 {
         let faults = self.nodes.iter().filter(|b| b.log_odds > 0.0).count() + self.uplinks.len();
-        let unexplained = |o: &&Observed| (0..2).any(|w| o.is_slow(w, known(&self.nodes, o, w)));
+        let unexplained = |o: &&Observed| is_unexplained(&self.nodes, o);
         FAULT_COSTS * faults as f64 + TEST_COSTS * self.tests.iter().filter(unexplained).count() as f64
     }
 

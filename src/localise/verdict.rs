@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::localise::belief::{Belief, Side};
 use crate::localise::crossing::Crossing;
-use crate::localise::decode::{Decoded, known};
+use crate::localise::decode::{Decoded, is_unexplained, known};
 use crate::localise::observed::Observed;
 use crate::localise::recurrence::{self, Shown};
 use crate::localise::uplinks::Uplink;
@@ -169,8 +169,7 @@ impl Decoded {
         let mut out = vec![Standing::default(); self.nodes.len()];
         // Those alone that are named: what may be a pair's explains nothing yet.
         let pairs: HashSet<(u32, u32)> = pairs.iter().map(|p| (p.from, p.to)).collect();
-        let bare = |o: &Observed| (0..2).any(|w| o.is_slow(w, known(&self.nodes, o, w)));
-        let crossing = Crossing::new(&self.leaf, &self.tests, bare);
+        let crossing = Crossing::new(&self.leaf, &self.tests, |o| is_unexplained(&self.nodes, o));
         // With whom each was seen, and whether it did well.
         let mut seen: Vec<Vec<(u32, bool)>> = vec![Vec::new(); self.nodes.len()];
         for o in self.tests.iter().filter(|o| o.hidden == 0.0) {
@@ -201,8 +200,8 @@ impl Decoded {
                     s.readings += 1;
                     s.slow += usize::from(slow);
                     let unexplained = o.is_far_behind(way, hidden) && !pairs.contains(&(o.ends[way], o.ends[1 - way]));
-                    let seen = hidden <= self.limit;
-                    s.tests.entry(o.round).or_insert_with(|| Shown::new(o)).add(unexplained, seen);
+                    let shows = hidden <= self.limit;
+                    s.tests.entry(o.round).or_insert_with(|| Shown::new(o)).add(unexplained, shows);
                     if slow && witness(partner, node) {
                         s.slow_with.insert(partner);
                         s.slow_in.insert(o.round);
@@ -212,7 +211,7 @@ impl Decoded {
                         }
                     }
                     // Behind a partner that is slower itself nobody is seen.
-                    if seen || (o.residual[way].is_some_and(|y| -y <= self.limit)) {
+                    if shows || (o.residual[way].is_some_and(|y| -y <= self.limit)) {
                         s.cleared_by[side].insert(partner);
                     }
                 }
