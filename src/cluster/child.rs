@@ -51,6 +51,8 @@ pub struct Child {
     /// Places of the cases whose end was reported.
     told: Vec<u32>,
     started: Instant,
+    /// When the parent kills this process.
+    deadline: Instant,
     /// Never given back piece by piece, which may hang where a GPU does: the kernel takes it with the process.
     kept: ManuallyDrop<Vec<Rc<dyn Any>>>,
     retired: bool,
@@ -70,8 +72,10 @@ impl Child {
         output: Box<dyn Write + Send>,
     ) -> Result<Self, ChildError> {
         match receive(&mut *input)? {
-            ToChild::Job { step, rank, ranks, address, members, key } => {
-                let (names, told, started, retired) = (Vec::new(), Vec::new(), Instant::now(), false);
+            ToChild::Job { step, rank, ranks, address, members, key, deadline_ms } => {
+                let (names, told, retired) = (Vec::new(), Vec::new(), false);
+                let started = Instant::now();
+                let deadline = started + Duration::from_millis(deadline_ms);
                 Ok(Child {
                     step: *step,
                     rank,
@@ -82,6 +86,7 @@ impl Child {
                     names,
                     told,
                     started,
+                    deadline,
                     kept,
                     retired,
                     input,
@@ -137,9 +142,15 @@ impl Child {
         Duration::from_millis(self.step.measuring_ms()) * 3 / 4 / (parts.max(1) as u32)
     }
 
-    /// Time left until the parent kills this process; waits inside a probe end before.
+    /// Time left of the step's own deadline. A wait for a peer ends before, and who did not come until then is to blame; where the budget
+    /// ends the step earlier, nobody is.
     pub fn time_left(&self) -> Duration {
         self.step.deadline().saturating_sub(self.started.elapsed())
+    }
+
+    /// Time left for measuring, but for a tenth, until the parent kills this process: at the step's own deadline, or at the budget's end.
+    pub fn measuring_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now()) * 9 / 10
     }
 
     /// What to call a rank in an error: its node, where each node has one.

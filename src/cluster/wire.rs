@@ -61,6 +61,8 @@ pub enum ToChild {
         members: Vec<NodeName>,
         /// What the group's processes prove themselves to each other with.
         key: StepKey,
+        /// After so long it is killed: the step's own deadline, or what the budget has left.
+        deadline_ms: u64,
     },
     /// The answer to a `Publish` of every rank, in rank order.
     All { blobs: Vec<Blob> },

@@ -136,26 +136,20 @@ impl Supervisor {
         }
         let started = Instant::now();
         let mut waiting: Vec<u32> = (0..step.cases.len() as u32).collect();
-        let deadline = step.deadline().min(at_most);
+        let deadline = started + step.deadline().min(at_most);
         let mut own = step.clone();
         own.scratch = step.scratch.as_deref().map(scratch::own);
         let mut ranks = Vec::new();
-        let end = match self.start(&own, placement, address, &channel.sender, &mut ranks) {
+        let end = match self.start(&own, placement, address, &channel.sender, deadline, &mut ranks) {
             Err(error) => End::Failed(FailKind::Error, error, None),
-            Ok(()) => serve(
-                step,
-                &mut ranks,
-                &channel.events,
-                started + deadline,
-                &self.interrupt,
-                publish,
-                |case, outcome, load| {
+            Ok(()) => {
+                serve(step, &mut ranks, &channel.events, deadline, &self.interrupt, publish, |case, outcome, load| {
                     if let Some(i) = waiting.iter().position(|w| *w == case) {
                         waiting.remove(i);
                         each(case, outcome, load);
                     }
-                },
-            ),
+                })
+            }
         };
         drop(channel);
         let missing = missing(&ranks, placement.base);
@@ -200,6 +194,7 @@ impl Supervisor {
         placement: &Placement,
         address: IpAddr,
         sender: &Sender<Event>,
+        deadline: Instant,
         ranks: &mut Vec<Rank>,
     ) -> Result<(), String> {
         for rank in 0..step.ranks {
@@ -212,7 +207,8 @@ impl Supervisor {
             let rank = placement.base + rank as u32;
             let (step, members, key) =
                 (Box::new(step.clone()), placement.group.members.clone(), placement.group.key.clone());
-            r.process.tell(&ToChild::Job { step, rank, ranks: placement.total, address, members, key });
+            let deadline_ms = deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
+            r.process.tell(&ToChild::Job { step, rank, ranks: placement.total, address, members, key, deadline_ms });
         }
         Ok(())
     }

@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 use gonogo::cluster::{Processes, Step, Supervisor};
 use gonogo::id::ProbeName;
 use gonogo::measure::{FailKind, Outcome, WaiveKind};
+use gonogo::probe::find;
+use gonogo::topology::Machine;
 use gonogo::work::Case;
+
+use crate::common::check_plan;
 
 fn step(estimate_ms: u64) -> Step {
     let cases = vec![Case::read("a"), Case::read("b")];
@@ -192,4 +196,31 @@ fn a_gpus_process_that_fails_serves_no_other_step() {
             assert!(error.contains(said), "{fault}: {error}");
         }
     }
+}
+
+/// Whenever the budget ends, inside a warm-up or between two samples: a collective was measured in full or not at all, and its sums were right.
+#[test]
+fn a_collective_that_the_budget_ends_is_no_wrong_sum_and_no_hang() {
+    let plan = check_plan(Default::default());
+    let steps = find("collective").map(|p| p.steps(&plan, &Machine::default())).unwrap_or_default();
+    let step = steps.iter().find(|s| s.ranks == 2).expect("two ranks");
+    let supervisor = Supervisor::new(env!("CARGO_BIN_EXE_gonogo").into(), vec!["worker".to_owned()], Arc::default());
+    let (mut measured, mut cut) = (0, 0);
+    for at_most in [40, 100, 200, 300, 400, 600, 800, 1000] {
+        let started = Instant::now();
+        supervisor.run(step, Duration::from_millis(at_most), |case, outcome, _| match outcome {
+            Outcome::Measured(m) => {
+                assert!(
+                    m.checks.iter().all(|c| c.ok) && m.series.iter().all(|s| s.samples.len() >= 3),
+                    "{case}: {m:?}"
+                );
+                measured += 1;
+            }
+            Outcome::Waived { kind: WaiveKind::NoTime, .. } => cut += 1,
+            other => panic!("{at_most} ms, case {case}: {other:?}"),
+        });
+        assert!(started.elapsed() < Duration::from_millis(at_most + 3000), "{at_most} ms took {:?}", started.elapsed());
+    }
+    assert_eq!(measured + cut, 8 * step.cases.len());
+    assert!(cut > 0);
 }

@@ -65,12 +65,19 @@ impl Mesh {
 
     /// All ranks have come here before any goes on: a dissemination barrier.
     pub fn barrier(&mut self) -> Result<(), ProbeError> {
+        self.any(false).map(drop)
+    }
+
+    /// A barrier that tells each rank whether any of them said yes; what is heard twice on its way changes nothing.
+    pub fn any(&mut self, mut yes: bool) -> Result<bool, ProbeError> {
         let mut distance = 1;
         while distance < self.ranks {
             let (to, from) = ((self.rank + distance) % self.ranks, (self.rank + self.ranks - distance) % self.ranks);
-            self.exchange(to, &[0], from, &mut [0u8])?;
+            let mut heard = [0u8];
+            self.exchange(to, &[u8::from(yes)], from, &mut heard)?;
+            yes |= heard != [0];
             distance *= 2;
         }
-        Ok(())
+        Ok(yes)
     }
 }

@@ -126,14 +126,16 @@ fn sizes(tier: Tier) -> Vec<(Collective, usize)> {
     all_reduce.iter().map(|s| (Collective::AllReduce, *s)).chain(others).collect()
 }
 
-/// Operations that a case consists of at the least: a warm-up, one for its time, three samples.
-const FEWEST: usize = 5;
+/// Operations before the one that is timed, where there is time for them.
+const WARM_UPS: usize = 3;
+/// Samples that a case needs.
+const LEAST_BLOCKS: usize = 3;
+/// Operations that a case consists of at the least: a warm-up, one for its time, the samples.
+const FEWEST: usize = 2 + LEAST_BLOCKS;
 /// From this size on bandwidth is what counts.
 const LARGE: usize = 1 << 20;
 /// However slow a link: no more time for a case than this.
 const MOST_MS: u64 = 8000;
-/// Kept of the step's time for what was not expected.
-const SPARE: Duration = Duration::from_secs(1);
 
 impl Args {
     fn case(&self, op: Collective, ranks: u32, size: usize) -> Case {
@@ -221,16 +223,17 @@ impl Probe for HostCollective {
             let expected = cost::expected(*op, ranks, *size, link);
             // All ranks decide alike: the shortest time left counts. Half of it is for the cases after this one.
             let share = if i + 1 == wanted.len() { 1 } else { 2 };
-            let left = child.time_left().saturating_sub(SPARE) / share;
+            let left = child.measuring_left() / share;
             let left = child.exchange(&left.as_secs_f64())?.all(child)?.into_iter().fold(f64::INFINITY, f64::min);
-            if expected * FEWEST as f64 > left {
-                let why = format!("one takes {}: not enough fit the time", Unit::Second.show(expected));
-                if rank == 0 {
-                    child.outcome(&args.case(*op, ranks, *size), Outcome::waived(WaiveKind::NoTime, why))?;
-                }
-                continue;
+            let outcome = if expected * FEWEST as f64 > left {
+                (rank == 0).then(|| no_time(expected))
+            } else {
+                let time = Time { share: budget, left: Duration::try_from_secs_f64(left).unwrap_or_default() };
+                measure(child, &mut mesh, (*op, *size), link, time, &args, port.as_ref())?
+            };
+            if let Some(outcome) = outcome {
+                child.outcome(&args.case(*op, ranks, *size), outcome)?;
             }
-            measure(child, &mut mesh, (*op, *size), link, budget, &args, port.as_ref())?;
         }
         Ok(())
     }
@@ -273,55 +276,89 @@ impl Port {
 /// What a rank tells of a measurement: wrong elements, seconds by block, error counters of its port that moved.
 type RankReport = (usize, Vec<f64>, Vec<(String, u64)>);
 
+/// The time of a test: what it should take, and what it may, agreed on by all ranks.
+#[derive(Clone, Copy)]
+struct Time {
+    share: Duration,
+    left: Duration,
+}
+
+impl Time {
+    /// Whether a test that has `blocks` after so long ends here. What was to be expected says little of a machine whose cores others have
+    /// taken since: the fewest that make an interval may take all that is left, more of them what the estimate has for the test.
+    fn is_over(&self, after: Duration, blocks: usize) -> bool {
+        after > self.left || (blocks >= LEAST_BLOCKS && after > self.share * 4 / 3)
+    }
+}
+
+fn no_time(one_takes: f64) -> Outcome {
+    let why = format!("one takes {}: not enough fit the time", Unit::Second.show(one_takes));
+    Outcome::waived(WaiveKind::NoTime, why)
+}
+
+/// One test on this rank; on rank 0 what all ranks tell of it.
 fn measure(
     child: &mut Child,
     mesh: &mut Mesh,
     (op, size): (Collective, usize),
     link: Link,
-    budget: Duration,
+    time: Time,
     args: &Args,
     port: Option<&Port>,
-) -> Result<(), ProbeError> {
+) -> Result<Option<Outcome>, ProbeError> {
     let ranks = child.ranks;
     let before = port.map(Port::counters);
     let mut buffers = verify::Buffers::new(op, child.rank, ranks, size, child.step.seed);
     let algorithm = cost::choose(op, ranks, size, link);
-    let slow = cost::expected(op, ranks, size, link) > budget.as_secs_f64() / 16.0;
-    // Every rank must run the same number of blocks: rank 0 times one operation and all take its plan.
+    let begun = Instant::now();
     let mut wrong = 0usize;
-    for _ in 0..if slow { 1 } else { 3 } {
+    let mut once = 0.0;
+    // The last of these is timed, those before it warm up: one at the least.
+    for warmed in 0..=WARM_UPS {
+        let start = Instant::now();
         buffers.run(mesh, algorithm)?;
+        once = start.elapsed().as_secs_f64();
         wrong += buffers.wrong();
+        if mesh.any(begun.elapsed() > time.share / 8)? && warmed > 0 {
+            break;
+        }
     }
-    mesh.barrier()?;
-    let start = Instant::now();
-    buffers.run(mesh, algorithm)?;
-    let once = start.elapsed().as_secs_f64();
+    // Every rank must run the same number of blocks: the slowest one's time is everybody's plan.
     let once = child.exchange(&once)?.all(child)?.into_iter().fold(1e-7, f64::max);
-    let blocks = Sampler::new(budget).max_blocks / 2;
-    let available = budget.as_secs_f64() * 0.6;
+    let blocks = Sampler::new(time.share).max_blocks / 2;
+    let available = time.share.as_secs_f64() * 0.6;
     let block = ((available / once / blocks as f64) as u64).clamp(1, 2000);
-    let blocks = ((available / once) as usize / block as usize).clamp(if slow { 3 } else { 8 }, blocks);
+    let blocks = ((available / once) as usize / block as usize).clamp(8, blocks);
     let mut seconds = Vec::with_capacity(blocks);
-    for _ in 0..blocks {
-        mesh.barrier()?;
+    while seconds.len() < blocks && !mesh.any(time.is_over(begun.elapsed(), seconds.len()))? {
         let start = Instant::now();
         for _ in 0..block {
             buffers.run(mesh, algorithm)?;
         }
         seconds.push(start.elapsed().as_secs_f64() / block as f64);
     }
-    wrong += buffers.wrong();
+    // What was looked at once is wiped.
+    if !seconds.is_empty() {
+        wrong += buffers.wrong();
+    }
+    let enough = seconds.len() >= LEAST_BLOCKS;
     let moved = port.zip(before).map_or(Vec::new(), |(port, before)| port.counters().moved(&before));
     let reports: RankReport = (wrong, seconds, moved);
     let all = child.exchange(&reports)?;
     if child.rank != 0 {
-        return Ok(());
+        return Ok(None);
     }
     let all = all.all(child)?;
+    // Wrong elements are told of however few the samples.
+    if !enough && all.iter().all(|(wrong, ..)| *wrong == 0) {
+        return Ok(Some(no_time(once)));
+    }
     let mut measured = conclude(child, &all, (op, size), block, args, port);
+    if !enough {
+        measured.series.clear();
+    }
     measured.notes.insert(0, algorithm.name().to_owned());
-    Ok(child.outcome(&args.case(op, ranks, size), Outcome::Measured(measured))?)
+    Ok(Some(Outcome::Measured(measured)))
 }
 
 /// What all ranks told of a test, `block` operations to a sample, as its outcome.

@@ -15,7 +15,7 @@ use crate::probe::collective::cost::Link;
 use crate::probe::collective::nccl::{self, Met, NcclFault, call_by_numbers, faults, give_up, meet, patience};
 use crate::probe::gpu::{self, GpuState, Session};
 use crate::probe::rehearsal::fit::{Fit, fit};
-use crate::probe::rehearsal::{Args, NOTHING_FITS, PASSES, RankReport, SPARE, rounds, tell, waive};
+use crate::probe::rehearsal::{Args, NOTHING_FITS, PASSES, RankReport, rounds, tell, waive};
 use crate::sys::cublaslt::{self, Lt, Types};
 use crate::sys::cuda::{Arg, Event, Memory, Stream};
 use crate::sys::nccl::{Comm, ID_BYTES, Span};
@@ -28,6 +28,8 @@ const UNKNOWN_RATE: f64 = 50e12;
 const RECKONED: Link = Link { latency: 20e-6, per_byte: 5e-11 };
 /// Of the memory that is free on the fullest GPU, what matrices and messages may take. They are reckoned at four bytes an element.
 const SHARE: f64 = 0.5;
+/// How long an abort of a communicator may take.
+const ABORT: Duration = Duration::from_secs(1);
 /// cuBLASLt's workspace of each product, and the sides of its matrices: tensor cores take multiples of 16.
 const WORKSPACE: usize = 32 << 20;
 const SIDE: u64 = 16;
@@ -60,7 +62,7 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     if let Some(outcome) = faults(child, "making the communicators", &all) {
         give_up(child, outcome)?;
         child.retire();
-        joined.into_iter().flatten().for_each(|(_, comm)| comm.abort(SPARE));
+        joined.into_iter().flatten().for_each(|(_, comm)| comm.abort(ABORT));
         return Ok(());
     }
     let Ok(comms) = joined else { return Ok(()) };

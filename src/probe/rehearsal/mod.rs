@@ -9,8 +9,6 @@ mod fit;
 mod gpu;
 mod host;
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Processes, Shape, Step};
@@ -45,8 +43,6 @@ struct Args {
 const ROUNDS: std::ops::RangeInclusive<usize> = 6..=48;
 /// So many passes are to fit the time: three a round, and rounds as many as tell a rank that is a few percent slower.
 const PASSES: f64 = 3.0 * 24.0;
-/// Kept of the step's time for what was not expected.
-const SPARE: Duration = Duration::from_secs(1);
 const NOTHING_FITS: &str = "not even a narrow likeness of a layer fits the time and the memory";
 
 impl Args {
@@ -142,7 +138,7 @@ struct RankReport {
 
 /// Rounds that fit, where one took `once` seconds on this rank: alike on all. Why none do, else.
 fn rounds(child: &mut Child, once: f64, budget: f64) -> Result<Result<usize, String>, ProbeError> {
-    let left = child.time_left().saturating_sub(SPARE).as_secs_f64();
+    let left = child.measuring_left().as_secs_f64();
     let told = child.exchange(&(once, left))?.all(child)?;
     let once = told.iter().map(|t| t.0).fold(1e-6, f64::max);
     let left = told.iter().map(|t| t.1).fold(f64::INFINITY, f64::min);
