@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::localise::belief::{self, Belief};
-use crate::localise::observed::{LEAST_SLOW, Observed};
+use crate::localise::belief::{self, Belief, among};
+use crate::localise::observed::{LEAST_SLOW, Observed, tail};
 use crate::localise::reference::{self, LEAST_DEVIATION, Mode};
 use crate::localise::uplinks::{self, Uplink};
 use crate::localise::{Hop, Pairs, Reading, Test};
@@ -22,8 +22,9 @@ const ROUND: usize = 24;
 const MANY: usize = 64;
 /// Control readings that make a reference of quiet tests.
 const CONTROLS: usize = 4;
-/// Share of pairs that are bad by themselves.
+/// Share of pairs that are bad by themselves; of more nodes than so many there are no more such pairs.
 const PAIR_PRIOR: f64 = 3e-3;
+const PAIRS_OF: usize = 256;
 /// Logarithms of what is paid for a fault (its prior, its severity) and for a test that others disturb.
 const FAULT_COSTS: f64 = 7.0;
 const TEST_COSTS: f64 = 5.0;
@@ -308,7 +309,9 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
         let well = of.len() as f64 - f64::from(n);
         let hits: Vec<&Observed> = of.iter().filter(|k| hit(k)).map(|k| &tests[*k]).collect();
         let losses: Vec<(f64, f64)> = hits.iter().map(|o| o.loss()).collect();
-        let disturbed = hits.iter().map(|o| o.disturbed * 0.5).product::<f64>() * by_chance(&losses);
+        let disturbed = hits.iter().map(|o| o.disturbed * 0.5).product::<f64>();
+        let noise = |o: &&Observed| o.disturbed * 0.5 + tail(o.loss().0 / o.loss().1);
+        let chance = disturbed * by_chance(&losses) + hits.iter().map(noise).product::<f64>() - disturbed;
         let usual = middle(&losses);
         let of_node = |i: usize| {
             let (tests, slow) = &apart[i];
@@ -322,8 +325,9 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
                 * CHANCE_ALIKE.powi(-(same as i32));
             if elsewhere_well { goes } else { believed }
         };
-        let otherwise = (disturbed + of_node(0) + of_node(1)).min(1.0);
-        let log_odds = PAIR_PRIOR.ln() - 0.3 * f64::from(n) - 4.0 * well - otherwise.ln();
+        let otherwise = (chance + of_node(0) + of_node(1)).min(1.0);
+        let log_odds =
+            (PAIR_PRIOR * among(PAIRS_OF, nodes.len())).ln() - 0.3 * f64::from(n) - 4.0 * well - otherwise.ln();
         let p = 1.0 / (1.0 + (-log_odds).exp());
         // One test of a pair is what others' traffic looks like, and reckoned with.
         if of.len() > 1 {

@@ -1,5 +1,7 @@
 //! A test as the decoder reads it.
 
+use std::f64::consts::PI;
+
 use crate::localise::Hop;
 
 /// Deviations from which a reading is slow, and the least share (in the logarithm) that is.
@@ -13,6 +15,16 @@ const LEAST_FAR: f64 = 0.163;
 /// A reading that lost more than this (in the logarithm: 95 %) is as good as one that lost so much: a link at a hundredth of its rate
 /// is not told from one at a twentieth by how far it is from what severities there are.
 pub(super) const SLOWEST: f64 = 2.995_732_273_553_991;
+
+/// Student's t with three degrees of freedom over its standard deviation as [`stats::robust`](crate::measure::stats::robust) sees it.
+const TAILS: f64 = 1.134;
+
+/// How often noise alone makes a way slower by `z` of its deviations or more. Its tails are heavy, as those of real readings are, however
+/// it looks near its middle.
+pub(super) fn tail(z: f64) -> f64 {
+    let t = TAILS * z / 3f64.sqrt();
+    0.5 - (1.0 / (t + 1.0 / t) + t.atan()) / PI
+}
 
 /// A test between two nodes. Ways: 0 is out (the first end sends), 1 is back.
 #[derive(Debug, Clone, Copy)]
@@ -74,5 +86,17 @@ impl Observed {
 
     fn lacks(&self, least: f64, way: usize, known: f64) -> bool {
         self.residual[way].is_none_or(|y| y + self.floor[way].max(known) < -least) && known.is_finite()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tails_are_those_of_students_t() {
+        // Of three degrees of freedom: 3.182 and 5.841 leave 2.5 % and 0.5 % on a side (any table of t).
+        assert!((tail(3.182 / TAILS) - 0.025).abs() < 1e-4 && (tail(5.841 / TAILS) - 0.005).abs() < 1e-4);
+        assert_eq!((tail(0.0), tail(f64::INFINITY)), (0.5, 0.0));
     }
 }

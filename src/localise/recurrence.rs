@@ -1,25 +1,24 @@
 //! Nodes that come and go: how well a node's slow tests fit a fault that shows now and then, beside others' traffic.
 
+use crate::localise::belief::among;
 use crate::localise::decode::by_chance;
-use crate::localise::observed::Observed;
+use crate::localise::observed::{Observed, tail};
 
 /// Share of nodes that come and go before anything is known, by the share of directions in which they are slow then; among more nodes
 /// than so many there are no more of them: of ten thousand, chance makes any pattern once.
 const GOES: [(f64, f64); 2] = [(0.5, 1.5e-3), (0.2, 5e-4)];
-const MANY: f64 = 64.0;
+const FEW: usize = 64;
 /// How often the two directions of a test, which follow on each other, are hit or spared together; else each has its own luck.
 const TOGETHER: f64 = 0.5;
 /// Share of disturbed tests of which others' traffic slows one direction only.
 const ONE_WAY: f64 = 0.2;
-/// Share of tests of which the tails of noise slow one direction.
-const TAILS: f64 = 4e-3;
 
 /// A node's test, as far as nobody else explains what is slow in it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shown {
     pub quiet: bool,
     /// How often others' traffic disturbs such a test.
-    pub disturbed: f64,
+    disturbed: f64,
     /// What it lost, with its deviation ([`Observed::loss`]).
     loss: (f64, f64),
     /// How many of its directions are slow, and whether a slow node would have been seen in it at all.
@@ -42,17 +41,33 @@ impl Shown {
         self.slow > 0
     }
 
-    /// How much likelier a node makes it that is slow in `duty` of its directions than others' traffic does.
-    fn likelihood(&self, duty: f64) -> f64 {
+    /// How likely a node makes it that is slow in `duty` of its directions.
+    fn by_fault(&self, duty: f64) -> f64 {
         let idle = 1.0 - duty;
         let mixed = |together: f64, apart: f64| TOGETHER * together + (1.0 - TOGETHER) * apart;
         match self.slow {
             0 if !self.seen => 1.0,
-            0 => mixed(idle, idle * idle) / (1.0 - self.disturbed),
-            1 => mixed(0.0, 2.0 * duty * idle) / (ONE_WAY * self.disturbed + TAILS),
-            _ => mixed(duty, duty * duty) / ((1.0 - ONE_WAY) * self.disturbed),
+            0 => mixed(idle, idle * idle),
+            1 => mixed(0.0, 2.0 * duty * idle),
+            _ => mixed(duty, duty * duty),
         }
     }
+
+    /// How likely others' traffic makes it, and how likely noise does.
+    fn by_chance(&self) -> (f64, f64) {
+        let tail = tail(self.loss.0 / self.loss.1);
+        match self.slow {
+            0 if !self.seen => (1.0, 0.0),
+            0 => (1.0 - self.disturbed, 0.0),
+            1 => (ONE_WAY * self.disturbed, 2.0 * tail),
+            _ => ((1.0 - ONE_WAY) * self.disturbed, tail * tail),
+        }
+    }
+}
+
+/// How likely others' traffic and noise make a node's slow tests, for the likeliest of so many nodes.
+pub(super) fn coincidence<'t>(slow: impl Iterator<Item = &'t Shown>, nodes: usize) -> f64 {
+    slow.map(|t| t.disturbed + 2.0 * tail(t.loss.0 / t.loss.1)).product::<f64>() / among(FEW, nodes)
 }
 
 /// How likely a node with these tests comes and goes, of so many nodes.
@@ -61,9 +76,15 @@ pub(super) fn probability<'t>(tests: impl Iterator<Item = &'t Shown> + Clone, no
     if losses.is_empty() {
         return 0.0;
     }
-    let goes = |(duty, share): (f64, f64)| share * tests.clone().map(|t| t.likelihood(duty)).product::<f64>();
-    // A fault takes the same each time, others' traffic something else.
-    let odds = GOES.into_iter().map(goes).sum::<f64>() / by_chance(&losses) * (MANY / nodes as f64).min(1.0);
+    let goes = |(duty, share): (f64, f64)| share * tests.clone().map(|t| t.by_fault(duty)).product::<f64>();
+    let (mut traffic, mut either) = (1.0, 1.0);
+    for (by_traffic, by_noise) in tests.clone().map(Shown::by_chance) {
+        traffic *= by_traffic;
+        either *= by_traffic + by_noise;
+    }
+    // A fault takes the same each time and others' traffic something else; but what noise takes is alike as well, a little each time.
+    let chance = traffic * by_chance(&losses) + (either - traffic);
+    let odds = GOES.into_iter().map(goes).sum::<f64>() / chance * among(FEW, nodes);
     odds / (1.0 + odds)
 }
 

@@ -110,7 +110,7 @@ pub(super) const fn pair_tests(hop: Hop) -> usize {
 }
 
 /// Tests that are slow for a node to be held for them; where they are quiet ones, with a likelihood of all slow ones by others' traffic
-/// below this.
+/// and noise below this.
 const RECURS: usize = 2;
 const HARDLY: f64 = 1e-3;
 /// Probability from which a node that comes and goes is not cleared.
@@ -156,8 +156,7 @@ impl Standing {
     /// its tests together look like a fault that comes and goes. `nodes` is how many nodes there are.
     pub fn recurs(&self, nodes: usize) -> Option<usize> {
         let slow = || self.tests.values().filter(|t| t.is_slow());
-        let by_chance: f64 = slow().map(|t| t.disturbed).product();
-        let again = slow().filter(|t| t.quiet).count() >= RECURS && by_chance < HARDLY;
+        let again = slow().filter(|t| t.quiet).count() >= RECURS && recurrence::coincidence(slow(), nodes) < HARDLY;
         let goes = slow().count() >= RECURS && recurrence::probability(self.tests.values(), nodes) > GOES;
         (again || goes).then(|| slow().count())
     }
