@@ -22,9 +22,10 @@ const ROUND: usize = 24;
 const MANY: usize = 64;
 /// Control readings that make a reference of quiet tests.
 const CONTROLS: usize = 4;
-/// Share of pairs that are bad by themselves; of more nodes than so many there are no more such pairs.
+/// Share of pairs that are bad by themselves.
 const PAIR_PRIOR: f64 = 3e-3;
-const PAIRS_OF: usize = 256;
+/// Nodes up to which a pair that noise made slow is likely not picked to be measured again.
+const PICKED_OF: usize = 256;
 /// Logarithms of what is paid for a fault (its prior, its severity) and for a test that others disturb.
 const FAULT_COSTS: f64 = 7.0;
 const TEST_COSTS: f64 = 5.0;
@@ -311,7 +312,9 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
         let losses: Vec<(f64, f64)> = hits.iter().map(|o| o.loss()).collect();
         let disturbed = hits.iter().map(|o| o.disturbed * 0.5).product::<f64>();
         let noise = |o: &&Observed| o.disturbed * 0.5 + tail(o.loss().0 / o.loss().1);
-        let chance = disturbed * by_chance(&losses) + hits.iter().map(noise).product::<f64>() - disturbed;
+        // Of many pairs those are measured again that noise made the slowest.
+        let noise = (hits.iter().map(noise).product::<f64>() - disturbed) / among(PICKED_OF, nodes.len());
+        let chance = disturbed * by_chance(&losses) + noise;
         let usual = middle(&losses);
         let of_node = |i: usize| {
             let (tests, slow) = &apart[i];
@@ -326,8 +329,7 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
             if elsewhere_well { goes } else { believed }
         };
         let otherwise = (chance + of_node(0) + of_node(1)).min(1.0);
-        let log_odds =
-            (PAIR_PRIOR * among(PAIRS_OF, nodes.len())).ln() - 0.3 * f64::from(n) - 4.0 * well - otherwise.ln();
+        let log_odds = PAIR_PRIOR.ln() - 0.3 * f64::from(n) - 4.0 * well - otherwise.ln();
         let p = 1.0 / (1.0 + (-log_odds).exp());
         // One test of a pair is what others' traffic looks like, and reckoned with.
         if of.len() > 1 {
