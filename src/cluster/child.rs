@@ -17,6 +17,9 @@ use crate::id::{NodeName, clean};
 use crate::measure::{Interfaces, Outcome};
 use crate::work::Case;
 
+/// Kept back of what is left for measuring, where a quarter of it is more.
+const TO_END: Duration = Duration::from_millis(500);
+
 /// Why a child gives up.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
@@ -148,9 +151,11 @@ impl Child {
         self.step.deadline().saturating_sub(self.started.elapsed())
     }
 
-    /// Time left for measuring, but for a tenth, until the parent kills this process: at the step's own deadline, or at the budget's end.
+    /// Time left for measuring until the parent kills this process, at the step's own deadline or at the budget's end. What is under way
+    /// when it is over needs time to end on cores that others use: that is kept back.
     pub fn measuring_left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now()) * 9 / 10
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        left - (left / 4).min(TO_END).max(left / 10)
     }
 
     /// What to call a rank in an error: its node, where each node has one.

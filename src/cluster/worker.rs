@@ -135,6 +135,7 @@ impl Supervisor {
             self.pool().end();
         }
         let started = Instant::now();
+        let mut heard = started;
         let mut waiting: Vec<u32> = (0..step.cases.len() as u32).collect();
         let deadline = started + step.deadline().min(at_most);
         let mut own = step.clone();
@@ -144,6 +145,7 @@ impl Supervisor {
             Err(error) => End::Failed(FailKind::Error, error, None),
             Ok(()) => {
                 serve(step, &mut ranks, &channel.events, deadline, &self.interrupt, publish, |case, outcome, load| {
+                    heard = Instant::now();
                     if let Some(i) = waiting.iter().position(|w| *w == case) {
                         waiting.remove(i);
                         each(case, outcome, load);
@@ -151,6 +153,7 @@ impl Supervisor {
                 })
             }
         };
+        let silent = heard.elapsed();
         drop(channel);
         let missing = missing(&ranks, placement.base);
         if matches!(end, End::Done) {
@@ -165,11 +168,10 @@ impl Supervisor {
         let (mut reached, (kind, why)) = match end {
             End::Done => (None, (WaiveKind::NotReached, "the probe ended without it")),
             End::Interrupted => (None, (WaiveKind::Interrupted, "interrupted")),
-            // Cut short by the budget, not by its own deadline, and not long enough under way to be suspect.
-            End::Deadline
-                if started.elapsed() < Duration::from_millis(step.estimate_ms * 2) + Duration::from_secs(1) =>
-            {
-                (None, (WaiveKind::NoTime, "the budget ended before it"))
+            // Cut short by the budget, not by its own deadline, and no case was under way for so long that it is suspect.
+            End::Deadline if silent < Duration::from_millis(step.estimate_ms * 2) + Duration::from_secs(1) => {
+                let why = format!("the budget ended {:.1} s after it began", silent.as_secs_f64());
+                (Some(Outcome::waived(WaiveKind::NoTime, why)), (WaiveKind::NoTime, "the budget ended before it"))
             }
             End::Deadline => (
                 Some(Outcome::TimedOut { after_ms: started.elapsed().as_millis() as u64, missing }),

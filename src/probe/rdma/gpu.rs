@@ -14,8 +14,8 @@ use crate::plan::CheckPlan;
 use crate::probe::gpu::{self, Session};
 use crate::probe::rdma::memory::GpuMemory;
 use crate::probe::rdma::{
-    BLOCKS, End, FLOW, MOST, RdmaProbe, SPARE, TRIES, Test, bandwidth, case, choose, connect, endpoints, finish, more,
-    rates, seen, span, warm_count,
+    BLOCKS, End, FLOW, MOST, RdmaProbe, SPARE, TRIES, Test, bandwidth, case, choose, connect, endpoints, finish,
+    flowing, more, rates, seen, span, warm_count,
 };
 use crate::probe::{ProbeError, step};
 use crate::sys::verbs::Op;
@@ -155,10 +155,11 @@ fn over(child: &Child, session: &Rc<Session>, device: &str, budget: Duration) ->
     let warm = end.stream(Op::Write, BYTES, 1, warm_count(BYTES), 1, budget)?;
     let each = (span(&warm) / warm.last().map_or(1, |l| l.1.max(1)) as f64).max(1e-9);
     let mut count = ((budget.as_secs_f64() * 0.7 / each) as u64).clamp(BLOCKS, MOST);
-    let mut tries = 1;
+    let (mut tries, mut spent) = (1, 0.0);
     let marks = loop {
         let marks = end.stream(Op::Write, BYTES, 1, count, BLOCKS, 2 * budget)?;
-        match more(count, span(&marks), budget).filter(|_| tries < TRIES) {
+        spent += span(&marks);
+        match more(count, flowing(&marks), budget).filter(|_| tries < TRIES && spent < budget.as_secs_f64()) {
             Some(larger) => (count, tries) = (larger, tries + 1),
             None => break marks,
         }

@@ -193,8 +193,10 @@ static void progress(struct qp *q, int64_t t, int more) {
         w->status = status;
     }
     if (q->next != before) tell_peer(q);
-    // What was late is caught up on a little faster than the rate, not at once: a block of messages is to look like one.
-    if (q->pace < t - SMOOTH) q->pace = t - SMOOTH;
+    // What was late is caught up on a little faster than the rate, not at once: a block of messages is to look like one. An adapter
+    // whose program had no core has done what was outstanding, and no more.
+    int64_t undone = q->head != q->tail ? (int64_t)(q->tail - q->head) * q->ring[q->head % ROOM].paced : 0, most = undone < SMOOTH ? undone : SMOOTH;
+    if (q->pace < t - most) q->pace = t - most;
     for (; q->head != q->next && q->ring[q->head % ROOM].completes <= t && q->pace <= t; q->head++) {
         struct work *w = &q->ring[q->head % ROOM];
         q->pace += w->paced;
