@@ -108,8 +108,10 @@ fn junk_at_the_port_costs_nothing() -> Result {
 #[test]
 fn a_rank_that_appears_twice_and_a_world_of_another_size_are_refused() -> Result {
     let w = World::new(3)?;
-    let zero = w.start(0, &[])?;
-    let first = w.start(1, &[])?;
+    // However late the two that are refused come: whoever is in waits for them.
+    let patient = ["--join-timeout", "60s"];
+    let zero = w.start(0, &patient)?;
+    let first = w.start(1, &patient)?;
     std::thread::sleep(Duration::from_millis(700));
     let (code, _, err) = end(w.start(1, &[])?)?;
     assert!(code == 2 && err.contains("says that it is rank 1"), "{code} {err}");

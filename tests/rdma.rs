@@ -137,20 +137,24 @@ fn two_machines_with_verbs() -> Result {
 
     // All-reduce and its relatives over verbs, every sum checked; and two devices at once.
     // What the plan asks of the run's own all-reduce is asked of RDMA, as the best that carries it here.
-    let plan = "printf '[require]\\nmin_busbw = \"1 kB/s\"\\n[[require.link]]\\ncarrier = \"rdma\"\\nmin_bandwidth = \"1 kB/s\"\\n' >run$LAB_RANK.toml";
+    // The step of a run is rehearsed over it as well.
+    let plan = "printf '[model]\\nlayers = 2\\nhidden = 128\\nffn = 512\\nheads = 4\\nvocab = 1000\\nsequence = 64\\ntokens = 1e9\\n[require]\\nmin_busbw = \"1 kB/s\"\\n[[require.link]]\\ncarrier = \"rdma\"\\nmin_bandwidth = \"1 kB/s\"\\n' >run$LAB_RANK.toml";
     let asked = ["all-reduce world n=2 16 MiB rxe0", "pair out rxe0", "pair back rxe0", "pair out rxe1"];
     let others = [
         "all-reduce world n=2 8 B rxe0",
         "all-to-all world n=2 4 MiB rxe0",
         "all-reduce rail n=2 8 B rxe1",
         "all rails out rxe1",
+        "communication n=2",
+        "step n=2",
     ];
-    let only = "environment,rdma,collective --plan run$LAB_RANK.toml --budget 100s";
-    let (_, metrics) = undisturbed("root", only, &["--nics", "2"], plan, &[&asked[..], &others[..]].concat())?;
+    let only = "environment,rdma,collective,rehearsal --plan run$LAB_RANK.toml --budget 100s";
+    let (report, metrics) = undisturbed("root", only, &["--nics", "2"], plan, &[&asked[..], &others[..]].concat())?;
     let of_plan: Vec<_> = metrics.iter().filter(|m| m["limit_source"] == "plan").collect();
     for case in asked {
         assert!(of_plan.iter().any(|m| m["case"] == case && m["verdict"] == "pass"), "no {case}: {of_plan:?}");
     }
+    assert!(report.to_string().contains("messages over rxe0"), "{report}");
 
     // The second network's port goes down under traffic, and the device vanishes: the step ends in time and says so, what was
     // measured before is kept, and what comes after says that the device is gone.

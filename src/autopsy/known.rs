@@ -29,15 +29,15 @@ impl Known {
         out.per_node = record.header.plan.run.nodes.as_ref().map(|n| n.gpus_per_node);
         // No node has more; a plan that says so says nothing of ranks.
         out.per_node = out.per_node.filter(|n| (1..=1024).contains(n));
-        for line in &record.outcomes {
-            match line.outcome.measured().and_then(|m| m.facts.as_deref()) {
-                Some(Facts::Machine(m)) => {
+        for (line, fact) in record.outcomes.facts() {
+            match fact {
+                Facts::Machine(m) => {
                     out.kernel.insert(line.node.clone(), m.hostname.clone());
                     for address in m.nics.iter().flat_map(|n| &n.addresses) {
                         out.addresses.insert(address.to_string(), line.node.clone());
                     }
                 }
-                Some(Facts::Clocks(offsets)) => {
+                Facts::Clocks(offsets) => {
                     out.clocks.extend(offsets.iter().map(|o| (o.node.clone(), (o.low_ms + o.high_ms) / 2.0)));
                 }
                 _ => {}

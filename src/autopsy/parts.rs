@@ -60,8 +60,8 @@ fn nearest(m: &Machine, gpu: &str) -> Vec<String> {
 /// Where the cables of each node's devices end, by what was read of the fabric.
 fn cables(record: &Record, roster: &Roster<'_>) -> BTreeMap<(NodeName, String), Vec<String>> {
     let mut fabric = Fabric::default();
-    for line in &record.outcomes {
-        if let Some(Facts::Fabric(capture)) = line.outcome.measured().and_then(|m| m.facts.as_deref()) {
+    for (_, fact) in record.outcomes.facts() {
+        if let Facts::Fabric(capture) = fact {
             fabric.take(&capture.tool, &capture.text);
         }
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::baseline::{Expectation, Limit, Offender, Source, Weight};
 use crate::id::clean;
-use crate::measure::{Facts, stats};
+use crate::measure::stats;
 use crate::plan::toml_error;
 use crate::record::Record;
 use crate::topology::Machine;
@@ -92,10 +92,7 @@ impl Hardware {
 }
 
 fn machines(record: &Record) -> impl Iterator<Item = &Machine> {
-    record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_deref()? {
-        Facts::Machine(m) => Some(&**m),
-        _ => None,
-    })
+    record.machines().map(|(_, machine)| machine)
 }
 
 /// The file.

@@ -99,7 +99,7 @@ mod tests {
             communication: vec![0.02; 12],
             gradients: vec![0.02; 12],
         };
-        Rehearsal { training, layers, narrow, own_core: true, ranks: (0..ranks).map(|_| one()).collect() }
+        Rehearsal { training, layers, narrow, own_core: true, device: None, ranks: (0..ranks).map(|_| one()).collect() }
     }
 
     const PLAN: &str = "[model]\npreset = \"llama-3-8b\"\n[parallel]\nglobal_batch = 32\n";

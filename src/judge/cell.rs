@@ -86,8 +86,8 @@ pub struct Cell<'r> {
     pub series: &'r Series,
     /// Over the samples of all attempts that count; absent when a sample is not finite.
     pub summary: Option<Summary>,
-    /// The limit that decided.
-    pub limit: Option<LimitShown<'r>>,
+    /// The limit that decided. Most cells of a large record have none.
+    pub limit: Option<Box<LimitShown<'r>>>,
     /// Set where its peers decided.
     pub straggler: Option<Straggler>,
     pub verdict: Verdict,
@@ -285,7 +285,7 @@ pub(super) fn judge<'r>(
                 }
                 _ => Cow::Borrowed(e.provenance.as_str()),
             };
-            cell.limit = Some(LimitShown { value, source: e.source, weight: e.weight, provenance });
+            cell.limit = Some(Box::new(LimitShown { value, source: e.source, weight: e.weight, provenance }));
             cell.verdict = v;
         }
     }

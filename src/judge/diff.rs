@@ -280,15 +280,16 @@ fn versions(j: &Judgement<'_>) -> BTreeMap<String, BTreeSet<String>> {
         let cuda = f.cuda.as_ref().map_or(String::new(), |c| format!(" of CUDA {c}"));
         add(format!("{part}, {}", clean(&f.name)), Some(&format!("{version}{cuda}")));
     }
-    for line in &j.record.outcomes {
-        if let Some(measure::Facts::Start(s)) = line.outcome.measured().and_then(|m| m.facts.as_deref()) {
-            add("base".to_owned(), s.os.as_deref());
-            for (name, value) in s.environment.iter().filter(|(n, _)| !n.starts_with("SLURM_")) {
-                add(clean(name).into_owned(), Some(value));
+    for (_, fact) in j.record.outcomes.facts() {
+        match fact {
+            measure::Facts::Start(s) => {
+                add("base".to_owned(), s.os.as_deref());
+                for (name, value) in s.environment.iter().filter(|(n, _)| !n.starts_with("SLURM_")) {
+                    add(clean(name).into_owned(), Some(value));
+                }
             }
-        }
-        if let Some(measure::Facts::Nccl(n)) = line.outcome.measured().and_then(|m| m.facts.as_deref()) {
-            add("NCCL".to_owned(), Some(&n.version));
+            measure::Facts::Nccl(n) => add("NCCL".to_owned(), Some(&n.version)),
+            _ => {}
         }
     }
     out

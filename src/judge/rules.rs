@@ -55,25 +55,25 @@ pub struct Facts;
 impl Facts {
     /// Round trips between all nodes that are left: the last that were measured.
     fn latencies(record: &Record) -> Option<(&OutcomeLine, &measure::Latencies)> {
-        let all = facts(record).filter_map(|(line, f)| match f {
+        let mut all = record.outcomes.facts().filter_map(|(line, f)| match f {
             measure::Facts::Latencies(all) => Some((line, all)),
             _ => None,
         });
-        all.last()
+        all.next_back()
     }
 
     /// The training step that was rehearsed last, with the line that tells it.
     pub fn rehearsal(record: &Record) -> Option<(&OutcomeLine, &measure::Rehearsal)> {
-        let all = facts(record).filter_map(|(line, f)| match f {
+        let mut all = record.outcomes.facts().filter_map(|(line, f)| match f {
             measure::Facts::Rehearsal(r) => Some((line, &**r)),
             _ => None,
         });
-        all.last()
+        all.next_back()
     }
 
     /// What an image brings, by part.
     pub fn software(record: &Record) -> impl Iterator<Item = (Software, &Component)> {
-        facts(record).filter_map(|(line, f)| match (f, &line.case) {
+        record.outcomes.facts().filter_map(|(line, f)| match (f, &line.case) {
             (measure::Facts::Software(c), Case::Software(part)) => Some((*part, &**c)),
             _ => None,
         })
@@ -81,15 +81,11 @@ impl Facts {
 
     /// Each node's checkpoint file system.
     pub fn filesystems(record: &Record) -> impl Iterator<Item = (&NodeName, &Filesystem)> {
-        facts(record).filter_map(|(line, f)| match f {
+        record.outcomes.facts().filter_map(|(line, f)| match f {
             measure::Facts::Filesystem(fs) => Some((&line.node, &**fs)),
             _ => None,
         })
     }
-}
-
-fn facts(record: &Record) -> impl Iterator<Item = (&OutcomeLine, &measure::Facts)> {
-    record.outcomes.iter().filter_map(|l| Some((l, l.outcome.measured()?.facts.as_deref()?)))
 }
 
 pub use remains::remains;

@@ -75,12 +75,6 @@ pub(super) struct Belief {
 /// A node of which every test is as it should be.
 const NOTHING: Belief = Belief { log_odds: -20.0, side: Side::Both, deficit: 0.0, duty: 1.0 };
 
-/// What a share, of nodes or of pairs, that holds among up to `few` nodes is to be taken times of among `nodes`: of ten thousand chance
-/// makes any pattern once.
-pub(super) fn among(few: usize, nodes: usize) -> f64 {
-    (few as f64 / nodes as f64).min(1.0)
-}
-
 /// Beliefs about nodes that were not tested.
 pub(super) fn none(nodes: usize) -> Vec<Belief> {
     vec![NOTHING; nodes]

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::localise::belief::{self, Belief, among};
-use crate::localise::observed::{LEAST_SLOW, Observed, tail};
+use crate::localise::belief::{self, Belief};
+use crate::localise::chance::{AGAIN, ALIKE, Lost, no_fault};
+use crate::localise::observed::{LEAST_SLOW, Observed};
 use crate::localise::reference::{self, LEAST_DEVIATION, Mode};
 use crate::localise::uplinks::{self, Uplink};
 use crate::localise::{Hop, Pairs, Reading, Test};
@@ -45,12 +46,6 @@ const FEW_NODES: u32 = 8;
 /// else stays a tenth behind for as long as it stays there (25 %). And the least deviation of a reading there.
 const LEAST_LIMIT_SHARED: f64 = 0.288;
 const SHARED_DEVIATION: f64 = 0.08;
-/// Deviations between nodes, and between what a pair loses in its tests, within which they are alike; and for a pair this share of it.
-const ALIKE: f64 = 4.0;
-const ALIKE_SHARE: f64 = 0.05;
-/// How often others' traffic takes as much again as it took, and how much likelier it is than a fault where it does not.
-const CHANCE_ALIKE: f64 = 0.3;
-const CHANCE_APART: f64 = 8.0;
 /// Half of the rate is a fault however much nodes differ.
 const SURELY: f64 = std::f64::consts::LN_2;
 /// What is believed after all tests.
@@ -269,7 +264,7 @@ fn disturb(tests: &mut [Observed], nodes: &[Belief]) -> bool {
 }
 
 /// A node's test: with whom, in ascending order, and what it lost where it was slow.
-type Met = ((u32, u32), Option<(f64, f64)>);
+type Met = ((u32, u32), Option<Lost>);
 
 /// Pairs whose every test is slow though neither node explains it.
 fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32), f64> {
@@ -284,7 +279,7 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
         let well = |n: u32| nodes[n as usize].log_odds <= 0.0;
         let seen = |end: &usize| o.floor == [0.0; 2] && o.hidden == 0.0 && well(o.ends[1 - end]);
         for end in [0, 1].into_iter().filter(seen) {
-            met[o.ends[end] as usize].push((ends(o), bare(o).then(|| o.loss())));
+            met[o.ends[end] as usize].push((ends(o), bare(o).then(|| o.lost())));
         }
     }
     let mut out = BTreeMap::new();
@@ -293,7 +288,7 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
         // many there are, and what the slow ones lost.
         let apart = [pair.0, pair.1].map(|n| {
             let others = || met[n as usize].iter().filter(|(with, _)| *with != pair);
-            (others().count(), others().filter_map(|(_, loss)| *loss).collect::<Vec<_>>())
+            (others().count(), others().filter_map(|(_, lost)| *lost).collect::<Vec<_>>())
         });
         let elsewhere_well = apart.iter().all(|(tests, slow)| *tests > 0 && 2 * slow.len() < *tests);
         // A way between the two, whoever is named first in a test, is slow in every test or it is not the pair's.
@@ -309,23 +304,20 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
         let n = of.iter().filter(|k| hit(k)).count() as i32;
         let well = of.len() as f64 - f64::from(n);
         let hits: Vec<&Observed> = of.iter().filter(|k| hit(k)).map(|k| &tests[*k]).collect();
-        let losses: Vec<(f64, f64)> = hits.iter().map(|o| o.loss()).collect();
-        let disturbed = hits.iter().map(|o| o.disturbed * 0.5).product::<f64>();
-        let noise = |o: &&Observed| o.disturbed * 0.5 + tail(o.loss().0 / o.loss().1);
-        // Of many pairs those are measured again that noise made the slowest.
-        let noise = (hits.iter().map(noise).product::<f64>() - disturbed) / among(PICKED_OF, nodes.len());
-        let chance = disturbed * by_chance(&losses) + noise;
-        let usual = middle(&losses);
+        let lost: Vec<Lost> = hits.iter().map(|o| o.lost()).collect();
+        let tests_by = hits.iter().map(|o| (o.disturbed * 0.5, o.lost().by_noise()));
+        let chance = no_fault(tests_by, &lost, PICKED_OF, nodes.len());
+        let usual = Lost::middle(&lost);
         let of_node = |i: usize| {
             let (tests, slow) = &apart[i];
             let believed = 1.0 / (1.0 + (-nodes[[pair.0, pair.1][i] as usize].log_odds).exp());
             // A node that comes and goes would have to be well with others, both ways, and choose this partner; what else
             // of it is slow needs no reason of its own then, the less where it loses the same.
-            let same = slow.iter().filter(|loss| alike(**loss, usual)).count();
+            let same = slow.iter().filter(|lost| lost.is_like(usual)).count();
             let goes = COMES_AND_GOES
                 * HALF_THE_TIME.powi(n + (tests - slow.len()) as i32)
                 * (0.5 / DISTURBED).powi(slow.len() as i32)
-                * CHANCE_ALIKE.powi(-(same as i32));
+                * AGAIN.powi(-(same as i32));
             if elsewhere_well { goes } else { believed }
         };
         let otherwise = (chance + of_node(0) + of_node(1)).min(1.0);
@@ -338,25 +330,6 @@ fn explain_pairs(tests: &mut [Observed], nodes: &[Belief]) -> BTreeMap<(u32, u32
         out.insert(pair, p);
     }
     out
-}
-
-/// Whether two losses (with their deviations) are the same.
-fn alike((a, own): (f64, f64), (b, other): (f64, f64)) -> bool {
-    a == b || (a - b).abs() < ALIKE * own.max(other) + ALIKE_SHARE * a.min(b).abs()
-}
-
-/// The median of losses, as certain as the surest of them.
-fn middle(losses: &[(f64, f64)]) -> (f64, f64) {
-    let each = losses.iter().map(|(loss, _)| *loss).collect::<Vec<f64>>();
-    (stats::median(&each), losses.iter().map(|(_, deviation)| *deviation).fold(f64::INFINITY, f64::min))
-}
-
-/// How much likelier than a pair's own fault others' traffic makes these losses: a fault takes the same each time, traffic something else.
-pub(super) fn by_chance(losses: &[(f64, f64)]) -> f64 {
-    let usual = middle(losses);
-    let agree = losses.iter().filter(|loss| alike(**loss, usual)).count();
-    // The first says nothing.
-    CHANCE_ALIKE.powi(agree.saturating_sub(1) as i32) * CHANCE_APART.powi((losses.len() - agree) as i32)
 }
 
 impl Decoded {

@@ -8,6 +8,7 @@
 //! nodes at low concurrency, beside control pairs that give the reference, while that can change a verdict.
 
 mod belief;
+mod chance;
 mod crossing;
 mod decode;
 mod distance;

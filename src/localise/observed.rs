@@ -1,8 +1,7 @@
 //! A test as the decoder reads it.
 
-use std::f64::consts::PI;
-
 use crate::localise::Hop;
+use crate::localise::chance::Lost;
 
 /// Deviations from which a reading is slow, and the least share (in the logarithm) that is.
 const SLOW: f64 = 3.0;
@@ -15,16 +14,6 @@ const LEAST_FAR: f64 = 0.163;
 /// A reading that lost more than this (in the logarithm: 95 %) is as good as one that lost so much: a link at a hundredth of its rate
 /// is not told from one at a twentieth by how far it is from what severities there are.
 pub(super) const SLOWEST: f64 = 2.995_732_273_553_991;
-
-/// Student's t with three degrees of freedom over its standard deviation as [`stats::robust`](crate::measure::stats::robust) sees it.
-const TAILS: f64 = 1.134;
-
-/// How often noise alone makes a way slower by `z` of its deviations or more. Its tails are heavy, as those of real readings are, however
-/// it looks near its middle.
-pub(super) fn tail(z: f64) -> f64 {
-    let t = TAILS * z / 3f64.sqrt();
-    0.5 - (1.0 / (t + 1.0 / t) + t.atan()) / PI
-}
 
 /// A test between two nodes. Ways: 0 is out (the first end sends), 1 is back.
 #[derive(Debug, Clone, Copy)]
@@ -52,10 +41,10 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// What the slower way loses against pairs within leaves, in the logarithm, with its deviation; infinite where nothing arrived.
-    pub fn loss(&self) -> (f64, f64) {
+    /// What the slower way lost against pairs within leaves; infinite where nothing arrived.
+    pub fn lost(&self) -> Lost {
         let one = |way: usize| self.residual[way].map_or(f64::INFINITY, |y| self.hidden - y);
-        (one(0).max(one(1)), self.deviation[0].max(self.deviation[1]))
+        Lost { by: one(0).max(one(1)), deviation: self.deviation[0].max(self.deviation[1]) }
     }
 
     /// The residual as severities are looked for in it.
@@ -86,17 +75,5 @@ impl Observed {
 
     fn lacks(&self, least: f64, way: usize, known: f64) -> bool {
         self.residual[way].is_none_or(|y| y + self.floor[way].max(known) < -least) && known.is_finite()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tails_are_those_of_students_t() {
-        // Of three degrees of freedom: 3.182 and 5.841 leave 2.5 % and 0.5 % on a side (any table of t).
-        assert!((tail(3.182 / TAILS) - 0.025).abs() < 1e-4 && (tail(5.841 / TAILS) - 0.005).abs() < 1e-4);
-        assert_eq!((tail(0.0), tail(f64::INFINITY)), (0.5, 0.0));
     }
 }

@@ -160,7 +160,7 @@ pub fn leaves(record: &Record) -> Vec<Leaf> {
     if !record.header.leaves.is_empty() {
         return named(&record.header.leaves);
     }
-    let mut of_fabric = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_deref()? {
+    let mut of_fabric = record.outcomes.facts().filter_map(|(_, fact)| match fact {
         Facts::Fabric(capture) if !capture.leaves.is_empty() => Some(&capture.leaves),
         _ => None,
     });
@@ -169,7 +169,7 @@ pub fn leaves(record: &Record) -> Vec<Leaf> {
     if let Some(leaves) = of_fabric.next_back().filter(known) {
         return named(leaves);
     }
-    let mut latencies = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_deref()? {
+    let mut latencies = record.outcomes.facts().filter_map(|(_, fact)| match fact {
         Facts::Latencies(all) => Some(all),
         _ => None,
     });

@@ -1,8 +1,7 @@
 //! Nodes that come and go: how well a node's slow tests fit a fault that shows now and then, beside others' traffic.
 
-use crate::localise::belief::among;
-use crate::localise::decode::by_chance;
-use crate::localise::observed::{Observed, tail};
+use crate::localise::chance::{Lost, among, no_fault};
+use crate::localise::observed::Observed;
 
 /// Share of nodes that come and go before anything is known, by the share of directions in which they are slow then; among more nodes
 /// than so many there are no more of them: of ten thousand, chance makes any pattern once.
@@ -19,8 +18,7 @@ pub(super) struct Shown {
     pub quiet: bool,
     /// How often others' traffic disturbs such a test.
     disturbed: f64,
-    /// What it lost, with its deviation ([`Observed::loss`]).
-    loss: (f64, f64),
+    lost: Lost,
     /// How many of its directions are slow, and whether a slow node would have been seen in it at all.
     slow: usize,
     seen: bool,
@@ -28,7 +26,7 @@ pub(super) struct Shown {
 
 impl Shown {
     pub fn new(o: &Observed) -> Self {
-        Shown { quiet: o.quiet, disturbed: o.disturbed, loss: o.loss(), slow: 0, seen: false }
+        Shown { quiet: o.quiet, disturbed: o.disturbed, lost: o.lost(), slow: 0, seen: false }
     }
 
     /// One of its directions: whether it is slow beyond what others explain, and whether a slow node would have been seen in it.
@@ -55,35 +53,30 @@ impl Shown {
 
     /// How likely others' traffic makes it, and how likely noise does.
     fn by_chance(&self) -> (f64, f64) {
-        let tail = tail(self.loss.0 / self.loss.1);
+        let noise = self.lost.by_noise();
         match self.slow {
             0 if !self.seen => (1.0, 0.0),
             0 => (1.0 - self.disturbed, 0.0),
-            1 => (ONE_WAY * self.disturbed, 2.0 * tail),
-            _ => ((1.0 - ONE_WAY) * self.disturbed, tail * tail),
+            1 => (ONE_WAY * self.disturbed, 2.0 * noise),
+            _ => ((1.0 - ONE_WAY) * self.disturbed, noise * noise),
         }
     }
 }
 
 /// How likely others' traffic and noise make a node's slow tests, for the likeliest of so many nodes.
 pub(super) fn coincidence<'t>(slow: impl Iterator<Item = &'t Shown>, nodes: usize) -> f64 {
-    slow.map(|t| t.disturbed + 2.0 * tail(t.loss.0 / t.loss.1)).product::<f64>() / among(FEW, nodes)
+    slow.map(|t| t.disturbed + 2.0 * t.lost.by_noise()).product::<f64>() / among(FEW, nodes)
 }
 
 /// How likely a node with these tests comes and goes, of so many nodes.
 pub(super) fn probability<'t>(tests: impl Iterator<Item = &'t Shown> + Clone, nodes: usize) -> f64 {
-    let losses: Vec<(f64, f64)> = tests.clone().filter(|t| t.is_slow()).map(|t| t.loss).collect();
-    if losses.is_empty() {
+    let lost: Vec<Lost> = tests.clone().filter(|t| t.is_slow()).map(|t| t.lost).collect();
+    if lost.is_empty() {
         return 0.0;
     }
     let goes = |(duty, share): (f64, f64)| share * tests.clone().map(|t| t.by_fault(duty)).product::<f64>();
-    let (mut traffic, mut either) = (1.0, 1.0);
-    for (by_traffic, by_noise) in tests.clone().map(Shown::by_chance) {
-        traffic *= by_traffic;
-        either *= by_traffic + by_noise;
-    }
-    // A fault takes the same each time and others' traffic something else; but what noise takes is alike as well, a little each time.
-    let chance = traffic * by_chance(&losses) + (either - traffic);
+    // All of a node's tests are looked at, not those that noise made the slowest.
+    let chance = no_fault(tests.clone().map(Shown::by_chance), &lost, nodes, nodes);
     let odds = GOES.into_iter().map(goes).sum::<f64>() / chance * among(FEW, nodes);
     odds / (1.0 + odds)
 }
@@ -93,8 +86,8 @@ mod tests {
     use super::*;
 
     fn shown(slow: usize, lost: f64, quiet: bool) -> Shown {
-        let (disturbed, loss) = (if quiet { 0.005 } else { 0.03 }, (lost, 0.02));
-        Shown { quiet, disturbed, loss, slow, seen: true }
+        let (disturbed, lost) = (if quiet { 0.005 } else { 0.03 }, Lost { by: lost, deviation: 0.02 });
+        Shown { quiet, disturbed, lost, slow, seen: true }
     }
 
     fn likely(tests: &[Shown], nodes: usize) -> f64 {

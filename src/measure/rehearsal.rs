@@ -17,6 +17,9 @@ pub struct Rehearsal {
     pub narrow: u64,
     /// Whether messages had a core of their own beside those that computed; GPUs' have.
     pub own_core: bool,
+    /// The RDMA device that carried hosts' messages; absent where TCP or NCCL did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     pub ranks: Vec<RankSteps>,
 }
 

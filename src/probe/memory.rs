@@ -214,8 +214,8 @@ impl<'a> Share<'a> {
 }
 
 /// Threads that measure together: they agree on each sample by two barriers; one of them keeps the time and decides when it is enough.
-struct Team<'k> {
-    kernels: &'k [Kernel],
+struct Team {
+    kernel: Kernel,
     sampler: Sampler,
     gate: Barrier,
     more: AtomicBool,
@@ -224,81 +224,72 @@ struct Team<'k> {
 /// What a thread has of a kernel: seconds of each sample, cores that it had in it, and whether every answer was right.
 type Kept = (Vec<f64>, Vec<f64>, bool);
 
-impl Team<'_> {
-    fn work(&self, keeps_time: bool, mut share: Share<'_>) -> Vec<Kept> {
-        let mut out = Vec::new();
-        for kernel in self.kernels {
-            let started = Instant::now();
-            let (mut seconds, mut on) = (Vec::new(), Vec::new());
-            share.sample(*kernel);
-            if keeps_time {
-                self.more.store(true, Ordering::Relaxed);
-            }
-            loop {
-                self.gate.wait();
-                if !self.more.load(Ordering::Relaxed) {
-                    break;
-                }
-                let start = Stopwatch::start();
-                share.sample(*kernel);
-                self.gate.wait();
-                if keeps_time {
-                    let (wall, cores) = start.read();
-                    seconds.push(wall);
-                    on.push(cores);
-                    self.more.store(!self.sampler.enough(&seconds, started), Ordering::Relaxed);
-                }
-            }
+impl Team {
+    fn work(&self, keeps_time: bool, mut share: Share<'_>) -> Kept {
+        let started = Instant::now();
+        let (mut seconds, mut on) = (Vec::new(), Vec::new());
+        share.sample(self.kernel);
+        loop {
             self.gate.wait();
-            out.push((seconds, on, share.verify()));
+            if !self.more.load(Ordering::Relaxed) {
+                break;
+            }
+            let start = Stopwatch::start();
+            share.sample(self.kernel);
+            self.gate.wait();
+            if keeps_time {
+                let (wall, cores) = start.read();
+                seconds.push(wall);
+                on.push(cores);
+                self.more.store(!self.sampler.enough(&seconds, started), Ordering::Relaxed);
+            }
         }
-        out
+        (seconds, on, share.verify())
     }
 }
 
+/// Tells of each kernel before the next begins: what ends the step takes nothing of those before.
 fn measure(child: &mut Child, args: &Args, cores: usize, arrays: &mut [Arrays]) -> Result<(), ProbeError> {
-    let kernels: Vec<Kernel> = Kernel::ALL.iter().copied().filter(|k| child.wants(&case(*k, cores))).collect();
     let budget = child.share(child.step.cases.len());
-    let sampler = Sampler { max_blocks: 32, ..Sampler::new(budget * 2 / 3) };
-    let team = Team { kernels: &kernels, sampler, gate: Barrier::new(cores), more: AtomicBool::new(true) };
     let near = if cores == 1 { args.near.min(arrays.len()) } else { 1 };
-    let shares: Vec<Share<'_>> = arrays.chunks_mut(near).take(cores).map(Share::new).collect();
-    let elements: usize = shares.iter().map(Share::elements).sum();
-    let pace = PaceMeter::open(args.guest_hz, cores);
-    let results = thread::scope(|scope| {
-        let mut handles = Vec::new();
-        for (index, share) in shares.into_iter().enumerate() {
-            let (team, cpu) = (&team, cpu_of(&args.cpus, index, cores));
-            handles.push(scope.spawn(move || {
-                pin(cpu);
-                team.work(index == 0, share)
-            }));
+    for kernel in Kernel::ALL.iter().copied() {
+        if !child.wants(&case(kernel, cores)) {
+            continue;
         }
-        handles.into_iter().map(|h| h.join()).collect::<Result<Vec<_>, _>>()
-    });
-    let pace = pace.read();
-    let results = results.map_err(|_| ProbeError::Broken("a memory thread panicked".to_owned()))?;
-    for (i, kernel) in kernels.iter().enumerate() {
-        let bytes = bytes(*kernel) * elements as f64;
-        let rates: Vec<f64> = results[0][i].0.iter().map(|s| bytes / s).collect();
-        let wrong = results.iter().filter(|r| !r[i].2).count();
-        let series = Metric::Bandwidth.series(rates, 1).on_cores(&results[0][i].1, cores).bounded(
-            args.ceiling_per_core * cores as f64 * 2.0,
-            "a cache line read and one written per cycle and core",
-        );
-        let checks = vec![Check::new(
-            CheckName::Pattern,
-            wrong == 0,
-            format!("{wrong} of {cores} threads found a wrong element or sum"),
-        )];
+        let sampler = Sampler { max_blocks: 32, ..Sampler::new(budget * 2 / 3) };
+        let team = Team { kernel, sampler, gate: Barrier::new(cores), more: AtomicBool::new(true) };
+        let shares: Vec<Share<'_>> = arrays.chunks_mut(near).take(cores).map(Share::new).collect();
+        let bytes = bytes(kernel) * shares.iter().map(Share::elements).sum::<usize>() as f64;
+        let pace = PaceMeter::open(args.guest_hz, cores);
+        let results = thread::scope(|scope| {
+            let work = |(index, share): (usize, _)| {
+                let (team, cpu) = (&team, cpu_of(&args.cpus, index, cores));
+                scope.spawn(move || {
+                    pin(cpu);
+                    team.work(index == 0, share)
+                })
+            };
+            let threads: Vec<_> = shares.into_iter().enumerate().map(work).collect();
+            threads.into_iter().map(|t| t.join()).collect::<Result<Vec<_>, _>>()
+        });
+        let pace = pace.read();
+        let results = results.map_err(|_| ProbeError::Broken("a memory thread panicked".to_owned()))?;
+        let (seconds, on, _) = &results[0];
+        let wrong = results.iter().filter(|r| !r.2).count();
+        let series =
+            Metric::Bandwidth.series(seconds.iter().map(|s| bytes / s).collect(), 1).on_cores(on, cores).bounded(
+                args.ceiling_per_core * cores as f64 * 2.0,
+                "a cache line read and one written per cycle and core",
+            );
+        let says = format!("{wrong} of {cores} threads found a wrong element or sum");
         let measured = Measured {
             series: vec![series],
-            checks,
+            checks: vec![Check::new(CheckName::Pattern, wrong == 0, says)],
             pace: pace.map(Box::new),
             notes: args.notes.clone(),
             ..Measured::default()
         };
-        child.outcome(&case(*kernel, cores), Outcome::Measured(measured))?;
+        child.outcome(&case(kernel, cores), Outcome::Measured(measured))?;
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ pub use fabric::fabric_step;
 pub use gpu::gpus as visible_gpus;
 pub use image::{image_parts, load_library};
 pub use rdma::{gpu_pair_step, rails_step};
-pub use rehearsal::steps as rehearsal_steps;
+pub use rehearsal::{Means, steps as rehearsal_steps};
 pub use storage::shared_step;
 pub use tcp::latency_step;
 

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Job, Step};
-use crate::id::{self, NodeName, ProbeName};
-use crate::measure::{Facts, Load, Outcome};
+use crate::id::{NodeName, ProbeName};
+use crate::measure::{Facts, Outcome};
 use crate::plan::CheckPlan;
+use crate::record::{OutcomeLine, Outcomes};
 use crate::roster::Roster;
 use crate::topology::{Leaf, Machine};
 use crate::work::{Case, Fact};
@@ -52,26 +52,6 @@ impl Header {
     pub fn roster(&self) -> Roster<'_> {
         Roster::new(&self.nodes, &self.kernel_names)
     }
-}
-
-/// A case ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct OutcomeLine {
-    pub node: NodeName,
-    /// A reader shares one text between the lines of a step.
-    #[serde(deserialize_with = "id::shared")]
-    pub step: Arc<str>,
-    pub probe: ProbeName,
-    pub case: Case,
-    /// 1 at first, more when measured again.
-    pub attempt: u32,
-    /// The node whose own fault it is that there is no better outcome, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blame: Option<Box<NodeName>>,
-    /// Who else used the node meanwhile, when that could be told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub load: Option<Box<Load>>,
-    pub outcome: Outcome,
 }
 
 /// Last line. A record without it was cut off.
@@ -122,7 +102,7 @@ impl fmt::Display for Damage {
 pub struct Record {
     pub header: Header,
     pub steps: Vec<Step>,
-    pub outcomes: Vec<OutcomeLine>,
+    pub outcomes: Outcomes,
     pub end: Option<End>,
     /// What of the file could not be used.
     pub damage: Option<Damage>,
@@ -131,7 +111,7 @@ pub struct Record {
 impl Record {
     /// A record that nothing was measured for yet.
     pub fn new(header: Header) -> Self {
-        Record { header, steps: Vec::new(), outcomes: Vec::new(), end: None, damage: None }
+        Record { header, steps: Vec::new(), outcomes: Outcomes::default(), end: None, damage: None }
     }
 
     /// One fact that was gathered by other than a check, on the first node of `header`: a record that is judged and shown as any other.
@@ -142,12 +122,12 @@ impl Record {
         let node = header.nodes[0].clone();
         let line =
             OutcomeLine { node, step: probe.into(), probe: name, case, attempt: 1, blame: None, load: None, outcome };
-        Record { steps: vec![step], outcomes: vec![line], ..Record::new(header) }
+        Record { steps: vec![step], outcomes: vec![line].into(), ..Record::new(header) }
     }
 
     /// Each node's machine, as it saw itself.
     pub fn machines(&self) -> impl Iterator<Item = (&NodeName, &Machine)> {
-        self.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_deref()? {
+        self.outcomes.facts().filter_map(|(l, f)| match f {
             Facts::Machine(m) => Some((&l.node, &**m)),
             _ => None,
         })
@@ -156,11 +136,9 @@ impl Record {
     /// A node's machine with what its driver said last, as the check left it.
     pub fn machine_at_end(&self, node: &NodeName) -> Option<Machine> {
         let mut machine = self.machines().find(|(n, _)| *n == node)?.1.clone();
-        let last = self.outcomes.iter().rev().filter(|l| l.node == *node).find_map(|l| {
-            match l.outcome.measured()?.facts.as_deref()? {
-                Facts::Nvidia(n) => Some(n),
-                _ => None,
-            }
+        let last = self.outcomes.facts().rev().filter(|(l, _)| l.node == *node).find_map(|(_, f)| match f {
+            Facts::Nvidia(n) => Some(n),
+            _ => None,
         });
         if let Some(n) = last {
             machine.nvidia = Some((**n).clone());

@@ -290,8 +290,8 @@ fn by_leaf(m: Matrix, leaf: &[u32], known: &[crate::topology::Leaf]) -> Matrix {
 /// Copies between the GPUs of a node: of the nodes whose slowest pair is the slowest.
 fn peers(j: &Judgement<'_>) -> Vec<Matrix> {
     let mut by_node: BTreeMap<&NodeName, Vec<(u32, &Vec<measure::PeerCopy>)>> = BTreeMap::new();
-    for line in &j.record.outcomes {
-        if let Some(measure::Facts::Peers(row)) = line.outcome.measured().and_then(|m| m.facts.as_deref())
+    for (line, fact) in j.record.outcomes.facts() {
+        if let measure::Facts::Peers(row) = fact
             && let Some(gpu) = line.case.gpu()
         {
             by_node.entry(&line.node).or_default().push((gpu, row));

@@ -1,6 +1,7 @@
 //! A rehearsed step in one sentence.
 
 use crate::forecast::{projected, slowest};
+use crate::id::clean;
 use crate::judge::{Facts, Judgement};
 use crate::measure::{Timed, stats};
 use crate::unit::{Unit, three_digits};
@@ -36,8 +37,9 @@ pub(super) fn step(j: &Judgement<'_>) -> Option<String> {
         }
     };
     if r.ranks.len() > 1 {
+        let by = r.device.as_ref().map_or(String::new(), |d| format!(" over {}", clean(d)));
         out.push_str(&format!(
-            "; messages make it {:.0} % longer than computing alone",
+            "; messages{by} make it {:.0} % longer than computing alone",
             100.0 * (whole / alone - 1.0).max(0.0)
         ));
     }

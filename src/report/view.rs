@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
+use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use serde::Serialize;
@@ -352,13 +353,11 @@ fn tables(j: &Judgement<'_>) -> Vec<Table> {
             })
             .push(c);
     }
+    // The bus bandwidth says the same and is what limits are about.
+    order.retain(|key| key.2 != Metric::AlgBw);
+    let rows: Vec<Row> = order.par_iter().map(|key| row(&by_key[key], &who)).collect();
     let mut out: Vec<Table> = Vec::new();
-    for key in order {
-        // The bus bandwidth says the same and is what limits are about.
-        if key.2 == Metric::AlgBw {
-            continue;
-        }
-        let row = row(&by_key[&key], &who);
+    for (key, row) in order.iter().zip(rows) {
         match out.iter_mut().find(|t| t.probe == key.0) {
             Some(t) => t.rows.push(row),
             None => out.push(Table { probe: clean(key.0).into_owned(), rows: vec![row] }),
@@ -367,7 +366,7 @@ fn tables(j: &Judgement<'_>) -> Vec<Table> {
     out
 }
 
-fn row(cells: &[&Cell<'_>], who: &dyn Fn(&Cell<'_>) -> String) -> Row {
+fn row(cells: &[&Cell<'_>], who: &impl Fn(&Cell<'_>) -> String) -> Row {
     let first = cells[0];
     let (unit, better) = (first.series.unit, first.series.better);
     let mut medians: Vec<f64> = cells.iter().filter_map(|c| Some(c.summary?.median)).collect();

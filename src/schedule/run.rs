@@ -12,7 +12,7 @@ use crate::judge;
 use crate::localise::{self, Plane};
 use crate::measure::{Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::{CheckPlan, Tier, Time};
-use crate::probe;
+use crate::probe::{self, Means};
 use crate::record::{End, Header, OutcomeLine, Record, Spent, Writer};
 use crate::schedule::fleet::Fleet;
 use crate::schedule::network::{Net, driver_answers};
@@ -249,7 +249,9 @@ impl<'a, F: Fleet> Schedule<'a, F> {
             let none = |m: &Machine| match p.name().as_str() {
                 "fabric" => probe::fabric_step(&plan, m, When::Before).is_none(),
                 // What one node cannot divide by itself all may.
-                "rehearsal" => probe::rehearsal_steps(&plan, &nodes, 1, gpus).is_empty(),
+                "rehearsal" => {
+                    probe::rehearsal_steps(&plan, &nodes, &Means { cores: 1, gpus, ..Means::default() }).is_empty()
+                }
                 _ => p.steps(&plan, m).is_empty(),
             };
             p.name().as_str() != "environment"
@@ -343,7 +345,10 @@ impl<'a, F: Fleet> Schedule<'a, F> {
             ms += probe::checkpoint_steps(plan, &nodes).iter().map(|s| s.estimate_ms).sum::<u64>();
         }
         if plan.wants("rehearsal") {
-            ms += probe::rehearsal_steps(plan, &nodes, 1, 0).iter().map(|s| s.estimate_ms).sum::<u64>();
+            ms += probe::rehearsal_steps(plan, &nodes, &Means { cores: 1, ..Means::default() })
+                .iter()
+                .map(|s| s.estimate_ms)
+                .sum::<u64>();
         }
         if plan.wants("tcp") {
             ms += PAIR_ROUNDS * turns * pair.estimate_ms;
@@ -434,7 +439,9 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         // A run on GPUs is rehearsed by the nodes that have as many as most.
         let nodes = if gpus > 0 { with.into_iter().filter(|n| alive.contains(n)).collect() } else { alive };
         if plan.wants("rehearsal") && !nodes.is_empty() {
-            for step in probe::rehearsal_steps(&plan, &nodes, cores, gpus) {
+            let devices = if plan.wants("rdma") { network::devices(machines) } else { Vec::new() };
+            let means = Means { cores, gpus, device: devices.first().map(String::as_str), ..Means::default() };
+            for step in probe::rehearsal_steps(&plan, &nodes, &means) {
                 self.between(step);
             }
         }

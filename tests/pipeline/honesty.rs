@@ -231,7 +231,7 @@ fn spares_cover_bad_nodes() {
     let build = |needed: u32| {
         let mut record = healthy(run_plan(&format!("[nodes]\nneeded = {needed}\n")));
         record.header.nodes.push(gonogo::id::NodeName("n2".into()));
-        let mut second = record.outcomes.clone();
+        let mut second = record.outcomes.to_vec();
         for line in &mut second {
             line.node = record.header.nodes[1].clone();
         }

@@ -36,7 +36,7 @@ fn rehearsed(plan: &str, narrow: u64, times: &dyn Fn(usize, usize) -> Round) -> 
         }
     };
     let ranks = (0..8).map(rank).collect();
-    let rehearsal = Rehearsal { training, layers: 2, narrow, own_core: true, ranks };
+    let rehearsal = Rehearsal { training, layers: 2, narrow, own_core: true, device: None, ranks };
     let outcome = Outcome::Measured(Measured {
         series: vec![series("rehearsal", "step", 0.1)],
         facts: Some(Box::new(Facts::Rehearsal(Box::new(rehearsal)))),

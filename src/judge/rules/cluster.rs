@@ -6,7 +6,7 @@ use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
-use crate::judge::rules::{facts, majority};
+use crate::judge::rules::majority;
 use crate::judge::severity::Severity;
 use crate::measure;
 use crate::record::Record;
@@ -22,7 +22,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     if record.header.launcher.is_none() {
         return;
     }
-    for (_, f) in facts(record) {
+    for (_, f) in record.outcomes.facts() {
         match f {
             measure::Facts::Clocks(offsets) => clocks(offsets, findings),
             measure::Facts::Shared(views) => shared(views, findings),
@@ -168,7 +168,7 @@ fn shared(views: &[measure::SharedView], findings: &mut Vec<Finding>) {
 /// Slurm's daemon was there when the check began and is not when it ends.
 fn daemons(record: &Record, findings: &mut Vec<Finding>) {
     let mut before: BTreeMap<&NodeName, bool> = BTreeMap::new();
-    for (line, f) in facts(record) {
+    for (line, f) in record.outcomes.facts() {
         let measure::Facts::Slurmd(runs) = f else { continue };
         if before.insert(&line.node, *runs) == Some(true) && !runs {
             let evidence = "slurmd ran when the check began, and no longer when it ended";

@@ -33,8 +33,8 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     }
     let of_node: HashMap<&NodeName, Domain<'_>> =
         domains.iter().flat_map(|(d, nodes)| nodes.iter().map(move |n| (*n, *d))).collect();
-    for line in &record.outcomes {
-        if let Some(measure::Facts::Nccl(nccl)) = line.outcome.measured().and_then(|m| m.facts.as_deref()) {
+    for (line, fact) in record.outcomes.facts() {
+        if let measure::Facts::Nccl(nccl) = fact {
             findings.extend(by_network(record, line, nccl, &of_node));
         }
     }

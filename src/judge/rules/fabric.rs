@@ -13,10 +13,8 @@ use crate::work::{Case, When};
 pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     let mut fabric = Fabric::default();
     let mut captures = 0;
-    for line in record.outcomes.iter().filter(|l| l.probe.as_str() == "fabric") {
-        let Some(measure::Facts::Fabric(capture)) = line.outcome.measured().and_then(|m| m.facts.as_deref()) else {
-            continue;
-        };
+    for (line, fact) in record.outcomes.facts().filter(|(l, _)| l.probe.as_str() == "fabric") {
+        let measure::Facts::Fabric(capture) = fact else { continue };
         captures += 1;
         if matches!(line.case, Case::Fabric { when: When::After, .. }) {
             fabric.before = fabric.errors.take();

@@ -6,7 +6,7 @@ use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::rules::stretch::Stretch;
-use crate::judge::rules::{facts, xids};
+use crate::judge::rules::xids;
 use crate::judge::severity::Severity;
 use crate::measure::{self, GpuLoad, Measured, stats};
 use crate::plan::RunPlan;
@@ -38,7 +38,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
     without_datasheet(record, findings);
     // The end of the check, where a node told it.
     let mut ends: BTreeMap<&NodeName, &Nvidia> = BTreeMap::new();
-    for (line, f) in facts(record) {
+    for (line, f) in record.outcomes.facts() {
         if let measure::Facts::Nvidia(n) = f {
             ends.entry(&line.node).or_insert(n);
         }
@@ -161,8 +161,8 @@ fn slices(g: &Gpu, sliced: bool, add: Add<'_>) {
 fn other_bits(record: &Record, findings: &mut Vec<Finding>) {
     type Likes<'r> = BTreeMap<(Case, &'r str), Vec<(&'r OutcomeLine, &'r Measured, &'r str)>>;
     let mut likes: Likes<'_> = BTreeMap::new();
-    for line in &record.outcomes {
-        let Some((m, bits)) = line.outcome.measured().and_then(|m| Some((m, m.bits.as_ref()?))) else { continue };
+    for (line, m) in record.outcomes.beyond_samples() {
+        let Some(bits) = &m.bits else { continue };
         // `bf16 8192 burst gpu3`: all GPUs have the same inputs.
         likes.entry((line.case.any_part(), &bits.of)).or_default().push((line, m, &bits.digest));
     }
@@ -369,10 +369,8 @@ fn hardware(reason: &str) -> bool {
 /// What held a GPU down while it worked, and its link then; each once.
 fn under_load(record: &Record, findings: &mut Vec<Finding>) {
     let mut told: std::collections::BTreeSet<(String, String, String)> = Default::default();
-    for line in &record.outcomes {
-        let Some(measure::Facts::GpuLoad(load)) = line.outcome.measured().and_then(|m| m.facts.as_deref()) else {
-            continue;
-        };
+    for (line, fact) in record.outcomes.facts() {
+        let measure::Facts::GpuLoad(load) = fact else { continue };
         let mut add = |code: Code, severity: Option<Severity>, what: &str, evidence: String| {
             if told.insert((line.node.0.clone(), load.pci.clone(), what.to_owned())) {
                 let f = Finding::new(code, Subject::Node(line.node.clone()), evidence);

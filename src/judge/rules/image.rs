@@ -3,7 +3,7 @@
 use crate::id::clean;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
-use crate::judge::rules::{Facts, facts};
+use crate::judge::rules::Facts;
 use crate::judge::severity::Severity;
 use crate::measure;
 use crate::plan::{ImagePlan, RunPlan};
@@ -60,7 +60,7 @@ type Add<'a> = &'a mut dyn FnMut(Code, Option<Severity>, String, &str);
 
 pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
     let parts = Parts(Facts::software(record).collect());
-    let start = facts(record).find_map(|(_, fact)| match fact {
+    let start = record.outcomes.facts().find_map(|(_, fact)| match fact {
         measure::Facts::Start(s) => Some(&**s),
         _ => None,
     });

@@ -154,7 +154,7 @@ pub(super) fn unstable(record: &Record, findings: &mut Vec<Finding>) {
         let span = spans.entry((node, interface)).or_insert(first);
         (span.carrier.1, span.errors.1) = (carrier.max(span.carrier.1), errors.max(span.errors.1));
     };
-    let flows = || record.outcomes.iter().flat_map(ends);
+    let flows = || record.outcomes.beyond_samples().flat_map(|(line, _)| ends(line));
     let used: HashSet<(&NodeName, &str)> = flows().map(|e| (&e.node, e.interface.as_str())).collect();
     for (node, machine) in record.machines() {
         for nic in machine.nics.iter().filter(|nic| used.contains(&(node, nic.name.as_str()))) {

@@ -49,27 +49,25 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
     let mut versions: BTreeMap<&str, BTreeSet<&NodeName>> = BTreeMap::new();
     // What a configuration file of NCCL (/etc/nccl.conf) sets, its log alone tells.
     let mut settings: HashMap<&NodeName, Vec<(&str, &str)>> = HashMap::new();
-    for line in &record.outcomes {
-        let Some(measured) = line.outcome.measured() else { continue };
-        if let Some(measure::Facts::Nccl(nccl)) = measured.facts.as_deref() {
-            if nccl.nodes == 1 && !nccl.version.is_empty() {
-                versions.entry(&nccl.version).or_default().insert(&line.node);
-            }
-            let of_log = nccl.settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-            settings.entry(&line.node).or_default().extend(of_log);
-            of_communicator(nccl, machines.get(&line.node).copied(), &mut |code, severity, evidence| {
-                // The same of a node in every step is told once.
-                if told.insert((code, format!("{} {evidence}", line.node))) {
-                    let f = Finding::new(code, subject(record, line), format!("{}: {evidence}", line.step));
-                    findings.push(match severity {
-                        Some(s) => f.severity(s),
-                        None => f,
-                    });
-                }
-            });
+    for (line, fact) in record.outcomes.facts() {
+        let measure::Facts::Nccl(nccl) = fact else { continue };
+        if nccl.nodes == 1 && !nccl.version.is_empty() {
+            versions.entry(&nccl.version).or_default().insert(&line.node);
         }
-        far_from_expected(record, line, findings);
+        let of_log = nccl.settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        settings.entry(&line.node).or_default().extend(of_log);
+        of_communicator(nccl, machines.get(&line.node).copied(), &mut |code, severity, evidence| {
+            // The same of a node in every step is told once.
+            if told.insert((code, format!("{} {evidence}", line.node))) {
+                let f = Finding::new(code, subject(record, line), format!("{}: {evidence}", line.step));
+                findings.push(match severity {
+                    Some(s) => f.severity(s),
+                    None => f,
+                });
+            }
+        });
     }
+    record.outcomes.iter().for_each(|line| far_from_expected(record, line, findings));
     for (node, machine) in record.machines() {
         overrides(node, machine, settings.get(node).map_or(&[], Vec::as_slice), findings);
     }

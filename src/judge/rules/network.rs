@@ -301,8 +301,8 @@ fn starved(record: &Record, plane: &Plane, node: &NodeName) -> String {
 
 /// The interface by which a node reaches the others, as its own measurements tell.
 fn interface<'r>(record: &'r Record, node: &NodeName) -> Option<&'r str> {
-    let measured = record.outcomes.iter().filter_map(|l| l.outcome.measured());
-    measured.flat_map(|m| &m.transport).find(|t| t.node == *node).and_then(|t| t.interface.as_deref())
+    let mut flows = record.outcomes.beyond_samples().flat_map(|(_, m)| &m.transport);
+    flows.find(|t| t.node == *node).and_then(|t| t.interface.as_deref())
 }
 
 /// Pairs whose last test broke off, where nothing else explains it.
@@ -424,8 +424,7 @@ fn of_size(groups: &localise::Groups<'_>, s: &localise::Suspects) -> Vec<Proof> 
 /// Traffic that left by another interface than the one that bears the address.
 fn transport(record: &Record, findings: &mut Vec<Finding>) {
     let mut told: HashSet<NodeName> = HashSet::new();
-    for line in &record.outcomes {
-        let Outcome::Measured(m) = &line.outcome else { continue };
+    for (line, m) in record.outcomes.beyond_samples() {
         for t in &m.transport {
             let Some(claimed) = &t.interface else { continue };
             // Between two nodes under one kernel, loopback carries what is sent to either's address.

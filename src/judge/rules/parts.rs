@@ -82,7 +82,8 @@ fn hold(cell: &mut Cell<'_>, case: &CollectiveCase, parts: &Parts<'_>) {
     let show = |s: f64| Unit::Second.show(s);
     let provenance =
         format!("{SLACK:.0} times what its parts need: {} to {} by {why}", show(needed.best), show(needed.worst));
-    cell.limit = Some(LimitShown { value, source: Source::Parts, weight: Weight::Warn, provenance: provenance.into() });
+    let limit = LimitShown { value, source: Source::Parts, weight: Weight::Warn, provenance: provenance.into() };
+    cell.limit = Some(Box::new(limit));
     cell.verdict = if slow { Verdict::Warn } else { Verdict::Pass };
 }
 

@@ -83,12 +83,8 @@ fn mark(cell: &mut Cell<'_>, behind: Behind) {
         // Measured again and well: it was chance, and what its own limit says stands.
         return;
     }
-    cell.limit = Some(LimitShown {
-        value: behind.usual,
-        source: Source::Peers,
-        weight: Weight::Fail,
-        provenance: behind.peers.into(),
-    });
+    let (value, provenance) = (behind.usual, behind.peers.into());
+    cell.limit = Some(Box::new(LimitShown { value, source: Source::Peers, weight: Weight::Fail, provenance }));
     cell.straggler = Some(behind.straggler);
     cell.verdict = match (confirmed, again) {
         (true, _) => Verdict::Fail,

@@ -142,8 +142,8 @@ fn slower_than_like(record: &Record, findings: &mut Vec<Finding>) {
 /// Error counters that moved under traffic, each port once with all that moved.
 fn counters(record: &Record, findings: &mut Vec<Finding>) {
     let mut ports: BTreeMap<(NodeName, String, u8), BTreeMap<String, u64>> = BTreeMap::new();
-    for line in &record.outcomes {
-        for c in line.outcome.measured().into_iter().flat_map(|m| &m.counters) {
+    for (line, measured) in record.outcomes.beyond_samples() {
+        for c in &measured.counters {
             let node = c.node.clone().unwrap_or_else(|| line.node.clone());
             let port = ports.entry((node, c.device.clone(), c.port)).or_default();
             for (name, by) in &c.moved {

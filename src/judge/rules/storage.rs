@@ -148,7 +148,7 @@ fn sharing(record: &Record) -> HashSet<&NodeName> {
         }
         out.extend(by_source.into_values().filter(|nodes| nodes.len() > 1).flatten());
     }
-    let views = record.outcomes.iter().filter_map(|l| match l.outcome.measured()?.facts.as_deref()? {
+    let views = record.outcomes.facts().filter_map(|(_, fact)| match fact {
         measure::Facts::Shared(views) => Some(views),
         _ => None,
     });

@@ -4,7 +4,6 @@ use crate::forecast::{Full, Outlook, Place, outlook};
 use crate::id::NodeName;
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
-use crate::judge::rules::facts;
 use crate::judge::severity::Severity;
 use crate::measure::{self, Save, SaveState, Trouble, Watched};
 use crate::plan::{RunPlan, Time, WatchPlan};
@@ -29,11 +28,11 @@ const SHOWN: usize = 4;
 pub fn latest(record: &Record) -> Option<(&NodeName, &Watched)> {
     // A check has a million lines, and none of them is a watch's.
     record.steps.iter().find(|s| s.cases.contains(&Case::Fact(Fact::Checkpoints)))?;
-    let seen = facts(record).filter_map(|(line, f)| match f {
+    let mut seen = record.outcomes.facts().filter_map(|(line, f)| match f {
         measure::Facts::Watched(w) => Some((&line.node, &**w)),
         _ => None,
     });
-    seen.last()
+    seen.next_back()
 }
 
 pub(super) fn findings(node: &NodeName, w: &Watched, run: &RunPlan, findings: &mut Vec<Finding>) {

@@ -203,19 +203,13 @@ impl Probe for HostCollective {
         let args: Args = child.args()?;
         let with = neighbours(child.ranks as usize);
         let (ranks, rank) = (child.ranks, child.rank);
-        let (mut mesh, port) = match &args.device {
-            None => {
-                child.on_rail()?;
-                (Mesh::new(rank, ranks, Tcp::connect(child, args.cores, &with)?), None)
-            }
-            Some(device) => {
-                let root = SysRoot::live();
-                let address = rdma::choose(&root, device).map_err(ProbeError::Broken)?;
-                affinity::near(&root, address.numa);
-                let wire = Verbs::connect(child, device, &address, &with)?;
-                (Mesh::new(rank, ranks, wire), Some(Port { device: device.clone(), address }))
-            }
-        };
+        let port = args.device.as_deref().map(Port::of).transpose()?;
+        if let Some(port) = &port {
+            affinity::near(&SysRoot::live(), port.address.numa);
+        } else {
+            child.on_rail()?;
+        }
+        let mut mesh = connect(child, args.cores, port.as_ref(), &with)?;
         let link = tune(child, &mut mesh)?;
         let wanted: Vec<_> = args.sizes.iter().filter(|(op, s)| child.wants(&args.case(*op, ranks, *s))).collect();
         let budget = child.share(wanted.len());
@@ -261,13 +255,34 @@ pub(super) fn tune(child: &mut Child, mesh: &mut Mesh) -> Result<Link, ProbeErro
     Ok(Link { latency, per_byte })
 }
 
+/// All ranks, each connected with those that it talks to: by RDMA where there is a port for it, else by TCP, whose ranks each use so many
+/// cores.
+pub(super) fn connect(
+    child: &mut Child,
+    cores: usize,
+    port: Option<&Port>,
+    with: &dyn Fn(usize, usize) -> bool,
+) -> Result<Mesh, ProbeError> {
+    let (rank, ranks) = (child.rank, child.ranks);
+    Ok(match port {
+        None => Mesh::new(rank, ranks, Tcp::connect(child, cores, with)?),
+        Some(port) => Mesh::new(rank, ranks, Verbs::connect(child, &port.device, &port.address, with)?),
+    })
+}
+
 /// The port that a mesh over RDMA leaves by.
-struct Port {
+pub(super) struct Port {
     device: String,
     address: Address,
 }
 
 impl Port {
+    /// The port of a device that gonogo uses.
+    pub fn of(device: &str) -> Result<Self, ProbeError> {
+        let address = rdma::choose(&SysRoot::live(), device).map_err(ProbeError::Broken)?;
+        Ok(Port { device: device.to_owned(), address })
+    }
+
     fn counters(&self) -> Counters {
         Counters::read(&self.device, self.address.port)
     }

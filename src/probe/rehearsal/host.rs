@@ -1,4 +1,4 @@
-//! The rehearsal on hosts: one rank a node, products by its cores in f32, messages over TCP.
+//! The rehearsal on hosts: one rank a node, products by its cores in f32, messages over TCP or RDMA.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -10,9 +10,8 @@ use crate::plan::{Dimension, Message, Product, Training, World};
 use crate::probe::ProbeError;
 use crate::probe::collective::cost::{self, Algorithm, Link};
 use crate::probe::collective::mesh::Mesh;
-use crate::probe::collective::tcp::Tcp;
 use crate::probe::collective::verify::Buffers;
-use crate::probe::collective::{neighbours, tune};
+use crate::probe::collective::{Port, connect, neighbours, tune};
 use crate::probe::rehearsal::fit::fit;
 use crate::probe::rehearsal::{Args, NOTHING_FITS, PASSES, RankReport, rounds, tell, waive};
 use crate::sys::gemm::multiply_of;
@@ -27,9 +26,8 @@ const TRIAL_TIME: Duration = Duration::from_millis(60);
 pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     let (rank, ranks) = (child.rank, child.ranks);
     let (mut mesh, link) = if ranks > 1 {
-        let with = talks(args.training.world);
-        let wire = Tcp::connect(child, args.threads + 1, &with)?;
-        let mut mesh = Mesh::new(rank, ranks, wire);
+        let port = args.device.as_deref().map(Port::of).transpose()?;
+        let mut mesh = connect(child, args.threads + 1, port.as_ref(), &talks(args.training.world))?;
         let link = tune(child, &mut mesh)?;
         (Some(mesh), link)
     } else {

@@ -37,6 +37,21 @@ struct Args {
     gpus: u32,
     /// NVML's numbers of the ranks' GPUs, in a step on one node.
     numbers: Vec<u32>,
+    /// The RDMA device that carries what hosts send each other; TCP without one.
+    device: Option<String>,
+}
+
+/// What the ranks of a step compute with, and what carries their messages.
+#[derive(Default)]
+pub struct Means<'a> {
+    /// Of each host.
+    pub cores: usize,
+    /// Of each node; none where hosts compute.
+    pub gpus: u32,
+    /// NVML's numbers of them, in a step on one node.
+    pub numbers: Vec<u32>,
+    /// The RDMA device of each node by which hosts reach each other; TCP without one.
+    pub device: Option<&'a str>,
 }
 
 /// Rounds, at least and at most: a median of fewer has no interval.
@@ -83,7 +98,8 @@ impl Probe for Rehearsed {
     /// Of one machine by itself; several have [`steps`].
     fn steps(&self, plan: &CheckPlan, machine: &Machine) -> Vec<Step> {
         let numbers: Vec<u32> = gpu_places(machine).iter().map(|p| p.number).collect();
-        one(plan, 1, machine.usable_cores(), numbers.len() as u32, numbers).into_iter().collect()
+        let (cores, gpus) = (machine.usable_cores(), numbers.len() as u32);
+        one(plan, 1, &Means { cores, gpus, numbers, device: None }).into_iter().collect()
     }
 
     fn run(&self, child: &mut Child) -> Result<(), ProbeError> {
@@ -96,11 +112,11 @@ impl Probe for Rehearsed {
     }
 }
 
-/// The step that the nodes rehearse together, all or as many as it divides among: by their GPUs, `gpus` each, or by their hosts.
-pub fn steps(plan: &CheckPlan, nodes: &[NodeName], cores: usize, gpus: u32) -> Vec<Step> {
+/// The step that the nodes rehearse together, all or as many as it divides among: by their GPUs or by their hosts.
+pub fn steps(plan: &CheckPlan, nodes: &[NodeName], means: &Means<'_>) -> Vec<Step> {
     // As many as the plan's division fits: spares, or who is left when one has died, need not be a multiple of it.
     let of = |n: usize| {
-        let step = one(plan, n as u32, cores, gpus, Vec::new())?;
+        let step = one(plan, n as u32, means)?;
         Some(Step { shape: Shape::groups(vec![nodes[..n].to_vec()]), ..step })
     };
     (1..=nodes.len()).rev().find_map(of).into_iter().collect()
@@ -108,7 +124,8 @@ pub fn steps(plan: &CheckPlan, nodes: &[NodeName], cores: usize, gpus: u32) -> V
 
 /// Of `nodes` nodes, whose hosts each stand for one of its GPUs where the run is on GPUs and there are none; `None` where the plan does not
 /// say what a step is, or it does not divide among so many.
-fn one(plan: &CheckPlan, nodes: u32, cores: usize, gpus: u32, numbers: Vec<u32>) -> Option<Step> {
+fn one(plan: &CheckPlan, nodes: u32, means: &Means<'_>) -> Option<Step> {
+    let (cores, gpus, numbers) = (means.cores, means.gpus, means.numbers.clone());
     let planned = plan.run.nodes.as_ref().map_or(1, |n| n.gpus_per_node.max(1));
     let each = if gpus > 0 { gpus } else { planned };
     let training = Training::of(&plan.run, nodes.saturating_mul(each))?.ok()?;
@@ -116,7 +133,9 @@ fn one(plan: &CheckPlan, nodes: u32, cores: usize, gpus: u32, numbers: Vec<u32>)
     let ranks = training.world.ranks();
     // One core is left to the messages, where there are several.
     let (threads, own_core) = (cores.saturating_sub(1).max(1), cores > 1 || gpus > 0);
-    let args = Args { training, threads, own_core, gpus, numbers };
+    // Of GPUs NCCL finds the way; and who is alone sends nothing.
+    let device = means.device.filter(|_| gpus == 0 && ranks > 1).map(str::to_owned);
+    let args = Args { training, threads, own_core, gpus, numbers, device };
     let parts = if ranks > 1 { StepPart::ALL } else { &[StepPart::Compute, StepPart::Whole] };
     let cases = parts.iter().map(|part| args.case(*part, ranks)).collect();
     let measuring = plan.tier.pick(7500, 30_000, 120_000);
@@ -166,7 +185,8 @@ fn tell(
     let wrong: usize = all.iter().map(|r| r.wrong).sum();
     let Fit { layers, narrow } = fit;
     let own = all.into_iter().map(|r| r.times).collect();
-    let rehearsal = Rehearsal { training: args.training.clone(), layers, narrow, own_core: args.own_core, ranks: own };
+    let (training, device) = (args.training.clone(), args.device.clone());
+    let rehearsal = Rehearsal { training, layers, narrow, own_core: args.own_core, device, ranks: own };
     let w = args.training.world;
     let width = if rehearsal.is_exact() { String::new() } else { format!(", a {narrow}th of their width") };
     let divided = format!("tp {} cp {} dp {} pp {} ep {}", w.tp, w.cp, w.dp, w.pp, w.ep);

@@ -8,7 +8,7 @@ use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::judge::codes::Code;
 use crate::judge::finding::{Finding, Subject};
-use crate::judge::rules::{facts, xids};
+use crate::judge::rules::xids;
 use crate::judge::severity::Severity;
 use crate::measure::{self, Place, Remains, Sign, SourceKind, Stall, Trace, Wired};
 use crate::record::Record;
@@ -25,7 +25,7 @@ const PARTS: usize = 4;
 /// What was found, and on which node it was read.
 pub fn remains(record: &Record) -> Option<(&NodeName, &Remains)> {
     record.steps.iter().find(|s| s.cases.contains(&Case::Fact(Fact::Remains)))?;
-    facts(record).find_map(|(line, f)| match f {
+    record.outcomes.facts().find_map(|(line, f)| match f {
         measure::Facts::Remains(r) => Some((&line.node, &**r)),
         _ => None,
     })
