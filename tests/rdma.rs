@@ -12,11 +12,12 @@ const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/labs/rdma-lab");
 
 /// `before` runs in each machine first. Exit code of rank 0, and its report.
 fn check(lab: &[&str], before: &str) -> Result<(i32, serde_json::Value)> {
-    check_as("root", "environment,rdma", lab, before)
+    let (code, report, _) = check_as("root", "environment,rdma", lab, before)?;
+    Ok((code, report))
 }
 
-/// The same as another user, with other probes.
-fn check_as(user: &str, only: &str, lab: &[&str], before: &str) -> Result<(i32, serde_json::Value)> {
+/// The same as another user, with other probes; and the record of rank 0.
+fn check_as(user: &str, only: &str, lab: &[&str], before: &str) -> Result<(i32, serde_json::Value, String)> {
     let dir = tempfile::tempdir()?;
     let work = dir.path().to_string_lossy().into_owned();
     // The folder with all of the build would be slow to share.
@@ -35,7 +36,7 @@ fn check_as(user: &str, only: &str, lab: &[&str], before: &str) -> Result<(i32, 
     let read = |name: &str| std::fs::read_to_string(Path::new(&work).join(name)).unwrap_or_default();
     let report = serde_json::from_str(&read("out0"))
         .map_err(|e| format!("{e}: {} {} {}", read("err0"), read("err1"), String::from_utf8_lossy(&out.stderr)))?;
-    Ok((read("code0").trim().parse()?, report))
+    Ok((read("code0").trim().parse()?, report, read("rec0/record.jsonl")))
 }
 
 /// A check in which nothing is wrong, with a measurement of each of `cases`. The machines are emulated on one that others use: what
@@ -47,10 +48,10 @@ fn undisturbed(
     lab: &[&str],
     before: &str,
     cases: &[&str],
-) -> Result<(serde_json::Value, Vec<serde_json::Value>)> {
+) -> Result<(serde_json::Value, Vec<serde_json::Value>, String)> {
     let mut named = Vec::new();
     for _ in 0..3 {
-        let (code, report) = check_as(user, only, lab, before)?;
+        let (code, report, record) = check_as(user, only, lab, before)?;
         let mut found = findings(&report, &["fail", "hold"]);
         found.retain(|f| !(f.contains("COV-002") && (f.contains("fit the time") || f.contains("budget"))));
         // How fast a rank computes is the emulator's doing, and it does not emulate two machines alike.
@@ -60,7 +61,7 @@ fn undisturbed(
         let metrics = report["metrics"].as_array().cloned().unwrap_or_default();
         found.extend(cases.iter().filter(|c| metrics.iter().all(|m| m["case"] != **c)).map(|c| format!("no {c}")));
         if (code == 0 || code == 2 || (code == 1 && !computes_well)) && found.is_empty() {
-            return Ok((report, metrics));
+            return Ok((report, metrics, record));
         }
         named.push((code, found));
     }
@@ -97,7 +98,7 @@ fn two_machines_with_verbs() -> Result {
     ];
     let latencies = ["pair write latency 2 B rxe0", "pair read latency 2 B rxe0", "pair send latency 2 B rxe0"];
     let all = [&bandwidths[..], &latencies[..]].concat();
-    let (_, metrics) = undisturbed("root", "environment,rdma", &[], ":", &all)?;
+    let (_, metrics, _) = undisturbed("root", "environment,rdma", &[], ":", &all)?;
     let has = |case: &str, metric: &str| metrics.iter().any(|m| m["case"] == case && m["metric"] == metric);
     assert!(
         bandwidths.iter().all(|c| has(c, "bandwidth")) && latencies.iter().all(|c| has(c, "latency")),
@@ -135,7 +136,7 @@ fn two_machines_with_verbs() -> Result {
 
     // A smaller MTU at one end: the connection takes it, and it is told.
     let small = "[ $LAB_RANK = 1 ] && ip link set eth0 mtu 1500; sleep 1";
-    let (report, _) = undisturbed("root", "environment,rdma", &[], small, &[])?;
+    let (report, ..) = undisturbed("root", "environment,rdma", &[], small, &[])?;
     let warned = findings(&report, &["warn"]);
     assert!(warned.iter().any(|f| f.contains("RDM-003") && f.contains("4096") && f.contains("1024")), "{warned:?}");
 
@@ -153,12 +154,14 @@ fn two_machines_with_verbs() -> Result {
         "step n=2",
     ];
     let only = "environment,rdma,collective,rehearsal --plan run$LAB_RANK.toml --budget 100s";
-    let (report, metrics) = undisturbed("root", only, &["--nics", "2"], plan, &[&asked[..], &others[..]].concat())?;
+    let cases = [&asked[..], &others[..]].concat();
+    let (_, metrics, record) = undisturbed("root", only, &["--nics", "2"], plan, &cases)?;
     let of_plan: Vec<_> = metrics.iter().filter(|m| m["limit_source"] == "plan").collect();
     for case in asked {
         assert!(of_plan.iter().any(|m| m["case"] == case && m["verdict"] == "pass"), "no {case}: {of_plan:?}");
     }
-    assert!(report.to_string().contains("messages over rxe0"), "{report}");
+    let rehearsed = record.lines().filter(|l| l.contains(r#""rehearsal":{"training""#)).collect::<Vec<_>>();
+    assert!(!rehearsed.is_empty() && rehearsed.iter().all(|l| l.contains(r#""device":"rxe0""#)), "{rehearsed:?}");
 
     // The second network's port goes down under traffic, and the device vanishes: the step ends in time and says so, what was
     // measured before is kept, and what comes after says that the device is gone.
@@ -180,7 +183,7 @@ fn two_machines_with_verbs() -> Result {
 
     // A user whose locked memory is limited cannot register any: the limit is named, and what to do.
     let limited = "chmod 666 /dev/infiniband/uverbs*; [ $LAB_RANK = 1 ] && ulimit -l 64; true";
-    let (code, report) = check_as("nobody", "environment,rdma", &[], limited)?;
+    let (code, report, _) = check_as("nobody", "environment,rdma", &[], limited)?;
     let named = findings(&report, &["fail", "hold"]);
     assert!((1..=2).contains(&code) && named.iter().any(|f| f.contains("ulimit -l unlimited")), "{named:?}");
     let warned = findings(&report, &["warn"]);
@@ -188,7 +191,7 @@ fn two_machines_with_verbs() -> Result {
 
     // A port that is down is told, and the rest is measured.
     let down = "[ $LAB_RANK = 0 ] && ip link set eth1 down; sleep 1";
-    let (report, _) = undisturbed("root", "environment,rdma", &["--nics", "2"], down, &[])?;
+    let (report, ..) = undisturbed("root", "environment,rdma", &["--nics", "2"], down, &[])?;
     let warned = findings(&report, &["warn"]);
     assert!(warned.iter().any(|f| f.contains("RDM-002") && f.contains("lab0") && f.contains("rxe1")), "{warned:?}");
     Ok(())
