@@ -33,7 +33,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
         of_machine(machine, run, by_gpu.contains(node), &mut add);
         configuration::of_machine(machine, &mut |code, evidence| add(code, None, evidence));
     }
-    for line in record.outcomes.facts().map(|(l, _)| l).filter(|l| l.probe.as_str() == "environment") {
+    for line in record.outcomes.iter().filter(|l| l.probe.as_str() == "environment") {
         if let Some(load) = line.load.as_deref().filter(|l| is_busy(l)) {
             let evidence = format!(
                 "over {} ms before measuring, others took {:.1} cores and the hypervisor {:.1}",
