@@ -57,7 +57,7 @@ fn a_token_file_that_others_may_read_is_refused() -> Result {
 #[test]
 fn another_token_is_kept_out_and_its_node_is_named_missing() -> Result {
     let w = World::new(2)?;
-    let zero = w.start(0, &[])?;
+    let zero = w.start(0, &["--join-timeout", "6s"])?;
     let (code, _, err) = end(w.command(1, &[]).env("GONOGO_TOKEN", "7d3b1f9ac25e8064b8f2d61c0e9a4735").spawn()?)?;
     assert!(code == 2 && err.contains("does not hold this node's token"), "{code} {err}");
     let (code, report, err) = end(zero)?;
@@ -142,13 +142,26 @@ fn a_node_with_another_plan_is_named() -> Result {
     Ok(())
 }
 
+/// Waits until the record of rank 0 has this many lines: then everybody is in, and the run under way.
+fn wait_for_lines(w: &World, lines: usize) -> Result {
+    let record = w.dir.path().join("rec-0/record.jsonl");
+    let end = Instant::now() + Duration::from_secs(60);
+    while std::fs::read_to_string(&record).map_or(0, |text| text.lines().count()) < lines {
+        if Instant::now() > end {
+            return Err(format!("{} has no {lines} lines after a minute", record.display()).into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
 #[test]
 fn an_agent_killed_in_the_middle_is_named_and_the_rest_is_measured() -> Result {
     let w = World::new(3)?;
     let args = ["--budget", "20s", "--tier", "standard"];
     let (one, mut two) = (w.start(1, &args)?, w.start(2, &args)?);
     let zero = w.start(0, &args)?;
-    std::thread::sleep(Duration::from_millis(2500));
+    wait_for_lines(&w, 14)?;
     two.kill()?;
     two.wait()?;
     let (code, report, err) = end(zero)?;
@@ -168,7 +181,7 @@ fn when_rank_0_dies_the_others_end_by_themselves_and_say_why() -> Result {
     let args = ["--budget", "30s", "--tier", "standard"];
     let (one, two) = (w.start(1, &args)?, w.start(2, &args)?);
     let mut zero = w.start(0, &args)?;
-    std::thread::sleep(Duration::from_millis(1500));
+    wait_for_lines(&w, 6)?;
     zero.kill()?;
     zero.wait()?;
     let since = Instant::now();

@@ -25,7 +25,7 @@ impl World {
         let (rank, size) = (rank.to_string(), self.size.to_string());
         let at = format!("127.0.0.1:{}", self.port);
         c.args(["check", "--quiet", "--rank", &rank, "--nodes", &size]);
-        for (flag, value) in [("--rendezvous", at.as_str()), ("--join-timeout", "6s")] {
+        for (flag, value) in [("--rendezvous", at.as_str()), ("--join-timeout", "30s")] {
             if !extra.contains(&flag) {
                 c.args([flag, value]);
             }
