@@ -304,6 +304,38 @@ fn demands_bind_to_the_run_s_own_collective() -> Result {
     Ok(())
 }
 
+/// Four hosts rehearse a step in which pairs of them share a sequence: what goes round arrives, and is timed by itself.
+#[test]
+fn parts_of_a_sequence_pass_on_keys_and_values() -> Result {
+    let w = World::new(4)?;
+    let plan =
+        "[model]\nlayers = 4\nhidden = 128\nffn = 512\nheads = 4\nvocab = 1000\nsequence = 64\n[parallel]\ncp = 2\n";
+    std::fs::write(w.dir.path().join("run.toml"), plan)?;
+    let more = ["--plan", "run.toml", "--only", "environment,rehearsal", "--budget", "40s"];
+    let others = [w.start(1, &more)?, w.start(2, &more)?, w.start(3, &more)?];
+    let (_, report, err) = end(w.start(0, &more)?)?;
+    for other in others {
+        end(other)?;
+    }
+    let record = std::fs::read_to_string(w.dir.path().join("rec-0/record.jsonl"))?;
+    let lines =
+        record.lines().map(serde_json::from_str::<serde_json::Value>).collect::<serde_json::Result<Vec<_>>>()?;
+    let told = |case: &str| {
+        let measured = |l: &serde_json::Value| l["outcome"]["outcome"]["measured"].clone();
+        lines.iter().find(|l| l["outcome"]["case"] == case).map(measured).unwrap_or_default()
+    };
+    let sums = told("communication n=4")["checks"].clone();
+    assert!(sums[0]["name"] == "sum" && sums[0]["ok"] == true, "{sums} {err} {report}");
+    let step = told("step n=4")["facts"]["rehearsal"].clone();
+    assert_eq!((&step["training"]["world"]["cp"], &step["training"]["ring"]["turns"]), (&2.into(), &1.into()));
+    for rank in step["ranks"].as_array().into_iter().flatten() {
+        let all = |what: &str| rank[what].as_array().into_iter().flatten().filter_map(|v| v.as_f64()).sum::<f64>();
+        let [ring, gradients, messages] = ["ring", "gradients", "communication"].map(all);
+        assert!(ring > 0.0 && gradients > 0.0 && ring + gradients < messages, "{rank}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_demand_that_nothing_can_meet_ends_the_check_before_it_begins() -> Result {
     let w = World::new(2)?;

@@ -223,7 +223,7 @@ fn what_nccl_finds_of_itself_is_told() -> Result {
     Ok(())
 }
 
-/// A step of the plan's training on eight GPUs: products and messages of both dimensions, nobody accused; the GPU that computes 5 % more
+/// A step of the plan's training on eight GPUs: products and messages of every dimension, nobody accused; the GPU that computes 5 % more
 /// slowly than its seven peers named, and no other; a collective that never ends ends the step with its reason.
 #[test]
 fn a_step_is_rehearsed_and_the_slow_gpu_named() -> Result {
@@ -232,7 +232,7 @@ fn a_step_is_rehearsed_and_the_slow_gpu_named() -> Result {
     }
     let plans = tempfile::tempdir()?;
     let plan = plans.path().join("run.toml");
-    let shape = "[model]\npreset = \"llama-3-8b\"\n[parallel]\ntp = 2\npp = 2\nglobal_batch = 32\n[nodes]\nneeded = 1\ngpus_per_node = 8\n";
+    let shape = "[model]\npreset = \"llama-3-8b\"\n[parallel]\ntp = 2\ncp = 2\npp = 2\nglobal_batch = 32\n[nodes]\nneeded = 1\ngpus_per_node = 8\n";
     std::fs::write(&plan, shape)?;
     let plan = plan.to_string_lossy().into_owned();
     let args = ["--plan", &plan, "--only", "environment,rehearsal", "--budget", "60s"];

@@ -41,6 +41,9 @@ pub struct RankSteps {
     /// Messages alone; and of that, the gradients.
     pub communication: Vec<f64>,
     pub gradients: Vec<f64>,
+    /// And of that, keys and values; absent where no sequence is divided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ring: Vec<f64>,
 }
 
 /// What of a rank's rounds.
@@ -51,6 +54,7 @@ pub enum Timed {
     Whole,
     Communication,
     Gradients,
+    Ring,
 }
 
 impl RankSteps {
@@ -61,6 +65,7 @@ impl RankSteps {
             Timed::Whole => &self.whole,
             Timed::Communication => &self.communication,
             Timed::Gradients => &self.gradients,
+            Timed::Ring => &self.ring,
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Parallel {
 pub enum Dimension {
     /// Each product.
     Tensor,
+    /// The sequences: each rank holds a part of each.
+    Context,
     /// The gradients: ranks that hold the same weights.
     Data,
     /// The gradients of experts.
@@ -52,8 +54,14 @@ pub enum Dimension {
 }
 
 impl Dimension {
-    pub const ALL: [Dimension; 5] =
-        [Dimension::Tensor, Dimension::Data, Dimension::ExpertData, Dimension::Expert, Dimension::Pipeline];
+    pub const ALL: [Dimension; 6] = [
+        Dimension::Tensor,
+        Dimension::Context,
+        Dimension::Data,
+        Dimension::ExpertData,
+        Dimension::Expert,
+        Dimension::Pipeline,
+    ];
 }
 
 /// Ranks by dimension. Ranks next to each other share products first, then sequences, then batches, then layers, as Megatron-LM orders
@@ -77,6 +85,7 @@ impl World {
     pub const fn size(&self, by: Dimension) -> u32 {
         match by {
             Dimension::Tensor => self.tp,
+            Dimension::Context => self.cp,
             Dimension::Data => self.replicas(),
             Dimension::ExpertData => self.replicas() / self.ep,
             Dimension::Expert => self.ep,
@@ -96,6 +105,7 @@ impl World {
         let at = |t: u32, r: u32, p: u32| t + tp * (r + replicas * p);
         match by {
             Dimension::Tensor => (0..tp).map(|t| at(t, r, p)).collect(),
+            Dimension::Context => (0..self.cp).map(|i| at(t, r / self.cp * self.cp + i, p)).collect(),
             Dimension::Data => (0..replicas).map(|r| at(t, r, p)).collect(),
             Dimension::Expert => (0..self.ep).map(|i| at(t, r / self.ep * self.ep + i, p)).collect(),
             Dimension::ExpertData => (0..replicas / self.ep).map(|i| at(t, r % self.ep + i * self.ep, p)).collect(),
@@ -244,7 +254,7 @@ mod tests {
     fn every_rank_is_in_one_group_of_each_kind() {
         let world = World { tp: 2, cp: 2, dp: 4, pp: 3, ep: 4 };
         assert_eq!(world.ranks(), 48);
-        for by in [Dimension::Tensor, Dimension::Data, Dimension::Expert, Dimension::ExpertData, Dimension::Pipeline] {
+        for by in Dimension::ALL {
             let groups: BTreeSet<Vec<u32>> = (0..48).map(|r| world.group(by, r)).collect();
             let mut all: Vec<u32> = groups.iter().flatten().copied().collect();
             all.sort_unstable();
@@ -252,6 +262,7 @@ mod tests {
             assert!((0..48).all(|r| world.group(by, r).contains(&r)), "{by:?}");
         }
         assert_eq!(world.group(Dimension::Tensor, 5), [4, 5]);
+        assert_eq!(world.group(Dimension::Context, 21), [21, 23]);
         assert_eq!(world.group(Dimension::Data, 1), [1, 3, 5, 7, 9, 11, 13, 15]);
         assert_eq!(world.group(Dimension::Expert, 9), [9, 11, 13, 15]);
         assert_eq!(world.group(Dimension::ExpertData, 9), [1, 9]);

@@ -2,7 +2,8 @@
 //!
 //! Products and messages are those of a transformer layer as Megatron-LM divides it: weights of attention and feed-forward part by
 //! columns, then by rows, an all-reduce of the activations after each; experts' tokens by two all-to-all; gradients in f32 by
-//! reduce-scatter, weights in bf16 by all-gather, a layer at a time; activations in bf16.
+//! reduce-scatter, weights in bf16 by all-gather, a layer at a time; activations in bf16. Where a sequence is divided, each part's keys and
+//! values go round a ring, and once more beside their gradients, as Megatron-LM's `cp_comm_type = p2p`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,42 @@ pub struct Message {
     pub bytes: u64,
 }
 
+/// Keys and values of a layer's part of the sequence, passed on so many times forward, and twice as often backward: the gradients go
+/// round as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Ring {
+    pub message: Message,
+    pub turns: u64,
+}
+
+impl Ring {
+    fn of(s: &Shape, tokens: u64, world: World) -> Option<Ring> {
+        let tp = u64::from(world.tp);
+        // Where fewer heads have keys than ranks divide the products, each rank has one all the same.
+        let each = match s.latent {
+            Some(l) => s.heads * (l.key + l.rotary + l.value) / tp,
+            None => 2 * s.head_dim * (s.kv_heads / tp).max(1),
+        };
+        let bytes = tokens.saturating_mul(each).saturating_mul(ACTIVATION);
+        let message = Message { op: Collective::SendReceive, among: Dimension::Context, bytes };
+        (world.cp > 1).then(|| Ring { message, turns: u64::from(world.cp) - 1 })
+    }
+
+    pub const fn times(&self, backward: bool) -> u64 {
+        if backward { self.turns.saturating_mul(2) } else { self.turns }
+    }
+}
+
+/// Of a layer: its weights' among all that hold the same, its experts' among those that hold the same experts.
+fn gradients(s: &Shape, world: World) -> Vec<Message> {
+    let [tp, ep] = [world.tp, world.ep].map(u64::from);
+    let (layer, experts) = s.layer();
+    let of = [(Dimension::Data, (layer - experts) / tp), (Dimension::ExpertData, experts / tp / ep)];
+    let sent = of.into_iter().filter(|(among, weights)| *weights > 0 && world.size(*among) > 1);
+    let both = [(Collective::ReduceScatter, GRADIENT), (Collective::AllGather, WEIGHT)];
+    sent.flat_map(|(among, weights)| both.map(|(op, each)| Message { op, among, bytes: weights * each })).collect()
+}
+
 /// A rank's step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Training {
@@ -63,6 +100,10 @@ pub struct Training {
     pub products: Vec<Product>,
     /// Sent after a layer's forward pass, and as often after its backward pass: computing waits for it.
     pub on_path: Vec<Message>,
+    /// Of each layer's pass, among those that share the sequences. A run hides it behind attention's core, which is not rehearsed: here
+    /// computing waits for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring: Option<Ring>,
     /// From stage to stage, once a microbatch, and back.
     pub between_stages: Option<Message>,
     /// Of one layer, once a step, beside computing where the plan overlaps.
@@ -70,6 +111,9 @@ pub struct Training {
     /// Operations of a whole step, all ranks together: in layers' products, and in what the rehearsal does not run.
     pub flops: f64,
     pub beside_flops: f64,
+    /// Those of attention's core, among the latter.
+    #[serde(default)]
+    pub core_flops: f64,
 }
 
 impl Training {
@@ -133,19 +177,6 @@ impl Training {
             let routed = activations.saturating_mul(s.top_k);
             on_path.extend([Message { op: Collective::AllToAll, among: Dimension::Expert, bytes: routed }; 2]);
         }
-        let (layer, experts) = s.layer();
-        let gradients = [
-            (Dimension::Data, (layer - experts) / tp, world.replicas()),
-            (Dimension::ExpertData, experts / tp / ep, world.replicas() / world.ep),
-        ];
-        let send = |(among, weights, ranks): &(Dimension, u64, u32)| {
-            let both = [(Collective::ReduceScatter, GRADIENT), (Collective::AllGather, WEIGHT)];
-            let (among, weights) = (*among, *weights);
-            both.map(|(op, each)| Message { op, among, bytes: weights * each })
-                .into_iter()
-                .filter(move |_| weights > 0)
-                .take(if *ranks > 1 { 2 } else { 0 })
-        };
         let of_step = microbatches
             .saturating_mul(parallel.microbatch())
             .saturating_mul(u64::from(world.dp))
@@ -161,14 +192,16 @@ impl Training {
             tokens: of_step,
             products,
             on_path,
+            ring: Ring::of(s, tokens, world),
             between_stages: (pp > 1).then_some(Message {
                 op: Collective::SendReceive,
                 among: Dimension::Pipeline,
                 bytes: activations,
             }),
-            gradients: gradients.iter().flat_map(send).collect(),
+            gradients: gradients(s, world),
             flops: in_layers * of_step as f64,
             beside_flops: (core + output) * of_step as f64,
+            core_flops: core * of_step as f64,
         })
     }
 
@@ -181,12 +214,14 @@ impl Training {
         self.on_path.retain(goes);
         self.gradients.retain(goes);
         self.between_stages = self.between_stages.filter(goes);
+        self.ring = self.ring.filter(|r| goes(&r.message));
         Some(self)
     }
 
     /// Whether ranks of a dimension send each other anything.
     pub fn sends_among(&self, by: Dimension) -> bool {
-        let mut all = self.on_path.iter().chain(&self.gradients).chain(&self.between_stages);
+        let ring = self.ring.as_ref().map(|r| &r.message);
+        let mut all = self.on_path.iter().chain(ring).chain(&self.gradients).chain(&self.between_stages);
         all.any(|m| m.among == by)
     }
 
@@ -200,10 +235,12 @@ impl Training {
     pub fn narrowed(&self, narrow: u64) -> Training {
         let width = |v: u64| (v / narrow).max(16);
         let square = narrow * narrow;
+        let thinner = |m: Message| Message { bytes: (m.bytes / narrow).max(64), ..m };
         Training {
             products: self.products.iter().map(|p| Product { n: width(p.n), k: width(p.k), ..*p }).collect(),
-            on_path: self.on_path.iter().map(|m| Message { bytes: (m.bytes / narrow).max(64), ..*m }).collect(),
-            between_stages: self.between_stages.map(|m| Message { bytes: (m.bytes / narrow).max(64), ..m }),
+            on_path: self.on_path.iter().copied().map(thinner).collect(),
+            ring: self.ring.map(|r| Ring { message: thinner(r.message), ..r }),
+            between_stages: self.between_stages.map(thinner),
             gradients: self.gradients.iter().map(|m| Message { bytes: (m.bytes / square).max(64), ..*m }).collect(),
             ..self.clone()
         }
@@ -260,6 +297,21 @@ mod tests {
         assert_eq!(gather.bytes * 2, scatter.bytes);
         let alone = training("llama-3-8b", "", 1);
         assert!(alone.gradients.is_empty() && alone.on_path.is_empty() && alone.between_stages.is_none());
+    }
+
+    /// Known answers: eight heads of Llama 3's keys and values, 128 wide, two bytes each, an eighth of them on each rank of `tp`.
+    #[test]
+    fn parts_of_a_sequence_pass_on_keys_and_values() {
+        let t = training("llama-3-70b", "tp = 8\ncp = 4\n", 64);
+        let Some(ring) = t.ring else { panic!("no ring") };
+        assert_eq!((ring.message.bytes, ring.turns), (8192 / 4 * 2 * 128 * 2, 3));
+        assert_eq!((ring.times(false), ring.times(true)), (3, 6));
+        assert!(t.sends_among(Dimension::Context) && t.core_flops > 0.0 && t.core_flops < t.beside_flops);
+        // Two nodes' GPUs are a whole ring: between nodes it still goes as often. A ring within a node does not.
+        let far = training("llama-3-70b", "cp = 16\n", 64).by_nodes(8);
+        assert_eq!(far.and_then(|t| t.ring.map(|r| (t.world.cp, r.turns))), Some((2, 15)));
+        assert!(training("llama-3-70b", "cp = 4\n", 64).by_nodes(8).is_some_and(|t| t.ring.is_none()));
+        assert!(training("llama-3-70b", "tp = 8\n", 64).ring.is_none());
     }
 
     #[test]

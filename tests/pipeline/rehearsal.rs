@@ -27,12 +27,12 @@ fn rehearsed(plan: &str, narrow: u64, times: &dyn Fn(usize, usize) -> Round) -> 
         };
         RankSteps {
             node: Some(nodes[i].clone()),
-            gpu: None,
             alone: of(0),
             beside: of(1),
             communication: of(2),
             gradients: of(3),
             whole: of(4),
+            ..RankSteps::default()
         }
     };
     let ranks = (0..8).map(rank).collect();

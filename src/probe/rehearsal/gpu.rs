@@ -183,6 +183,9 @@ struct Rank<'s> {
     b: Memory,
     c: Memory,
     on_path: Vec<Sent>,
+    /// What goes round, in the same buffers each turn, and how often forward and backward.
+    ring: Vec<Sent>,
+    turns: [u64; 2],
     stages: Vec<Sent>,
     gradients: Vec<Sent>,
     /// Of four bytes, for coming together.
@@ -243,6 +246,8 @@ impl<'s> Rank<'s> {
             forward: prepared(&forward)?,
             backward: prepared(&backward)?,
             on_path: training.on_path.iter().map(sent).collect::<Result<_, _>>()?,
+            ring: training.ring.iter().map(|r| sent(&r.message)).collect::<Result<_, _>>()?,
+            turns: training.ring.map_or([0; 2], |r| [false, true].map(|backward| r.times(backward))),
             stages: training.between_stages.iter().map(sent).collect::<Result<_, _>>()?,
             gradients: training.gradients.iter().map(sent).collect::<Result<_, _>>()?,
             token: session.gpu.alloc(4)?,
@@ -271,6 +276,10 @@ impl<'s> Rank<'s> {
 
     fn send(&self, all: &[Sent]) -> Result<(), NcclFault> {
         all.iter().try_for_each(|s| Ok(s.run(&self.comms[s.comm].1, &self.messages)?))
+    }
+
+    fn send_ring(&self, backward: bool) -> Result<(), NcclFault> {
+        (0..self.turns[usize::from(backward)]).try_for_each(|_| self.send(&self.ring))
     }
 
     /// All ranks have come here before any goes on: a word through every dimension.
@@ -318,9 +327,12 @@ impl<'s> Rank<'s> {
         self.settle(patience)?;
         times.alone.push(seconds(std::slice::from_ref(&alone))?);
         if !self.comms.is_empty() {
-            let (all, gradients) = self.messages_alone(layers, patience)?;
+            let (all, gradients, ring) = self.messages_alone(layers, patience)?;
             times.communication.push(all);
             times.gradients.push(gradients);
+            if !self.ring.is_empty() {
+                times.ring.push(ring);
+            }
         }
         let (whole, beside) = self.whole(training.overlap, layers, patience)?;
         times.whole.push(whole);
@@ -328,25 +340,29 @@ impl<'s> Rank<'s> {
         Ok(())
     }
 
-    /// Seconds of all messages, and of the gradients among them.
-    fn messages_alone(&self, layers: u64, patience: Duration) -> Result<(f64, f64), NcclFault> {
+    /// Seconds of all messages, of the gradients among them, and of what goes round.
+    fn messages_alone(&self, layers: u64, patience: Duration) -> Result<(f64, f64, f64), NcclFault> {
         self.together()?;
         let begin = self.mark(&self.messages)?;
-        let mut gradients = Vec::new();
+        let timed = |send: &dyn Fn() -> Result<(), NcclFault>| -> Result<Interval, NcclFault> {
+            let begin = self.mark(&self.messages)?;
+            send()?;
+            Ok((begin, self.mark(&self.messages)?))
+        };
+        let (mut gradients, mut ring) = (Vec::new(), Vec::new());
         for backward in [false, true] {
             for _ in 0..layers {
+                ring.push(timed(&|| self.send_ring(backward))?);
                 self.send(&self.on_path)?;
                 if backward {
-                    let begin = self.mark(&self.messages)?;
-                    self.send(&self.gradients)?;
-                    gradients.push((begin, self.mark(&self.messages)?));
+                    gradients.push(timed(&|| self.send(&self.gradients))?);
                 }
             }
             self.send(&self.stages)?;
         }
         let all = (begin, self.mark(&self.messages)?);
         self.settle(patience)?;
-        Ok((seconds(std::slice::from_ref(&all))?, seconds(&gradients)?))
+        Ok((seconds(std::slice::from_ref(&all))?, seconds(&gradients)?, seconds(&ring)?))
     }
 
     /// Seconds of the step's layers with their messages, and of their products among them.
@@ -372,6 +388,7 @@ impl<'s> Rank<'s> {
                 let begin = self.mark(compute)?;
                 self.pass(backward)?;
                 let end = self.mark(compute)?;
+                (0..self.turns[usize::from(backward)]).try_for_each(|_| sent(&end, &self.ring, true))?;
                 sent(&end, &self.on_path, true)?;
                 if backward && overlap {
                     sent(&end, &self.gradients, false)?;

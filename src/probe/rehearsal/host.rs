@@ -147,6 +147,8 @@ struct Sent {
 /// What a rank sends in a step.
 struct Messages {
     on_path: Vec<Sent>,
+    /// What goes round, and how often forward and backward.
+    ring: Option<(Sent, [u64; 2])>,
     stages: Vec<Sent>,
     gradients: Vec<Sent>,
 }
@@ -162,6 +164,7 @@ impl Messages {
         };
         Messages {
             on_path: training.on_path.iter().map(sent).collect(),
+            ring: training.ring.map(|r| (sent(&r.message), [false, true].map(|backward| r.times(backward)))),
             stages: training.between_stages.iter().map(sent).collect(),
             gradients: training.gradients.iter().map(sent).collect(),
         }
@@ -170,6 +173,11 @@ impl Messages {
     fn send(&mut self, mesh: &mut Mesh, what: Wish) -> Result<(), ProbeError> {
         let of = match what {
             Wish::OnPath => &mut self.on_path,
+            Wish::Ring { backward } => {
+                let Some((s, turns)) = &mut self.ring else { return Ok(()) };
+                let mut turn = || mesh.among(&s.members, |mesh| s.buffers.run(mesh, s.algorithm));
+                return (0..turns[usize::from(backward)]).try_for_each(|_| turn());
+            }
             Wish::Stages => &mut self.stages,
             Wish::Gradients => &mut self.gradients,
         };
@@ -181,6 +189,7 @@ impl Messages {
         [&mut self.on_path, &mut self.stages, &mut self.gradients]
             .into_iter()
             .flatten()
+            .chain(self.ring.as_mut().map(|(s, _)| s))
             .map(|s| s.buffers.wrong())
             .sum()
     }
@@ -191,6 +200,9 @@ impl Messages {
 enum Wish {
     /// Computing waits for it.
     OnPath,
+    Ring {
+        backward: bool,
+    },
     Stages,
     /// Goes beside computing.
     Gradients,
@@ -219,20 +231,27 @@ fn round(
     mesh.barrier()?;
     times.alone.push(compute(products));
     mesh.barrier()?;
-    let (start, mut gradients) = (Instant::now(), 0.0);
+    let (start, mut gradients, mut ring) = (Instant::now(), 0.0, 0.0);
+    let mut timed = |mesh: &mut Mesh, what: Wish| -> Result<f64, ProbeError> {
+        let start = Instant::now();
+        messages.send(mesh, what)?;
+        Ok(start.elapsed().as_secs_f64())
+    };
     for backward in [false, true] {
         for _ in 0..layers {
-            messages.send(mesh, Wish::OnPath)?;
+            ring += timed(mesh, Wish::Ring { backward })?;
+            timed(mesh, Wish::OnPath)?;
             if backward {
-                let start = Instant::now();
-                messages.send(mesh, Wish::Gradients)?;
-                gradients += start.elapsed().as_secs_f64();
+                gradients += timed(mesh, Wish::Gradients)?;
             }
         }
-        messages.send(mesh, Wish::Stages)?;
+        timed(mesh, Wish::Stages)?;
     }
     times.communication.push(start.elapsed().as_secs_f64());
     times.gradients.push(gradients);
+    if training.ring.is_some() {
+        times.ring.push(ring);
+    }
     mesh.barrier()?;
     let start = Instant::now();
     times.beside.push(whole(mesh, products, messages, training.overlap, layers)?);
@@ -248,7 +267,11 @@ fn whole(
     overlap: bool,
     layers: u64,
 ) -> Result<f64, ProbeError> {
-    let waits = [!messages.on_path.is_empty(), !messages.stages.is_empty()];
+    let waits = Waits {
+        ring: messages.ring.is_some(),
+        on_path: !messages.on_path.is_empty(),
+        stages: !messages.stages.is_empty(),
+    };
     thread::scope(|scope| {
         let (wish, wishes) = channel();
         let (done, dones) = channel();
@@ -264,12 +287,20 @@ fn whole(
     })
 }
 
+/// What there is to wait for.
+#[derive(Clone, Copy)]
+struct Waits {
+    ring: bool,
+    on_path: bool,
+    stages: bool,
+}
+
 /// The computing side: says what is to be sent, and waits where its next product needs it. Ends early where nobody sends any more.
 fn compute(
     products: &mut Products,
     overlap: bool,
     layers: u64,
-    [on_path, stages]: [bool; 2],
+    waits: Waits,
     wish: &Sender<Wish>,
     dones: &Receiver<()>,
 ) -> f64 {
@@ -278,14 +309,14 @@ fn compute(
     for backward in [false, true] {
         for _ in 0..layers {
             busy += products.run(backward);
-            if on_path && !wait(Wish::OnPath) {
+            if waits.ring && !wait(Wish::Ring { backward }) || waits.on_path && !wait(Wish::OnPath) {
                 return busy;
             }
             if backward && overlap && wish.send(Wish::Gradients).is_err() {
                 return busy;
             }
         }
-        if stages && !wait(Wish::Stages) {
+        if waits.stages && !wait(Wish::Stages) {
             return busy;
         }
     }
@@ -327,12 +358,14 @@ mod tests {
 
     #[test]
     fn whoever_shares_a_message_has_a_connection() {
-        let world = World { tp: 2, cp: 1, dp: 60, pp: 2, ep: 4 };
+        let world = World { tp: 2, cp: 5, dp: 12, pp: 2, ep: 4 };
         let with = talks(world);
         for rank in 0..world.ranks() {
-            let group = world.group(Dimension::Data, rank);
-            let at = group.iter().position(|r| *r == rank).unwrap_or(0);
-            assert!(with(rank as usize, group[(at + 1) % group.len()] as usize));
+            for by in [Dimension::Data, Dimension::Context] {
+                let group = world.group(by, rank);
+                let at = group.iter().position(|r| *r == rank).unwrap_or(0);
+                assert!(with(rank as usize, group[(at + 1) % group.len()] as usize), "{by:?}");
+            }
             assert!(
                 world.group(Dimension::Expert, rank).iter().all(|r| *r == rank || with(rank as usize, *r as usize))
             );
