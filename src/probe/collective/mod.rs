@@ -283,13 +283,21 @@ impl Port {
         Ok(Port { device: device.to_owned(), address })
     }
 
-    fn counters(&self) -> Counters {
+    pub fn counters(&self) -> Counters {
         Counters::read(&self.device, self.address.port)
+    }
+
+    /// Which error counters moved since; `None` if none did.
+    pub fn moved(&self, before: &Counters, child: &Child) -> Option<CountersMoved> {
+        let moved = self.counters().moved(before);
+        let node = child.members.get(child.rank as usize).cloned();
+        let of = |moved| CountersMoved { node, device: self.device.clone(), port: self.address.port, moved };
+        (!moved.is_empty()).then(|| of(moved))
     }
 }
 
 /// What a rank tells of a measurement: wrong elements, seconds by block, error counters of its port that moved.
-type RankReport = (usize, Vec<f64>, Vec<(String, u64)>);
+type RankReport = (usize, Vec<f64>, Option<CountersMoved>);
 
 /// The time of a test: what it should take, and what it may, agreed on by all ranks.
 #[derive(Clone, Copy)]
@@ -357,7 +365,7 @@ fn measure(
         wrong += buffers.wrong();
     }
     let enough = seconds.len() >= LEAST_BLOCKS;
-    let moved = port.zip(before).map_or(Vec::new(), |(port, before)| port.counters().moved(&before));
+    let moved = port.zip(before).and_then(|(port, before)| port.moved(&before, child));
     let reports: RankReport = (wrong, seconds, moved);
     let all = child.exchange(&reports)?;
     if child.rank != 0 {
@@ -415,15 +423,7 @@ fn conclude(
     };
     let checks = vec![Check::new(CheckName::Sum, wrong.is_empty(), detail)];
     let notes = port.map(|p| p.address.shown.clone()).into_iter().collect();
-    let counters = port.map_or(Vec::new(), |port| {
-        let of = |(rank, reports): (usize, &RankReport)| CountersMoved {
-            node: child.members.get(rank).cloned(),
-            device: port.device.clone(),
-            port: port.address.port,
-            moved: reports.2.clone(),
-        };
-        all.iter().enumerate().filter(|(_, reports)| !reports.2.is_empty()).map(of).collect()
-    });
+    let counters = all.iter().filter_map(|(.., moved)| moved.clone()).collect();
     Measured { series, checks, notes, counters, ..Measured::default() }
 }
 

@@ -99,7 +99,7 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     let number = told.unwrap_or(child.rank % args.gpus.max(1));
     let node = child.members.get((child.rank / args.gpus.max(1)) as usize).cloned();
     let times = RankSteps { node, gpu: Some(number), ..times };
-    if report(child, args, fit, done.map(|()| RankReport { times, wrong: 0 }), &met.session)? {
+    if report(child, args, fit, done.map(|()| RankReport { times, wrong: 0, counters: None }), &met.session)? {
         drop(ManuallyDrop::into_inner(rank));
     }
     Ok(())

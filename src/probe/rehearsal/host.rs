@@ -25,8 +25,9 @@ const TRIAL_TIME: Duration = Duration::from_millis(60);
 
 pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     let (rank, ranks) = (child.rank, child.ranks);
+    let port = args.device.as_deref().map(Port::of).transpose()?;
+    let before = port.as_ref().map(Port::counters);
     let (mut mesh, link) = if ranks > 1 {
-        let port = args.device.as_deref().map(Port::of).transpose()?;
         let mut mesh = connect(child, args.threads + 1, port.as_ref(), &talks(args.training.world))?;
         let link = tune(child, &mut mesh)?;
         (Some(mesh), link)
@@ -57,7 +58,8 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
     }
     wrong += messages.wrong();
     let node = child.members.get(rank as usize).cloned();
-    let own = RankReport { times: RankSteps { node, ..times }, wrong };
+    let counters = port.zip(before).and_then(|(port, before)| port.moved(&before, child));
+    let own = RankReport { times: RankSteps { node, ..times }, wrong, counters };
     let all = child.exchange(&own)?;
     if rank > 0 {
         return Ok(());

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Child, Processes, Shape, Step};
 use crate::id::{NodeName, ProbeName};
-use crate::measure::{Check, Facts, Measured, Outcome, RankSteps, Rehearsal, Series, Timed, WaiveKind};
+use crate::measure::{Check, CountersMoved, Facts, Measured, Outcome, RankSteps, Rehearsal, Series, Timed, WaiveKind};
 use crate::plan::{CheckPlan, Training};
 use crate::probe::collective::slowest;
 use crate::probe::gpu::gpus as gpu_places;
@@ -148,11 +148,13 @@ fn one(plan: &CheckPlan, nodes: u32, means: &Means<'_>) -> Option<Step> {
     Some(Step { name, ranks: gpus, start_ms: start, processes: Processes::Gpus, ..step })
 }
 
-/// What one rank tells when all rounds are over: its times, and how many elements of its messages were wrong.
+/// What one rank tells when all rounds are over: its times, how many elements of its messages were wrong, and which error counters of
+/// the port that carried them moved.
 #[derive(Serialize, Deserialize)]
 struct RankReport {
     times: RankSteps,
     wrong: usize,
+    counters: Option<CountersMoved>,
 }
 
 /// Rounds that fit, where one took `once` seconds on this rank: alike on all. Why none do, else.
@@ -184,6 +186,7 @@ fn tell(
     let ranks = child.ranks;
     let wrong: usize = all.iter().map(|r| r.wrong).sum();
     let Fit { layers, narrow } = fit;
+    let counters: Vec<CountersMoved> = all.iter().filter_map(|r| r.counters.clone()).collect();
     let own = all.into_iter().map(|r| r.times).collect();
     let (training, device) = (args.training.clone(), args.device.clone());
     let rehearsal = Rehearsal { training, layers, narrow, own_core: args.own_core, device, ranks: own };
@@ -221,6 +224,7 @@ fn tell(
             // On GPUs the probe `collective` looks at what arrives; here nobody does.
             checks: if part == StepPart::Communication && args.gpus == 0 { vec![sums] } else { Vec::new() },
             facts: is_whole.then(|| Box::new(Facts::Rehearsal(Box::new(rehearsal.clone())))),
+            counters: if is_whole { counters.clone() } else { Vec::new() },
             notes: notes.clone(),
             ..Measured::default()
         };
