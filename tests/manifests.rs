@@ -325,6 +325,81 @@ fn a_restart_waits_for_the_node() -> Result {
     Ok(())
 }
 
+/// Who asks as ft_launcher does, over gRPC at the socket; ends with 0 where the answer is that the node is well.
+const ASKS: &str = r#"
+import grpc, os, sys
+ask = grpc.insecure_channel("unix://" + os.path.abspath(sys.argv[1])).unary_unary("/nvhcd.HealthCheckService/RunHealthCheck")
+said = ask(b"\x0a\x05rm -r", timeout=float(sys.argv[2]))
+assert said[0] == 8 and said[2] == 16, said
+assert (b'"fail_count": 0' in said) == bool(said[1]) == (said[3] == 0), said
+print(said)
+sys.exit(0 if said[1] else 40 + said[3])
+"#;
+
+/// The health service of ft_launcher: what it asks is answered in time, whatever the check does; a launcher that would not ask, or whose
+/// service is gone, does not run.
+#[test]
+fn ft_launcher_asks_and_is_answered() -> Result {
+    let python = tool("bin/python", "python3");
+    if !Command::new(&python).args(["-c", "import grpc"]).output().is_ok_and(|o| o.status.success()) {
+        skip::skip(true, "no gRPC for Python here: python3 -m pip install grpcio");
+        return Ok(());
+    }
+    let service = |fake: &Fake, args: &[&str]| {
+        let mut c = Command::new(&python);
+        c.arg(format!("{ROOT}/containers/health/nvrx-check.py")).args(args).current_dir(fake.dir.path());
+        c.env("GONOGO", fake.dir.path().join("gonogo")).env("GONOGO_HEALTH_LOG", fake.dir.path().join("log"));
+        c
+    };
+    let run = |fake: &Fake, args: &[&str]| -> Result<(i32, String)> {
+        let out = service(fake, args).output()?;
+        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        Ok((out.status.code().unwrap_or(-1), said))
+    };
+    let program = python.to_string_lossy().into_owned();
+    for (body, patience, code, says) in [
+        ("echo GO; exit 0", "60", 0, "fail_count"),
+        ("echo 'NO-GO  node n1 not ready'; exit 1", "60", 41, "gonogo: NO-GO  node n1 not ready"),
+        ("echo HOLD; exit 2", "60", 42, "gonogo: HOLD"),
+        ("sleep 300", "13", 42, "gonogo did not end within"),
+        ("exit 0", "5", 42, "give it 60"),
+    ] {
+        let fake = Fake::new(body)?;
+        let (got, said) = run(&fake, &["s", &program, "-c", ASKS, "s", patience])?;
+        assert!(got == code && said.contains(says), "{body}: {got} {said}");
+        assert!(!fake.dir.path().join("s").exists());
+        // What the caller wants done is not.
+        let asked = std::fs::read_to_string(fake.dir.path().join("asked")).unwrap_or_default();
+        assert!(!asked.contains("rm -r"), "{asked}");
+    }
+    let fake = Fake::new("exit 0")?;
+    let (code, said) = run(&fake, &["s", "true"])?;
+    assert!(code == 2 && said.contains("--ft-node-health-check-endpoint"), "{code} {said}");
+    std::fs::write(fake.dir.path().join("file"), "mine")?;
+    let (code, said) = run(&fake, &["file", "true", "file"])?;
+    assert!(code == 2 && said.contains("is no socket"), "{code} {said}");
+    let (code, said) = run(&fake, &["no/such/place", "true", "no/such/place"])?;
+    assert!(code == 2 && said.contains("nothing can listen"), "{code} {said}");
+    assert_eq!(run(&fake, &["s", "sh", "-c", "exit 7 # s"])?.0, 7);
+    // Killed, it takes the launcher along, and its socket is no obstacle to the next.
+    let mut killed = service(&fake, &["s", "sh", "-c", "echo $$ >pid; exec sleep 60 # s"]).spawn()?;
+    let pid = || std::fs::read_to_string(fake.dir.path().join("pid")).unwrap_or_default().trim().parse::<u32>();
+    let wait = |what: &dyn Fn() -> bool| {
+        (0..1000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            what()
+        })
+    };
+    assert!(wait(&|| pid().is_ok()));
+    killed.kill()?;
+    killed.wait()?;
+    let there = PathBuf::from(format!("/proc/{}/stat", pid()?));
+    let gone = || !std::fs::read_to_string(&there).is_ok_and(|s| s.contains("(sleep)") && !s.contains(") Z "));
+    assert!(wait(&gone), "the launcher runs on without its service");
+    assert_eq!(run(&fake, &["s", &program, "-c", ASKS, "s", "60"])?.0, 0);
+    Ok(())
+}
+
 #[test]
 fn the_problem_detector_s_plugin_is_what_it_reads() -> Result {
     let text = std::fs::read_to_string(PathBuf::from(ROOT).join("containers/health/node-problem-detector.json"))?;

@@ -218,11 +218,15 @@ impl Training {
         Some(self)
     }
 
+    /// All that a rank sends in a step, each kind once.
+    pub fn messages(&self) -> impl Iterator<Item = &Message> {
+        let ring = self.ring.as_ref().map(|r| &r.message);
+        self.on_path.iter().chain(ring).chain(&self.gradients).chain(&self.between_stages)
+    }
+
     /// Whether ranks of a dimension send each other anything.
     pub fn sends_among(&self, by: Dimension) -> bool {
-        let ring = self.ring.as_ref().map(|r| &r.message);
-        let mut all = self.on_path.iter().chain(ring).chain(&self.gradients).chain(&self.between_stages);
-        all.any(|m| m.among == by)
+        self.messages().any(|m| m.among == by)
     }
 
     /// Operations of one layer for one microbatch on one rank, forward and backward.

@@ -22,7 +22,7 @@ pub(super) struct Fit {
 pub(super) fn fit(training: &Training, rate: f64, link: Link, (target, most_memory): (f64, f64)) -> Option<Fit> {
     let sent = |t: &Training| -> f64 {
         let of = |m: &Message| cost::expected(m.op, t.world.size(m.among), m.bytes as usize, link);
-        let ring = t.ring.map_or(0.0, |r| (r.times(false) + r.times(true)) as f64 * of(&r.message));
+        let ring = t.ring.map_or(0.0, |r| (r.times(false) as f64 + r.times(true) as f64) * of(&r.message));
         ring + 2.0 * t.on_path.iter().map(of).sum::<f64>() + t.gradients.iter().map(of).sum::<f64>()
     };
     let mut narrow = 1;
@@ -46,9 +46,7 @@ fn memory(t: &Training) -> f64 {
     let most = |size: fn(&Product) -> f64| all().map(|p| size(&p)).fold(0.0, f64::max);
     let matrices =
         most(|p| p.m as f64 * p.k as f64) + most(|p| p.k as f64 * p.n as f64) + most(|p| p.m as f64 * p.n as f64);
-    let ring = t.ring.as_ref().map(|r| &r.message);
-    let messages = t.on_path.iter().chain(ring).chain(&t.gradients).chain(&t.between_stages);
-    let sent: f64 = messages.map(|m| 2.0 * m.bytes as f64).sum();
+    let sent: f64 = t.messages().map(|m| 2.0 * m.bytes as f64).sum();
     4.0 * matrices + sent
 }
 
