@@ -32,6 +32,7 @@ fn big() -> Record {
         version: "0".into(),
         commit: "bench".into(),
         started: Timestamp::UNIX_EPOCH,
+        joining_ms: None,
         nodes,
         plan,
         clock_resolution_ns: 30.0,

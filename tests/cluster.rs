@@ -5,8 +5,11 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+#[path = "world/record.rs"]
+mod record;
 mod world;
 
+use record::wait_for_lines;
 use world::{Result, TOKEN, World, against, end};
 
 #[test]
@@ -16,6 +19,7 @@ fn three_agents_are_one_cluster() -> Result {
     let (code, report, err) = end(w.start(0, &[])?)?;
     assert_eq!(report["nodes"].as_array().map(Vec::len), Some(3), "{err}");
     assert_eq!(report["launcher"], "flags");
+    assert!(report["joining_ms"].as_u64().is_some_and(|ms| ms < 30_000), "{}", report["joining_ms"]);
     let cases: Vec<&str> =
         report["metrics"].as_array().into_iter().flatten().filter_map(|m| m["case"].as_str()).collect();
     assert!(cases.contains(&"pair out") && cases.contains(&"pair ping"), "{cases:?}");
@@ -57,8 +61,9 @@ fn a_token_file_that_others_may_read_is_refused() -> Result {
 #[test]
 fn another_token_is_kept_out_and_its_node_is_named_missing() -> Result {
     let w = World::new(2)?;
-    let zero = w.start(0, &["--join-timeout", "6s"])?;
-    let (code, _, err) = end(w.command(1, &[]).env("GONOGO_TOKEN", "7d3b1f9ac25e8064b8f2d61c0e9a4735").spawn()?)?;
+    let short = ["--join-timeout", "6s"];
+    let zero = w.start(0, &short)?;
+    let (code, _, err) = end(w.command(1, &short).env("GONOGO_TOKEN", "7d3b1f9ac25e8064b8f2d61c0e9a4735").spawn()?)?;
     assert!(code == 2 && err.contains("does not hold this node's token"), "{code} {err}");
     let (code, report, err) = end(zero)?;
     assert_eq!(code, 1, "{err}");
@@ -139,19 +144,6 @@ fn a_node_with_another_plan_is_named() -> Result {
     let named = report["findings"].as_array().into_iter().flatten().any(|f| f["code"] == "CLU-005");
     assert!(named, "{report} {err}");
     end(one)?;
-    Ok(())
-}
-
-/// Waits until the record of rank 0 has this many lines: then everybody is in, and the run under way.
-fn wait_for_lines(w: &World, lines: usize) -> Result {
-    let record = w.dir.path().join("rec-0/record.jsonl");
-    let end = Instant::now() + Duration::from_secs(60);
-    while std::fs::read_to_string(&record).map_or(0, |text| text.lines().count()) < lines {
-        if Instant::now() > end {
-            return Err(format!("{} has no {lines} lines after a minute", record.display()).into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! Strangers at every port, and somebody with the token who is not who they say: no innocent node pays for it.
 
+#[path = "world/record.rs"]
+mod record;
 mod world;
 
 use std::io::{Read, Write};
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 use gonogo::cluster::message::{Down, Group, Join, PROTOCOL, Up};
 use gonogo::cluster::{Event, Hub, Meeting, Step, StepKey, Token, join};
 use gonogo::id::ProbeName;
+use record::wait_for_lines;
 use world::{Result, TOKEN, World, against, end};
 
 /// What goes on in the background until it is dropped.
@@ -485,20 +488,31 @@ fn a_stale_meeting_ends_nobody_and_none_stays_after_a_kill() -> Result {
     assert_eq!(end(one)?.0, code);
     assert!(!file.exists(), "the file stayed after the run");
     // Killed while it waits for the others, and while it measures.
-    for wait in [400, 2500] {
-        let mut zero = w.start(0, &[&args[..], &["--out", &format!("killed-{wait}")]].concat())?;
-        let one = if wait > 1000 { Some(w.start(1, &args)?) } else { None };
-        thread::sleep(Duration::from_millis(wait));
+    let args = [&args[..], &["--tier", "standard", "--budget", "30s"]].concat();
+    for measures in [false, true] {
+        std::fs::remove_dir_all(w.dir.path().join("rec-0")).ok();
+        let mut zero = w.start(0, &args)?;
+        let one = if measures { Some(w.start(1, &args)?) } else { None };
+        if measures {
+            wait_for_lines(&w, 6)?;
+        } else {
+            let until = Instant::now() + Duration::from_secs(30);
+            while !file.exists() && Instant::now() < until {
+                thread::sleep(Duration::from_millis(20));
+            }
+            assert!(file.exists(), "no file says where rank 0 is");
+        }
         zero.kill()?;
         zero.wait()?;
         if let Some(one) = one {
-            assert_eq!(end(one)?.0, 2);
+            let (code, _, err) = end(one)?;
+            assert!(code == 2 && err.contains("ends without a verdict"), "{code} {err}");
         }
         let until = Instant::now() + Duration::from_secs(3);
         while file.exists() && Instant::now() < until {
             thread::sleep(Duration::from_millis(20));
         }
-        assert!(!file.exists(), "killed after {wait} ms: the file stayed");
+        assert!(!file.exists(), "killed, measuring {measures}: the file stayed");
     }
     Ok(())
 }

@@ -344,3 +344,50 @@ fn stop(mut ranks: Vec<Rank>, guilty: Option<usize>) -> String {
     let mut words: Vec<String> = ranks.into_iter().map(|r| r.process.last_words()).collect();
     guilty.filter(|&place| place < words.len()).map(|place| words.swap_remove(place)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ProbeName;
+    use crate::measure::Measured;
+    use crate::work::Case;
+
+    /// What becomes of twenty cases of a step that was to take half a second and gets 3.5 s. `script` is its process, with the frames that
+    /// tell of the cases as its input.
+    fn outcomes(script: &str) -> Vec<Outcome> {
+        let frame = |case: u32| ToParent::Outcome { case, outcome: Outcome::Measured(Measured::default()) };
+        let frames: Vec<String> =
+            (0..20).map(|i| serde_json::to_string(&frame(i)).unwrap_or_else(|e| panic!("{e}"))).collect();
+        let script = format!("read -r job\n{script} <<'END'\n{}\nEND\nsleep 60", frames.join("\n"));
+        let supervisor = Supervisor::new("/bin/sh".into(), vec!["-c".to_owned(), script], Interrupt::default());
+        let cases = (0..20).map(|i| Case::read(&format!("case {i}"))).collect();
+        let step = Step { estimate_ms: 500, ..Step::new("told", ProbeName::new("gemm"), cases) };
+        let mut all: Vec<Option<Outcome>> = vec![None; 20];
+        supervisor.run(&step, Duration::from_millis(3500), |case, outcome, _| {
+            assert!(all[case as usize].replace(outcome).is_none(), "case {case} has two outcomes");
+        });
+        all.into_iter().map(|o| o.unwrap_or_else(|| panic!("a case has no outcome"))).collect()
+    }
+
+    fn waived(of: &Outcome) -> Option<WaiveKind> {
+        if let Outcome::Waived { kind, .. } = of { Some(*kind) } else { None }
+    }
+
+    /// The budget ends: whoever told of case after case, however late, is no suspect.
+    #[test]
+    fn who_tells_of_its_cases_is_cut_for_time() {
+        let all = outcomes("while read -r line; do sleep 0.3; echo \"$line\"; done");
+        let told = all.iter().take_while(|o| o.measured().is_some()).count();
+        assert!((1..20).contains(&told), "{told}");
+        assert!(all[told..].iter().all(|o| waived(o) == Some(WaiveKind::NoTime)), "{:?}", &all[told..]);
+    }
+
+    /// Whoever was silent for far longer than all of it was to take hangs, and what came after was not reached.
+    #[test]
+    fn who_is_silent_hangs() {
+        let all = outcomes("{ read -r line; echo \"$line\"; sleep 60; }");
+        assert!(all[0].measured().is_some());
+        assert!(matches!(&all[1], Outcome::TimedOut { after_ms, .. } if *after_ms >= 3400), "{:?}", all[1]);
+        assert!(all[2..].iter().all(|o| waived(o) == Some(WaiveKind::NotReached)), "{:?}", &all[2..]);
+    }
+}

@@ -26,6 +26,7 @@ use crate::hostlist;
 use crate::id::{NodeName, clean};
 use crate::measure::Interfaces;
 use crate::plan::{CheckPlan, hex};
+use crate::record::Header;
 use crate::topology::{Leaf, SysRoot, boot_id, read_topology, who_listens};
 
 /// What rank 0 needs from closing its connections to its end.
@@ -182,6 +183,7 @@ fn lead(
     let progress = Progress::new(args);
     let expected =
         Expected { hosts: world.hosts.iter().map(|h| NodeName(clean(h).into_owned())).collect(), bound: world.bound };
+    let waits = Instant::now();
     let mut fleet =
         Coordinator::gather(hub, &node.join, &expected, args.join_timeout.0, interrupt.clone(), |joined, size| {
             crate::schedule::Watch::step(&progress, &format!("{joined} of {size} tasks joined"));
@@ -199,7 +201,8 @@ fn lead(
             nodes.push((t.node.clone(), String::new()));
         }
     }
-    let header = header(plan, &nodes, Some(world.launcher.name().to_owned()), leaves);
+    let joining_ms = Some(waits.elapsed().as_millis() as u64);
+    let header = Header { joining_ms, ..header(plan, &nodes, Some(world.launcher.name().to_owned()), leaves) };
     // The budget runs from the last join: who waits for a node that does not come has not been measuring.
     let result = measure(args, header, &mut fleet, Instant::now(), progress, key);
     let exit = result.as_ref().map_or_else(|failure| failure.exit, |exit| *exit);

@@ -99,6 +99,7 @@ pub(super) fn header(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: env!("GONOGO_GIT").to_owned(),
         started: Timestamp::now(),
+        joining_ms: None,
         launcher,
         leaves,
         plan,

@@ -36,7 +36,7 @@ pub fn slowest(ranks: &[RankSteps], what: Timed) -> Vec<f64> {
 /// The run's step; `None` where a narrow likeness of it was rehearsed, or one rank stood for several.
 pub fn projected(r: &Rehearsal) -> Option<Projected> {
     let t = &r.training;
-    if !r.is_exact() || r.layers == 0 || t.rank_of > 1 {
+    if !r.is_exact() || r.layers == 0 || t.rank_of > 1 || t.world.ranks() == 0 {
         return None;
     }
     let of = |part: Timed| -> Option<[f64; 3]> {
@@ -59,7 +59,7 @@ pub fn projected(r: &Rehearsal) -> Option<Projected> {
         let each = (longer - tail) / if t.overlap { (layers - 1.0).max(1.0) } else { layers };
         let more = tail + each * if t.overlap { t.layers as f64 - 1.0 } else { t.layers as f64 };
         // Keys and values go round while attention's core computes, which is reckoned and does not run here.
-        let hidden = ring[i].min(core * alone[i]).min(waits[i]);
+        let hidden = ring[i].min(core * alone[i]).clamp(0.0, waits[i]);
         t.step_seconds(alone[i] / layers, (waits[i] - hidden) / layers, more)
     };
     let [seconds, low, high] = [step(0), step(1), step(2)];
@@ -140,6 +140,9 @@ mod tests {
         assert!((step(&r) - of(0.004)).abs() < 1e-9, "{} {}", step(&r), of(0.004));
         r.training.core_flops = r.training.flops * 0.05;
         assert!((step(&r) - of(0.009)).abs() < 1e-9);
+        // What no run computes hides nothing.
+        r.training.core_flops = -1e300;
+        assert!((step(&r) - of(0.012)).abs() < 1e-9);
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub struct Header {
     pub commit: String,
     #[schemars(with = "String")]
     pub started: Timestamp,
+    /// How long rank 0 had then waited for the others to join; absent for a single machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joining_ms: Option<u64>,
     /// The nodes that take part.
     pub nodes: Vec<NodeName>,
     /// What a node's own kernel calls it, where that is not its name here.

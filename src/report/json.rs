@@ -24,6 +24,8 @@ struct Document<'j> {
     exit_code: u8,
     nodes: &'j [NodeName],
     started: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joining_ms: Option<u64>,
     version: &'j str,
     run_hash: &'j PlanHash,
     record: &'j str,
@@ -89,6 +91,7 @@ pub fn render(j: &Judgement<'_>, record_path: &str) -> Result<String, serde_json
         exit_code: j.decision.exit().code(),
         nodes: &header.nodes,
         started: header.started.to_string(),
+        joining_ms: header.joining_ms,
         version: &header.version,
         run_hash: &header.plan.run_hash,
         record: record_path,

@@ -204,7 +204,9 @@ fn time(j: &Judgement<'_>) -> Option<String> {
     probes.truncate(MOST);
     let rest = probes.iter().fold(all, |rest, s| rest.saturating_sub(s.ms));
     let of_probes = probes.iter().map(|s| format!("{} {}, ", s.probe, seconds(s.ms))).collect::<String>();
-    Some(format!("{}: {of_probes}the rest {}", seconds(all), seconds(rest)))
+    let joining = j.record.header.joining_ms.filter(|ms| *ms >= LEAST_MS);
+    let joining = joining.map_or(String::new(), |ms| format!(" after {} of joining", seconds(ms)));
+    Some(format!("{}{joining}: {of_probes}the rest {}", seconds(all), seconds(rest)))
 }
 
 fn coverage(j: &Judgement<'_>) -> String {

@@ -31,6 +31,7 @@ pub fn empty(run: RunPlan) -> Record {
         version: "0.0.0".into(),
         commit: "test".into(),
         started: noon(),
+        joining_ms: None,
         nodes: vec![NodeName("n1".into())],
         kernel_names: Default::default(),
         job: None,

@@ -299,4 +299,8 @@ fn where_the_time_went_is_told() {
     }
     let json: serde_json::Value = serde_json::from_str(&shown(&record, report::Format::Json)).unwrap();
     assert_eq!(json["spent"][1], serde_json::json!({"probe": "tcp", "ms": 7100}));
+    // Agents had been waited for before.
+    record.header.joining_ms = Some(2460);
+    let text = shown(&record, report::Format::Terminal);
+    assert!(text.contains("12.3 s after 2.5 s of joining: tcp 7.1 s,"), "{text}");
 }
