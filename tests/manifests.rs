@@ -373,6 +373,10 @@ fn ft_launcher_asks_and_is_answered() -> Result {
         assert!(!asked.contains("rm -r"), "{asked}");
     }
     let fake = Fake::new("exit 0")?;
+    // A setting with nonsense in it is no reason to break off.
+    let asks = ["s", &program, "-c", ASKS, "s", "60"];
+    let odd = service(&fake, &asks).env("GONOGO_HEALTH_SECONDS", "soon").output()?;
+    assert_eq!(odd.status.code(), Some(42), "{}", String::from_utf8_lossy(&odd.stderr));
     let (code, said) = run(&fake, &["s", "true"])?;
     assert!(code == 2 && said.contains("--ft-node-health-check-endpoint"), "{code} {said}");
     std::fs::write(fake.dir.path().join("file"), "mine")?;
@@ -396,7 +400,7 @@ fn ft_launcher_asks_and_is_answered() -> Result {
     let there = PathBuf::from(format!("/proc/{}/stat", pid()?));
     let gone = || !std::fs::read_to_string(&there).is_ok_and(|s| s.contains("(sleep)") && !s.contains(") Z "));
     assert!(wait(&gone), "the launcher runs on without its service");
-    assert_eq!(run(&fake, &["s", &program, "-c", ASKS, "s", "60"])?.0, 0);
+    assert_eq!(run(&fake, &asks)?.0, 0);
     Ok(())
 }
 

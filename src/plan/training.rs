@@ -68,8 +68,9 @@ impl Ring {
         (world.cp > 1).then(|| Ring { message, turns: u64::from(world.cp) - 1 })
     }
 
-    pub const fn times(&self, backward: bool) -> u64 {
-        if backward { self.turns.saturating_mul(2) } else { self.turns }
+    /// How often it is sent in a layer's pass, forward and backward.
+    pub const fn times(&self) -> [u64; 2] {
+        [self.turns, self.turns.saturating_mul(2)]
     }
 }
 
@@ -309,7 +310,7 @@ mod tests {
         let t = training("llama-3-70b", "tp = 8\ncp = 4\n", 64);
         let Some(ring) = t.ring else { panic!("no ring") };
         assert_eq!((ring.message.bytes, ring.turns), (8192 / 4 * 2 * 128 * 2, 3));
-        assert_eq!((ring.times(false), ring.times(true)), (3, 6));
+        assert_eq!(ring.times(), [3, 6]);
         assert!(t.sends_among(Dimension::Context) && t.core_flops > 0.0 && t.core_flops < t.beside_flops);
         // Two nodes' GPUs are a whole ring: between nodes it still goes as often. A ring within a node does not.
         let far = training("llama-3-70b", "cp = 16\n", 64).by_nodes(8);

@@ -22,7 +22,7 @@ pub(super) struct Fit {
 pub(super) fn fit(training: &Training, rate: f64, link: Link, (target, most_memory): (f64, f64)) -> Option<Fit> {
     let sent = |t: &Training| -> f64 {
         let of = |m: &Message| cost::expected(m.op, t.world.size(m.among), m.bytes as usize, link);
-        let ring = t.ring.map_or(0.0, |r| (r.times(false) as f64 + r.times(true) as f64) * of(&r.message));
+        let ring = t.ring.map_or(0.0, |r| r.times().map(|n| n as f64).iter().sum::<f64>() * of(&r.message));
         ring + 2.0 * t.on_path.iter().map(of).sum::<f64>() + t.gradients.iter().map(of).sum::<f64>()
     };
     let mut narrow = 1;

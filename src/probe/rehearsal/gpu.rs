@@ -247,7 +247,7 @@ impl<'s> Rank<'s> {
             backward: prepared(&backward)?,
             on_path: training.on_path.iter().map(sent).collect::<Result<_, _>>()?,
             ring: training.ring.iter().map(|r| sent(&r.message)).collect::<Result<_, _>>()?,
-            turns: training.ring.map_or([0; 2], |r| [false, true].map(|backward| r.times(backward))),
+            turns: training.ring.map_or([0; 2], |r| r.times()),
             stages: training.between_stages.iter().map(sent).collect::<Result<_, _>>()?,
             gradients: training.gradients.iter().map(sent).collect::<Result<_, _>>()?,
             token: session.gpu.alloc(4)?,
@@ -276,10 +276,6 @@ impl<'s> Rank<'s> {
 
     fn send(&self, all: &[Sent]) -> Result<(), NcclFault> {
         all.iter().try_for_each(|s| Ok(s.run(&self.comms[s.comm].1, &self.messages)?))
-    }
-
-    fn send_ring(&self, backward: bool) -> Result<(), NcclFault> {
-        (0..self.turns[usize::from(backward)]).try_for_each(|_| self.send(&self.ring))
     }
 
     /// All ranks have come here before any goes on: a word through every dimension.
@@ -352,7 +348,8 @@ impl<'s> Rank<'s> {
         let (mut gradients, mut ring) = (Vec::new(), Vec::new());
         for backward in [false, true] {
             for _ in 0..layers {
-                ring.push(timed(&|| self.send_ring(backward))?);
+                let turns = self.turns[usize::from(backward)];
+                ring.push(timed(&|| (0..turns).try_for_each(|_| self.send(&self.ring)))?);
                 self.send(&self.on_path)?;
                 if backward {
                     gradients.push(timed(&|| self.send(&self.gradients))?);

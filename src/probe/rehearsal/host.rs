@@ -166,7 +166,7 @@ impl Messages {
         };
         Messages {
             on_path: training.on_path.iter().map(sent).collect(),
-            ring: training.ring.map(|r| (sent(&r.message), [false, true].map(|backward| r.times(backward)))),
+            ring: training.ring.map(|r| (sent(&r.message), r.times())),
             stages: training.between_stages.iter().map(sent).collect(),
             gradients: training.gradients.iter().map(sent).collect(),
         }
