@@ -53,7 +53,7 @@ fn big() -> Record {
             let outcome = Outcome::Measured(Measured { series, ..Measured::default() });
             out.outcomes.push(OutcomeLine {
                 blame: None,
-                node: node.clone(),
+                node: node.clone().into(),
                 step: "tcp".into(),
                 probe: ProbeName::new("tcp"),
                 case: case.clone(),

@@ -53,6 +53,8 @@ thread_local! {
     static MET: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
     /// The last texts that this thread read by [`shared`].
     static SHARED: RefCell<VecDeque<Arc<str>>> = const { RefCell::new(VecDeque::new()) };
+    /// The same of nodes' names.
+    static NAMES: RefCell<VecDeque<Arc<NodeName>>> = const { RefCell::new(VecDeque::new()) };
 }
 
 impl<'de> Deserialize<'de> for ProbeName {
@@ -82,18 +84,26 @@ fn kept(name: &str) -> Option<&'static str> {
 
 /// Reads a text that repeats from line to line: of the last few, each is in memory once.
 pub fn shared<'de, D: Deserializer<'de>>(d: D) -> Result<Arc<str>, D::Error> {
-    const LAST: usize = 16;
+    text(d, |text| SHARED.with_borrow_mut(|last| one_of(last, |known| known == text, || text.into())))
+}
+
+/// Reads the name of a node, as [`shared`] reads a text.
+pub fn shared_name<'de, D: Deserializer<'de>>(d: D) -> Result<Arc<NodeName>, D::Error> {
     text(d, |text| {
-        SHARED.with_borrow_mut(|last| {
-            if let Some(known) = last.iter().find(|known| ***known == *text) {
-                return Arc::clone(known);
-            }
-            let new = Arc::<str>::from(text);
-            last.truncate(LAST - 1);
-            last.push_front(Arc::clone(&new));
-            new
-        })
+        NAMES.with_borrow_mut(|last| one_of(last, |known| known.0 == text, || NodeName(text.to_owned()).into()))
     })
+}
+
+/// That of the last few which is meant, else a new one in the place of the oldest.
+fn one_of<T: ?Sized>(last: &mut VecDeque<Arc<T>>, is: impl Fn(&T) -> bool, new: impl FnOnce() -> Arc<T>) -> Arc<T> {
+    const LAST: usize = 16;
+    if let Some(known) = last.iter().find(|known| is(known)) {
+        return Arc::clone(known);
+    }
+    let new = new();
+    last.truncate(LAST - 1);
+    last.push_front(Arc::clone(&new));
+    new
 }
 
 impl ProbeName {

@@ -32,9 +32,9 @@ impl Known {
         for (line, fact) in record.outcomes.facts() {
             match fact {
                 Facts::Machine(m) => {
-                    out.kernel.insert(line.node.clone(), m.hostname.clone());
+                    out.kernel.insert((*line.node).clone(), m.hostname.clone());
                     for address in m.nics.iter().flat_map(|n| &n.addresses) {
-                        out.addresses.insert(address.to_string(), line.node.clone());
+                        out.addresses.insert(address.to_string(), (*line.node).clone());
                     }
                 }
                 Facts::Clocks(offsets) => {

@@ -31,7 +31,11 @@ impl<'r> Row<'r> {
     pub(super) fn of(line: &'r OutcomeLine, groups: &Groups<'r>) -> Self {
         // Most records have no groups: nothing is looked up for them.
         let group = if groups.is_empty() { None } else { groups.get(&(&*line.step, &line.node)) };
-        let group = group.copied().unwrap_or(&[]);
+        Row::among(line, group.copied().unwrap_or(&[]))
+    }
+
+    #[inline]
+    fn among(line: &'r OutcomeLine, group: &'r [NodeName]) -> Self {
         Row { node: &line.node, probe: line.probe.as_str(), step: &line.step, case: &line.case, group }
     }
 
@@ -68,6 +72,12 @@ pub struct LimitShown<'r> {
     pub provenance: Cow<'r, str>,
 }
 
+impl<'r> LimitShown<'r> {
+    fn of(e: &Expectation, value: f64, provenance: Cow<'r, str>) -> Self {
+        LimitShown { value, source: e.source, weight: e.weight, provenance }
+    }
+}
+
 /// Beside whom something is slow: by that it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Straggler {
@@ -79,38 +89,109 @@ pub enum Straggler {
     Slot,
 }
 
-/// A judged metric.
+/// A judged metric. A large record has a million of them: each byte is a megabyte.
 #[derive(Debug, Clone)]
 pub struct Cell<'r> {
-    pub row: Row<'r>,
+    /// The last attempt that counts.
+    line: &'r OutcomeLine,
+    /// As in its row.
+    group: &'r [NodeName],
     pub series: &'r Series,
     /// Over the samples of all attempts that count; absent when a sample is not finite.
     pub summary: Option<Summary>,
-    /// The limit that decided. Most cells of a large record have none.
-    pub limit: Option<Box<LimitShown<'r>>>,
+    held: Option<Held<'r>>,
+    /// Where it was measured again.
+    again: Option<Box<Again<'r>>>,
     /// Set where its peers decided.
     pub straggler: Option<Straggler>,
     pub verdict: Verdict,
-    /// The median of each attempt that counts; empty where only one does.
-    pub attempts: Box<[f64]>,
-    /// The worst load during the attempts that count.
-    pub load: Option<&'r Load>,
-    /// The slowest pace of a virtual machine's cores during them.
-    pub pace: Option<&'r Pace>,
 }
 
-/// One attempt at a metric, with what disturbed it.
+/// What a cell is held against.
+#[derive(Debug, Clone)]
+enum Held<'r> {
+    /// To an expectation as it stands: most limits of a large record are of few of them.
+    To(&'r Expectation),
+    Other(Box<LimitShown<'r>>),
+}
+
+/// What there is to say of several attempts.
+#[derive(Debug, Clone)]
+struct Again<'r> {
+    medians: Vec<f64>,
+    load: Option<&'r Load>,
+    pace: Option<&'r Pace>,
+}
+
+impl<'r> Again<'r> {
+    fn of(used: &[Attempt<'r>], shown: &[Attempt<'r>]) -> Self {
+        let some = used.iter().map(|a| on_core(a.series, &a.line.case)).filter(|s| used.len() > 1 && !s.is_empty());
+        let load = shown.iter().filter_map(|a| a.line.load.as_deref());
+        Again {
+            medians: some.map(|s| stats::median(&s)).collect(),
+            load: load.max_by(|a, b| (a.others_cores + a.steal_cores).total_cmp(&(b.others_cores + b.steal_cores))),
+            pace: shown.iter().filter_map(|a| pace(a.line)).max_by(|a, b| a.taken().total_cmp(&b.taken())),
+        }
+    }
+}
+
+impl<'r> Cell<'r> {
+    #[inline]
+    pub fn row(&self) -> Row<'r> {
+        Row::among(self.line, self.group)
+    }
+
+    /// The limit that decided.
+    pub fn limit(&self) -> Option<LimitShown<'_>> {
+        match self.held.as_ref()? {
+            Held::To(e) => match e.limit {
+                Limit::Value(value) => Some(LimitShown::of(e, value, Cow::Borrowed(&e.provenance))),
+                Limit::ShareOfNominal(_) => None,
+            },
+            Held::Other(l) => Some(LimitShown { provenance: Cow::Borrowed(&l.provenance), ..**l }),
+        }
+    }
+
+    pub fn has_limit(&self) -> bool {
+        self.held.is_some()
+    }
+
+    pub(super) fn hold(&mut self, limit: LimitShown<'r>) {
+        self.held = Some(Held::Other(Box::new(limit)));
+    }
+
+    /// The median of each attempt that counts; empty where only one does.
+    pub fn attempts(&self) -> &[f64] {
+        self.again.as_ref().map_or(&[], |again| &again.medians)
+    }
+
+    /// The worst load during the attempts that count.
+    pub fn load(&self) -> Option<&'r Load> {
+        self.again.as_ref().map_or(self.line.load.as_deref(), |again| again.load)
+    }
+
+    /// The slowest pace of a virtual machine's cores during them.
+    pub fn pace(&self) -> Option<&'r Pace> {
+        self.again.as_ref().map_or_else(|| pace(self.line), |again| again.pace)
+    }
+}
+
+/// One attempt at a metric, with the line that tells it.
 #[derive(Clone, Copy)]
 pub(super) struct Attempt<'r> {
+    pub line: &'r OutcomeLine,
     pub series: &'r Series,
-    pub load: Option<&'r Load>,
-    pub pace: Option<&'r Pace>,
 }
 
 impl Attempt<'_> {
-    fn is_busy(&self, case: &Case) -> bool {
-        self.load.is_some_and(|l| is_busy(l) || by_kernel(l, case)) || self.pace.is_some_and(is_taken)
+    fn is_busy(&self) -> bool {
+        let load = self.line.load.as_deref();
+        load.is_some_and(|l| is_busy(l) || by_kernel(l, &self.line.case)) || pace(self.line).is_some_and(is_taken)
     }
+}
+
+fn pace(line: &OutcomeLine) -> Option<&Pace> {
+    line.outcome.measured()?.pace.as_deref()
 }
 
 /// The floor of a file system is divided by the nodes that share it, by so many at most.
@@ -219,42 +300,28 @@ pub(super) fn judge<'r>(
     clock_s: f64,
     place: &Place<'_>,
 ) -> Option<Cell<'r>> {
-    let quiet: Vec<Attempt<'r>> = attempts.iter().filter(|a| !a.is_busy(row.case)).copied().collect();
+    let quiet: Cow<'_, [Attempt<'r>]> = if attempts.iter().any(Attempt::is_busy) {
+        attempts.iter().filter(|a| !a.is_busy()).copied().collect()
+    } else {
+        Cow::Borrowed(attempts)
+    };
     // A failure is confirmed by another quiet reading: what was disturbed when it was measured again confirms nothing.
     let unconfirmed = quiet.len() < 2 && quiet.len() < attempts.len();
-    let used = if quiet.is_empty() { attempts } else { &quiet };
-    let series = used.last()?.series;
+    let used: &[Attempt<'r>] = if quiet.is_empty() { attempts } else { &quiet };
+    let Attempt { line, series } = *used.last()?;
     let samples: Cow<'_, [f64]> = match used {
         [only] => on_core(only.series, row.case),
         many => Cow::Owned(many.iter().flat_map(|a| on_core(a.series, row.case).into_owned()).collect()),
     };
-    // What the report shows of disturbance: of the attempts that count, or of those that were to confirm them.
-    let shown = if unconfirmed { attempts } else { used };
-    let load = shown
-        .iter()
-        .filter_map(|a| a.load)
-        .max_by(|a, b| (a.others_cores + a.steal_cores).total_cmp(&(b.others_cores + b.steal_cores)));
-    let pace = shown.iter().filter_map(|a| a.pace).max_by(|a, b| a.taken().total_cmp(&b.taken()));
     let summary = stats::summary(&samples).filter(|s| s.min > 0.0);
-    let mut cell = Cell {
-        row,
-        series,
-        summary,
-        limit: None,
-        straggler: None,
-        verdict: Verdict::NoLimit,
-        attempts: Box::default(),
-        load,
-        pace,
-    };
+    // What the report shows of disturbance: of the attempts that count, or of those that were to confirm them.
+    let again = (attempts.len() > 1).then(|| Box::new(Again::of(used, if unconfirmed { attempts } else { used })));
+    let (group, verdict) = (row.group, Verdict::NoLimit);
+    let mut cell = Cell { line, group, series, summary, held: None, again, straggler: None, verdict };
     let Some(summary) = summary else {
         cell.verdict = Verdict::Inconclusive(Reason::Invalid);
         return Some(cell);
     };
-    if used.len() > 1 {
-        let some = used.iter().map(|a| on_core(a.series, row.case)).filter(|s| !s.is_empty());
-        cell.attempts = some.map(|s| stats::median(&s)).collect();
-    }
     for e in limits.of(row.probe, series.metric).iter().filter(|e| e.of.fits(row.case, &place.among)) {
         let value = match (e.limit, &series.nominal) {
             (Limit::Value(v), _) => v,
@@ -274,18 +341,19 @@ pub(super) fn judge<'r>(
         };
         let v = opinion(used, &summary, value, e, series.better);
         // The worst verdict shows its limit; among equals the highest demand.
-        let demands_more = cell.limit.as_ref().is_none_or(|l| match series.better {
+        let demands_more = cell.limit().is_none_or(|l| match series.better {
             Better::Higher => value > l.value,
             Better::Lower => value < l.value,
         });
         if v > cell.verdict || (v == cell.verdict && demands_more) {
-            let provenance = match (e.limit, &series.nominal) {
+            match (e.limit, &series.nominal) {
                 (Limit::ShareOfNominal(s), Some(n)) => {
-                    Cow::Owned(format!("{:.0} % of nominal ({}); {}", s * 100.0, n.why, e.provenance))
+                    let provenance = format!("{:.0} % of nominal ({}); {}", s * 100.0, n.why, e.provenance);
+                    cell.hold(LimitShown::of(e, value, provenance.into()));
                 }
-                _ => Cow::Borrowed(e.provenance.as_str()),
-            };
-            cell.limit = Some(Box::new(LimitShown { value, source: e.source, weight: e.weight, provenance }));
+                (limit, _) if limit == Limit::Value(value) => cell.held = Some(Held::To(e)),
+                _ => cell.hold(LimitShown::of(e, value, e.provenance.as_str().into())),
+            }
             cell.verdict = v;
         }
     }
@@ -342,7 +410,7 @@ mod tests {
         assert_eq!(median(&series(12, 500), &two), 50e9);
         // What does not belong together proves nothing.
         let mut torn = series(12, 500);
-        torn.on_cpu = Some(Box::new([1000]));
+        torn.on_cpu = Some([1000].into());
         assert_eq!(median(&torn, &one), 50e9);
         assert_eq!(off_cores(&series(20, 250), &one), Some(0.25));
         assert_eq!(off_cores(&series(5, 250), &one), None);

@@ -105,13 +105,13 @@ fn sides<'r>(j: &'r Judgement<'_>, called: Called<'_>) -> BTreeMap<Key<'r>, Side
     let mut out: BTreeMap<Key<'r>, Side> = BTreeMap::new();
     for c in j.cells.iter().filter(|c| c.series.metric != Metric::AlgBw) {
         let Some(summary) = c.summary else { continue };
-        let side = out.entry((c.row.probe, c.row.case, c.series.metric)).or_insert_with(|| Side {
+        let side = out.entry((c.row().probe, c.row().case, c.series.metric)).or_insert_with(|| Side {
             unit: c.series.unit,
             better: c.series.better,
             nodes: Vec::new(),
             blocks: Vec::new(),
         });
-        side.nodes.push((c.row.subject().renamed(called).to_string(), summary.median));
+        side.nodes.push((c.row().subject().renamed(called).to_string(), summary.median));
         side.blocks.extend(c.series.samples.iter().take(MOST.saturating_sub(side.blocks.len())));
     }
     out

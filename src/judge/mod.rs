@@ -64,11 +64,14 @@ impl Judgement<'_> {
         let curable = |c: &&Cell<'_>| match c.verdict {
             Verdict::Inconclusive(reason) => reason.curable(),
             // A failure is confirmed, apart in time: a host that took a guest's cores shows in nothing else.
-            Verdict::Fail => c.attempts.is_empty(),
+            Verdict::Fail => c.attempts().is_empty(),
             Verdict::NoLimit | Verdict::Pass | Verdict::Warn => false,
         };
-        let open =
-            |c: &Cell<'_>| OpenCase { node: c.row.node.clone(), step: c.row.step.to_owned(), case: c.row.case.clone() };
+        let open = |c: &Cell<'_>| OpenCase {
+            node: c.row().node.clone(),
+            step: c.row().step.to_owned(),
+            case: c.row().case.clone(),
+        };
         let mut out: Vec<OpenCase> = self.cells.iter().filter(curable).map(open).collect();
         out.dedup();
         out

@@ -43,7 +43,7 @@ use crate::judge::cell::{Attempt, Groups, Limits, Place, Places, Row, groups};
 use crate::judge::decide::decide;
 use crate::judge::finding::Finding;
 use crate::judge::{Cell, Coverage, Decision, Judgement, Placement, cell};
-use crate::measure::{self, Load, Measured, Outcome};
+use crate::measure::{self, Measured, Outcome};
 use crate::plan::{RunPlan, Tier};
 use crate::record::{OutcomeLine, Record};
 use crate::topology::{Component, Filesystem};
@@ -82,7 +82,7 @@ impl Facts {
     /// Each node's checkpoint file system.
     pub fn filesystems(record: &Record) -> impl Iterator<Item = (&NodeName, &Filesystem)> {
         record.outcomes.facts().filter_map(|(line, f)| match f {
-            measure::Facts::Filesystem(fs) => Some((&line.node, &**fs)),
+            measure::Facts::Filesystem(fs) => Some((&*line.node, &**fs)),
             _ => None,
         })
     }
@@ -210,17 +210,15 @@ fn judge_case<'r>(
     cells: &mut Vec<Cell<'r>>,
     findings: &mut Vec<Finding>,
 ) {
-    let measured: Vec<(&'r Measured, Option<&'r Load>)> =
-        attempts.iter().filter_map(|l| Some((l.outcome.measured()?, l.load.as_deref()))).collect();
-    outcomes::checks(&row, &measured, findings);
+    let measured: Vec<(&'r OutcomeLine, &'r Measured)> =
+        attempts.iter().filter_map(|l| Some((*l, l.outcome.measured()?))).collect();
+    outcomes::checks(&row, measured.iter().flat_map(|(_, m)| &m.checks), findings);
     // A metric counts if any attempt has it: a later one that lacks it takes nothing away.
-    for (i, (m, _)) in measured.iter().enumerate() {
+    for (i, (_, m)) in measured.iter().enumerate() {
         for series in &m.series {
             let same = |m: &'r Measured| m.series.iter().find(|s| s.metric == series.metric);
-            if measured[..i].iter().all(|(earlier, _)| same(earlier).is_none()) {
-                let attempt = |(m, load): &(&'r Measured, Option<&'r Load>)| {
-                    Some(Attempt { series: same(m)?, load: *load, pace: m.pace.as_deref() })
-                };
+            if measured[..i].iter().all(|(_, earlier)| same(earlier).is_none()) {
+                let attempt = |(line, m): &(&'r OutcomeLine, &'r Measured)| Some(Attempt { line, series: same(m)? });
                 let attempts: Vec<Attempt<'r>> = measured.iter().filter_map(attempt).collect();
                 cells.extend(cell::judge(row, &attempts, limits, clock_s, place));
             }
@@ -287,7 +285,7 @@ pub fn judge_knowing<'r>(
     let places = Places::new(record);
     let mut slow = peers::judge(record, run, &mut cells);
     parts::judge(record, &mut cells);
-    coverage.without_limit = cells.iter().filter(|c| c.limit.is_none()).count();
+    coverage.without_limit = cells.iter().filter(|c| !c.has_limit()).count();
     metrics::findings(&cells, &mut findings);
     if !of_image {
         metrics::unmeasured_requirements(&cells, limits, &places, &mut findings);

@@ -6,7 +6,7 @@ use crate::record::{OutcomeLine, Record};
 
 /// The outcomes that a finding's rule goes by, of its node where it has one.
 pub fn sources<'r>(record: &'r Record, f: &Finding) -> Vec<&'r OutcomeLine> {
-    let of_subject = |l: &&OutcomeLine| f.subject.node().is_none_or(|node| l.node == *node);
+    let of_subject = |l: &&OutcomeLine| f.subject.node().is_none_or(|node| *l.node == *node);
     record.outcomes.iter().filter(of_subject).filter(|l| goes_by(f.code.family(), &l.outcome)).collect()
 }
 

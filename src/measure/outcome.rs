@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use thin_vec::ThinVec;
 
 use crate::id::NodeName;
 use crate::measure::{CountersMoved, Pace, Rehearsal, Remains, Transport, Watched};
@@ -21,7 +22,7 @@ impl Metric {
             unit: self.unit(),
             better: self.better(),
             block,
-            samples,
+            samples: samples.into(),
             bound: None,
             nominal: None,
             slowest_rank: None,
@@ -61,7 +62,7 @@ pub struct Series {
     /// Iterations inside one sample.
     pub block: u64,
     /// In the unit's base, in the order measured.
-    pub samples: Vec<f64>,
+    pub samples: Box<[f64]>,
     /// What physics allows: a rate above it, or a time below it, is a mistake of the measurement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Box<Bound>>,
@@ -73,7 +74,8 @@ pub struct Series {
     pub slowest_rank: Option<u32>,
     /// Of what computes on cores: the share of each sample's time that its threads were on one, in thousandths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_cpu: Option<Box<[u16]>>,
+    #[schemars(with = "Option<Vec<u16>>")]
+    pub on_cpu: Option<ThinVec<u16>>,
 }
 
 impl Series {
@@ -233,20 +235,23 @@ pub struct SharedView {
     pub error: Option<String>,
 }
 
-/// Measured values, each with its checks.
+/// Measured values, each with its checks. A large record has a million of them, most with samples alone: what is rarely there is thin.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Measured {
     pub series: Vec<Series>,
-    pub checks: Vec<Check>,
+    #[schemars(with = "Vec<Check>")]
+    pub checks: ThinVec<Check>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub facts: Option<Box<Facts>>,
     /// What senders claim and what their interfaces counted.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub transport: Vec<Transport>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    #[schemars(with = "Vec<Transport>")]
+    pub transport: ThinVec<Transport>,
     /// Error counters of ports that moved meanwhile.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub counters: Vec<CountersMoved>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    #[schemars(with = "Vec<CountersMoved>")]
+    pub counters: ThinVec<CountersMoved>,
     /// What a GPU computed, for comparison with its likes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bits: Option<Box<Bits>>,
@@ -254,8 +259,9 @@ pub struct Measured {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pace: Option<Box<Pace>>,
     /// Conditions of the measurement that a reader must know.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub notes: ThinVec<String>,
 }
 
 /// A digest of a result: what bears the same name must have the same digest.
@@ -359,7 +365,6 @@ impl Outcome {
     pub fn shrink(&mut self) {
         let Outcome::Measured(m) = self else { return };
         m.series.shrink_to_fit();
-        m.series.iter_mut().for_each(|s| s.samples.shrink_to_fit());
         m.checks.shrink_to_fit();
         m.notes.shrink_to_fit();
     }

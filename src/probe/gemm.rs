@@ -156,8 +156,8 @@ fn measure<T: Element>(child: &mut Child, args: &Args, threads: usize) -> Result
         &case::<T>(threads),
         Outcome::Measured(Measured {
             series: vec![series],
-            checks,
-            notes,
+            checks: checks.into(),
+            notes: notes.into(),
             pace: pace.map(Box::new),
             ..Measured::default()
         }),

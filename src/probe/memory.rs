@@ -284,9 +284,9 @@ fn measure(child: &mut Child, args: &Args, cores: usize, arrays: &mut [Arrays]) 
         let says = format!("{wrong} of {cores} threads found a wrong element or sum");
         let measured = Measured {
             series: vec![series],
-            checks: vec![Check::new(CheckName::Pattern, wrong == 0, says)],
+            checks: [Check::new(CheckName::Pattern, wrong == 0, says)].into(),
             pace: pace.map(Box::new),
-            notes: args.notes.clone(),
+            notes: args.notes.clone().into(),
             ..Measured::default()
         };
         child.outcome(&case(kernel, cores), Outcome::Measured(measured))?;

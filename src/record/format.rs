@@ -123,15 +123,23 @@ impl Record {
         let step = Step::new(probe, name.clone(), vec![case.clone()]);
         let outcome = Outcome::facts(facts);
         let node = header.nodes[0].clone();
-        let line =
-            OutcomeLine { node, step: probe.into(), probe: name, case, attempt: 1, blame: None, load: None, outcome };
+        let line = OutcomeLine {
+            node: node.into(),
+            step: probe.into(),
+            probe: name,
+            case,
+            attempt: 1,
+            blame: None,
+            load: None,
+            outcome,
+        };
         Record { steps: vec![step], outcomes: vec![line].into(), ..Record::new(header) }
     }
 
     /// Each node's machine, as it saw itself.
     pub fn machines(&self) -> impl Iterator<Item = (&NodeName, &Machine)> {
         self.outcomes.facts().filter_map(|(l, f)| match f {
-            Facts::Machine(m) => Some((&l.node, &**m)),
+            Facts::Machine(m) => Some((&*l.node, &**m)),
             _ => None,
         })
     }
@@ -139,7 +147,7 @@ impl Record {
     /// A node's machine with what its driver said last, as the check left it.
     pub fn machine_at_end(&self, node: &NodeName) -> Option<Machine> {
         let mut machine = self.machines().find(|(n, _)| *n == node)?.1.clone();
-        let last = self.outcomes.facts().rev().filter(|(l, _)| l.node == *node).find_map(|(_, f)| match f {
+        let last = self.outcomes.facts().rev().filter(|(l, _)| *l.node == *node).find_map(|(_, f)| match f {
             Facts::Nvidia(n) => Some(n),
             _ => None,
         });

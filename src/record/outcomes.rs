@@ -13,8 +13,10 @@ use crate::work::Case;
 /// A case ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OutcomeLine {
-    pub node: NodeName,
-    /// A reader shares one text between the lines of a step.
+    /// A reader shares one name between the lines of a node.
+    #[serde(deserialize_with = "id::shared_name")]
+    pub node: Arc<NodeName>,
+    /// As one text is between the lines of a step.
     #[serde(deserialize_with = "id::shared")]
     pub step: Arc<str>,
     pub probe: ProbeName,
@@ -107,7 +109,7 @@ mod tests {
     #[test]
     fn facts_that_come_later_are_found() {
         let line = |outcome: Outcome| OutcomeLine {
-            node: NodeName("n1".to_owned()),
+            node: NodeName("n1".to_owned()).into(),
             step: "environment".into(),
             probe: ProbeName::new("environment"),
             case: Case::Fact(Fact::Machine),

@@ -32,17 +32,17 @@ impl CourseShown {
 /// What a judged record tells of the nodes.
 pub fn measured(j: &Judgement<'_>) -> Measured {
     let sustained = j.cells.iter().filter(|c| {
-        let bf16 = matches!(c.row.case, Case::GpuGemm { dtype: Dtype::Bf16, load: Load::Sustained, .. });
+        let bf16 = matches!(c.row().case, Case::GpuGemm { dtype: Dtype::Bf16, load: Load::Sustained, .. });
         bf16 && c.series.metric == Metric::Flops && c.straggler.is_none()
     });
     let flops = sustained.filter_map(|c| Some(c.summary?.median)).reduce(f64::min);
-    let writes = j.cells.iter().filter(|c| c.row.probe == "storage" && c.series.metric == Metric::Write);
+    let writes = j.cells.iter().filter(|c| c.row().probe == "storage" && c.series.metric == Metric::Write);
     let writes: Vec<f64> = writes.filter_map(|c| Some(c.summary?.median)).collect();
     // Every node writes its share at the same time: the slowest decides.
     let write = writes.iter().copied().reduce(f64::min).map(|least| least * writes.len() as f64);
     // A save that was rehearsed says it itself; one that goes on meanwhile blocks for as long as staging takes.
     let rehearsed = |metrics: &[Metric]| {
-        let of = |c: &&Cell<'_>| match c.row.case {
+        let of = |c: &&Cell<'_>| match c.row().case {
             Case::Checkpoint { op: CheckpointOp::Save, nodes } if metrics.contains(&c.series.metric) => Some(*nodes),
             _ => None,
         };

@@ -67,16 +67,16 @@ struct MetricOut<'j> {
 impl<'j> MetricOut<'j> {
     fn of(c: &'j Cell<'_>) -> Self {
         MetricOut {
-            node: c.row.node,
-            probe: c.row.probe,
-            case: c.row.case,
+            node: c.row().node,
+            probe: c.row().probe,
+            case: c.row().case,
             metric: c.series.metric,
             unit: c.series.unit,
             median: c.summary.map(|s| s.median),
             interval: c.summary.and_then(|s| s.interval),
             samples: c.summary.map_or(0, |s| s.n),
-            limit: c.limit.as_ref().map(|l| l.value),
-            limit_source: c.limit.as_ref().map(|l| l.source),
+            limit: c.limit().map(|l| l.value),
+            limit_source: c.limit().map(|l| l.source),
             verdict: c.verdict,
         }
     }

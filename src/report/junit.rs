@@ -78,7 +78,7 @@ fn measurements(j: &Judgement<'_>, suites: &mut Suites) {
     let mut passes: HashMap<&str, usize> = HashMap::new();
     for c in &j.cells {
         let good = !matches!(c.verdict, Verdict::Fail | Verdict::Inconclusive(_));
-        let count = passes.entry(c.row.probe).or_default();
+        let count = passes.entry(c.row().probe).or_default();
         if good && *count >= PASSES {
             continue;
         }
@@ -86,11 +86,11 @@ fn measurements(j: &Judgement<'_>, suites: &mut Suites) {
         let kind = c.verdict.to_string();
         let text = measured(c);
         let mut case = TestCase::new(name(c), status(good, &kind, &text, &text));
-        case.set_classname(format!("{}.{}", clean(c.row.probe), who(c)));
+        case.set_classname(format!("{}.{}", clean(c.row().probe), who(c)));
         if good {
             case.set_system_out(text);
         }
-        suites.add(c.row.probe, case);
+        suites.add(c.row().probe, case);
     }
     for s in software(j) {
         let text = format!("{} {} {}", s.path, s.version, s.note);
@@ -139,17 +139,16 @@ fn told(f: &Finding) -> String {
 }
 
 fn who(c: &Cell<'_>) -> String {
-    c.row.subject().to_string().trim_start_matches("node ").to_owned()
+    c.row().subject().to_string().trim_start_matches("node ").to_owned()
 }
 
 fn name(c: &Cell<'_>) -> String {
-    format!("{}: {} [{}]", c.row.case, c.series.metric, who(c))
+    format!("{}: {} [{}]", c.row().case, c.series.metric, who(c))
 }
 
 fn measured(c: &Cell<'_>) -> String {
     let show = |v| c.series.unit.show(v);
     let value = c.summary.map_or("not a number".to_owned(), |s| show(s.median));
-    let limit =
-        c.limit.as_ref().map_or(String::new(), |l| format!("; limit {} ({})", show(l.value), clean(&l.provenance)));
+    let limit = c.limit().map_or(String::new(), |l| format!("; limit {} ({})", show(l.value), clean(&l.provenance)));
     format!("{value}{limit}")
 }

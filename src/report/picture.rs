@@ -342,8 +342,8 @@ fn curves(j: &Judgement<'_>) -> Vec<Curve> {
     let mut order: Vec<String> = Vec::new();
     let mut got: HashMap<(String, Metric), Values<'_>> = HashMap::new();
     let mut expected: HashMap<String, BTreeMap<u64, f64>> = HashMap::new();
-    for c in j.cells.iter().filter(|c| c.row.probe == "collective") {
-        let Some(case) = c.row.case.collective().filter(|c| c.op == Collective::AllReduce) else { continue };
+    for c in j.cells.iter().filter(|c| c.row().probe == "collective") {
+        let Some(case) = c.row().case.collective().filter(|c| c.op == Collective::AllReduce) else { continue };
         let (name, bytes) = (curve_name(case), case.bytes.as_f64());
         let Some(summary) = c.summary else { continue };
         let metric = c.series.metric;
@@ -354,7 +354,7 @@ fn curves(j: &Judgement<'_>) -> Vec<Curve> {
             order.push(name.clone());
         }
         if metric == Metric::BusBw
-            && let Some(limit) = c.limit.as_ref().map(|l| l.value).or(c.series.nominal.as_ref().map(|n| n.value))
+            && let Some(limit) = c.limit().map(|l| l.value).or(c.series.nominal.as_ref().map(|n| n.value))
         {
             expected.entry(name.clone()).or_default().insert(bytes as u64, limit);
         }
@@ -379,20 +379,20 @@ fn curves(j: &Judgement<'_>) -> Vec<Curve> {
 fn spreads(j: &Judgement<'_>) -> Vec<Spread> {
     let mut order: Vec<(&str, String, Metric)> = Vec::new();
     let mut got: HashMap<(&str, String, Metric), (Spread, bool)> = HashMap::new();
-    for c in j.cells.iter().filter(|c| c.row.group.is_empty() && c.series.metric != Metric::AlgBw) {
+    for c in j.cells.iter().filter(|c| c.row().group.is_empty() && c.series.metric != Metric::AlgBw) {
         let Some(summary) = c.summary else { continue };
         // Of GPUs, `bf16 8192 burst gpu3`: all are one distribution.
-        let gpu = c.row.gpu().map_or(String::new(), |gpu| format!(" gpu{gpu}"));
-        let test = if gpu.is_empty() { c.row.case.to_string() } else { c.row.case.test().to_string() };
-        let key = (c.row.probe, test.clone(), c.series.metric);
+        let gpu = c.row().gpu().map_or(String::new(), |gpu| format!(" gpu{gpu}"));
+        let test = if gpu.is_empty() { c.row().case.to_string() } else { c.row().case.test().to_string() };
+        let key = (c.row().probe, test.clone(), c.series.metric);
         let (spread, bad) = got.entry(key.clone()).or_insert_with(|| {
             order.push(key.clone());
-            let title = format!("{} {}, {}", clean(c.row.probe), clean(&test), c.series.metric);
+            let title = format!("{} {}, {}", clean(c.row().probe), clean(&test), c.series.metric);
             let (unit, better) = (c.series.unit, c.series.better);
             (Spread { title, unit, better, values: Vec::new(), limit: None }, false)
         });
-        spread.values.push((format!("{}{gpu}", c.row.node), summary.median));
-        spread.limit = spread.limit.or(c.limit.as_ref().map(|l| l.value));
+        spread.values.push((format!("{}{gpu}", c.row().node), summary.median));
+        spread.limit = spread.limit.or(c.limit().map(|l| l.value));
         *bad |= c.verdict > crate::judge::Verdict::Pass;
     }
     let mut out: Vec<(Spread, bool)> =

@@ -123,13 +123,13 @@ fn metrics(j: &Judgement<'_>, registry: &mut Registry) {
             pair
         });
         let labels = labels(&[
-            ("node", &who(&cell.row)),
-            ("gpu", &cell.row.gpu().map_or(String::new(), |gpu| gpu.to_string())),
-            ("probe", cell.row.probe),
-            ("case", &cell.row.case.to_string()),
+            ("node", &who(&cell.row())),
+            ("gpu", &cell.row().gpu().map_or(String::new(), |gpu| gpu.to_string())),
+            ("probe", cell.row().probe),
+            ("case", &cell.row().case.to_string()),
             ("metric", cell.series.metric.name()),
         ]);
-        if let Some(l) = cell.limit.as_ref().filter(|l| l.value.is_finite()) {
+        if let Some(l) = cell.limit().filter(|l| l.value.is_finite()) {
             limit.get_or_create(&labels).set(l.value);
         }
         median.get_or_create(&labels).set(summary.median);

@@ -338,15 +338,15 @@ fn tables(j: &Judgement<'_>) -> Vec<Table> {
     let alone = j.record.header.nodes.len() == 1;
     let who = |c: &Cell<'_>| match part(c) {
         Some(part) if alone => part.to_string(),
-        Some(part) => format!("{} {part}", c.row.node),
-        None => of_group(c.row.node, c.row.group),
+        Some(part) => format!("{} {part}", c.row().node),
+        None => of_group(c.row().node, c.row().group),
     };
     // Over nodes, GPUs and adapters: the same test and metric of the same probe, in the order of first appearance.
     let mut order: Vec<(&str, Case, Metric)> = Vec::new();
     let mut by_key: FxHashMap<(&str, Case, Metric), Vec<&Cell<'_>>> = FxHashMap::default();
     for c in cells {
-        let test = if part(c).is_some() { c.row.case.any_part() } else { c.row.case.clone() };
-        let key = (c.row.probe, test, c.series.metric);
+        let test = if part(c).is_some() { c.row().case.any_part() } else { c.row().case.clone() };
+        let key = (c.row().probe, test, c.series.metric);
         by_key
             .entry(key)
             .or_insert_with_key(|key| {
@@ -405,7 +405,7 @@ fn row(cells: &[&Cell<'_>], who: &impl Fn(&Cell<'_>) -> String) -> Row {
         } else {
             String::new()
         },
-        limit: worst.limit.as_ref().map_or(String::new(), |l| format!("{sign} {}", show(l.value))),
+        limit: worst.limit().map_or(String::new(), |l| format!("{sign} {}", show(l.value))),
         share,
         value: middle,
         verdict: worst.verdict,
@@ -440,16 +440,16 @@ impl fmt::Display for Part<'_> {
 
 /// The GPU or RDMA device of a node that a cell is of.
 fn part<'r>(c: &Cell<'r>) -> Option<Part<'r>> {
-    if !c.row.group.is_empty() {
+    if !c.row().group.is_empty() {
         return None;
     }
-    c.row.case.gpu().map(Part::Gpu).or_else(|| c.row.case.adapter().map(Part::Rdma))
+    c.row().case.gpu().map(Part::Gpu).or_else(|| c.row().case.adapter().map(Part::Rdma))
 }
 
 /// A case, or a test and how many parts of a node did it: `bf16 8192 burst x8`.
 fn case(cells: &[&Cell<'_>]) -> String {
-    let one = cells[0].row.case;
-    let parts = cells.iter().any(|c| c.row.case != one);
+    let one = cells[0].row().case;
+    let parts = cells.iter().any(|c| c.row().case != one);
     if parts { format!("{} x{}", one.test(), cells.len()) } else { one.to_string() }
 }
 

@@ -138,7 +138,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         let mut known: Vec<(NodeName, String)> = Vec::new();
         for line in &self.record.outcomes {
             if let (true, Outcome::Failed { error, .. }) = (line.probe == PRESENCE, &line.outcome) {
-                known.push((line.node.clone(), error.clone()));
+                known.push(((*line.node).clone(), error.clone()));
             }
         }
         self.plan_steps(vec![step.clone()]);
@@ -200,7 +200,7 @@ impl<'a, F: Fleet> Schedule<'a, F> {
         }
         let found: HashMap<NodeName, Machine> = self.record.outcomes[from..]
             .iter()
-            .filter_map(|l| Some((l.node.clone(), machine_of(&l.outcome)?)))
+            .filter_map(|l| Some(((*l.node).clone(), machine_of(&l.outcome)?)))
             .collect();
         self.fleet.nodes().into_iter().map(|n| (n.clone(), found.get(&n).cloned().unwrap_or_default())).collect()
     }
@@ -749,7 +749,7 @@ pub fn preview(plan: &CheckPlan, machine: &Machine) -> (Vec<Step>, Vec<Step>) {
 fn line(step: &Step, o: GroupOutcome) -> OutcomeLine {
     OutcomeLine {
         blame: o.blame.map(Box::new),
-        node: o.node,
+        node: o.node.into(),
         step: step.name.as_str().into(),
         probe: step.probe.clone(),
         case: o.case,

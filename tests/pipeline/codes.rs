@@ -119,7 +119,7 @@ fn provoke(code: &str) -> Option<Record> {
         }),
         "VAL-003" => case("tcp", "loopback 1 stream", {
             let mut s = series("tcp", "bandwidth", 0.5e9);
-            s.samples = vec![0.45e9, 0.55e9, 0.5e9];
+            s.samples = vec![0.45e9, 0.55e9, 0.5e9].into();
             measured(s)
         }),
         "VAL-004" => with("", &|r| r.outcomes[0].load = load.map(Box::new)),
@@ -286,7 +286,7 @@ fn provoke(code: &str) -> Option<Record> {
                 measured(series(probe, metric, 1e9).nominally(100e9, "the test's device"))
             } else {
                 let checks = vec![check_named(check, false)];
-                Outcome::Measured(Measured { checks, ..Measured::default() })
+                Outcome::Measured(Measured { checks: checks.into(), ..Measured::default() })
             };
             let at = add(&mut record, probe, name, outcome);
             let step = format!("{probe}-gpu");
@@ -357,7 +357,7 @@ fn provoke(code: &str) -> Option<Record> {
         "RDM-001" => {
             let moved = vec![("symbol_error".to_owned(), 4)];
             let counters = vec![CountersMoved { node: None, device: "mlx5_0".into(), port: 1, moved }];
-            case("rdma", "x", Outcome::Measured(Measured { counters, ..Measured::default() }))
+            case("rdma", "x", Outcome::Measured(Measured { counters: counters.into(), ..Measured::default() }))
         }
         "RDM-003" => {
             let end = |n: &str, mtu| RdmaEnd { node: NodeName(n.into()), address: "mlx5_0 port 1".into(), mtu };
@@ -445,7 +445,8 @@ fn provoke(code: &str) -> Option<Record> {
                     interface: Some("ib0".into()),
                     bytes: 1 << 30,
                     counted: vec![("eth0".into(), 1 << 30), ("ib0".into(), 4096)],
-                }];
+                }]
+                .into();
             }
             add(r, "tcp", "x", o);
         }),
@@ -653,7 +654,7 @@ pub fn flows(edit: &dyn Fn(u32, u32, &mut Transport)) -> Option<Record> {
                 };
                 edit(from, to, &mut t);
                 if let Outcome::Measured(m) = &mut line.outcome {
-                    m.transport = vec![t];
+                    m.transport = vec![t].into();
                 }
             }
         }

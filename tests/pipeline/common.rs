@@ -62,7 +62,7 @@ pub fn add_loaded(record: &mut Record, probe: &'static str, case: &str, outcome:
     }
     let node = record.header.nodes[0].clone();
     record.outcomes.push(OutcomeLine {
-        node,
+        node: node.into(),
         step: name.into(),
         probe: ProbeName::new(probe),
         case: Case::read(case),
@@ -90,7 +90,11 @@ pub fn check_named(name: &str, ok: bool) -> Check {
 }
 
 pub fn checked(series: Series, check: &str, ok: bool) -> Outcome {
-    Outcome::Measured(Measured { series: vec![series], checks: vec![check_named(check, ok)], ..Measured::default() })
+    Outcome::Measured(Measured {
+        series: vec![series],
+        checks: vec![check_named(check, ok)].into(),
+        ..Measured::default()
+    })
 }
 
 /// A good GEMM on any machine: 90 % of nominal.
@@ -191,7 +195,7 @@ pub fn add_line(
     outcome: Outcome,
 ) -> usize {
     record.outcomes.push(OutcomeLine {
-        node: node.clone(),
+        node: node.clone().into(),
         step: step.into(),
         probe: ProbeName::new(probe),
         case: Case::read(case),

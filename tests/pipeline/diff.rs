@@ -1,5 +1,7 @@
 //! Two records against each other: what got worse, and what only looks so.
 
+use std::sync::Arc;
+
 use crate::common::*;
 use gonogo::baseline::{self, Baseline, BaselineError};
 use gonogo::id::NodeName;
@@ -55,7 +57,7 @@ fn a_node_that_is_called_otherwise_is_the_same_node() {
     let mut after = record(&|i| if i == 5 { 60e9 } else { 90e9 });
     let long = |n: &NodeName| NodeName(format!("{n}.cluster"));
     after.header.kernel_names = after.header.nodes.iter().map(|n| (NodeName(format!("rank-{n}")), long(n).0)).collect();
-    for node in after.header.nodes.iter_mut().chain(after.outcomes.iter_mut().map(|l| &mut l.node)) {
+    for node in after.header.nodes.iter_mut().chain(after.outcomes.iter_mut().map(|l| Arc::make_mut(&mut l.node))) {
         *node = NodeName(format!("rank-{node}"));
     }
     let d = of(&before, &after);

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use gonogo::id::NodeName;
 use gonogo::work::Case;
 use gonogo::{baseline, judge, record, report};
 
@@ -76,7 +77,7 @@ fn foreign_names_do_not_drive_the_terminal() {
     let evil = format!("n\x1b]0;title\x07\u{202e}{}", "long".repeat(3000));
     record.header.nodes[0].0 = evil.clone();
     for line in &mut record.outcomes {
-        line.node.0 = evil.clone();
+        line.node = NodeName(evil.clone()).into();
         line.case = Case::read(&format!("{}\r\n\x1b[31m", line.case));
     }
     let run = record.header.plan.run.clone();

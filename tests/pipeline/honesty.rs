@@ -13,7 +13,7 @@ fn what_was_not_measured_and_what_is_zero_are_never_healthy() {
     assert_eq!(verdict(&none).0, "HOLD");
     let mut zero = healthy(RunPlan::default());
     let mut s = series("gemm", "flops", 1.0);
-    s.samples = vec![0.0; 12];
+    s.samples = vec![0.0; 12].into();
     zero.outcomes[1].outcome = measured(s);
     assert_eq!(verdict(&zero), ("HOLD".into(), vec!["VAL-001 hold".into()]));
 }
@@ -233,7 +233,7 @@ fn spares_cover_bad_nodes() {
         record.header.nodes.push(gonogo::id::NodeName("n2".into()));
         let mut second = record.outcomes.to_vec();
         for line in &mut second {
-            line.node = record.header.nodes[1].clone();
+            line.node = record.header.nodes[1].clone().into();
         }
         second[1].outcome = checked(series("gemm", "flops", 90e9), "repeat", false);
         record.outcomes.extend(second);

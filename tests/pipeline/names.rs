@@ -78,7 +78,7 @@ fn a_offender_is_known_by_any_name() {
     record.header.nodes = vec![NodeName("n1".into())];
     record.header.kernel_names = [(NodeName("n1".into()), "gpu-7.example".to_owned())].into();
     for line in &mut record.outcomes {
-        line.node = NodeName("n1".into());
+        line.node = NodeName("n1".into()).into();
     }
     let knows = |name: &str| {
         let offender = Offender {

@@ -48,7 +48,7 @@ const NAMES: [&str; 4] = ["n1", "n2", "n3", "n4"];
 /// A wrong product of GPU 1 of n3.
 fn wrong_gpu(r: &mut Record) {
     let checks = vec![check_named("residual", false)];
-    let outcome = Outcome::Measured(Measured { checks, ..Measured::default() });
+    let outcome = Outcome::Measured(Measured { checks: checks.into(), ..Measured::default() });
     add_on(r, "n3", "gemm", "bf16 8192 burst gpu1", outcome);
     for s in r.steps.iter_mut().filter(|s| s.cases.iter().any(|c| c.gpu() == Some(1))) {
         s.name = "gemm-gpu".into();

@@ -71,9 +71,9 @@ fn what_its_parts_need_is_no_finding_and_a_limit() {
     let r = scaled(1.0, &|_, _| 1.1);
     assert_eq!(found(&r), []);
     let j = judge::judge(&r, &r.header.plan.run, &[]);
-    let collectives = j.cells.iter().filter(|c| c.row.probe == "collective");
+    let collectives = j.cells.iter().filter(|c| c.row().probe == "collective");
     for cell in collectives {
-        let limit = cell.limit.as_ref().unwrap_or_else(|| panic!("{:?} has no limit", cell.row));
+        let limit = cell.limit().unwrap_or_else(|| panic!("{:?} has no limit", cell.row()));
         assert!(limit.provenance.contains("parts need"), "{limit:?}");
     }
     // Half of the rate because both ways share a link is within what parts allow.

@@ -44,7 +44,7 @@ fn record(remains: Remains) -> Record {
     let outcome = Outcome::facts(Facts::Remains(Box::new(remains)));
     let node = record.header.nodes[0].clone();
     record.outcomes.push(OutcomeLine {
-        node,
+        node: node.into(),
         step: "autopsy".into(),
         probe,
         case,

@@ -34,8 +34,8 @@ fn hostile() -> Record {
     record.header.leaves =
         vec![Leaf { name: evil(30), nodes: names[..4].to_vec() }, Leaf { name: evil(31), nodes: names[4..].to_vec() }];
     for line in &mut record.outcomes {
-        if let Some(i) = old.iter().position(|n| *n == line.node) {
-            line.node = names[i].clone();
+        if let Some(i) = old.iter().position(|n| *n == *line.node) {
+            line.node = names[i].clone().into();
         }
     }
     record.outcomes.clear();
@@ -52,9 +52,12 @@ fn hostile() -> Record {
     for (i, node) in names.iter().enumerate() {
         let alone = [vec![node.clone()]];
         add_groups(&mut record, "x", "gemm", &[&evil(50)], serde_json::Value::Null, &alone);
-        let mut m =
-            Measured { series: vec![series("gemm", "flops", 1e9)], notes: vec![evil(51)], ..Measured::default() };
-        m.checks = vec![Check::new(CheckName::Residual, i != 0, evil(54))];
+        let mut m = Measured {
+            series: vec![series("gemm", "flops", 1e9)],
+            notes: vec![evil(51)].into(),
+            ..Measured::default()
+        };
+        m.checks = vec![Check::new(CheckName::Residual, i != 0, evil(54))].into();
         add_line(&mut record, node, "x", "gemm", &evil(50), Outcome::Measured(m));
         let row = vec![PeerCopy { to: 1, rate: 1e9, direct: true, atomics: false }];
         let peers = Measured { facts: Some(Box::new(Facts::Peers(row))), ..Measured::default() };
@@ -247,7 +250,7 @@ fn nothing_and_no_numbers_are_rendered() {
     let mut record = healthy(RunPlan::default());
     for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -1.0, f64::MIN_POSITIVE] {
         let mut s = series("gemm", "flops", 1e9);
-        s.samples = vec![value; 12];
+        s.samples = vec![value; 12].into();
         add(&mut record, "gemm", &format!("value {value}"), measured(s));
     }
     let r = render(&record);

@@ -92,7 +92,7 @@ pub fn provoke(code: &str) -> Option<Record> {
         "STO-034" => {
             let mut r = rehearsed("mode = \"async\"\nstaging_copies = 2\n", &[(8, "save", "drain", 1e9)]);
             let n3 = NodeName("n3".into());
-            for line in r.outcomes.iter_mut().filter(|l| l.node == n3 && l.case.to_string() == "machine") {
+            for line in r.outcomes.iter_mut().filter(|l| *l.node == n3 && l.case.to_string() == "machine") {
                 line.outcome = machine(with_memory(20));
             }
             Some(r)

@@ -172,7 +172,7 @@ fn daemons(record: &Record, findings: &mut Vec<Finding>) {
         let measure::Facts::Slurmd(runs) = f else { continue };
         if before.insert(&line.node, *runs) == Some(true) && !runs {
             let evidence = "slurmd ran when the check began, and no longer when it ended";
-            findings.push(Finding::new(Code::CLU_009, Subject::Node(line.node.clone()), evidence));
+            findings.push(Finding::new(Code::CLU_009, Subject::Node((*line.node).clone()), evidence));
         }
     }
 }

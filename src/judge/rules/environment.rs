@@ -21,7 +21,7 @@ const SMALL_SHM: Bytes = Bytes(Bytes::GIB);
 pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
     let measured = |l: &&OutcomeLine| l.outcome.measured().is_some_and(|m| !m.series.is_empty());
     let by_gpu: HashSet<&NodeName> =
-        record.outcomes.iter().filter(|l| on_gpu(&l.case)).filter(measured).map(|l| &l.node).collect();
+        record.outcomes.iter().filter(|l| on_gpu(&l.case)).filter(measured).map(|l| &*l.node).collect();
     for (node, machine) in record.machines() {
         let mut add = |code: Code, severity: Option<Severity>, evidence: String| {
             let f = Finding::new(code, Subject::Node(node.clone()), evidence);
@@ -39,7 +39,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
                 "over {} ms before measuring, others took {:.1} cores and the hypervisor {:.1}",
                 load.window_ms, load.others_cores, load.steal_cores
             );
-            findings.push(Finding::new(Code::VAL_004, Subject::Node(line.node.clone()), evidence));
+            findings.push(Finding::new(Code::VAL_004, Subject::Node((*line.node).clone()), evidence));
         }
     }
 }

@@ -186,7 +186,7 @@ fn other_bits(record: &Record, findings: &mut Vec<Finding>) {
                     clean(of),
                     test.test()
                 );
-                findings.push(Finding::new(Code::GEM_003, Subject::Node(line.node.clone()), evidence));
+                findings.push(Finding::new(Code::GEM_003, Subject::Node((*line.node).clone()), evidence));
             }
         }
     }
@@ -373,7 +373,7 @@ fn under_load(record: &Record, findings: &mut Vec<Finding>) {
         let measure::Facts::GpuLoad(load) = fact else { continue };
         let mut add = |code: Code, severity: Option<Severity>, what: &str, evidence: String| {
             if told.insert((line.node.0.clone(), load.pci.clone(), what.to_owned())) {
-                let f = Finding::new(code, Subject::Node(line.node.clone()), evidence);
+                let f = Finding::new(code, Subject::Node((*line.node).clone()), evidence);
                 findings.push(severity.map_or(f.clone(), |s| f.severity(s)));
             }
         };

@@ -16,7 +16,7 @@ use crate::work::{Case, Metric};
 pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     let mut stragglers: BTreeMap<Who<'_>, Vec<&Cell<'_>>> = BTreeMap::new();
     // What stays behind its parts is told once, at the size where that begins.
-    let by_itself = |c: &&Cell<'_>| c.limit.as_ref().is_none_or(|l| l.source != Source::Parts);
+    let by_itself = |c: &&Cell<'_>| c.limit().is_none_or(|l| l.source != Source::Parts);
     for cell in cells.iter().filter(by_itself) {
         let severity = match cell.verdict {
             Verdict::NoLimit | Verdict::Pass => continue,
@@ -24,7 +24,7 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
             Verdict::Inconclusive(_) => Severity::Hold,
             Verdict::Fail => Severity::Fail,
         };
-        let code = match (cell.verdict, cell.straggler, cell.row.gpu()) {
+        let code = match (cell.verdict, cell.straggler, cell.row().gpu()) {
             (Verdict::Inconclusive(Reason::Invalid), ..) => Code::VAL_001,
             (Verdict::Inconclusive(Reason::Busy), ..) => Code::VAL_002,
             (Verdict::Inconclusive(Reason::NearYardstick), ..) => Code::VAL_005,
@@ -32,19 +32,19 @@ pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
             (Verdict::Inconclusive(_), ..) => Code::VAL_003,
             (_, Some(straggler), Some(gpu)) => {
                 let who = match straggler {
-                    Straggler::Node => Who::Node(cell.row.node),
-                    Straggler::Gpu => Who::Gpu(cell.row.node, gpu),
+                    Straggler::Node => Who::Node(cell.row().node),
+                    Straggler::Gpu => Who::Gpu(cell.row().node, gpu),
                     Straggler::Slot => Who::Slot(gpu),
                 };
                 stragglers.entry(who).or_default().push(cell);
                 continue;
             }
-            (_, Some(_), None) if matches!(cell.row.case, Case::Storage(_)) => Code::STO_013,
+            (_, Some(_), None) if matches!(cell.row().case, Case::Storage(_)) => Code::STO_013,
             (_, Some(_), None) => Code::PER_001,
-            (_, None, _) => code_of(&cell.row, cell.series.metric, cell.limit.as_ref().map(|l| l.source)),
+            (_, None, _) => code_of(&cell.row(), cell.series.metric, cell.limit().map(|l| l.source)),
         };
         let rule = if cell.straggler.is_some() { Rule::Peers } else { Rule::Limit };
-        let finding = Finding::new(code, cell.row.subject(), evidence(cell)).severity(severity).limit(limit(cell));
+        let finding = Finding::new(code, cell.row().subject(), evidence(cell)).severity(severity).limit(limit(cell));
         findings.push(finding.proven(rule, vec![proof(cell)]));
     }
     findings.extend(stragglers.iter().filter_map(|(who, cells)| straggler(who, cells)));
@@ -60,19 +60,19 @@ enum Who<'r> {
 
 fn straggler(who: &Who<'_>, cells: &[&Cell<'_>]) -> Option<Finding> {
     let behind = |c: &Cell<'_>| {
-        let (value, usual) = (c.summary.map_or(1.0, |s| s.median), c.limit.as_ref().map_or(1.0, |l| l.value));
+        let (value, usual) = (c.summary.map_or(1.0, |s| s.median), c.limit().map_or(1.0, |l| l.value));
         if c.series.better == crate::work::Better::Higher { value / usual } else { usual / value }
     };
     let worst = cells.iter().max_by(|a, b| a.verdict.cmp(&b.verdict).then(behind(b).total_cmp(&behind(a))))?;
     let severity = if worst.verdict == Verdict::Fail { Severity::Fail } else { Severity::Warn };
-    let mut nodes: Vec<String> = cells.iter().map(|c| c.row.node.0.clone()).collect();
+    let mut nodes: Vec<String> = cells.iter().map(|c| c.row().node.0.clone()).collect();
     nodes.dedup();
-    let mut tests: Vec<String> = cells.iter().map(|c| c.row.case.test().to_string()).collect();
+    let mut tests: Vec<String> = cells.iter().map(|c| c.row().case.test().to_string()).collect();
     tests.sort_unstable();
     tests.dedup();
     let (code, subject, mut text) = match who {
         Who::Node(node) => {
-            let mut gpus: Vec<u32> = cells.iter().filter_map(|c| c.row.gpu()).collect();
+            let mut gpus: Vec<u32> = cells.iter().filter_map(|c| c.row().gpu()).collect();
             gpus.sort_unstable();
             gpus.dedup();
             let text = format!("{} of its GPUs are slow; the slowest: {}", gpus.len(), evidence(worst));
@@ -87,7 +87,7 @@ fn straggler(who: &Who<'_>, cells: &[&Cell<'_>]) -> Option<Finding> {
                 "GPU {slot} of {on} ({} nodes); the slowest: {} on {}",
                 nodes.len(),
                 evidence(worst),
-                worst.row.node
+                worst.row().node
             );
             (Code::PER_003, Subject::Run, text)
         }
@@ -137,14 +137,14 @@ pub(super) fn proof(cell: &Cell<'_>) -> Proof {
         measured: cell.summary.map(|s| s.median),
         interval: cell.summary.and_then(|s| s.interval),
         n: cell.summary.map(|s| s.n),
-        expected: cell.limit.as_ref().map(|l| l.value),
-        ..Proof::new(cell.row.node, cell.row.step, cell.row.case)
+        expected: cell.limit().map(|l| l.value),
+        ..Proof::new(cell.row().node, cell.row().step, cell.row().case)
     }
 }
 
 fn evidence(cell: &Cell<'_>) -> String {
     let unit = cell.series.unit;
-    let mut out = format!("{}, {} of `{}`: ", cell.row.step, cell.series.metric, cell.row.case);
+    let mut out = format!("{}, {} of `{}`: ", cell.row().step, cell.series.metric, cell.row().case);
     match (&cell.summary, cell.verdict) {
         (None, _) => out.push_str("samples that are not positive numbers"),
         (Some(s), Verdict::Inconclusive(Reason::Invalid)) => {
@@ -163,22 +163,22 @@ fn evidence(cell: &Cell<'_>) -> String {
             }
         }
     }
-    if cell.attempts.len() > 1 {
-        let shown: Vec<String> = cell.attempts.iter().map(|m| unit.show(*m)).collect();
+    if cell.attempts().len() > 1 {
+        let shown: Vec<String> = cell.attempts().iter().map(|m| unit.show(*m)).collect();
         out.push_str(&format!("; by attempt {}", shown.join(", ")));
     }
-    if let Some(load) = cell.load.filter(|l| is_busy(l)) {
+    if let Some(load) = cell.load().filter(|l| is_busy(l)) {
         out.push_str(&format!(
             "; meanwhile others took {:.1} cores and the hypervisor {:.1}",
             load.others_cores, load.steal_cores
         ));
-    } else if let Some(load) = cell.load.filter(|l| by_kernel(l, cell.row.case)) {
+    } else if let Some(load) = cell.load().filter(|l| by_kernel(l, cell.row().case)) {
         out.push_str(&format!("; meanwhile the kernel took {:.1} cores for others", load.others_system_cores));
     }
-    if let Some(share) = off_cores(cell.series, cell.row.case) {
+    if let Some(share) = off_cores(cell.series, cell.row().case) {
         out.push_str(&format!("; its threads were on a core for {:.0} % of the time", 100.0 * share));
     }
-    if let Some(pace) = cell.pace.filter(|p| is_taken(p)) {
+    if let Some(pace) = cell.pace().filter(|p| is_taken(p)) {
         out.push_str(&format!(
             "; {} core(s) ran at {:.1} GHz instead of {:.1}, which the host of this virtual machine took without saying so",
             pace.cores,
@@ -202,7 +202,7 @@ fn limit(cell: &Cell<'_>) -> String {
             .map_or(String::new(), |b| format!("bound {}: {}", unit.show(b.value), b.why));
     }
     let side = if cell.series.better == crate::work::Better::Higher { "at least" } else { "at most" };
-    cell.limit.as_ref().map_or(String::new(), |l| format!("{side} {}, from {}", unit.show(l.value), l.provenance))
+    cell.limit().map_or(String::new(), |l| format!("{side} {}, from {}", unit.show(l.value), l.provenance))
 }
 
 /// A requirement of the plan for which nothing was measured holds the gate.
@@ -218,7 +218,7 @@ pub(super) fn unmeasured_requirements(
                 !matches!(e.limit, Limit::ShareOfNominal(_)) || c.series.nominal.as_ref().is_some_and(|n| !n.claimed);
             c.series.metric == e.metric
                 && nominal_known
-                && e.is_for(c.row.probe, c.row.case, &places.of(c.row.step).among)
+                && e.is_for(c.row().probe, c.row().case, &places.of(c.row().step).among)
         };
         if !cells.iter().any(|c| of_key.iter().any(|e| answers(c, e))) {
             let (key, probe) = (&of_key[0].provenance, &of_key[0].probe);

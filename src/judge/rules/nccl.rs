@@ -56,7 +56,7 @@ pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
         }
         let of_log = nccl.settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         settings.entry(&line.node).or_default().extend(of_log);
-        of_communicator(nccl, machines.get(&line.node).copied(), &mut |code, severity, evidence| {
+        of_communicator(nccl, machines.get(&*line.node).copied(), &mut |code, severity, evidence| {
             // The same of a node in every step is told once.
             if told.insert((code, format!("{} {evidence}", line.node))) {
                 let f = Finding::new(code, subject(record, line), format!("{}: {evidence}", line.step));
@@ -104,7 +104,7 @@ fn differing(versions: &BTreeMap<&str, BTreeSet<&NodeName>>, findings: &mut Vec<
 fn subject(record: &Record, line: &OutcomeLine) -> Subject {
     let step = record.steps.iter().find(|s| *s.name == *line.step);
     let group = step.and_then(|s| s.group_of(&line.node));
-    group.map_or_else(|| Subject::Node(line.node.clone()), |g| Subject::Group(g.to_vec()))
+    group.map_or_else(|| Subject::Node((*line.node).clone()), |g| Subject::Group(g.to_vec()))
 }
 
 /// Whether NVLinks join all GPUs of a communicator: bridges in pairs do not. Where NCCL did not tell, the driver's word that there are

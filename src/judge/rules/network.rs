@@ -270,7 +270,7 @@ fn stalled<'r>(record: &'r Record, plane: &Plane, node: &NodeName) -> Option<&'r
     let mut said = None;
     for step in record.steps.iter().filter(|s| Plane::of(s).as_ref() == Some(plane)) {
         let Some(group) = step.groups().find(|g| g.contains(node)) else { continue };
-        for line in record.outcomes.iter().filter(|l| *l.step == *step.name && l.node == group[0]) {
+        for line in record.outcomes.iter().filter(|l| *l.step == *step.name && *l.node == group[0]) {
             match &line.outcome {
                 Outcome::Failed { kind: FailKind::Stalled, error } => said = Some(error.as_str()),
                 Outcome::Failed { .. } | Outcome::TimedOut { .. } => return None,
@@ -332,8 +332,8 @@ fn unanswered(record: &Record, plane: &Plane, network: &localise::Network<'_>, f
         let error = steps.rev().find_map(|s| {
             let first = &s.groups().find(of_pair)?[0];
             record.outcomes.iter().find_map(|l| match &l.outcome {
-                Outcome::Failed { error, .. } if *l.step == *s.name && l.node == *first => Some(error.clone()),
-                Outcome::TimedOut { after_ms, .. } if *l.step == *s.name && l.node == *first => {
+                Outcome::Failed { error, .. } if *l.step == *s.name && *l.node == *first => Some(error.clone()),
+                Outcome::TimedOut { after_ms, .. } if *l.step == *s.name && *l.node == *first => {
                     Some(format!("no end after {} ms", after_ms))
                 }
                 _ => None,

@@ -13,7 +13,7 @@ use crate::judge::finding::{Finding, Proof, Rule, Subject};
 use crate::judge::rules::{Cases, standing};
 use crate::judge::severity::Severity;
 use crate::localise::is_pairs;
-use crate::measure::{Facts, FailKind, Load, Measured, Outcome, WaiveKind};
+use crate::measure::{Check, Facts, FailKind, Measured, Outcome, WaiveKind};
 use crate::plan::RunPlan;
 use crate::record::{OutcomeLine, Record};
 use crate::work::{Case, CheckName};
@@ -288,8 +288,8 @@ fn proves(m: &Measured) -> bool {
 }
 
 /// Wrong answers fail at any speed.
-pub(super) fn checks(row: &Row<'_>, attempts: &[(&Measured, Option<&Load>)], findings: &mut Vec<Finding>) {
-    for check in attempts.iter().flat_map(|(m, _)| &m.checks).filter(|c| !c.ok) {
+pub(super) fn checks<'r>(row: &Row<'_>, all: impl Iterator<Item = &'r Check>, findings: &mut Vec<Finding>) {
+    for check in all.filter(|c| !c.ok) {
         let code = match check.name {
             CheckName::Residual | CheckName::Repeat if row.on_gpu() => Code::GEM_004,
             CheckName::Residual => Code::GEM_001,

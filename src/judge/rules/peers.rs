@@ -71,9 +71,9 @@ fn loss(better: Better, value: f64, usual: f64) -> f64 {
 /// A cell of an outlier gets its verdict, unless something that weighs more has given it one.
 fn mark(cell: &mut Cell<'_>, behind: Behind) {
     // Every attempt for itself must say so: chance does not strike twice.
-    let again = cell.attempts.len() > 1;
+    let again = cell.attempts().len() > 1;
     let better = cell.series.better;
-    let confirmed = again && cell.attempts.iter().all(|m| loss(better, *m, behind.usual) > behind.margin);
+    let confirmed = again && cell.attempts().iter().all(|m| loss(better, *m, behind.usual) > behind.margin);
     // Attempts that lie on both sides of a floor contradict each other about the floor, and not about the peers.
     let about_the_floor = cell.verdict == Verdict::Inconclusive(Reason::Unsteady) && confirmed;
     if cell.verdict >= Verdict::Inconclusive(Reason::TooFewSamples) && !about_the_floor {
@@ -84,7 +84,7 @@ fn mark(cell: &mut Cell<'_>, behind: Behind) {
         return;
     }
     let (value, provenance) = (behind.usual, behind.peers.into());
-    cell.limit = Some(Box::new(LimitShown { value, source: Source::Peers, weight: Weight::Fail, provenance }));
+    cell.hold(LimitShown { value, source: Source::Peers, weight: Weight::Fail, provenance });
     cell.straggler = Some(behind.straggler);
     cell.verdict = match (confirmed, again) {
         (true, _) => Verdict::Fail,
@@ -96,11 +96,11 @@ fn mark(cell: &mut Cell<'_>, behind: Behind) {
 
 /// Nodes beside nodes, in all that no single GPU did.
 fn nodes(margin: f64, cells: &mut [Cell<'_>]) {
-    let alone = |c: &Cell<'_>| c.row.group.is_empty() && c.summary.is_some();
+    let alone = |c: &Cell<'_>| c.row().group.is_empty() && c.summary.is_some();
     let tests = cells.iter().filter(|c| alone(c)).count();
     let mut by_metric: BTreeMap<(&str, &Case, Metric), Vec<usize>> = BTreeMap::new();
-    for (i, c) in cells.iter().enumerate().filter(|(_, c)| alone(c) && c.row.gpu().is_none()) {
-        by_metric.entry((c.row.probe, c.row.case, c.series.metric)).or_default().push(i);
+    for (i, c) in cells.iter().enumerate().filter(|(_, c)| alone(c) && c.row().gpu().is_none()) {
+        by_metric.entry((c.row().probe, c.row().case, c.series.metric)).or_default().push(i);
     }
     let Ok(normal) = Normal::new(0.0, 1.0) else { return };
     let critical = normal.inverse_cdf(1.0 - ALPHA / tests.max(1) as f64);
@@ -131,20 +131,20 @@ fn weigh(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) -> BTreeMap<Nod
     let failed = |c: &Cell<'_>| (c.verdict == Verdict::Fail).then_some(c.straggler).flatten();
     // How much longer everything takes with it.
     let slowdown = |c: &Cell<'_>| {
-        let (median, usual) = (c.summary.map_or(1.0, |s| s.median), c.limit.as_ref().map_or(1.0, |l| l.value));
+        let (median, usual) = (c.summary.map_or(1.0, |s| s.median), c.limit().map_or(1.0, |l| l.value));
         if c.series.better == Better::Higher { usual / median - 1.0 } else { median / usual - 1.0 }
     };
     let broken = |c: &Cell<'_>| slowdown(c) > longer(BROKEN);
     let spares = run.spares_of(nodes as u32);
     let mut slow: BTreeMap<NodeName, f64> = BTreeMap::new();
-    let saves = |c: &Cell<'_>| matches!(c.row.case, Case::Storage(_));
+    let saves = |c: &Cell<'_>| matches!(c.row().case, Case::Storage(_));
     for c in cells.iter().filter(|c| !saves(c) && matches!(failed(c), Some(Straggler::Node | Straggler::Gpu))) {
-        let worst = slow.entry(c.row.node.clone()).or_default();
+        let worst = slow.entry(c.row().node.clone()).or_default();
         *worst = worst.max(slowdown(c));
     }
     let losses: Vec<f64> = slow.values().copied().collect();
     let least = worth_excluding(&losses, nodes as u32, spares);
-    let cheap = |c: &Cell<'_>| slow.get(c.row.node).is_some_and(|worst| *worst < least);
+    let cheap = |c: &Cell<'_>| slow.get(c.row().node).is_some_and(|worst| *worst < least);
     for c in cells.iter_mut() {
         let warns = match failed(c) {
             None => false,

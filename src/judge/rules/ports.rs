@@ -144,7 +144,7 @@ fn counters(record: &Record, findings: &mut Vec<Finding>) {
     let mut ports: BTreeMap<(NodeName, String, u8), BTreeMap<String, u64>> = BTreeMap::new();
     for (line, measured) in record.outcomes.beyond_samples() {
         for c in &measured.counters {
-            let node = c.node.clone().unwrap_or_else(|| line.node.clone());
+            let node = c.node.clone().unwrap_or_else(|| (*line.node).clone());
             let port = ports.entry((node, c.device.clone(), c.port)).or_default();
             for (name, by) in &c.moved {
                 *port.entry(name.clone()).or_default() += by;

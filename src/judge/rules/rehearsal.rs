@@ -71,7 +71,7 @@ fn undivided(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
 
 /// The part that a rank is.
 fn subject(line: &OutcomeLine, rank: &RankSteps) -> Subject {
-    let node = rank.node.clone().unwrap_or_else(|| line.node.clone());
+    let node = rank.node.clone().unwrap_or_else(|| (*line.node).clone());
     match rank.gpu {
         Some(gpu) => Subject::Gpu(node, gpu),
         None => Subject::Node(node),

@@ -70,7 +70,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, cells: &[Cell<'_>], findi
 fn unanswered(run: &RunPlan, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     let Some(c) = &run.checkpoint else { return };
     let measured = |metric: Metric| {
-        cells.iter().any(|cell| cell.series.metric == metric && matches!(cell.row.case, Case::Checkpoint { .. }))
+        cells.iter().any(|cell| cell.series.metric == metric && matches!(cell.row().case, Case::Checkpoint { .. }))
     };
     let background = c.mode() == SaveMode::Async;
     for (key, asked, metric) in [
@@ -285,7 +285,7 @@ fn knee(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     let save = |c: &&Cell<'_>| matches!(c.series.metric, Metric::Write | Metric::Drain);
     let mut sizes: Vec<(u32, Summary, &Cell<'_>)> = Vec::new();
     for c in cells.iter().filter(save) {
-        if let (Case::Checkpoint { op: CheckpointOp::Save, nodes }, Some(summary)) = (c.row.case, c.summary) {
+        if let (Case::Checkpoint { op: CheckpointOp::Save, nodes }, Some(summary)) = (c.row().case, c.summary) {
             sizes.push((*nodes, summary, c));
         }
     }
@@ -305,7 +305,7 @@ fn knee(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
         let speaks = *n == all.0;
         Proof { expected: expected.filter(|_| speaks), speaks, ..metrics::proof(c) }
     });
-    let busy = all.2.load.is_some_and(is_busy);
+    let busy = all.2.load().is_some_and(is_busy);
     let severity = if busy { Severity::Info } else { Severity::Warn };
     let evidence = format!("by nodes, all together: {}", shown.join(", "));
     let finding = Finding::new(Code::STO_036, Subject::Run, evidence).severity(severity).limit(limit);
@@ -313,7 +313,7 @@ fn knee(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
 }
 
 fn rehearsed(cell: &Cell<'_>) -> bool {
-    matches!(cell.row.case, Case::Checkpoint { op: CheckpointOp::Save, .. })
+    matches!(cell.row().case, Case::Checkpoint { op: CheckpointOp::Save, .. })
 }
 
 /// Seconds that a save blocks, against the share of the interval that it may take.
@@ -326,7 +326,7 @@ fn stall(run: &RunPlan, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     if c.mode() == SaveMode::Async || cells.iter().any(|c| rehearsed(c)) {
         return;
     }
-    let writes = cells.iter().filter(|c| c.row.probe == "storage" && c.series.metric == Metric::Write);
+    let writes = cells.iter().filter(|c| c.row().probe == "storage" && c.series.metric == Metric::Write);
     let measured: Vec<(&Cell<'_>, Summary)> = writes.filter_map(|c| Some((c, c.summary?))).collect();
     // Every node writes its share at the same time: the slowest decides.
     let Some((slowest, rate)) = measured.iter().min_by(|a, b| a.1.median.total_cmp(&b.1.median)) else { return };
@@ -353,14 +353,14 @@ fn stall(run: &RunPlan, cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
         let all = run.nodes.as_ref().is_none_or(|n| measured.len() >= n.needed as usize);
         // What may as well be fast enough, or was slowed by others, is open, as any metric is.
         let best = rate.interval.map_or(rate.max, |(_, high)| high);
-        let busy = slowest.load.is_some_and(is_busy);
+        let busy = slowest.load().is_some_and(is_busy);
         let severity = match (all, best * nodes >= need || busy) {
             (false, _) => Severity::Warn,
             (true, true) => Severity::Hold,
             (true, false) => Severity::Fail,
         };
         if busy {
-            evidence.push_str(&format!("; the machine of {} was busy", slowest.row.node));
+            evidence.push_str(&format!("; the machine of {} was busy", slowest.row().node));
         }
         let limit = format!("{:.1} % of the interval: {} or more", budget * 100.0, Unit::BytePerSecond.show(need));
         let proof = measured.iter().map(|(c, _)| Proof { expected: Some(need / nodes), ..metrics::proof(c) }).collect();

@@ -17,11 +17,11 @@ const SHOWN: usize = 4;
 
 pub(super) fn findings(cells: &[Cell<'_>], run: &RunPlan, findings: &mut Vec<Finding>) {
     let mut rates: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for cell in cells.iter().filter(|c| c.row.group.len() > 1) {
+    for cell in cells.iter().filter(|c| c.row().group.len() > 1) {
         let Some(what) = throughput(cell) else { continue };
         // What nodes are held against by each other says who is odd among them, and pairs beside collectives how well they add up:
         // neither says what they should reach.
-        if cell.limit.as_ref().is_some_and(|l| !matches!(l.source, Source::Peers | Source::Parts)) {
+        if cell.limit().is_some_and(|l| !matches!(l.source, Source::Peers | Source::Parts)) {
             return;
         }
         rates.entry(what).or_default().extend(cell.summary.map(|s| s.median));
@@ -45,9 +45,9 @@ pub(super) fn findings(cells: &[Cell<'_>], run: &RunPlan, findings: &mut Vec<Fin
 
 /// What a cell says of the network's throughput: of its pairs, or of the all-reduce that all nodes do.
 fn throughput(cell: &Cell<'_>) -> Option<String> {
-    match (cell.row.case, cell.series.metric) {
+    match (cell.row().case, cell.series.metric) {
         (Case::Link(link), Metric::Bandwidth) => {
-            Some(format!("pairs over {}", link.over.as_deref().unwrap_or(cell.row.probe)))
+            Some(format!("pairs over {}", link.over.as_deref().unwrap_or(cell.row().probe)))
         }
         (Case::Collective(c), Metric::BusBw) if c.op == Collective::AllReduce && c.topology == Topology::World => {
             let carrier = match &c.carrier {

@@ -29,7 +29,7 @@ pub fn latest(record: &Record) -> Option<(&NodeName, &Watched)> {
     // A check has a million lines, and none of them is a watch's.
     record.steps.iter().find(|s| s.cases.contains(&Case::Fact(Fact::Checkpoints)))?;
     let mut seen = record.outcomes.facts().filter_map(|(line, f)| match f {
-        measure::Facts::Watched(w) => Some((&line.node, &**w)),
+        measure::Facts::Watched(w) => Some((&*line.node, &**w)),
         _ => None,
     });
     seen.next_back()

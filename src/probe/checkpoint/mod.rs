@@ -209,7 +209,7 @@ fn rehearse(child: &mut Child, args: &Args, path: &Path, told: &[Told]) -> Resul
     if child.rank == 0 {
         let how = saved.part.describe(args, active);
         let series = saved.series(&job);
-        child.outcome(&save, Outcome::Measured(Measured { series, notes: vec![how], ..Measured::default() }))?;
+        child.outcome(&save, Outcome::Measured(Measured { series, notes: [how].into(), ..Measured::default() }))?;
         if let Some(outcome) = restored {
             child.outcome(&restore, outcome)?;
         }

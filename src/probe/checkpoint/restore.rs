@@ -110,7 +110,12 @@ pub(super) fn run(child: &mut Child, job: &Job<'_>, saved: &Saved) -> Result<Out
     let bytes = (saved.part.of_node() * nodes as u64) as f64;
     let series = rates(Metric::Read, bytes, &seconds, &last, job, direct);
     let notes = vec![how(nodes, direct)];
-    Ok(Outcome::Measured(Measured { series: vec![series], checks: vec![check], notes, ..Measured::default() }))
+    Ok(Outcome::Measured(Measured {
+        series: vec![series],
+        checks: [check].into(),
+        notes: notes.into(),
+        ..Measured::default()
+    }))
 }
 
 /// Who read, and past which caches.

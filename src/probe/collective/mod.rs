@@ -424,7 +424,7 @@ fn conclude(
     let checks = vec![Check::new(CheckName::Sum, wrong.is_empty(), detail)];
     let notes = port.map(|p| p.address.shown.clone()).into_iter().collect();
     let counters = all.iter().filter_map(|(.., moved)| moved.clone()).collect();
-    Measured { series, checks, notes, counters, ..Measured::default() }
+    Measured { series, checks: checks.into(), notes, counters, ..Measured::default() }
 }
 
 /// The maximum over ranks of each block, and the rank that was last in most of them, when it was by a twentieth or

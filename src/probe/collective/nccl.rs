@@ -262,7 +262,11 @@ pub(super) fn run(child: &mut Child) -> Result<(), ProbeError> {
         notes.push(format!("NCCL {} is {}: {}", show_version(nccl.version), nccl.found.path, nccl.found.why));
         notes.extend(kept.note());
         notes.extend(heard.undiagnosed(nccl.version));
-        let measured = Measured { series: vec![Metric::Start.series(vec![slowest], 1)], notes, ..Measured::default() };
+        let measured = Measured {
+            series: vec![Metric::Start.series(vec![slowest], 1)],
+            notes: notes.into(),
+            ..Measured::default()
+        };
         child.outcome(&Case::Start { topology: args.topology, ranks: ranks as u32 }, Outcome::Measured(measured))?;
     }
     let free = hellos.iter().map(|h| h.free).min().unwrap_or(0);
@@ -787,7 +791,7 @@ fn conclude(
     let What::All(op) = test.what else {
         // From all of a node's GPUs at once.
         let series = vec![Metric::Bandwidth.series(rate(each as f64), block)];
-        return Measured { series, checks, notes, ..Measured::default() };
+        return Measured { series, checks: checks.into(), notes: notes.into(), ..Measured::default() };
     };
     let mut time = Metric::Latency.series(latency.clone(), block);
     time.slowest_rank = slow;
@@ -812,7 +816,7 @@ fn conclude(
         }
         notes.push(by);
     }
-    Measured { series, checks, notes, ..Measured::default() }
+    Measured { series, checks: checks.into(), notes: notes.into(), ..Measured::default() }
 }
 
 #[cfg(test)]

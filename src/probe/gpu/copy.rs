@@ -168,7 +168,7 @@ fn with_host(
         series = series.nominally(rate, why);
     }
     let checks = vec![Check::new(CheckName::Payload, wrong == 0, format!("{wrong} of {} words differ", SIZE / 4))];
-    Ok(Measured { series: vec![series], checks, ..Measured::default() })
+    Ok(Measured { series: vec![series], checks: checks.into(), ..Measured::default() })
 }
 
 /// Of NVLink-C2C's rate, what one copy at a time has reached at best: 377 of 450 GB/s down and 359 up on half a GB300 (ml-engineering,
@@ -281,11 +281,17 @@ fn row(gpus: &[Opened], from: usize, budget: f64, seed: u64) -> Result<Measured,
     // by the middle of its own. The row has all.
     series.sort_by(|a, b| stats::median(&a.samples).total_cmp(&stats::median(&b.samples)));
     let middle = (series.len() > 2).then(|| &series[series.len() / 2]);
-    let usual = middle.map(|s| Metric::BandwidthMedian.series(s.samples.clone(), s.block));
+    let usual = middle.map(|s| Metric::BandwidthMedian.series(s.samples.to_vec(), s.block));
     series.truncate(1);
     series.extend(usual);
     let notes = session.notes.clone();
-    Ok(Measured { series, checks, notes, facts: Some(Box::new(Facts::Peers(row))), ..Measured::default() })
+    Ok(Measured {
+        series,
+        checks: checks.into(),
+        notes: notes.into(),
+        facts: Some(Box::new(Facts::Peers(row))),
+        ..Measured::default()
+    })
 }
 
 #[cfg(test)]

@@ -224,7 +224,13 @@ fn measure(
         format!("cuBLASLt is {}: {}", lt.found.path, lt.found.why),
     ];
     let bits = Bits { of: format!("{}, cuBLASLt {}", session.gpu.name, lt.version), digest: format!("{bits:016x}") };
-    Ok(Measured { series: vec![series], checks, notes, bits: Some(Box::new(bits)), ..Measured::default() })
+    Ok(Measured {
+        series: vec![series],
+        checks: checks.into(),
+        notes: notes.into(),
+        bits: Some(Box::new(bits)),
+        ..Measured::default()
+    })
 }
 
 /// The place of the fastest algorithm: the shortest of three runs each, after one that does not count; of as many as time allows. The

@@ -110,7 +110,7 @@ fn measure(
     let detail = format!("{wrong} of {} words differ", bytes / 4);
     let checks = vec![Check::new(CheckName::Pattern, wrong == 0, detail)];
     let notes = vec![format!("{} an array", crate::unit::Bytes(bytes as u64))];
-    Ok(Measured { series: vec![series], checks, notes, ..Measured::default() })
+    Ok(Measured { series: vec![series], checks: checks.into(), notes: notes.into(), ..Measured::default() })
 }
 
 /// Words at the beginning and the end of what was written that are not `v`.
@@ -155,5 +155,10 @@ fn pattern(session: &Session, seed: u64, bandwidth: &Metric) -> Result<Measured,
     let detail = format!("{wrong} of {} words differ, each tried with its bits and their opposites", held / 4);
     let checks = vec![Check::new(CheckName::Pattern, wrong == 0 && held > 0, detail)];
     let share = format!("{:.0} % of the memory", 100.0 * held as f64 / total.max(1) as f64);
-    Ok(Measured { series: vec![bandwidth.series(vec![rate], 1)], checks, notes: vec![share], ..Measured::default() })
+    Ok(Measured {
+        series: vec![bandwidth.series(vec![rate], 1)],
+        checks: checks.into(),
+        notes: [share].into(),
+        ..Measured::default()
+    })
 }

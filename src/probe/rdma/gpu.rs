@@ -168,7 +168,7 @@ fn over(child: &Child, session: &Rc<Session>, device: &str, budget: Duration) ->
     let detail = format!("{wrong} of {BYTES} compared bytes differ after {count} messages");
     let measured = Measured {
         series: vec![Metric::Bandwidth.series(rates(&marks, BYTES), count / BLOCKS)],
-        checks: vec![Check::new(CheckName::Payload, wrong == 0, detail)],
+        checks: [Check::new(CheckName::Payload, wrong == 0, detail)].into(),
         ..Measured::default()
     };
     let told = seen(&end, &address, &before, None)?;

@@ -412,7 +412,7 @@ fn bandwidth(
     let detail = format!("{wrong} of {bytes} compared bytes differ after {count} messages");
     let measured = Measured {
         series: vec![Metric::Bandwidth.series(rates, count / BLOCKS)],
-        checks: vec![Check::new(CheckName::Payload, wrong == 0, detail)],
+        checks: [Check::new(CheckName::Payload, wrong == 0, detail)].into(),
         ..Measured::default()
     };
     Ok((measured, flowed))
@@ -543,8 +543,8 @@ fn latency(child: &mut Child, end: &mut End, op: Op, bytes: u32, budget: Duratio
     let notes = vec![if op == Op::Read { "a whole round trip" } else { "half a round trip" }.to_owned()];
     Ok(Measured {
         series,
-        checks: vec![Check::new(CheckName::Payload, wrong == 0, detail)],
-        notes,
+        checks: [Check::new(CheckName::Payload, wrong == 0, detail)].into(),
+        notes: notes.into(),
         ..Measured::default()
     })
 }

@@ -71,7 +71,7 @@ pub(super) fn run(child: &mut Child, args: &Args) -> Result<(), ProbeError> {
             let detail = format!("{wrong} of {BYTES} compared bytes differ");
             let measured = Measured {
                 series: vec![Metric::Bandwidth.series(rates, 1)],
-                checks: vec![Check::new(CheckName::Payload, wrong == 0, detail)],
+                checks: [Check::new(CheckName::Payload, wrong == 0, detail)].into(),
                 ..Measured::default()
             };
             // This rank's own device is not that of the case: its rate is not, either.

@@ -10,6 +10,7 @@ mod gpu;
 mod host;
 
 use serde::{Deserialize, Serialize};
+use thin_vec::ThinVec;
 
 use crate::cluster::{Child, Processes, Shape, Step};
 use crate::id::{NodeName, ProbeName};
@@ -186,7 +187,7 @@ fn tell(
     let ranks = child.ranks;
     let wrong: usize = all.iter().map(|r| r.wrong).sum();
     let Fit { layers, narrow } = fit;
-    let counters: Vec<CountersMoved> = all.iter().filter_map(|r| r.counters.clone()).collect();
+    let counters: ThinVec<CountersMoved> = all.iter().filter_map(|r| r.counters.clone()).collect();
     let own = all.into_iter().map(|r| r.times).collect();
     let (training, device) = (args.training.clone(), args.device.clone());
     let rehearsal = Rehearsal { training, layers, narrow, own_core: args.own_core, device, ranks: own };
@@ -222,10 +223,10 @@ fn tell(
         let measured = Measured {
             series,
             // On GPUs the probe `collective` looks at what arrives; here nobody does.
-            checks: if part == StepPart::Communication && args.gpus == 0 { vec![sums] } else { Vec::new() },
+            checks: (part == StepPart::Communication && args.gpus == 0).then_some(sums).into_iter().collect(),
             facts: is_whole.then(|| Box::new(Facts::Rehearsal(Box::new(rehearsal.clone())))),
-            counters: if is_whole { counters.clone() } else { Vec::new() },
-            notes: notes.clone(),
+            counters: if is_whole { counters.clone() } else { ThinVec::new() },
+            notes: notes.clone().into(),
             ..Measured::default()
         };
         child.outcome(&args.case(part, ranks), Outcome::Measured(measured))?;

@@ -46,7 +46,8 @@ pub(super) fn measure(child: &Child, args: &Args, scratch: &Path, fs: &Filesyste
                 Bytes(block * seconds.len() as u64),
                 Bytes(block)
             )];
-            let written = Outcome::Measured(Measured { series: vec![series], notes, ..Measured::default() });
+            let written =
+                Outcome::Measured(Measured { series: vec![series], notes: notes.into(), ..Measured::default() });
             let read = read(&file, &mut base, pieces, seconds.len(), args).map_or_else(|o| o, Outcome::Measured);
             (written, read)
         }
@@ -125,5 +126,5 @@ fn read(file: &Scratch, base: &mut Content, pieces: usize, blocks: usize, args: 
         wrong == 0,
         format!("{wrong} of {} pages came back different", blocks * pieces * (PIECE / PAGE)),
     )];
-    Ok(Measured { series: vec![series], checks, notes: vec![how.to_owned()], ..Measured::default() })
+    Ok(Measured { series: vec![series], checks: checks.into(), notes: [how.to_owned()].into(), ..Measured::default() })
 }

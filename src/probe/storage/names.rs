@@ -73,7 +73,7 @@ pub(super) fn rename(child: &Child, scratch: &Path) -> Result<Measured, Outcome>
     let detail = format!("{torn} of {looks} looks found the file missing, short or mixed while it was replaced");
     Ok(Measured {
         series: vec![series],
-        checks: vec![Check::new(CheckName::Atomic, torn == 0 && looks > 0, detail)],
+        checks: [Check::new(CheckName::Atomic, torn == 0 && looks > 0, detail)].into(),
         ..Measured::default()
     })
 }

@@ -150,7 +150,7 @@ fn bandwidth(child: &mut Child, streams: usize, args: &Args) -> Result<(), Probe
         wrong == 0,
         format!("{wrong} of {} compared bytes differ", compared_chunks(streams) * streams * CHUNK),
     )];
-    let measured = Measured { series: vec![series], checks, ..Measured::default() };
+    let measured = Measured { series: vec![series], checks: checks.into(), ..Measured::default() };
     Ok(child.outcome(&bandwidth_case(streams), Outcome::Measured(measured))?)
 }
 
@@ -312,5 +312,8 @@ fn ping(child: &mut Child, bytes: usize) -> Result<(), ProbeError> {
         Metric::RttP99.series(p99, block).bounded(floor, why),
     ];
     let checks = vec![Check::new(CheckName::Payload, wrong == 0, format!("{wrong} echoes differ from what was sent"))];
-    Ok(child.outcome(&ping_case(bytes), Outcome::Measured(Measured { series, checks, ..Measured::default() }))?)
+    Ok(child.outcome(
+        &ping_case(bytes),
+        Outcome::Measured(Measured { series, checks: checks.into(), ..Measured::default() }),
+    )?)
 }

@@ -189,7 +189,7 @@ fn both_ends(child: &Child, sends: [bool; 2], reports: &[RankReport]) -> Measure
         });
     }
     let series = vec![Metric::Bandwidth.series(rates, 1)];
-    Measured { series, checks, transport, ..Measured::default() }
+    Measured { series, checks: checks.into(), transport: transport.into(), ..Measured::default() }
 }
 
 /// What is known of a direction in which nothing arrives.

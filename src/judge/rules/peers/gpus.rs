@@ -62,17 +62,17 @@ fn kinds<'r>(machines: &FxHashMap<&NodeName, &Machine>, cells: &[Cell<'r>]) -> B
     let mut out: BTreeMap<Kind<'r>, Vec<Member<'r>>> = BTreeMap::new();
     for (cell, c) in cells.iter().enumerate() {
         // What cannot be true must not be what the others are held against.
-        let valid = c.verdict != Verdict::Inconclusive(Reason::Invalid) && c.row.group.is_empty();
-        let (Some(slot), Some(summary), true) = (c.row.gpu(), c.summary.as_ref(), valid) else { continue };
-        let machine = machines.get(c.row.node).copied();
+        let valid = c.verdict != Verdict::Inconclusive(Reason::Invalid) && c.row().group.is_empty();
+        let (Some(slot), Some(summary), true) = (c.row().gpu(), c.summary.as_ref(), valid) else { continue };
+        let machine = machines.get(c.row().node).copied();
         let speed = Speed::of(summary, c.series.better);
         let mut add = |place: Place| {
-            let (probe, metric) = (c.row.probe, c.series.metric);
-            let test = c.row.case.any_part();
+            let (probe, metric) = (c.row().probe, c.series.metric);
+            let test = c.row().case.any_part();
             let kind = Kind { probe, test, metric, model: machine.map_or_else(String::new, |m| model(m, slot)), place };
-            out.entry(kind).or_default().push(Member { cell, node: c.row.node, slot, speed });
+            out.entry(kind).or_default().push(Member { cell, node: c.row().node, slot, speed });
         };
-        if c.row.probe == "copy" {
+        if c.row().probe == "copy" {
             // What a copy reaches depends on the way to the host and to the others: on one node only where that is known to be the
             // same, on several with the same slot of the others.
             if let Some(link) = machine.and_then(|m| link(m, slot)) {

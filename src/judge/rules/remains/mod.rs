@@ -26,7 +26,7 @@ const PARTS: usize = 4;
 pub fn remains(record: &Record) -> Option<(&NodeName, &Remains)> {
     record.steps.iter().find(|s| s.cases.contains(&Case::Fact(Fact::Remains)))?;
     record.outcomes.facts().find_map(|(line, f)| match f {
-        measure::Facts::Remains(r) => Some((&line.node, &**r)),
+        measure::Facts::Remains(r) => Some((&*line.node, &**r)),
         _ => None,
     })
 }
