@@ -1,7 +1,9 @@
 //! One metric of one case of one node, judged.
 
 use std::borrow::Cow;
+use std::hash::Hash;
 
+use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::baseline::{Expectation, Limit, Source, Weight};
@@ -99,20 +101,21 @@ pub struct Cell<'r> {
     pub series: &'r Series,
     /// Over the samples of all attempts that count; absent when a sample is not finite.
     pub summary: Option<Summary>,
-    held: Option<Held<'r>>,
-    /// Where it was measured again.
-    again: Option<Box<Again<'r>>>,
+    /// The expectation that it is held against as that stands: most limits of a large record are of few of them.
+    expected: Option<&'r Expectation>,
+    rare: Option<Box<Rare<'r>>>,
     /// Set where its peers decided.
     pub straggler: Option<Straggler>,
     pub verdict: Verdict,
 }
 
-/// What a cell is held against.
-#[derive(Debug, Clone)]
-enum Held<'r> {
-    /// To an expectation as it stands: most limits of a large record are of few of them.
-    To(&'r Expectation),
-    Other(Box<LimitShown<'r>>),
+/// What few cells have.
+#[derive(Debug, Clone, Default)]
+struct Rare<'r> {
+    /// A limit of its own.
+    limit: Option<LimitShown<'r>>,
+    /// Where it was measured again.
+    again: Option<Again<'r>>,
 }
 
 /// What there is to say of several attempts.
@@ -141,38 +144,104 @@ impl<'r> Cell<'r> {
         Row::among(self.line, self.group)
     }
 
+    /// The group of its row, for which the line is not looked at: of a million of them that is what takes the time.
+    #[inline]
+    pub fn group(&self) -> &'r [NodeName] {
+        self.group
+    }
+
     /// The limit that decided.
     pub fn limit(&self) -> Option<LimitShown<'_>> {
-        match self.held.as_ref()? {
-            Held::To(e) => match e.limit {
-                Limit::Value(value) => Some(LimitShown::of(e, value, Cow::Borrowed(&e.provenance))),
-                Limit::ShareOfNominal(_) => None,
-            },
-            Held::Other(l) => Some(LimitShown { provenance: Cow::Borrowed(&l.provenance), ..**l }),
+        if let Some(own) = self.rare.as_ref().and_then(|rare| rare.limit.as_ref()) {
+            return Some(LimitShown { provenance: Cow::Borrowed(&own.provenance), ..*own });
+        }
+        let e = self.expected?;
+        match e.limit {
+            Limit::Value(value) => Some(LimitShown::of(e, value, Cow::Borrowed(&e.provenance))),
+            Limit::ShareOfNominal(_) => None,
         }
     }
 
     pub fn has_limit(&self) -> bool {
-        self.held.is_some()
+        self.limit().is_some()
+    }
+
+    /// Held against what it is to reach as it stands, and not against what was before.
+    fn expect(&mut self, e: &'r Expectation) {
+        self.expected = Some(e);
+        if let Some(rare) = &mut self.rare {
+            rare.limit = None;
+        }
     }
 
     pub(super) fn hold(&mut self, limit: LimitShown<'r>) {
-        self.held = Some(Held::Other(Box::new(limit)));
+        self.rare.get_or_insert_default().limit = Some(limit);
+    }
+
+    fn again(&self) -> Option<&Again<'r>> {
+        self.rare.as_ref()?.again.as_ref()
     }
 
     /// The median of each attempt that counts; empty where only one does.
     pub fn attempts(&self) -> &[f64] {
-        self.again.as_ref().map_or(&[], |again| &again.medians)
+        self.again().map_or(&[], |again| &again.medians)
     }
 
     /// The worst load during the attempts that count.
     pub fn load(&self) -> Option<&'r Load> {
-        self.again.as_ref().map_or(self.line.load.as_deref(), |again| again.load)
+        self.again().map_or(self.line.load.as_deref(), |again| again.load)
     }
 
     /// The slowest pace of a virtual machine's cores during them.
     pub fn pace(&self) -> Option<&'r Pace> {
-        self.again.as_ref().map_or_else(|| pace(self.line), |again| again.pace)
+        self.again().map_or_else(|| pace(self.line), |again| again.pace)
+    }
+}
+
+/// So many cells are worth handing to another core.
+const SHARE: usize = 1 << 14;
+
+/// Positions of cells by what `key` says of them, in the order of first appearance; those of which it says nothing are left out.
+pub fn by_key<'c, 'r, K: Hash + Eq + Clone + Send>(
+    cells: &'c [Cell<'r>],
+    key: impl Fn(&'c Cell<'r>) -> Option<K> + Sync,
+) -> Vec<(K, Vec<u32>)> {
+    let share = |(share, first): (&'c [Cell<'r>], usize)| {
+        let mut out = Keys::default();
+        for (cell, i) in share.iter().zip(first as u32..) {
+            if let Some(key) = key(cell) {
+                out.of(key).push(i);
+            }
+        }
+        out.all
+    };
+    let starts: Vec<(&'c [Cell<'r>], usize)> = cells.chunks(SHARE).zip((0..).step_by(SHARE)).collect();
+    let mut out = Keys::default();
+    for (key, positions) in starts.into_par_iter().map(share).collect::<Vec<_>>().into_iter().flatten() {
+        out.of(key).extend(positions);
+    }
+    out.all
+}
+
+/// Positions by key.
+struct Keys<K> {
+    all: Vec<(K, Vec<u32>)>,
+    known: FxHashMap<K, usize>,
+}
+
+impl<K: Hash + Eq + Clone> Keys<K> {
+    fn of(&mut self, key: K) -> &mut Vec<u32> {
+        let at = *self.known.entry(key).or_insert_with_key(|key| {
+            self.all.push((key.clone(), Vec::new()));
+            self.all.len() - 1
+        });
+        &mut self.all[at].1
+    }
+}
+
+impl<K> Default for Keys<K> {
+    fn default() -> Self {
+        Keys { all: Vec::new(), known: FxHashMap::default() }
     }
 }
 
@@ -315,9 +384,10 @@ pub(super) fn judge<'r>(
     };
     let summary = stats::summary(&samples).filter(|s| s.min > 0.0);
     // What the report shows of disturbance: of the attempts that count, or of those that were to confirm them.
-    let again = (attempts.len() > 1).then(|| Box::new(Again::of(used, if unconfirmed { attempts } else { used })));
+    let again = (attempts.len() > 1).then(|| Again::of(used, if unconfirmed { attempts } else { used }));
+    let rare = again.map(|again| Box::new(Rare { limit: None, again: Some(again) }));
     let (group, verdict) = (row.group, Verdict::NoLimit);
-    let mut cell = Cell { line, group, series, summary, held: None, again, straggler: None, verdict };
+    let mut cell = Cell { line, group, series, summary, expected: None, rare, straggler: None, verdict };
     let Some(summary) = summary else {
         cell.verdict = Verdict::Inconclusive(Reason::Invalid);
         return Some(cell);
@@ -351,7 +421,7 @@ pub(super) fn judge<'r>(
                     let provenance = format!("{:.0} % of nominal ({}); {}", s * 100.0, n.why, e.provenance);
                     cell.hold(LimitShown::of(e, value, provenance.into()));
                 }
-                (limit, _) if limit == Limit::Value(value) => cell.held = Some(Held::To(e)),
+                (limit, _) if limit == Limit::Value(value) => cell.expect(e),
                 _ => cell.hold(LimitShown::of(e, value, e.provenance.as_str().into())),
             }
             cell.verdict = v;

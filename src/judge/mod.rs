@@ -16,7 +16,7 @@ mod severity;
 mod sources;
 mod verdict;
 
-pub use cell::{Cell, LimitShown, Row, Straggler};
+pub use cell::{Cell, LimitShown, Row, Straggler, by_key};
 pub use codes::{CODES, Code, CodeDoc};
 pub use coverage::Coverage;
 pub use decide::{Decision, Placement};

@@ -165,7 +165,7 @@ fn hash(row: &Row<'_>) -> u64 {
 }
 
 /// So many cases are judged by all cores, then taken in order: what they make waits twice for so long only.
-const WAVE: usize = 1 << 16;
+const WAVE: usize = 1 << 14;
 /// So many of them are worth handing to another core.
 const SHARE: usize = 1 << 10;
 
@@ -177,10 +177,12 @@ fn judge_cases<'r>(record: &'r Record, cases: &Cases<'r>, limits: &Limits<'r>) -
     for wave in cases.first.chunks(WAVE) {
         let judged = wave.par_chunks(SHARE).map(|share| {
             let (mut cells, mut findings) = (Vec::with_capacity(2 * share.len()), Vec::new());
+            let mut measured = Vec::new();
             for first in share {
-                let attempts: Vec<&OutcomeLine> = cases.attempts(Some(*first)).collect();
-                let row = Row::of(attempts[0], &cases.groups);
-                judge_case(row, &attempts, limits, clock, places.of(row.step), &mut cells, &mut findings);
+                measured.clear();
+                measured.extend(cases.attempts(Some(*first)).filter_map(|l| Some((l, l.outcome.measured()?))));
+                let row = Row::of(&cases.lines[*first as usize], &cases.groups);
+                judge_case(row, &measured, limits, clock, places.of(row.step), &mut cells, &mut findings);
             }
             (cells, findings)
         });
@@ -203,15 +205,13 @@ fn standing<'r>(attempts: impl Iterator<Item = &'r OutcomeLine> + Clone) -> Opti
 /// One case over its attempts: a cell a metric, and a finding a wrong answer.
 fn judge_case<'r>(
     row: Row<'r>,
-    attempts: &[&'r OutcomeLine],
+    measured: &[(&'r OutcomeLine, &'r Measured)],
     limits: &Limits<'r>,
     clock_s: f64,
     place: &Place<'_>,
     cells: &mut Vec<Cell<'r>>,
     findings: &mut Vec<Finding>,
 ) {
-    let measured: Vec<(&'r OutcomeLine, &'r Measured)> =
-        attempts.iter().filter_map(|l| Some((*l, l.outcome.measured()?))).collect();
     outcomes::checks(&row, measured.iter().flat_map(|(_, m)| &m.checks), findings);
     // A metric counts if any attempt has it: a later one that lacks it takes nothing away.
     for (i, (_, m)) in measured.iter().enumerate() {

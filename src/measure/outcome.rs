@@ -21,7 +21,7 @@ impl Metric {
             metric: self,
             unit: self.unit(),
             better: self.better(),
-            block,
+            block: u32::try_from(block).unwrap_or(u32::MAX),
             samples: samples.into(),
             bound: None,
             nominal: None,
@@ -60,7 +60,7 @@ pub struct Series {
     pub unit: Unit,
     pub better: Better,
     /// Iterations inside one sample.
-    pub block: u64,
+    pub block: u32,
     /// In the unit's base, in the order measured.
     pub samples: Box<[f64]>,
     /// What physics allows: a rate above it, or a time below it, is a mistake of the measurement.
@@ -235,7 +235,8 @@ pub struct SharedView {
     pub error: Option<String>,
 }
 
-/// Measured values, each with its checks. A large record has a million of them, most with samples alone: what is rarely there is thin.
+// A large record has half a million of them, most with samples alone: what is rarely there is thin.
+/// Measured values, each with its checks.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Measured {

@@ -31,8 +31,6 @@ pub fn summary(samples: &[f64]) -> Option<Summary> {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     let median = median_sorted(&sorted);
-    let mut deviations: Vec<f64> = sorted.iter().map(|s| (s - median).abs()).collect();
-    deviations.sort_unstable_by(f64::total_cmp);
     let ranks = RANKS.get(sorted.len()).copied().unwrap_or_else(|| median_ranks(sorted.len(), CONFIDENCE));
     let interval = ranks.map(|(lo, hi)| (sorted[lo - 1], sorted[hi - 1]));
     Some(Summary {
@@ -40,7 +38,7 @@ pub fn summary(samples: &[f64]) -> Option<Summary> {
         median,
         min: sorted[0],
         max: sorted[sorted.len() - 1],
-        mad: median_sorted(&deviations),
+        mad: median_deviation(&sorted, median),
         interval,
     })
 }
@@ -48,6 +46,22 @@ pub fn summary(samples: &[f64]) -> Option<Summary> {
 fn median_sorted(sorted: &[f64]) -> f64 {
     let mid = sorted.len() / 2;
     if sorted.len() % 2 == 1 { sorted[mid] } else { sorted[mid - 1] / 2.0 + sorted[mid] / 2.0 }
+}
+
+/// The median absolute deviation: from the median outwards deviations grow on both sides, so that nothing needs to be sorted again.
+fn median_deviation(sorted: &[f64], median: f64) -> f64 {
+    let (below, above) = sorted.split_at(sorted.partition_point(|s| *s < median));
+    let (mut below, mut above) =
+        (below.iter().rev().map(|s| median - s).peekable(), above.iter().map(|s| s - median).peekable());
+    let mut next = || match (below.peek(), above.peek()) {
+        (Some(b), Some(a)) if b <= a => below.next(),
+        (Some(_), None) => below.next(),
+        _ => above.next(),
+    };
+    let mid = sorted.len() / 2;
+    let before = (0..mid).filter_map(|_| next()).last().unwrap_or(0.0);
+    let at = next().unwrap_or(0.0);
+    if sorted.len() % 2 == 1 { at } else { before / 2.0 + at / 2.0 }
 }
 
 /// The median of unsorted samples; 0 of none.
@@ -141,6 +155,15 @@ mod tests {
         fn the_interval_encloses_the_median(samples in proptest::collection::vec(-1e12f64..1e12, 6..200)) {
             let s = summary(&samples);
             proptest::prop_assert!(s.is_some_and(|s| s.interval.is_some_and(|(lo, hi)| lo <= s.median && s.median <= hi)));
+        }
+
+        #[test]
+        fn the_deviation_is_the_median_of_all(samples in proptest::collection::vec(-20i32..20, 1..40)) {
+            let samples: Vec<f64> = samples.into_iter().map(|s| f64::from(s) / 8.0).collect();
+            let s = summary(&samples);
+            let mut all: Vec<f64> = samples.iter().map(|x| (x - s.map_or(0.0, |s| s.median)).abs()).collect();
+            all.sort_unstable_by(f64::total_cmp);
+            proptest::prop_assert_eq!(s.map(|s| s.mad), Some(median_sorted(&all)));
         }
     }
 }

@@ -13,10 +13,10 @@ use crate::work::Case;
 /// A case ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OutcomeLine {
-    /// A reader shares one name between the lines of a node.
+    // A reader shares one name between the lines of a node.
     #[serde(deserialize_with = "id::shared_name")]
     pub node: Arc<NodeName>,
-    /// As one text is between the lines of a step.
+    /// A reader shares one text between the lines of a step.
     #[serde(deserialize_with = "id::shared")]
     pub step: Arc<str>,
     pub probe: ProbeName,

@@ -17,7 +17,7 @@ use crate::record::packed;
 /// Longest line that is read.
 const MAX_LINE: u64 = 64 << 20;
 /// About so many bytes of lines are parsed at once, while as many are read.
-const BLOCK: u64 = 4 << 20;
+const BLOCK: u64 = 1 << 20;
 /// So many lines are worth handing to another core.
 const LINES: usize = 64;
 

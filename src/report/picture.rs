@@ -379,7 +379,7 @@ fn curves(j: &Judgement<'_>) -> Vec<Curve> {
 fn spreads(j: &Judgement<'_>) -> Vec<Spread> {
     let mut order: Vec<(&str, String, Metric)> = Vec::new();
     let mut got: HashMap<(&str, String, Metric), (Spread, bool)> = HashMap::new();
-    for c in j.cells.iter().filter(|c| c.row().group.is_empty() && c.series.metric != Metric::AlgBw) {
+    for c in j.cells.iter().filter(|c| c.group().is_empty() && c.series.metric != Metric::AlgBw) {
         let Some(summary) = c.summary else { continue };
         // Of GPUs, `bf16 8192 burst gpu3`: all are one distribution.
         let gpu = c.row().gpu().map_or(String::new(), |gpu| format!(" gpu{gpu}"));

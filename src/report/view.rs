@@ -1,5 +1,6 @@
 //! What every renderer shows, arranged once: verdict, findings worst first, a table a probe, coverage, what comes next.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
@@ -11,7 +12,7 @@ use serde::Serialize;
 
 use crate::hostlist;
 use crate::id::{NodeName, clean, drives};
-use crate::judge::{Cell, Code, Decision, Finding, Judgement, Severity, Subject, Verdict, remains, watched};
+use crate::judge::{Cell, Code, Decision, Finding, Judgement, Severity, Subject, Verdict, by_key, remains, watched};
 use crate::measure::{Outcome, WaiveKind};
 use crate::plan::{ImagePlan, RunPlan, Tier};
 use crate::record::Spent;
@@ -21,7 +22,7 @@ use crate::report::saves::{Saves, saves};
 use crate::report::software::{Software, software};
 use crate::report::timeline::{Timeline, timeline};
 use crate::unit::several;
-use crate::work::{Better, Case, Metric};
+use crate::work::{Better, Metric};
 
 /// Findings of one code and weight.
 #[derive(Debug)]
@@ -339,30 +340,24 @@ fn tables(j: &Judgement<'_>) -> Vec<Table> {
     let who = |c: &Cell<'_>| match part(c) {
         Some(part) if alone => part.to_string(),
         Some(part) => format!("{} {part}", c.row().node),
-        None => of_group(c.row().node, c.row().group),
+        None => of_group(c.row().node, c.group()),
     };
-    // Over nodes, GPUs and adapters: the same test and metric of the same probe, in the order of first appearance.
-    let mut order: Vec<(&str, Case, Metric)> = Vec::new();
-    let mut by_key: FxHashMap<(&str, Case, Metric), Vec<&Cell<'_>>> = FxHashMap::default();
-    for c in cells {
-        let test = if part(c).is_some() { c.row().case.any_part() } else { c.row().case.clone() };
-        let key = (c.row().probe, test, c.series.metric);
-        by_key
-            .entry(key)
-            .or_insert_with_key(|key| {
-                order.push(key.clone());
-                Vec::new()
-            })
-            .push(c);
-    }
-    // The bus bandwidth says the same and is what limits are about.
-    order.retain(|key| key.2 != Metric::AlgBw);
-    let rows: Vec<Row> = order.par_iter().map(|key| row(&by_key[key], &who)).collect();
+    // Over nodes, GPUs and adapters: the same test and metric of the same probe, in the order of first appearance. The bus bandwidth
+    // says the same as the algorithm's and is what limits are about.
+    let by_test = by_key(cells, |c| {
+        let test = || if part(c).is_some() { Cow::Owned(c.row().case.any_part()) } else { Cow::Borrowed(c.row().case) };
+        (c.series.metric != Metric::AlgBw).then(|| (c.row().probe, test(), c.series.metric))
+    });
+    let row_of = |positions: &[u32]| {
+        let alike: Vec<&Cell<'_>> = positions.iter().map(|i| &cells[*i as usize]).collect();
+        row(&alike, &who)
+    };
+    let rows: Vec<Row> = by_test.par_iter().map(|(_, positions)| row_of(positions)).collect();
     let mut out: Vec<Table> = Vec::new();
-    for (key, row) in order.iter().zip(rows) {
-        match out.iter_mut().find(|t| t.probe == key.0) {
+    for (((probe, ..), _), row) in by_test.iter().zip(rows) {
+        match out.iter_mut().find(|t| t.probe == *probe) {
             Some(t) => t.rows.push(row),
-            None => out.push(Table { probe: clean(key.0).into_owned(), rows: vec![row] }),
+            None => out.push(Table { probe: clean(probe).into_owned(), rows: vec![row] }),
         }
     }
     out
@@ -440,7 +435,7 @@ impl fmt::Display for Part<'_> {
 
 /// The GPU or RDMA device of a node that a cell is of.
 fn part<'r>(c: &Cell<'r>) -> Option<Part<'r>> {
-    if !c.row().group.is_empty() {
+    if !c.group().is_empty() {
         return None;
     }
     c.row().case.gpu().map(Part::Gpu).or_else(|| c.row().case.adapter().map(Part::Rdma))

@@ -16,14 +16,17 @@ use crate::work::{Case, Metric};
 pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     let mut stragglers: BTreeMap<Who<'_>, Vec<&Cell<'_>>> = BTreeMap::new();
     // What stays behind its parts is told once, at the size where that begins.
-    let by_itself = |c: &&Cell<'_>| c.limit().is_none_or(|l| l.source != Source::Parts);
-    for cell in cells.iter().filter(by_itself) {
+    let by_itself = |c: &Cell<'_>| c.limit().is_none_or(|l| l.source != Source::Parts);
+    for cell in cells {
         let severity = match cell.verdict {
             Verdict::NoLimit | Verdict::Pass => continue,
             Verdict::Warn => Severity::Warn,
             Verdict::Inconclusive(_) => Severity::Hold,
             Verdict::Fail => Severity::Fail,
         };
+        if !by_itself(cell) {
+            continue;
+        }
         let code = match (cell.verdict, cell.straggler, cell.row().gpu()) {
             (Verdict::Inconclusive(Reason::Invalid), ..) => Code::VAL_001,
             (Verdict::Inconclusive(Reason::Busy), ..) => Code::VAL_002,

@@ -48,7 +48,7 @@ struct Parts<'r> {
 /// Gives a limit to the collectives between nodes that nothing else is held against.
 pub(super) fn judge(record: &Record, cells: &mut [Cell<'_>]) {
     let shared: Vec<&NodeName> = record.sharing().flatten().collect();
-    let between = |c: &Cell<'_>| c.row().group.len() > 1 && !c.has_limit() && c.verdict == Verdict::NoLimit;
+    let between = |c: &Cell<'_>| c.group().len() > 1 && !c.has_limit() && c.verdict == Verdict::NoLimit;
     let mut carriers: Vec<&Carrier> =
         cells.iter().filter(|c| between(c)).filter_map(|c| Some(&c.row().case.collective()?.carrier)).collect();
     carriers.sort_unstable();
@@ -58,7 +58,7 @@ pub(super) fn judge(record: &Record, cells: &mut [Cell<'_>]) {
         for cell in cells.iter_mut().filter(|c| between(c)) {
             let Some(case) = cell.row().case.collective().filter(|c| c.carrier == *carrier) else { continue };
             // What shares a machine shares its cores: pairs have them in turn, a group all at once.
-            if !cell.row().group.iter().any(|n| shared.contains(&n)) {
+            if !cell.group().iter().any(|n| shared.contains(&n)) {
                 hold(cell, case, &parts);
             }
         }
@@ -66,7 +66,7 @@ pub(super) fn judge(record: &Record, cells: &mut [Cell<'_>]) {
 }
 
 fn hold(cell: &mut Cell<'_>, case: &CollectiveCase, parts: &Parts<'_>) {
-    let (Some(summary), Some((needed, why))) = (cell.summary, parts.needed(case, cell.row().group)) else { return };
+    let (Some(summary), Some((needed, why))) = (cell.summary, parts.needed(case, cell.group())) else { return };
     let most = SLACK * needed.worst;
     let bytes = case.bytes.0 as f64;
     let value = match cell.series.metric {
@@ -164,7 +164,7 @@ fn exchange(record: &Record, carrier: &Carrier, cells: &[Cell<'_>]) -> Option<Sp
         let small = |case: &CollectiveCase| {
             case.carrier == *carrier && case.ranks == 2 && case.op == Collective::AllReduce && case.bytes.0 <= SMALL
         };
-        c.row().group.len() == 2 && c.series.metric == Metric::Latency && c.row().case.collective().is_some_and(small)
+        c.group().len() == 2 && c.series.metric == Metric::Latency && c.row().case.collective().is_some_and(small)
     };
     let mut pairs: Vec<f64> = cells.iter().filter(of_two).filter_map(|c| Some(c.summary?.median)).collect();
     // One pair that is slow by itself must not excuse all others.
@@ -201,7 +201,7 @@ fn within<'r>(cells: &[Cell<'r>]) -> f64 {
 pub(super) fn findings(cells: &[Cell<'_>], findings: &mut Vec<Finding>) {
     let time = |c: &Cell<'_>| c.series.metric == Metric::Latency;
     let mut by_carrier: BTreeMap<&Carrier, Vec<(&CollectiveCase, &Cell<'_>)>> = BTreeMap::new();
-    for cell in cells.iter().filter(|c| time(c) && c.limit().is_some_and(|l| l.source == Source::Parts)) {
+    for cell in cells.iter().filter(|c| c.limit().is_some_and(|l| l.source == Source::Parts) && time(c)) {
         if let Case::Collective(case) = cell.row().case {
             by_carrier.entry(&case.carrier).or_default().push((case, cell));
         }
@@ -220,10 +220,10 @@ fn behind(all: &[(&CollectiveCase, &Cell<'_>)]) -> Option<Finding> {
     // By processes of the host two ranks show what these cost by themselves: only what grows with the number is the network's.
     let most = all.iter().filter(|(_, c)| slow(c)).map(|(_, c)| times(c)).fold(0.0, f64::max);
     let severity = if most > BROKEN && !smaller.is_empty() { Severity::Hold } else { Severity::Warn };
-    let mut groups: Vec<&[NodeName]> = at_first.iter().filter(|c| slow(c)).map(|c| c.row().group).collect();
+    let mut groups: Vec<&[NodeName]> = at_first.iter().filter(|c| slow(c)).map(|c| c.group()).collect();
     groups.sort_unstable();
     groups.dedup();
-    let well = at_first.iter().any(|c| !groups.contains(&c.row().group));
+    let well = at_first.iter().any(|c| !groups.contains(&c.group()));
     let subject = match groups[..] {
         [group] if well => Subject::Group(group.to_vec()),
         _ => Subject::Run,

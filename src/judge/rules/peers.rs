@@ -13,12 +13,12 @@ use statrs::distribution::{ContinuousCDF, Normal};
 use crate::baseline::{Source, Weight};
 use crate::forecast::{longer, worth_excluding};
 use crate::id::NodeName;
-use crate::judge::cell::{Cell, LimitShown, Straggler};
+use crate::judge::cell::{Cell, LimitShown, Straggler, by_key};
 use crate::judge::verdict::{Reason, Verdict};
 use crate::measure::stats;
 use crate::plan::RunPlan;
 use crate::record::Record;
-use crate::work::{Better, Case, Metric};
+use crate::work::{Better, Case};
 
 /// A node slower than this is told; below, silicon and cooling differ (1 to 5 % is normal).
 const MARGIN: f64 = 0.06;
@@ -96,22 +96,22 @@ fn mark(cell: &mut Cell<'_>, behind: Behind) {
 
 /// Nodes beside nodes, in all that no single GPU did.
 fn nodes(margin: f64, cells: &mut [Cell<'_>]) {
-    let alone = |c: &Cell<'_>| c.row().group.is_empty() && c.summary.is_some();
+    let alone = |c: &Cell<'_>| c.group().is_empty() && c.summary.is_some();
     let tests = cells.iter().filter(|c| alone(c)).count();
-    let mut by_metric: BTreeMap<(&str, &Case, Metric), Vec<usize>> = BTreeMap::new();
-    for (i, c) in cells.iter().enumerate().filter(|(_, c)| alone(c) && c.row().gpu().is_none()) {
-        by_metric.entry((c.row().probe, c.row().case, c.series.metric)).or_default().push(i);
-    }
+    let by_metric = by_key(cells, |c| {
+        let counts = alone(c) && c.row().gpu().is_none();
+        counts.then(|| (c.row().probe, c.row().case, c.series.metric))
+    });
     let Ok(normal) = Normal::new(0.0, 1.0) else { return };
     let critical = normal.inverse_cdf(1.0 - ALPHA / tests.max(1) as f64);
     for ((_, case, _), indices) in by_metric.iter().filter(|(_, i)| i.len() >= FEW) {
         let margin = if matches!(case, Case::Storage(_)) { margin.max(MARGIN_STORAGE) } else { margin };
-        let medians: Vec<f64> = indices.iter().filter_map(|i| Some(cells[*i].summary?.median)).collect();
+        let medians: Vec<f64> = indices.iter().filter_map(|i| Some(cells[*i as usize].summary?.median)).collect();
         let Some((usual, deviation)) = stats::robust(&medians) else { continue };
         // Equal values are never more exact than a quarter of a percent.
         let scale = deviation.max(0.0025 * usual);
         for i in indices {
-            let cell = &mut cells[*i];
+            let cell = &mut cells[*i as usize];
             let Some(summary) = cell.summary else { continue };
             let worse = match cell.series.better {
                 Better::Higher => usual - summary.median,
@@ -138,7 +138,7 @@ fn weigh(record: &Record, run: &RunPlan, cells: &mut [Cell<'_>]) -> BTreeMap<Nod
     let spares = run.spares_of(nodes as u32);
     let mut slow: BTreeMap<NodeName, f64> = BTreeMap::new();
     let saves = |c: &Cell<'_>| matches!(c.row().case, Case::Storage(_));
-    for c in cells.iter().filter(|c| !saves(c) && matches!(failed(c), Some(Straggler::Node | Straggler::Gpu))) {
+    for c in cells.iter().filter(|c| matches!(failed(c), Some(Straggler::Node | Straggler::Gpu)) && !saves(c)) {
         let worst = slow.entry(c.row().node.clone()).or_default();
         *worst = worst.max(slowdown(c));
     }

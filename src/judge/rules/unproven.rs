@@ -17,7 +17,7 @@ const SHOWN: usize = 4;
 
 pub(super) fn findings(cells: &[Cell<'_>], run: &RunPlan, findings: &mut Vec<Finding>) {
     let mut rates: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for cell in cells.iter().filter(|c| c.row().group.len() > 1) {
+    for cell in cells.iter().filter(|c| c.group().len() > 1) {
         let Some(what) = throughput(cell) else { continue };
         // What nodes are held against by each other says who is odd among them, and pairs beside collectives how well they add up:
         // neither says what they should reach.

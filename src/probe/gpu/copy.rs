@@ -281,7 +281,7 @@ fn row(gpus: &[Opened], from: usize, budget: f64, seed: u64) -> Result<Measured,
     // by the middle of its own. The row has all.
     series.sort_by(|a, b| stats::median(&a.samples).total_cmp(&stats::median(&b.samples)));
     let middle = (series.len() > 2).then(|| &series[series.len() / 2]);
-    let usual = middle.map(|s| Metric::BandwidthMedian.series(s.samples.to_vec(), s.block));
+    let usual = middle.map(|s| Metric::BandwidthMedian.series(s.samples.to_vec(), s.block.into()));
     series.truncate(1);
     series.extend(usual);
     let notes = session.notes.clone();

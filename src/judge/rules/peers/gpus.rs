@@ -62,7 +62,7 @@ fn kinds<'r>(machines: &FxHashMap<&NodeName, &Machine>, cells: &[Cell<'r>]) -> B
     let mut out: BTreeMap<Kind<'r>, Vec<Member<'r>>> = BTreeMap::new();
     for (cell, c) in cells.iter().enumerate() {
         // What cannot be true must not be what the others are held against.
-        let valid = c.verdict != Verdict::Inconclusive(Reason::Invalid) && c.row().group.is_empty();
+        let valid = c.verdict != Verdict::Inconclusive(Reason::Invalid) && c.group().is_empty();
         let (Some(slot), Some(summary), true) = (c.row().gpu(), c.summary.as_ref(), valid) else { continue };
         let machine = machines.get(c.row().node).copied();
         let speed = Speed::of(summary, c.series.better);
