@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::family::Family;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit as MetricUnit};
 
@@ -15,7 +16,31 @@ use crate::measure::SaveState;
 use crate::unit::Unit;
 
 type Labels = Vec<(String, String)>;
-type Values = Family<Labels, Gauge<f64, AtomicU64>>;
+
+/// Values by their labels, written in that order: two reports of one record are the same, byte for byte. (The library's own family of
+/// gauges is a map without an order.)
+#[derive(Debug, Default)]
+struct Values(BTreeMap<Labels, f64>);
+
+impl Values {
+    fn set(&mut self, pairs: &[(&str, &str)], value: f64) {
+        self.0.insert(labels(pairs), value);
+    }
+}
+
+impl EncodeMetric for Values {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.iter().try_for_each(|(labels, value)| encoder.encode_family(labels)?.encode_gauge(value))
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 /// Series of a metric; a Prometheus that is sent more than this is not helped.
 const MOST: usize = 100_000;
@@ -23,12 +48,12 @@ const MOST: usize = 100_000;
 pub fn render(j: &Judgement<'_>) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("gonogo");
     let header = &j.record.header;
-    let decision = Values::default();
-    registry.register("decision", "1 for the decision that was made", decision.clone());
+    let mut decision = Values::default();
     for name in ["GO", "GO-WITHOUT", "NO-GO", "HOLD"] {
         let on = if j.decision.name() == name { 1.0 } else { 0.0 };
-        decision.get_or_create(&labels(&[("decision", name)])).set(on);
+        decision.set(&[("decision", name)], on);
     }
+    registry.register("decision", "1 for the decision that was made", decision);
     let go: Gauge = Gauge::default();
     go.set(i64::from(j.decision.exit() == Exit::Go));
     registry.register("go", "1 when the gate is open", go);
@@ -38,33 +63,24 @@ pub fn render(j: &Judgement<'_>) -> Result<String, std::fmt::Error> {
     let nodes: Gauge = Gauge::default();
     nodes.set(header.nodes.len() as i64);
     registry.register("nodes", "Nodes that were checked", nodes);
-    let build = Values::default();
-    build
-        .get_or_create(&labels(&[
-            ("version", &header.version),
-            ("commit", &header.commit),
-            ("tier", header.plan.tier.name()),
-        ]))
-        .set(1.0);
+    let mut build = Values::default();
+    build.set(&[("version", &header.version), ("commit", &header.commit), ("tier", header.plan.tier.name())], 1.0);
     registry.register("build_info", "What measured", build);
-    let found = Values::default();
-    registry.register("findings", "Findings that weigh, by code and severity", found.clone());
+    let mut found = Values::default();
     for f in j.findings.iter().filter(|f| f.weighs()) {
-        let gauge = found.get_or_create(&labels(&[
-            ("code", f.code.as_str()),
-            ("severity", f.severity.name()),
-            ("subject", &f.subject.to_string()),
-        ]));
-        gauge.inc();
+        let subject = f.subject.to_string();
+        let of = [("code", f.code.as_str()), ("severity", f.severity.name()), ("subject", &subject)];
+        *found.0.entry(labels(&of)).or_default() += 1.0;
     }
-    let coverage = Values::default();
-    registry.register("cases", "Cases by what became of them", coverage.clone());
+    registry.register("findings", "Findings that weigh, by code and severity", found);
+    let mut coverage = Values::default();
     let c = &j.coverage;
     let not_done = c.cut_for_time + c.interrupted + c.not_reached + c.missing;
     let of = [("measured", c.measured), ("waived", c.waived), ("failed", c.failed), ("timed_out", c.timed_out)];
     for (state, n) in of.into_iter().chain([("not_done", not_done)]) {
-        coverage.get_or_create(&labels(&[("state", state)])).set(n as f64);
+        coverage.set(&[("state", state)], n as f64);
     }
+    registry.register("cases", "Cases by what became of them", coverage);
     watch(j, &mut registry);
     metrics(j, &mut registry);
     let mut out = String::new();
@@ -116,12 +132,7 @@ fn metrics(j: &Judgement<'_>, registry: &mut Registry) {
     let mut families: BTreeMap<&str, (Values, Values)> = BTreeMap::new();
     for cell in j.cells.iter().take(MOST) {
         let Some(summary) = cell.summary.filter(|s| s.median.is_finite()) else { continue };
-        let (median, limit) = families.entry(unit_name(cell.series.unit)).or_insert_with_key(|unit| {
-            let pair = (Values::default(), Values::default());
-            registry.register(format!("measured_{unit}"), "Median of a metric", pair.0.clone());
-            registry.register(format!("expected_{unit}"), "What the median is held against", pair.1.clone());
-            pair
-        });
+        let (median, limit) = families.entry(unit_name(cell.series.unit)).or_default();
         let labels = labels(&[
             ("node", &who(&cell.row())),
             ("gpu", &cell.row().gpu().map_or(String::new(), |gpu| gpu.to_string())),
@@ -130,9 +141,13 @@ fn metrics(j: &Judgement<'_>, registry: &mut Registry) {
             ("metric", cell.series.metric.name()),
         ]);
         if let Some(l) = cell.limit().filter(|l| l.value.is_finite()) {
-            limit.get_or_create(&labels).set(l.value);
+            limit.0.insert(labels.clone(), l.value);
         }
-        median.get_or_create(&labels).set(summary.median);
+        median.0.insert(labels, summary.median);
+    }
+    for (unit, (median, limit)) in families {
+        registry.register(format!("measured_{unit}"), "Median of a metric", median);
+        registry.register(format!("expected_{unit}"), "What the median is held against", limit);
     }
 }
 

@@ -228,6 +228,7 @@ fn nothing_hostile_gets_out_of_its_place() {
         assert!(elements.iter().all(|e| e != "x-evil"));
     }
     assert_eq!(r.prometheus.lines().last(), Some("# EOF"));
+    assert_eq!(r.prometheus, render(&hostile()).prometheus, "a report of the same record");
     let bad: Vec<&str> = r.prometheus.lines().filter(|l| !is_openmetrics(l)).take(3).collect();
     assert_eq!(bad, [""; 0]);
     let mut rows = csv::Reader::from_reader(r.csv.as_bytes());
