@@ -1,8 +1,9 @@
 //! GPUs as peers of GPUs: on one node, over nodes, in one slot.
 
 use crate::common::*;
+use gonogo::cluster::Step;
 use gonogo::id::{NodeName, ProbeName};
-use gonogo::judge::{Judgement, Severity, judge};
+use gonogo::judge::{self, Judgement, Severity, judge};
 use gonogo::measure::{Measured, Outcome};
 use gonogo::plan::RunPlan;
 use gonogo::record::Record;
@@ -351,4 +352,31 @@ fn a_slow_gpu_is_one_finding_with_all_its_tests() {
     assert!(found[0].evidence.contains("flops of `bf16 8192 sustained gpu3`"), "{}", found[0].evidence);
     assert!(found[0].evidence.contains("slow in 3 tests"), "{}", found[0].evidence);
     assert!(found[0].limit.contains("8 GPUs of this run") && found[0].limit.contains("% behind"), "{}", found[0].limit);
+}
+
+/// More than one core judges and groups them; who is slow stands in the last of their shares, and no cell of anybody is lost between.
+#[test]
+fn of_twenty_thousand_nodes_the_slow_one_is_told() {
+    const NODES: u32 = 20_000;
+    let mut record = network(NODES, 1);
+    let cases = ["f32 1 core", "f32 2 cores"];
+    record.header.plan.probes.push(ProbeName::new("gemm"));
+    record.steps.push(Step::new("gemm", ProbeName::new("gemm"), cases.map(Case::read).to_vec()));
+    for (n, node) in record.header.nodes.clone().iter().enumerate() {
+        for (case, share) in cases.iter().zip([1.0, if n == 19_998 { 0.8 } else { 1.0 }]) {
+            let flops = share * 90e9 * (1.0 + 0.001 * (n % 7) as f64);
+            for attempt in 1..=if share < 1.0 { 2 } else { 1 } {
+                let line = add_line(&mut record, node, "gemm", "gemm", case, measured(series("gemm", "flops", flops)));
+                record.outcomes[line].attempt = attempt;
+            }
+        }
+    }
+    let j = judge(&record, &record.header.plan.run, &[]);
+    let slow = j.cells.iter().filter(|c| c.straggler.is_some());
+    let slow: Vec<String> = slow.map(|c| format!("{} {}", c.row().node, c.row().case)).collect();
+    assert_eq!(slow, ["n19998 f32 2 cores"]);
+    assert_eq!(j.cells.len(), 2 * NODES as usize);
+    let kinds = judge::by_key(&j.cells, |c| (c.row().case.to_string() != "f32 1 core").then(|| c.row().case));
+    let of_two: Vec<u32> = (0..NODES).map(|n| 2 * n + 1).collect();
+    assert_eq!(kinds, [(&Case::read("f32 2 cores"), of_two)]);
 }
