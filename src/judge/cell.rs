@@ -206,18 +206,18 @@ pub fn by_key<'c, 'r, K: Hash + Eq + Clone + Send>(
     cells: &'c [Cell<'r>],
     key: impl Fn(&'c Cell<'r>) -> Option<K> + Sync,
 ) -> Vec<(K, Vec<u32>)> {
-    let share = |(share, first): (&'c [Cell<'r>], usize)| {
+    let share = |(n, share): (usize, &'c [Cell<'r>])| {
         let mut out = Keys::default();
-        for (cell, i) in share.iter().zip(first as u32..) {
+        for (cell, i) in share.iter().zip((n * SHARE) as u32..) {
             if let Some(key) = key(cell) {
                 out.of(key).push(i);
             }
         }
         out.all
     };
-    let starts: Vec<(&'c [Cell<'r>], usize)> = cells.chunks(SHARE).zip((0..).step_by(SHARE)).collect();
+    let shares: Vec<Vec<(K, Vec<u32>)>> = cells.par_chunks(SHARE).enumerate().map(share).collect();
     let mut out = Keys::default();
-    for (key, positions) in starts.into_par_iter().map(share).collect::<Vec<_>>().into_iter().flatten() {
+    for (key, positions) in shares.into_iter().flatten() {
         out.of(key).extend(positions);
     }
     out.all
