@@ -159,7 +159,7 @@ async fn agent(meeting: &Meeting, token: &Token, who: Join) -> Option<String> {
         long += 1;
         match long {
             1 => drop(say.send(Up::Publish { task: TASK, blobs: vec![blob(&format!("{:032}", who.rank))] })),
-            2 if reads && !is_whole(&said.unwrap_or_default(), who.size) => {
+            2 if reads && !said.and_then(|b| b.split().ok()).is_some_and(|b| is_whole(&b, who.size)) => {
                 return Some(format!("{node} got a wrong exchange"));
             }
             2 => drop(say.send(Up::Publish { task: TASK, blobs: vec![blob("")] })),

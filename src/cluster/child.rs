@@ -203,9 +203,13 @@ impl Child {
         let blob = Blob::of(own).map_err(|e| ChildError::Write(e.into()))?;
         self.send(&ToParent::Publish { blob })?;
         match receive(&mut *self.input)? {
-            ToChild::All { blobs } if blobs.len() == self.ranks as usize => Ok(Published { blobs, of: PhantomData }),
             ToChild::All { blobs } => {
-                Err(ChildError::Junk(format!("{} parts of an exchange among {} ranks", blobs.len(), self.ranks)))
+                let blobs = blobs.split().map_err(|e| ChildError::Junk(e.to_string()))?;
+                if blobs.len() != self.ranks as usize {
+                    let error = format!("{} parts of an exchange among {} ranks", blobs.len(), self.ranks);
+                    return Err(ChildError::Junk(error));
+                }
+                Ok(Published { blobs, of: PhantomData })
             }
             ToChild::Job { .. } => Err(ChildError::Junk("a second job".to_owned())),
         }

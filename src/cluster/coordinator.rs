@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::hub::{Event, Hub, Lost, Peer};
 use crate::cluster::message::{Down, Failure, Group, Up};
-use crate::cluster::wire::Blob;
+use crate::cluster::wire::{Blob, Blobs};
 use crate::cluster::{Interrupt, Shape, Step, StepKey};
 use crate::id::NodeName;
 use crate::measure::{FailKind, Load, Outcome, WaiveKind};
@@ -396,6 +396,7 @@ impl Coordinator {
                 t.published[place] = Some(blobs);
                 if t.published.iter().all(Option::is_some) {
                     let blobs: Vec<Blob> = t.published.iter_mut().filter_map(Option::take).flatten().collect();
+                    let Ok(blobs) = Blobs::of(&blobs) else { return };
                     self.hub.send(t.members.iter().map(|i| self.members[*i].peer), &Down::All { task: id, blobs });
                 }
             }

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::secure::MAX_MESSAGE;
-use crate::cluster::wire::Blob;
+use crate::cluster::wire::{Blob, Blobs};
 use crate::cluster::{Step, StepKey};
 use crate::files::ZSTD_MAGIC;
 use crate::id::NodeName;
 use crate::measure::{FailKind, Load, Outcome};
 
 /// Grows when either side would misread the other.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 /// What the coordinator says to a node is packed from this length on: names and addresses of thousands of nodes go to each of them.
 const LONG: usize = 16 << 10;
 /// Largest first message of an agent.
@@ -133,7 +133,7 @@ pub enum Down {
     /// The answer to the `Publish` of every member, in rank order.
     All {
         task: u64,
-        blobs: Vec<Blob>,
+        blobs: Blobs,
     },
     Stop {
         task: u64,
@@ -190,7 +190,7 @@ mod tests {
         for nodes in [1, 10_000] {
             let blobs: Vec<Blob> =
                 (0..nodes).map(|i| Blob::of(&format!("10.1.{}.{}:4321", i / 256, i % 256)).unwrap()).collect();
-            let all = Down::All { task: 7, blobs };
+            let all = Down::All { task: 7, blobs: Blobs::of(&blobs).unwrap() };
             let (bytes, text) = (all.to_bytes(), serde_json::to_vec(&all).unwrap());
             assert_eq!(bytes.starts_with(&ZSTD_MAGIC), nodes > 1);
             assert!(nodes == 1 || bytes.len() * 4 < text.len(), "{} of {}", bytes.len(), text.len());

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::cluster::TOKEN_VARIABLE;
-use crate::cluster::wire::{Blob, MAX_LINE, MAX_TOTAL, ToChild, ToParent};
+use crate::cluster::wire::{Blobs, MAX_LINE, MAX_TOTAL, ToChild, ToParent};
 use crate::measure::FailKind;
 use crate::sys::signal;
 
@@ -25,7 +25,7 @@ pub(super) enum Event {
     Junk(u32, String),
     Closed(u32),
     /// From the coordinator: what the whole group published.
-    All(Vec<Blob>),
+    All(Blobs),
     /// From the coordinator: end at once.
     Stop,
 }
@@ -108,8 +108,7 @@ impl Process {
 
     /// A rank that no longer listens is found out by its closed output: the error of the write says no more.
     pub fn tell(&mut self, frame: &ToChild) {
-        let Ok(mut line) = serde_json::to_vec(frame) else { return };
-        line.push(b'\n');
+        let Ok(line) = frame.to_line() else { return };
         if let Some(input) = &mut self.input {
             let _ = input.write_all(&line).and_then(|()| input.flush());
         }

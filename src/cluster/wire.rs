@@ -45,6 +45,26 @@ impl PartialEq for Blob {
     }
 }
 
+/// What all ranks published, in rank order: one JSON array that only the ranks take apart. The two processes that it passes on its way
+/// to them have no use for the parts, of which there may be thousands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Blobs(Blob);
+
+impl Blobs {
+    /// # Errors
+    /// None in practice: blobs are JSON, and so is an array of them.
+    pub fn of(blobs: &[Blob]) -> Result<Self, serde_json::Error> {
+        Blob::of(blobs).map(Blobs)
+    }
+
+    /// # Errors
+    /// What is no array.
+    pub fn split(&self) -> Result<Vec<Blob>, serde_json::Error> {
+        self.0.read()
+    }
+}
+
 /// Parent to child.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -65,7 +85,21 @@ pub enum ToChild {
         deadline_ms: u64,
     },
     /// The answer to a `Publish` of every rank, in rank order.
-    All { blobs: Vec<Blob> },
+    All { blobs: Blobs },
+}
+
+impl ToChild {
+    /// As it is sent: one line, whatever other nodes put into what they published, which is passed on as they wrote it. JSON has line ends
+    /// only between its words, where they are blanks like others.
+    ///
+    /// # Errors
+    /// None in practice: a frame of ours serialises.
+    pub fn to_line(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut line = serde_json::to_vec(self)?;
+        line.iter_mut().filter(|b| **b == b'\n').for_each(|b| *b = b' ');
+        line.push(b'\n');
+        Ok(line)
+    }
 }
 
 /// Child to parent.
@@ -80,4 +114,35 @@ pub enum ToParent {
     Done,
     /// The step ended as it should, and this process waits for another.
     Ready,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_published_is_no_second_line() {
+        let hostile = r#"{"all":{"blobs":[1,
+{"job":"another"}
+,"two\nlines"]}}"#;
+        let all: ToChild = serde_json::from_str(hostile).unwrap();
+        let line = all.to_line().unwrap();
+        assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
+        assert_eq!(line.last(), Some(&b'\n'));
+        let ToChild::All { blobs } = serde_json::from_slice(&line).unwrap() else { panic!("another frame") };
+        let parts = blobs.split().unwrap();
+        assert_eq!(parts.len(), 3);
+        assert_eq!(parts[2].read::<String>().unwrap(), "two\nlines");
+        assert!(parts[1].read::<String>().is_err());
+    }
+
+    #[test]
+    fn blobs_come_apart_as_they_were_put_together() {
+        for n in [0, 1, 3, 10_000] {
+            let parts: Vec<Blob> = (0..n).map(|i| Blob::of(&(i, "x")).unwrap()).collect();
+            assert_eq!(Blobs::of(&parts).unwrap().split().unwrap(), parts);
+        }
+        let other: Blobs = serde_json::from_str("{\"a\":1}").unwrap();
+        assert!(other.split().is_err());
+    }
 }

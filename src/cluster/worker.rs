@@ -11,7 +11,7 @@ use crate::cluster::message::{Failure, Group, Placement};
 use crate::cluster::pool::Pool;
 use crate::cluster::process::{Event, LEAVE, Process};
 use crate::cluster::scratch;
-use crate::cluster::wire::{Blob, ToChild, ToParent};
+use crate::cluster::wire::{Blob, Blobs, ToChild, ToParent};
 use crate::cluster::{Processes, Step, StepKey};
 use crate::measure::{FailKind, Load, LoadMeter, Outcome, WaiveKind};
 
@@ -56,7 +56,7 @@ impl Default for Channel {
 pub struct Remote(Sender<Event>);
 
 impl Remote {
-    pub fn all(&self, blobs: Vec<Blob>) {
+    pub fn all(&self, blobs: Blobs) {
         let _ = self.0.send(Event::All(blobs));
     }
 
@@ -254,6 +254,11 @@ fn missing(ranks: &[Rank], base: u32) -> Vec<u32> {
     (base..).zip(ranks).filter(late).map(|(n, _)| n).collect()
 }
 
+fn tell_all(ranks: &mut [Rank], blobs: Blobs) {
+    let all = ToChild::All { blobs };
+    ranks.iter_mut().for_each(|r| r.process.tell(&all));
+}
+
 fn serve(
     step: &Step,
     ranks: &mut [Rank],
@@ -295,11 +300,14 @@ fn serve(
                     let blobs: Vec<Blob> = ranks.iter_mut().filter_map(|r| r.published.take()).collect();
                     match publish {
                         Some(publish) => publish(blobs),
-                        None => ranks.iter_mut().for_each(|r| r.process.tell(&ToChild::All { blobs: blobs.clone() })),
+                        None => match Blobs::of(&blobs) {
+                            Ok(blobs) => tell_all(ranks, blobs),
+                            Err(e) => return End::Failed(FailKind::Junk, e.to_string(), None),
+                        },
                     }
                 }
             }
-            Event::All(blobs) => ranks.iter_mut().for_each(|r| r.process.tell(&ToChild::All { blobs: blobs.clone() })),
+            Event::All(blobs) => tell_all(ranks, blobs),
             Event::Stop => return End::Interrupted,
             Event::Frame(rank, frame @ (ToParent::Done | ToParent::Ready)) => {
                 let r = &mut ranks[rank as usize];
