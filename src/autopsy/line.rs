@@ -119,7 +119,7 @@ pub(super) fn address(line: &str) -> Option<(String, NodeName)> {
 }
 
 /// What a sign counts, and what it names.
-pub(super) fn details(sign: Sign, line: &str) -> (Option<i64>, Option<String>) {
+pub(super) fn details(sign: Sign, line: &str, before: &[&str]) -> (Option<i64>, Option<String>) {
     match sign {
         Sign::Xid => {
             let pci = line.split_once("(PCI:").and_then(|(_, r)| Some(r.split_once(')')?.0.to_owned()));
@@ -132,23 +132,40 @@ pub(super) fn details(sign: Sign, line: &str) -> (Option<i64>, Option<String>) {
                 line.split_once("OpType=").map(|(_, r)| r.split([',', ' ', ')']).next().unwrap_or("").to_owned());
             (number_after(line, "SeqNum="), operation.or_else(|| peer(line)))
         }
-        Sign::RankExit | Sign::Killed | Sign::Crash | Sign::Aborted | Sign::Teardown => {
+        Sign::RankExit | Sign::Killed | Sign::Crash | Sign::Aborted | Sign::Teardown | Sign::Terminated => {
             let marks = ["exitcode  :", "(exitcode:", "exit code", "return code =", "Signal ", "signal "];
             (marks.iter().find_map(|m| number_after(line, m)), None)
         }
-        Sign::DiskFull | Sign::Quota | Sign::ReadOnly | Sign::IoError | Sign::StaleHandle | Sign::SharedMemory => {
-            (None, path(line))
-        }
+        Sign::DiskFull
+        | Sign::Quota
+        | Sign::ReadOnly
+        | Sign::IoError
+        | Sign::StaleHandle
+        | Sign::BrokenFile
+        | Sign::Denied
+        | Sign::SharedMemory => (None, path(line)),
         Sign::PeerClosed | Sign::Refused | Sign::NoRoute => (None, peer(line)),
         Sign::RdmaError => (number_after(line, "status=").or_else(|| number_after(line, "with error ")), peer(line)),
-        Sign::Absent => {
-            let ranks = line.split_once(" failed to pass").and_then(|(l, _)| Some(l.rsplit_once("ank")?.1));
-            (None, ranks.map(|r| r.trim_start_matches('s').trim().to_owned()))
-        }
+        Sign::Absent => (None, absent(line, before)),
         Sign::LinkDown => (None, link(line)),
         Sign::Exception => (None, exception(line).map(str::to_owned)),
         _ => (None, None),
     }
+}
+
+/// The ranks that a line says did not come: by torch's barrier, by whoever waits for another's identifier, by JAX's coordination service,
+/// which lists them below what it says.
+fn absent(line: &str, before: &[&str]) -> Option<String> {
+    if let Some((head, _)) = line.split_once(" failed to pass") {
+        return Some(head.rsplit_once("ank")?.1.trim_start_matches('s').trim().to_owned());
+    }
+    if let Some(from) = number_after(line, "ncclUniqueId from [") {
+        return Some(from.to_string());
+    }
+    let says =
+        |l: &str| ["imed out task", "heartbeat timeout", "stopped sending heartbeats"].iter().any(|w| l.contains(w));
+    let told = says(line) || before.iter().any(|l| says(l));
+    told.then(|| number_after(line, "/task:")).flatten().map(|n| n.to_string())
 }
 
 /// A path in quotation marks, or a word that begins with a slash.

@@ -215,8 +215,11 @@ impl Reading<'_> {
         let before: Vec<_> = before.iter().map(|l| line::text(l)).collect();
         let before: Vec<&str> = before.iter().map(AsRef::as_ref).collect();
         let mut place = line::place(&shown, &before);
-        let (count, names) = line::details(sign, &shown);
-        sign = ended(sign, count);
+        let (count, names) = line::details(sign, &shown, &before);
+        sign = meant(ended(sign, count), &before);
+        if sign == Sign::Absent && names.is_none() && shown.contains("/task:") {
+            return;
+        }
         let labelled = place.rank.is_none().then(|| line::label(&shown)).flatten();
         place.rank = place.rank.or(labelled);
         let own = stamp(bytes, self.searcher.now);
@@ -283,8 +286,9 @@ impl Reading<'_> {
             };
             let fits = p.also.iter().all(|a| shown.contains(a))
                 && p.not.iter().all(|n| !shown.contains(n))
+                && (!p.whole || shown.trim() == p.needle)
                 && (p.sign != Sign::Exception || line::exception(shown).is_some())
-                && (p.sign != Sign::Xid || line::details(Sign::Xid, shown).0.is_some());
+                && (p.sign != Sign::Xid || line::details(Sign::Xid, shown, &[]).0.is_some());
             if fits && best.is_none_or(|b| pattern < b) {
                 best = Some(pattern);
             }
@@ -303,6 +307,14 @@ fn ended(sign: Sign, code: Option<i64>) -> Sign {
         (Sign::RankExit, Some(-15 | 143 | -2 | 130)) => Sign::Teardown,
         (sign, _) => sign,
     }
+}
+
+/// What semaphores and tensors between processes are in is full: the lines above tell that it is no disk.
+fn meant(sign: Sign, before: &[&str]) -> Sign {
+    let shared =
+        ["SemLock", "/multiprocessing/", "shared_memory", "/dev/shm", "Memory file system", "memory file system"];
+    let shm = sign == Sign::DiskFull && before.iter().any(|l| shared.iter().any(|s| l.contains(s)));
+    if shm { Sign::SharedMemory } else { sign }
 }
 
 /// What is kept of a text that somebody else wrote: cut, and without secrets.

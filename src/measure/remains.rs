@@ -155,12 +155,18 @@ pub enum Sign {
     /// Some node of the job failed, and the line does not say which.
     SomeNodeFailed,
     HungTask,
+    /// A kernel that locked up or crashed.
+    Kernel,
     // Storage.
     DiskFull,
     Quota,
     ReadOnly,
     IoError,
     StaleHandle,
+    /// A file that is not whole.
+    BrokenFile,
+    /// A file that may not be opened.
+    Denied,
     // Memory.
     HostMemory,
     GpuMemory,
@@ -173,6 +179,15 @@ pub enum Sign {
     /// NCCL's own diagnostics: what one GPU wrote to another's memory was not there.
     PeerAccess,
     FabricManager,
+    /// A GPU that is there and not to be had: taken by another, or not given to the program.
+    GpuBusy,
+    /// Queues or memory of an adapter could not be set up.
+    RdmaSetup,
+    Processes,
+    MissingLibrary,
+    /// A launcher could not start its tasks.
+    Launch,
+    PortDenied,
     NameUnresolved,
     AddressInUse,
     VersionMismatch,
@@ -190,6 +205,8 @@ pub enum Sign {
     TimeLimit,
     Preempted,
     Cancelled,
+    /// A launcher or a process was asked to end; by whom, others may tell.
+    Terminated,
     Killed,
     // What follows.
     CollectiveTimeout,
@@ -218,11 +235,14 @@ impl Sign {
             Sign::NodeFailed => "node failure",
             Sign::SomeNodeFailed => "a node of the job failed",
             Sign::HungTask => "task hangs in the kernel",
+            Sign::Kernel => "the kernel locked up or crashed",
             Sign::DiskFull => "file system full",
             Sign::Quota => "quota used up",
             Sign::ReadOnly => "read-only file system",
             Sign::IoError => "I/O error",
             Sign::StaleHandle => "stale file handle",
+            Sign::BrokenFile => "file not whole",
+            Sign::Denied => "access denied",
             Sign::HostMemory => "out of host memory",
             Sign::GpuMemory => "out of GPU memory",
             Sign::SharedMemory => "/dev/shm too small",
@@ -232,6 +252,12 @@ impl Sign {
             Sign::DuplicateGpu => "two ranks on one GPU",
             Sign::PeerAccess => "GPUs do not reach each other's memory",
             Sign::FabricManager => "NVSwitch fabric not ready",
+            Sign::GpuBusy => "GPU not to be had",
+            Sign::RdmaSetup => "RDMA not to be set up",
+            Sign::Processes => "limit of processes",
+            Sign::MissingLibrary => "library missing",
+            Sign::Launch => "launcher could not start tasks",
+            Sign::PortDenied => "port not allowed",
             Sign::NameUnresolved => "name not resolved",
             Sign::AddressInUse => "port taken",
             Sign::VersionMismatch => "versions do not fit",
@@ -246,6 +272,7 @@ impl Sign {
             Sign::TimeLimit => "time limit",
             Sign::Preempted => "preempted",
             Sign::Cancelled => "cancelled",
+            Sign::Terminated => "asked to end",
             Sign::Killed => "killed",
             Sign::CollectiveTimeout => "collective timed out",
             Sign::Absent => "ranks did not come to a barrier",

@@ -102,7 +102,7 @@ fn zone(minutes: i32) -> String {
 }
 
 fn rows(r: &Remains) -> Vec<TimelineRow> {
-    let telling = |s: Sign| !matches!(s, Sign::Teardown | Sign::RankExit | Sign::StepEnded);
+    let telling = |s: Sign| !matches!(s, Sign::Teardown | Sign::Terminated | Sign::RankExit | Sign::StepEnded);
     let mut all: Vec<_> = r.traces.iter().filter(|t| telling(t.sign)).collect();
     all.sort_by_key(|t| (t.at.is_none(), t.at, t.source, t.line));
     let row = |t: &&crate::measure::Trace| {

@@ -38,9 +38,15 @@ impl Kind {
             }
             Sign::Xid => Kind::Follows,
             Sign::GpuLost | Sign::GpuFailed | Sign::GpuEcc | Sign::NvlinkFailed | Sign::FabricManager => Kind::Gpu,
-            Sign::NodeFailed | Sign::MachineCheck | Sign::HungTask => Kind::Node,
+            Sign::NodeFailed | Sign::MachineCheck | Sign::HungTask | Sign::Kernel => Kind::Node,
             Sign::HostMemory => Kind::HostMemory,
-            Sign::DiskFull | Sign::Quota | Sign::ReadOnly | Sign::IoError | Sign::StaleHandle => Kind::Storage,
+            Sign::DiskFull
+            | Sign::Quota
+            | Sign::ReadOnly
+            | Sign::IoError
+            | Sign::StaleHandle
+            | Sign::BrokenFile
+            | Sign::Denied => Kind::Storage,
             Sign::LinkDown | Sign::AdapterFailed => Kind::Link,
             Sign::SharedMemory
             | Sign::NoInterface
@@ -50,6 +56,12 @@ impl Kind {
             | Sign::PeerAccess
             | Sign::NameUnresolved
             | Sign::AddressInUse
+            | Sign::PortDenied
+            | Sign::GpuBusy
+            | Sign::RdmaSetup
+            | Sign::Processes
+            | Sign::MissingLibrary
+            | Sign::Launch
             | Sign::VersionMismatch => Kind::Setup,
             Sign::SizeMismatch => Kind::Disagreement,
             Sign::GpuMemory => Kind::GpuMemory,
@@ -58,7 +70,7 @@ impl Kind {
             Sign::TimeLimit | Sign::Preempted | Sign::Cancelled | Sign::SomeNodeFailed => Kind::Outside,
             Sign::RdmaError | Sign::PeerClosed | Sign::Refused | Sign::NoRoute => Kind::Peer,
             Sign::CollectiveTimeout | Sign::Absent => Kind::Waited,
-            Sign::RankExit | Sign::StepEnded | Sign::Teardown => Kind::Follows,
+            Sign::RankExit | Sign::StepEnded | Sign::Terminated | Sign::Teardown => Kind::Follows,
         }
     }
 
@@ -189,8 +201,17 @@ pub(super) fn cause(r: &Remains) -> Option<Cause<'_>> {
     }
     by_stalls(r).or_else(|| by_watchdogs(r, &all)).or_else(|| by_peers(&all)).or_else(|| {
         // It hung, nobody knows on whom, and then its time was over.
-        earliest(&of_itself).map(|t| alike(t, &of_itself))
+        earliest(&of_itself).map(|t| alike(t, &of_itself)).or_else(|| asked_to_end(&all))
     })
+}
+
+/// A launcher that was asked to end, where nobody had complained before: by a person or a scheduler.
+fn asked_to_end<'r>(all: &[&'r Trace]) -> Option<Cause<'r>> {
+    let complains = |t: &Trace| !matches!(t.sign, Sign::Terminated | Sign::Teardown);
+    let asked: Vec<&Trace> = all.iter().copied().filter(|t| t.sign == Sign::Terminated).collect();
+    let first = earliest(&asked).filter(|_| !all.iter().any(|t| complains(t)))?;
+    let rest = asked.into_iter().filter(|t| !std::ptr::eq(*t, first));
+    Some(Cause::Lines(Kind::Outside, std::iter::once(first).chain(rest).collect()))
 }
 
 /// Whether a process was killed when others had waited in vain, or when its launcher ended the rest: by the order of lines in one log,
@@ -258,10 +279,12 @@ fn by_stalls(r: &Remains) -> Option<Cause<'_>> {
 }
 
 fn by_watchdogs<'r>(r: &'r Remains, traces: &[&'r Trace]) -> Option<Cause<'r>> {
-    if let Some(named) = traces.iter().copied().find(|t| t.sign == Sign::Absent && t.names.is_some()) {
-        let numbers = named.names.iter().flat_map(|n| n.split(|c: char| !c.is_ascii_digit()));
+    let named: Vec<&Trace> = traces.iter().copied().filter(|t| t.sign == Sign::Absent).collect();
+    if !named.is_empty() {
+        let numbers =
+            named.iter().filter_map(|t| t.names.as_deref()).flat_map(|n| n.split(|c: char| !c.is_ascii_digit()));
         let ranks: BTreeSet<u32> = numbers.filter_map(|n| n.parse().ok()).collect();
-        return (!ranks.is_empty()).then(|| Cause::Absent { ranks, told: Told::Watchdogs(vec![named]) });
+        return (!ranks.is_empty()).then_some(Cause::Absent { ranks, told: Told::Watchdogs(named) });
     }
     let timed: Vec<&Trace> = traces.iter().filter(|t| t.sign == Sign::CollectiveTimeout).copied().collect();
     let mut by_call: BTreeMap<Option<i64>, BTreeSet<u32>> = BTreeMap::new();

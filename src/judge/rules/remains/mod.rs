@@ -176,11 +176,21 @@ fn subject(r: &Remains, kind: Kind, t: &Trace) -> Subject {
     match (kind, t.sign) {
         (Kind::Gpu, _) => t.place.gpu.map_or(Subject::Node(node.clone()), |g| Subject::Gpu(node, g)),
         (Kind::Node | Kind::Link | Kind::HostMemory | Kind::Killed, _) => Subject::Node(node),
-        (Kind::Storage, Sign::ReadOnly | Sign::IoError | Sign::StaleHandle) if !alone => Subject::Node(node),
-        (Kind::Setup, Sign::PeerAccess) => Subject::Node(node),
-        (Kind::Setup, Sign::SharedMemory | Sign::NoInterface | Sign::Memlock | Sign::OpenFiles) if !alone => {
+        (Kind::Storage, Sign::ReadOnly | Sign::IoError | Sign::StaleHandle | Sign::Denied) if !alone => {
             Subject::Node(node)
         }
+        (Kind::Setup, Sign::PeerAccess) => Subject::Node(node),
+        (
+            Kind::Setup,
+            Sign::SharedMemory
+            | Sign::NoInterface
+            | Sign::Memlock
+            | Sign::OpenFiles
+            | Sign::GpuBusy
+            | Sign::RdmaSetup
+            | Sign::Processes
+            | Sign::MissingLibrary,
+        ) if !alone => Subject::Node(node),
         _ => Subject::Run,
     }
 }
