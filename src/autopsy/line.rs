@@ -1,5 +1,7 @@
 //! One line: who wrote it, and what it names.
 
+use std::collections::BTreeSet;
+
 use crate::id::NodeName;
 use crate::measure::{Place, Sign};
 
@@ -162,10 +164,27 @@ fn absent(line: &str, before: &[&str]) -> Option<String> {
     if let Some(from) = number_after(line, "ncclUniqueId from [") {
         return Some(from.to_string());
     }
+    if let Some((_, lists)) = line.split_once("[missing ranks: ") {
+        return Some(lists.split_once(']')?.0.to_owned());
+    }
+    if line.contains("[ready ranks: ") {
+        return not_ready(line);
+    }
     let says =
         |l: &str| ["imed out task", "heartbeat timeout", "stopped sending heartbeats"].iter().any(|w| l.contains(w));
     let told = says(line) || before.iter().any(|l| says(l));
     told.then(|| number_after(line, "/task:")).flatten().map(|n| n.to_string())
+}
+
+/// Horovod lists who is ready for each tensor: where that is the same for all of them, the others are missing; else they disagree.
+fn not_ready(line: &str) -> Option<String> {
+    let lists = line.split("[ready ranks: ").skip(1).filter_map(|l| l.split_once(']'));
+    let sets: BTreeSet<BTreeSet<u32>> =
+        lists.map(|(l, _)| l.split(", ").filter_map(|n| n.parse().ok()).collect()).collect();
+    let ready = sets.first().filter(|_| sets.len() == 1)?;
+    let missing: Vec<String> =
+        (0..*ready.last()?.min(&100_000)).filter(|n| !ready.contains(n)).map(|n| n.to_string()).collect();
+    (!missing.is_empty()).then(|| missing.join(", "))
 }
 
 /// A path in quotation marks, or a word that begins with a slash.
@@ -280,7 +299,7 @@ mod tests {
             (Sign::LinkDown, "mlx5_core 0000:17:00.0 ib2: Link down", (None, text("ib2"))),
             (Sign::Exception, "[rank3]: my.module.ShardError: no", (None, text("ShardError"))),
         ] {
-            assert_eq!(details(sign, line), wanted, "{line}");
+            assert_eq!(details(sign, line, &[]), wanted, "{line}");
         }
         for none in
             ["Error: x", "The Error: x", "12:00 ERROR: RuntimeError is", "see RuntimeError: x", "x Exception: y"]
@@ -289,6 +308,25 @@ mod tests {
         }
         assert_eq!(exception("3: [rank3]: AssertionError"), Some("AssertionError"));
         assert_eq!(exception("2026-11-27 10:00:00,120 ERROR [rank0]: a.ValueError: x"), Some("ValueError"));
+    }
+
+    #[test]
+    fn who_did_not_come_is_named() {
+        let below = "/job:jax_worker/replica:0/task:3";
+        let stalled = "subset of ranks is submitting tensors. Stalled ops: ";
+        for (line, before, wanted) in [
+            ("[Rank 0]: Rank 2 failed to pass monitoredBarrier in 1000 ms", "", Some("2")),
+            ("[6] is retrieving ncclUniqueId from [0] via c10d key-value store: Socket Timeout", "", Some("0")),
+            (below, "Barrier timed out. Timed out task names:", Some("3")),
+            (below, "tensorflow: device", None),
+            ("/job:jax_worker/task:5 heartbeat timeout", "", Some("5")),
+            ("allreduce.loss [missing ranks: 1, 4]", "", Some("1, 4")),
+            (&format!("{stalled}a [ready ranks: 5, 1, 3, 2], b [ready ranks: 1, 2, 3, 5]"), "", Some("0, 4")),
+            (&format!("{stalled}a [ready ranks: 3], b [ready ranks: 2, 0, 1]"), "", None),
+            (&format!("{stalled}a [ready ranks: ], b [ready ranks: x"), "", None),
+        ] {
+            assert_eq!(details(Sign::Absent, line, &[before]).1.as_deref(), wanted, "{line}");
+        }
     }
 
     #[test]
@@ -306,7 +344,7 @@ mod tests {
                 member(line);
                 label(line);
                 for sign in [Sign::Xid, Sign::CollectiveTimeout, Sign::RankExit, Sign::DiskFull, Sign::PeerClosed, Sign::RdmaError, Sign::LinkDown, Sign::Exception] {
-                    details(sign, line);
+                    details(sign, line, &[odd.as_str()]);
                 }
             }
         }

@@ -217,8 +217,14 @@ impl Reading<'_> {
         let mut place = line::place(&shown, &before);
         let (count, names) = line::details(sign, &shown, &before);
         sign = meant(ended(sign, count), &before);
-        if sign == Sign::Absent && names.is_none() && shown.contains("/task:") {
-            return;
+        if sign == Sign::Absent && names.is_none() {
+            // A task's name stands in many lines.
+            if shown.contains("/task:") {
+                return;
+            }
+            if shown.contains("[ready ranks: ") {
+                sign = Sign::SizeMismatch;
+            }
         }
         let labelled = place.rank.is_none().then(|| line::label(&shown)).flatten();
         place.rank = place.rank.or(labelled);

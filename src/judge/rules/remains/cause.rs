@@ -201,8 +201,16 @@ pub(super) fn cause(r: &Remains) -> Option<Cause<'_>> {
     }
     by_stalls(r).or_else(|| by_watchdogs(r, &all)).or_else(|| by_peers(&all)).or_else(|| {
         // It hung, nobody knows on whom, and then its time was over.
-        earliest(&of_itself).map(|t| alike(t, &of_itself)).or_else(|| asked_to_end(&all))
+        earliest(&of_itself).map(|t| alike(t, &of_itself)).or_else(|| asked_to_end(&all)).or_else(|| by_xids(&all))
     })
+}
+
+/// An Xid that programs cause, where nothing else tells.
+fn by_xids<'r>(all: &[&'r Trace]) -> Option<Cause<'r>> {
+    let xids: Vec<&Trace> = all.iter().copied().filter(|t| t.sign == Sign::Xid).collect();
+    let first = earliest(&xids)?;
+    let rest = xids.into_iter().filter(|t| !std::ptr::eq(*t, first));
+    Some(Cause::Lines(Kind::Program, std::iter::once(first).chain(rest).collect()))
 }
 
 /// A launcher that was asked to end, where nobody had complained before: by a person or a scheduler.
@@ -294,7 +302,9 @@ fn by_watchdogs<'r>(r: &'r Remains, traces: &[&'r Trace]) -> Option<Cause<'r>> {
     let (call, waiting) = by_call.iter().max_by_key(|(_, ranks)| ranks.len())?;
     let told = r.traces.iter().filter_map(|t| t.place.rank).chain(r.ranks.keys().copied());
     let all: BTreeSet<u32> = (0..=told.max()?.min(1 << 20)).collect();
-    let mut ranks: BTreeSet<u32> = all.difference(waiting).copied().collect();
+    // Whoever waits in a later call came to this one.
+    let later = by_call.iter().filter(|(number, _)| *number > call).flat_map(|(_, ranks)| ranks).copied().collect();
+    let mut ranks: BTreeSet<u32> = &(&all - waiting) - &later;
     // Whoever lost a peer there had come: the peer gave up first. Where nobody else is left, it may be the one that is cut off.
     let lost = |rank: &u32| traces.iter().any(|t| Kind::of(t) == Kind::Peer && t.place.rank == Some(*rank));
     if ranks.iter().any(|rank| !lost(rank)) {
