@@ -625,6 +625,10 @@ codes! {
         cause: "Its boot id is another than the one that the check kept. What the check proved was true of the boot before; why it restarted is open, and the run's processes on it are gone.",
         suspect: "a kernel panic, a machine check, a lost power supply, or an administrator",
         remedy: "`last -x reboot | head`, `journalctl -b -1 -e`, and the BMC's log tell why; check the node again before it is used: gonogo check --tier node";
+    CLU_013 "CLU-013" Fail, "there are fewer nodes than the run needs",
+        cause: "The plan's [nodes] needed (and spares) is more than there were in this check: however well they are, the run cannot begin on them, or has nobody to take a place.",
+        suspect: "the allocation, or a plan that was written for another one",
+        remedy: "ask for as many nodes as the plan needs (`srun -N`), or correct [nodes] needed in the plan";
     CLK_001 "CLK-001" Warn, "clocks differ between nodes",
         cause: "The newest checkpoint is found by its time, logs are merged by theirs, and certificates are valid from one. A minute apart, such things break.",
         suspect: "NTP or PTP on the node",

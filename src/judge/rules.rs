@@ -15,6 +15,7 @@ mod nccl;
 mod network;
 mod offenders;
 mod outcomes;
+mod pairs;
 mod parts;
 mod peers;
 mod ports;
@@ -237,6 +238,7 @@ fn of_facts<'r>(record: &'r Record, run: &RunPlan, mut findings: Vec<Finding>) -
 /// What the operator accepts is marked, what weighs most comes first, and all of it makes a decision.
 fn conclude(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) -> (Decision, Placement) {
     waivers::apply(run, record.header.started, findings);
+    outcomes::excuse(findings);
     // Worst first; waived ones last; stable within a class, so the order of the record shows through.
     findings.sort_by_key(|f| (f.waived.is_some(), std::cmp::Reverse(f.severity)));
     decide(findings, record, run)
@@ -285,6 +287,7 @@ pub fn judge_knowing<'r>(
     let places = Places::new(record);
     let mut slow = peers::judge(record, run, &mut cells);
     parts::judge(record, &mut cells);
+    pairs::judge(&mut cells);
     coverage.without_limit = cells.iter().filter(|c| !c.has_limit()).count();
     metrics::findings(&cells, &mut findings);
     if !of_image {
@@ -300,14 +303,13 @@ pub fn judge_knowing<'r>(
     ports::findings(record, &mut findings);
     fabric::findings(record, &mut findings);
     storage::findings(record, run, &cells, &mut findings);
-    cluster::findings(record, &mut findings);
+    cluster::findings(record, run, &mut findings);
     differences::findings(record, &mut findings);
     network::findings(record, run, &mut slow, &mut findings);
     distance::findings(record, &mut findings);
     parts::findings(&cells, &mut findings);
     rehearsal::findings(record, run, &mut slow, &mut findings);
     storage::share(record, &mut findings);
-    outcomes::excuse(&mut findings);
     let (decision, placement) = conclude(record, run, &mut findings);
     Judgement { record, decision, placement, findings, cells, coverage, slow }
 }

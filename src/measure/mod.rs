@@ -31,5 +31,5 @@ pub use rehearsal::{RankSteps, Rehearsal, Timed};
 pub use remains::{Change, Part, Place, Remains, Sign, Source, SourceKind, Stall, Trace, Wired};
 pub use sampler::{Sampler, Samples, Stopwatch};
 pub use since::{OwnNode, Since};
-pub use slow::{Slow, Speed, slow};
+pub use slow::{Slow, Speed, fast_end, slow};
 pub use watched::{Cold, Save, SaveState, Space, SpaceBound, Trouble, Watched};

@@ -55,12 +55,39 @@ impl Slow {
     }
 }
 
-/// Who is slower than the rest by more than `margin`, and by more than chance makes one part in `1 / level` be. At most half can be.
+/// So few may be well, of all: one in so many.
+const FEW_WELL: usize = 8;
+/// Where more than half are slow by less than this, the fast ones may be what differs.
+const APART: f64 = 0.10;
+/// A gap is no accident of readings when it is so many times their error.
+const ERRORS: f64 = 6.0;
+
+/// The middle of the fast end where the slow are more than half: the fast stand apart from the rest by more than `margin`, which is more
+/// than twice what they differ by. `speeds` in any order, all positive; more is better. `None` where no such end is.
+pub fn fast_end(speeds: &[f64], margin: f64) -> Option<Vec<f64>> {
+    let mut logs: Vec<f64> = speeds.iter().map(|s| s.ln()).collect();
+    logs.sort_by(|a, b| b.total_cmp(a));
+    let least = 2.max(logs.len().div_ceil(FEW_WELL));
+    let gap = |kept: usize| logs[kept - 1] - logs[kept];
+    let kept = (least..=logs.len().saturating_sub(1) / 2).max_by(|a, b| gap(*a).total_cmp(&gap(*b)))?;
+    let apart = gap(kept) > -(1.0 - margin).ln() && logs[0] - logs[kept - 1] < gap(kept) / 2.0;
+    apart.then(|| logs[..kept].iter().map(|l| l.exp()).collect())
+}
+
+/// Who is slower than the rest by more than `margin`, and by more than chance makes one part in `1 / level` be. More than half
+/// can be where the others stand apart ([`fast_end`]).
 /// `None` without a positive speed and an error for each.
 pub fn slow(readings: &[Speed], level: f64, margin: f64) -> Option<Slow> {
     let known = |r: &Speed| r.value > 0.0 && r.value.is_finite() && r.error.is_finite();
     if readings.is_empty() || !readings.iter().all(known) {
         return None;
+    }
+    let speeds: Vec<f64> = readings.iter().map(|r| r.value).collect();
+    let errors: Vec<f64> = readings.iter().map(|r| r.error).collect();
+    if let Some(fast) = fast_end(&speeds, margin.max(APART).max(ERRORS * stats::median(&errors))) {
+        let found = Slow { usual: stats::median(&fast), who: Vec::new() };
+        let who = (0..speeds.len()).filter(|i| found.loss(speeds[*i]) > margin).collect();
+        return Some(Slow { who, ..found });
     }
     let mut order: Vec<usize> = (0..readings.len()).collect();
     order.sort_by(|a, b| readings[*b].value.total_cmp(&readings[*a].value));
@@ -197,13 +224,28 @@ mod tests {
         assert!(share(8, 0.03, 4, 0.84) > 0.98);
     }
 
+    #[test]
+    fn more_than_half_may_be_slow_where_the_others_stand_apart() {
+        assert_eq!(who(&[700., 702., 590., 588., 589., 591., 592., 590.]), [2, 3, 4, 5, 6, 7]);
+        let (mut most, mut one) = (vec![420.0; 14], vec![420.0; 15]);
+        most.extend([700.0, 704.0]);
+        one.push(700.0);
+        assert_eq!(who(&most), (0..14).collect::<Vec<_>>());
+        // One that is faster is something else; so are two that are a little so, or that are not alike.
+        assert_eq!(who(&one), [0; 0]);
+        assert_eq!(who(&[640., 642., 590., 588., 589., 591., 592., 590.]), [0; 0]);
+        assert_eq!(fast_end(&[900., 702., 590., 588., 589., 591., 592., 590.], 0.1), None);
+        assert_eq!(fast_end(&[], 0.1), None);
+        assert_eq!(fast_end(&[1.0, 2.0], 0.1), None);
+    }
+
     proptest::proptest! {
         #[test]
-        fn who_is_slow_is_in_the_slow_half_and_beyond_the_margin(speeds in proptest::collection::vec(1e-3f64..1e3, 1..80)) {
+        fn who_is_slow_is_beyond_the_margin_and_some_are_not(speeds in proptest::collection::vec(1e-3f64..1e3, 1..80)) {
             let readings: Vec<Speed> = speeds.iter().map(|s| Speed { value: *s, error: 0.0 }).collect();
             let found = slow(&readings, LEVEL, MARGIN);
             let holds = found.is_some_and(|f| {
-                f.who.len() <= speeds.len() / 2 && f.who.iter().all(|i| f.loss(speeds[*i]) > MARGIN * 0.999)
+                f.who.len() <= speeds.len() - speeds.len().div_ceil(FEW_WELL) && f.who.iter().all(|i| f.loss(speeds[*i]) > MARGIN * 0.999)
             });
             proptest::prop_assert!(holds);
         }

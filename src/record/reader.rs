@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use rustc_hash::FxHashSet;
 use sha2::{Digest, Sha256};
 
 use crate::cluster::Step;
@@ -188,7 +189,18 @@ impl Taken<'_> {
             (Ok(Line::Header(header)), None) if header.schema > SCHEMA => {
                 return Err(RecordError::Newer { path: path.to_owned(), found: header.schema });
             }
-            (Ok(Line::Header(header)), record @ None) => *record = Some(Record::new(*header)),
+            (Ok(Line::Header(header)), record @ None) => {
+                let mut seen = FxHashSet::default();
+                let twice = header.nodes.iter().find(|node| !seen.insert(*node));
+                if let Some(why) = match twice {
+                    None if header.nodes.is_empty() => Some("its header names no node".to_owned()),
+                    None => None,
+                    Some(node) => Some(format!("its header names {node} twice")),
+                } {
+                    return Err(RecordError::NotARecord { path: path.to_owned(), why });
+                }
+                *record = Some(Record::new(*header));
+            }
             (Ok(_), None) => {
                 return Err(RecordError::NotARecord {
                     path: path.to_owned(),

@@ -21,6 +21,7 @@ use crate::report::rehearsed::step;
 use crate::report::saves::{Saves, saves};
 use crate::report::software::{Software, software};
 use crate::report::timeline::{Timeline, timeline};
+use crate::schedule::SIMULATION;
 use crate::unit::several;
 use crate::work::{Better, Metric};
 
@@ -494,8 +495,15 @@ fn waived(j: &Judgement<'_>) -> Vec<String> {
     out.into_iter().map(|(text, n)| if n > 1 { format!("{text} ({n} cases)") } else { text }).collect()
 }
 
+/// A path as a shell takes it.
+fn typed(path: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@%,".contains(c);
+    let path = clean(path);
+    if path.chars().all(plain) { path.into_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
+}
+
 fn next(j: &Judgement<'_>, record_path: &str) -> String {
-    let record = clean(record_path);
+    let record = typed(record_path);
     let worst = j.findings.iter().find(|f| f.weighs());
     let p = &j.placement;
     let slurm = j.record.header.launcher.as_deref() == Some("Slurm");
@@ -518,6 +526,10 @@ fn next(j: &Judgement<'_>, record_path: &str) -> String {
         };
     }
     match (&j.decision, worst) {
+        // No gate opens by it.
+        (Decision::Go | Decision::GoWithout { .. }, _) if j.record.header.launcher.as_deref() == Some(SIMULATION) => {
+            "srun gonogo check (this record is simulated)".to_owned()
+        }
         // An image proves no machine: there the check goes on.
         (Decision::Go, _) if j.record.header.plan.tier == Tier::Image => {
             "srun --container-image=IMAGE gonogo check (or docker run, as above)".to_owned()

@@ -379,6 +379,11 @@ fn provoke(code: &str) -> Option<Record> {
                 add_on(r, n, "environment", "machine", machine(m));
             }
         }),
+        "CLU-013" => {
+            let mut r = network(2, 1);
+            r.header.plan.run = run_plan("[nodes]\nneeded = 3\n");
+            Some(r)
+        }
         "CLK-001" => fact(Facts::Clocks(
             ["n1", "n2", "n3", "n4"]
                 .iter()

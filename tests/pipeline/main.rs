@@ -10,6 +10,7 @@ mod fuzz;
 mod golden;
 mod gpus;
 mod honesty;
+mod hosts;
 mod image;
 mod links;
 mod names;

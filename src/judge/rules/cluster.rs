@@ -9,6 +9,7 @@ use crate::judge::finding::{Finding, Subject};
 use crate::judge::rules::majority;
 use crate::judge::severity::Severity;
 use crate::measure;
+use crate::plan::RunPlan;
 use crate::record::Record;
 use crate::topology::Machine;
 
@@ -18,7 +19,8 @@ const SKEW_FAIL_MS: f64 = 60_000.0;
 /// A file that takes longer to be seen makes a restart load an old checkpoint.
 const LATE_MS: f64 = 5_000.0;
 
-pub(super) fn findings(record: &Record, findings: &mut Vec<Finding>) {
+pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
+    enough(record, run, findings);
     if record.header.launcher.is_none() {
         return;
     }
@@ -97,6 +99,16 @@ fn addresses(machines: &[(&NodeName, &Machine)], findings: &mut Vec<Finding>) {
 }
 
 fn clocks(offsets: &[measure::ClockOffset], findings: &mut Vec<Finding>) {
+    // Of two nobody tells which is right.
+    if let [a, b] = offsets {
+        let apart = (a.low_ms - b.high_ms).max(b.low_ms - a.high_ms);
+        if apart > SKEW_WARN_MS {
+            let subject = Subject::Link(a.node.clone(), b.node.clone());
+            let finding = Finding::new(Code::CLK_001, subject, format!("their clocks are {:.1} s apart", apart / 1e3));
+            findings.push(finding.severity(by_skew(apart)));
+        }
+        return;
+    }
     // Against the median node: the first node's clock may be the wrong one.
     let mut middles: Vec<f64> = offsets.iter().map(|o| (o.low_ms + o.high_ms) / 2.0).collect();
     middles.sort_by(f64::total_cmp);
@@ -107,9 +119,31 @@ fn clocks(offsets: &[measure::ClockOffset], findings: &mut Vec<Finding>) {
         if sure > SKEW_WARN_MS {
             let side = if low > 0.0 { "ahead of" } else { "behind" };
             let evidence = format!("its clock is {:.1} s {side} that of the other nodes", sure / 1e3);
-            let severity = if sure > SKEW_FAIL_MS { Severity::Fail } else { Severity::Warn };
-            findings.push(Finding::new(Code::CLK_001, Subject::Node(o.node.clone()), evidence).severity(severity));
+            let finding = Finding::new(Code::CLK_001, Subject::Node(o.node.clone()), evidence);
+            findings.push(finding.severity(by_skew(sure)));
         }
+    }
+}
+
+fn by_skew(ms: f64) -> Severity {
+    if ms > SKEW_FAIL_MS { Severity::Fail } else { Severity::Warn }
+}
+
+/// Whether the run finds as many nodes as it needs. A node that is checked by itself is one of them.
+fn enough(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
+    let Some(wanted) = &run.nodes else { return };
+    let there = record.header.nodes.len() as u64;
+    let (needed, spares) = (u64::from(wanted.needed), u64::from(wanted.spares));
+    let severity = match there {
+        _ if record.header.launcher.is_none() => Severity::Info,
+        _ if there < needed => Severity::Fail,
+        _ => Severity::Warn,
+    };
+    if there < needed + spares {
+        let and = if spares > 0 { format!(" and {spares} spares") } else { String::new() };
+        let evidence = format!("{there} nodes were checked; the plan needs {needed}{and}");
+        findings
+            .push(Finding::new(Code::CLU_013, Subject::Run, evidence).severity(severity).limit("[nodes] of the plan"));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the machine is -> findings.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::id::{NodeName, clean};
 use crate::judge::cell::is_busy;
@@ -20,8 +20,11 @@ const SMALL_SHM: Bytes = Bytes(Bytes::GIB);
 
 pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Finding>) {
     let measured = |l: &&OutcomeLine| l.outcome.measured().is_some_and(|m| !m.series.is_empty());
-    let by_gpu: HashSet<&NodeName> =
-        record.outcomes.iter().filter(|l| on_gpu(&l.case)).filter(measured).map(|l| &*l.node).collect();
+    let mut by_gpu: HashMap<&NodeName, HashSet<Option<u32>>> = HashMap::new();
+    for l in record.outcomes.iter().filter(|l| on_gpu(&l.case)).filter(measured) {
+        by_gpu.entry(&*l.node).or_default().insert(l.case.gpu());
+    }
+    some_gpus(record, run, &by_gpu, findings);
     for (node, machine) in record.machines() {
         let mut add = |code: Code, severity: Option<Severity>, evidence: String| {
             let f = Finding::new(code, Subject::Node(node.clone()), evidence);
@@ -30,7 +33,7 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
                 None => f,
             });
         };
-        of_machine(machine, run, by_gpu.contains(node), &mut add);
+        of_machine(machine, run, by_gpu.contains_key(node), &mut add);
         configuration::of_machine(machine, &mut |code, evidence| add(code, None, evidence));
     }
     for line in record.outcomes.iter().filter(|l| l.probe.as_str() == "environment") {
@@ -40,6 +43,25 @@ pub(super) fn findings(record: &Record, run: &RunPlan, findings: &mut Vec<Findin
                 load.window_ms, load.others_cores, load.steal_cores
             );
             findings.push(Finding::new(Code::VAL_004, Subject::Node((*line.node).clone()), evidence));
+        }
+    }
+}
+
+/// Nodes of which fewer GPUs were measured than the plan says that each has. Where none was, the machine tells of it, if it is known.
+fn some_gpus(
+    record: &Record,
+    run: &RunPlan,
+    by_gpu: &HashMap<&NodeName, HashSet<Option<u32>>>,
+    findings: &mut Vec<Finding>,
+) {
+    let wanted = run.nodes.as_ref().map_or(0, |n| n.gpus_per_node) as usize;
+    let known: HashSet<&NodeName> = record.machines().map(|(node, _)| node).collect();
+    for node in record.header.nodes.iter().filter(|_| wanted > 0) {
+        let numbered = by_gpu.get(node).map(|of| of.iter().flatten().count());
+        if numbered.is_some_and(|n| n > 0 && n < wanted) || (numbered.is_none() && !known.contains(node)) {
+            let evidence = format!("{} of {wanted} GPUs were measured", numbered.unwrap_or(0));
+            let finding = Finding::new(Code::COV_003, Subject::Node(node.clone()), evidence).severity(Severity::Hold);
+            findings.push(finding.limit("[nodes] gpus_per_node of the plan"));
         }
     }
 }

@@ -108,6 +108,7 @@ fn pairs(
         findings.push(Finding::new(Code::NET_028, Subject::Run, evidence).limit(SOURCE));
     }
     prove(&network, &held, &mut findings[before..]);
+    never_tested(&network, &on, findings);
     against_nominal(&network, &verdict, &on, findings);
     unanswered(record, plane, &network, findings);
     if network.pairs.nodes == 2 {
@@ -212,6 +213,26 @@ fn nodes(
             ),
         };
         findings.push(Finding::new(Code::NET_028, Subject::Node(node), evidence));
+    }
+}
+
+/// Nodes of which no test came about, with whichever of several partners: nobody may take them for well because their partners are to blame as much.
+fn never_tested(network: &localise::Network<'_>, on: &str, findings: &mut Vec<Finding>) {
+    let mut partners: BTreeMap<u32, (HashSet<u32>, bool)> = BTreeMap::new();
+    for t in &network.pairs.tests {
+        let came = [t.out, t.back].iter().any(|r| matches!(r, Reading::Rate(_)));
+        for (own, other) in [(t.a, t.b), (t.b, t.a)] {
+            let of = partners.entry(own).or_default();
+            of.0.insert(other);
+            of.1 |= came;
+        }
+    }
+    for (i, (partners, _)) in partners.iter().filter(|(_, (with, came))| !came && with.len() > 1) {
+        let node = network.nodes[*i as usize].clone();
+        if !findings.iter().any(|f| speaks_for(f, &node)) {
+            let evidence = format!("{on}no test came about with any of {} partners, which may be why", partners.len());
+            findings.push(Finding::new(Code::NET_028, Subject::Node(node), evidence));
+        }
     }
 }
 

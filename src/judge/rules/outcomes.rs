@@ -220,10 +220,16 @@ fn of_network(code: Code) -> bool {
     )
 }
 
-/// What a group suffered from a node that is found guilty otherwise is that node's, not the group's.
+/// A wrong answer. Whatever else is wrong with one of those who made it: slowness and crashes corrupt nothing.
+fn is_wrong(code: Code) -> bool {
+    matches!(code, Code::NET_001 | Code::RDM_011 | Code::COL_001)
+}
+
+/// What a group suffered from a node that is found guilty otherwise is that node's, not the group's. What is waived excuses nothing: the
+/// node stays in the run.
 pub(super) fn excuse(findings: &mut [Finding]) {
-    let guilty: HashSet<NodeName> =
-        findings.iter().filter(|f| f.severity >= Severity::Hold).filter_map(|f| f.subject.node().cloned()).collect();
+    let weighs = |f: &&Finding| f.weighs() && f.severity >= Severity::Hold;
+    let guilty: HashSet<NodeName> = findings.iter().filter(weighs).filter_map(|f| f.subject.node().cloned()).collect();
     // A node that computes slowly moves bytes slowly: the network is not the place to look first.
     let slow: HashSet<NodeName> = findings
         .iter()
@@ -235,6 +241,9 @@ pub(super) fn excuse(findings: &mut [Finding]) {
             f.evidence.push_str("; the node itself is slow (PER-001): look there first");
         }
         let by = match &f.subject {
+            _ if is_wrong(f.code) => None,
+            // Where all are suspected, nobody of them explains the others.
+            Subject::Group(nodes) if nodes.iter().all(|n| guilty.contains(n)) => None,
             Subject::Group(nodes) => nodes.iter().find(|n| guilty.contains(n)),
             Subject::Link(a, b) => [a, b].into_iter().find(|n| guilty.contains(n)),
             _ => None,

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use crate::id::{NodeName, clean};
 use crate::judge::cell::{Cell, Straggler};
-use crate::judge::rules::peers::{Behind, FEW, mark};
+use crate::judge::rules::peers::{Behind, FEW, mark, swings};
 use crate::judge::verdict::{Reason, Verdict};
 use crate::measure::{Speed, slow};
 use crate::record::Record;
@@ -123,16 +123,16 @@ fn compare(kind: &Kind<'_>, members: &[Member<'_>], level: f64, margin: f64, cel
         nodes = seen.groups(|m| m.node);
     }
     for (i, m) in members.iter().enumerate() {
-        let straggler = match (slots.contains(&m.slot), nodes.contains(&m.node)) {
-            (true, _) if far[i] => Straggler::Slot,
-            (_, true) if far[i] => Straggler::Node,
-            _ if is_slow[i] => Straggler::Gpu,
-            _ => continue,
-        };
         let cell = &mut cells[m.cell];
         let usual = match cell.series.better {
             Better::Higher => found.usual,
             Better::Lower => 1.0 / found.usual,
+        };
+        let straggler = match (slots.contains(&m.slot), nodes.contains(&m.node)) {
+            (true, _) if far[i] => Straggler::Slot,
+            (_, true) if far[i] => Straggler::Node,
+            _ if is_slow[i] || swings(cell, usual) => Straggler::Gpu,
+            _ => continue,
         };
         let which = match kind.place {
             Place::Slot(slot) => format!("{} GPUs in slot {slot} of this run", members.len()),
