@@ -48,6 +48,9 @@ pub(super) fn run(args: cli::DiscoverFabric) -> Result<Exit, Failure> {
     if let Some(path) = &args.expect {
         fabric.expected = Some(expect_tool(path, Tool::Netdiscover, |t| parse_netdiscover(t).value)?);
     }
+    for (old, new) in &fabric.outdated {
+        remarks.push(format!("{old}: not used, {new} is of the same fabric and was read later"));
+    }
     let empty = fabric.subnet.as_ref().is_none_or(|s| s.nodes.is_empty());
     let others = [fabric.links.is_some(), fabric.errors.is_some(), fabric.sms.is_some(), fabric.adapters.is_some()];
     if empty && others == [false; 4] {
@@ -164,8 +167,8 @@ struct Summary {
 }
 
 fn summary(fabric: &Fabric) -> Summary {
-    let empty = Default::default();
-    let subnet = fabric.subnet.as_ref().unwrap_or(&empty);
+    let joined = fabric.joined().unwrap_or_default();
+    let subnet = joined.as_ref();
     let cables = subnet.cables();
     let mut rates: std::collections::BTreeMap<String, usize> = Default::default();
     for c in &cables {
@@ -201,11 +204,20 @@ fn page(fabric: &Fabric, findings: &[Finding], remarks: &[String]) -> String {
     let mut out = String::new();
     let mut line = |label: &str, text: String| out.push_str(&format!("{label:<10}{}\n", clean(&text)));
     if fabric.subnet.is_some() {
+        let apart = if fabric.others.is_empty() {
+            String::new()
+        } else {
+            format!(", in {} fabrics apart from each other", 1 + fabric.others.len())
+        };
         line(
             "fabric",
             format!(
-                "{} switches ({} with hosts), {} adapters of {} hosts, {} cables",
-                s.switches, s.leaves, s.adapters, s.hosts, s.cables
+                "{} ({} with hosts), {} of {}, {}{apart}",
+                if s.switches == 1 { "1 switch".to_owned() } else { format!("{} switches", s.switches) },
+                s.leaves,
+                several(s.adapters, "adapter"),
+                several(s.hosts, "host"),
+                several(s.cables, "cable")
             ),
         );
         line("links", rates.join(", "));

@@ -3,6 +3,7 @@
 //! What a link should reach is told by both ends (iblinkinfo's "Could be"), by the expected topology, or by the others of
 //! its kind: no list of hardware is needed, and what is uniform is not blamed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::judge::adapters;
@@ -23,7 +24,7 @@ const UNEVEN: f64 = 0.25;
 /// Everything that is wrong with a fabric, worst first.
 pub fn findings(fabric: &Fabric) -> Vec<Finding> {
     let mut out = Vec::new();
-    if let Some(subnet) = &fabric.subnet {
+    for subnet in fabric.subnets() {
         alone(subnet, &mut out);
         open(subnet, &mut out);
         uplinks(subnet, &mut out);
@@ -31,7 +32,12 @@ pub fn findings(fabric: &Fabric) -> Vec<Finding> {
         doubles(subnet, &mut out);
         against(subnet, fabric.expected.as_ref(), &mut out);
     }
-    let names = Names::of(fabric);
+    let joined = fabric.joined();
+    if let (Some(all), Some(expected)) = (joined.as_deref(), &fabric.expected) {
+        let (all, expected) = comparable(all, expected);
+        cabling(&all, &expected, &mut out);
+    }
+    let names = Names::of(fabric, joined.as_deref());
     if let Some(links) = &fabric.links {
         states(links, &names, &mut out);
     }
@@ -46,7 +52,8 @@ pub fn findings(fabric: &Fabric) -> Vec<Finding> {
     // What the rates of the topology, iblinkinfo and ibstat all say is said once, at its worst.
     out.sort_by_key(|f| std::cmp::Reverse(f.severity));
     let mut seen = BTreeSet::new();
-    out.retain(|f| seen.insert((f.code, f.subject.clone())));
+    let of_run = |f: &Finding| (f.subject == Subject::Run).then(|| f.evidence.clone());
+    out.retain(|f| seen.insert((f.code, f.subject.clone(), of_run(f))));
     out.sort_by(|a, b| (b.severity, &a.code, &a.subject).cmp(&(a.severity, &b.code, &b.subject)));
     out
 }
@@ -76,18 +83,24 @@ fn open(subnet: &Subnet, out: &mut Vec<Finding>) {
     }
 }
 
-/// Rates and cables, also against the expected topology. One of the two may be a ports report, which knows no adapters but their
-/// ports: then the other is taken by ports, too.
+/// What links run at, also against the expected topology.
 fn against(subnet: &Subnet, expected: Option<&Subnet>, out: &mut Vec<Finding>) {
-    if let Some(expected) = expected {
-        let by_port = subnet.by_port || expected.by_port;
-        let like = |subnet: &Subnet| by_port.then(|| subnet.split_by_port());
-        let (own, was) = (like(subnet), like(expected));
-        let (subnet, expected) = (own.as_ref().unwrap_or(subnet), was.as_ref().unwrap_or(expected));
-        rates(subnet, Some(expected), out);
-        cabling(subnet, expected, out);
+    match expected {
+        Some(expected) => {
+            let (subnet, expected) = comparable(subnet, expected);
+            rates(&subnet, Some(&expected), out);
+        }
+        None => rates(subnet, None, out),
+    }
+}
+
+/// Two topologies that can be held against each other. One of them may be a ports report, which knows no adapters but their ports:
+/// then the other is taken by ports, too.
+fn comparable<'s>(subnet: &'s Subnet, expected: &'s Subnet) -> (Cow<'s, Subnet>, Cow<'s, Subnet>) {
+    if subnet.by_port || expected.by_port {
+        (Cow::Owned(subnet.split_by_port()), Cow::Owned(expected.split_by_port()))
     } else {
-        rates(subnet, None, out);
+        (Cow::Borrowed(subnet), Cow::Borrowed(expected))
     }
 }
 
@@ -160,6 +173,7 @@ fn doubles(subnet: &Subnet, out: &mut Vec<Finding>) {
             out.push(Finding::new(Code::FAB_012, Subject::Run, evidence));
         }
     }
+    claimed_twice(subnet, out);
     let mut lids: BTreeMap<u16, BTreeSet<End>> = BTreeMap::new();
     for node in subnet.nodes.values() {
         if let Some(lid) = node.lid.filter(|_| node.kind == Kind::Switch) {
@@ -175,6 +189,24 @@ fn doubles(subnet: &Subnet, out: &mut Vec<Finding>) {
     for (lid, ends) in lids.into_iter().filter(|(lid, ends)| ends.len() > 1 && (1..0xc000).contains(lid)) {
         let names: Vec<String> = ends.iter().take(4).map(|e| subnet.show(*e)).collect();
         out.push(Finding::new(Code::FAB_013, Subject::Run, format!("LID {lid} is that of {}", names.join(", "))));
+    }
+}
+
+/// A port has one cable: where two ports say that they are connected with it, there are two nodes of one GUID, whatever they are called.
+fn claimed_twice(subnet: &Subnet, out: &mut Vec<Finding>) {
+    let mut claims: BTreeMap<End, BTreeSet<End>> = BTreeMap::new();
+    for node in subnet.nodes.values() {
+        for (number, port) in &node.ports {
+            let to = End { guid: port.peer, port: port.peer_port };
+            claims.entry(to).or_default().insert(End { guid: node.guid, port: *number });
+        }
+    }
+    let named = |guid: u64| subnet.twice.iter().any(|(g, a, b)| *g == guid && a.trim() != b.trim());
+    for (port, by) in claims.iter().filter(|(port, by)| by.len() > 1 && !named(port.guid)) {
+        let ends: Vec<String> = by.iter().take(4).map(|e| subnet.show(*e)).collect();
+        let evidence =
+            format!("0x{:016x}: {} say that {} is at their other end", port.guid, ends.join(" and "), subnet.show(*port));
+        out.push(Finding::new(Code::FAB_012, Subject::Run, evidence));
     }
 }
 
@@ -218,7 +250,7 @@ fn managers(fabric: &Fabric, out: &mut Vec<Finding>) {
     let Some(sms) = &fabric.sms else { return };
     let masters: BTreeSet<u64> = sms.iter().filter(|s| s.master).map(|s| s.guid).collect();
     let name = |guid: &u64| {
-        let nodes = fabric.subnet.iter().flat_map(|s| s.nodes.values());
+        let nodes = fabric.subnets().flat_map(|s| s.nodes.values());
         let mut of = nodes.filter(|n| n.guid == *guid || n.ports.values().any(|p| p.guid == Some(*guid)));
         of.next().map_or_else(|| format!("0x{guid:016x}"), |n| n.name.trim().to_owned())
     };
@@ -242,16 +274,19 @@ fn unread(fabric: &Fabric, out: &mut Vec<Finding>) {
         );
         out.push(Finding::new(Code::FAB_015, Subject::Run, evidence));
     }
-    let Some(subnet) = &fabric.subnet else { return };
+    for subnet in fabric.subnets() {
+        if let Some(evidence) = undescribed(subnet) {
+            out.push(Finding::new(Code::FAB_015, Subject::Run, evidence));
+        }
+    }
+}
+
+/// Nodes that others point at and nobody describes.
+fn undescribed(subnet: &Subnet) -> Option<String> {
     let peers: BTreeSet<u64> = subnet.nodes.values().flat_map(|n| n.ports.values().map(|p| p.peer)).collect();
     let missing: Vec<String> =
         peers.iter().filter(|g| !subnet.nodes.contains_key(g)).map(|g| format!("0x{g:016x}")).collect();
-    if !missing.is_empty() {
-        let evidence = format!(
-            "{} nodes are pointed at and not described: {}",
-            missing.len(),
-            missing[..missing.len().min(4)].join(", ")
-        );
-        out.push(Finding::new(Code::FAB_015, Subject::Run, evidence));
-    }
+    let are = if missing.len() == 1 { "1 node is".to_owned() } else { format!("{} nodes are", missing.len()) };
+    let first = missing[..missing.len().min(4)].join(", ");
+    (!missing.is_empty()).then(|| format!("{are} pointed at and not described: {first}"))
 }

@@ -57,6 +57,8 @@ pub struct Cable {
 /// A subnet: every node that discovery reached.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Subnet {
+    /// Which capture it is from.
+    pub source: String,
     pub nodes: BTreeMap<u64, Node>,
     /// GUIDs that two nodes claim, with both names.
     pub twice: Vec<(u64, String, String)>,
@@ -88,6 +90,29 @@ impl Node {
 }
 
 impl Subnet {
+    /// Whether another capture is of the same fabric: a switch is in one only, and so is an adapter's port.
+    pub fn is_same_fabric(&self, other: &Subnet) -> bool {
+        let shares = |node: &Node| {
+            let theirs = other.nodes.get(&node.guid)?;
+            let is_switch = node.kind == Kind::Switch && theirs.kind == Kind::Switch;
+            // Both are there without a single cable, too.
+            let is_alone = node.ports.is_empty() && theirs.ports.is_empty();
+            (is_switch || is_alone || node.ports.keys().any(|p| theirs.ports.contains_key(p))).then_some(())
+        };
+        self.nodes.values().any(|node| shares(node).is_some())
+    }
+
+    /// Takes in another fabric. An adapter may have a port in each.
+    pub fn join(&mut self, other: &Subnet) {
+        for node in other.nodes.values() {
+            let own = self.nodes.entry(node.guid).or_insert_with(|| Node { ports: BTreeMap::new(), ..node.clone() });
+            own.ports.extend(node.ports.iter().map(|(number, port)| (*number, port.clone())));
+        }
+        self.twice.extend(other.twice.iter().cloned());
+        self.open.extend(&other.open);
+        self.by_port |= other.by_port;
+    }
+
     /// Every cable once, in order. Both ends print it: what only one end says is taken, too.
     pub fn cables(&self) -> Vec<Cable> {
         let mut seen: BTreeSet<(End, End)> = BTreeSet::new();
@@ -135,7 +160,7 @@ impl Subnet {
             let own = |(number, port): (&u32, &Port)| Some((End { guid: node.guid, port: *number }, port.guid?));
             moved.extend(node.ports.iter().filter_map(own));
         }
-        let mut out = Subnet { twice: self.twice.clone(), by_port: true, ..Subnet::default() };
+        let mut out = Subnet { source: self.source.clone(), twice: self.twice.clone(), by_port: true, ..Subnet::default() };
         for node in self.nodes.values() {
             for (number, port) in &node.ports {
                 let guid = moved.get(&End { guid: node.guid, port: *number }).copied().unwrap_or(node.guid);

@@ -1,5 +1,7 @@
 //! All that is known of a fabric, from whatever captures there are.
 
+use std::borrow::Cow;
+
 use crate::topology::ib::errors::merged;
 use crate::topology::ib::{
     Adapter, LinkState, PortErrors, Skipped, Sm, Subnet, parse_ibstat, parse_linkinfo, parse_netdiscover,
@@ -11,6 +13,10 @@ use crate::topology::ib::{ibstat, ports_report};
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Fabric {
     pub subnet: Option<Subnet>,
+    /// Fabrics apart from that one, each with LIDs of its own.
+    pub others: Vec<Subnet>,
+    /// Captures that are not used, each with the later one of the same fabric.
+    pub outdated: Vec<(String, String)>,
     pub links: Option<Vec<LinkState>>,
     pub errors: Option<Vec<PortErrors>>,
     /// The same counters earlier: then only what moved since counts.
@@ -83,13 +89,40 @@ impl Tool {
 }
 
 impl Fabric {
+    /// Every fabric that was captured.
+    pub fn subnets(&self) -> impl Iterator<Item = &Subnet> {
+        self.subnet.iter().chain(&self.others)
+    }
+
+    /// All fabrics in one, for what is told by GUID.
+    pub fn joined(&self) -> Option<Cow<'_, Subnet>> {
+        let first = self.subnet.as_ref()?;
+        if self.others.is_empty() {
+            return Some(Cow::Borrowed(first));
+        }
+        let mut all = first.clone();
+        self.others.iter().for_each(|other| all.join(other));
+        Some(Cow::Owned(all))
+    }
+
+    /// Keeps a topology; of one fabric the later capture counts.
+    fn keep(&mut self, subnet: Subnet) {
+        let mut all: Vec<Subnet> = self.subnet.take().into_iter().chain(std::mem::take(&mut self.others)).collect();
+        let outdated = all.extract_if(.., |known| known.is_same_fabric(&subnet) || known.nodes.is_empty());
+        self.outdated.extend(outdated.map(|known| (known.source, subnet.source.clone())));
+        all.push(subnet);
+        let mut all = all.into_iter();
+        self.subnet = all.next();
+        self.others = all.collect();
+    }
+
     /// Takes a capture in. False when it is of no tool that is known.
     pub fn take(&mut self, name: &str, text: &str) -> bool {
         let Some(tool) = Tool::of(text) else { return false };
         let skipped = match tool {
             Tool::Netdiscover => {
                 let parsed = parse_netdiscover(text);
-                self.subnet = Some(parsed.value);
+                self.keep(Subnet { source: name.to_owned(), ..parsed.value });
                 parsed.skipped
             }
             Tool::Linkinfo => {
