@@ -15,3 +15,16 @@ pub(super) fn most<'a, T: Eq + std::hash::Hash + 'a>(values: impl Iterator<Item 
     }
     counts.into_iter().max_by_key(|(_, n)| *n)
 }
+
+/// More links than this that are slow in the same way are told in one.
+pub(super) const ALIKE: usize = 32;
+/// So many are named of many: evidence is a line.
+const NAMED: usize = 4;
+
+/// The first of many names.
+pub(super) fn listed(names: &[String]) -> String {
+    match names.len() {
+        0..=NAMED => names.join("; "),
+        _ => format!("the first are {}", names[..NAMED].join("; ")),
+    }
+}

@@ -22,13 +22,16 @@ fn found(texts: &[&str]) -> Vec<String> {
 
 /// One switch with hosts, each link at a rate of its own, as switch and host print it.
 fn star(switch: u64, name: &str, rates: &[(&str, &str)]) -> String {
-    let mut of_switch = format!("devid=0xd2f0\nSwitch\t40 \"S-{switch:016x}\"\t\t# \"{name}\" enhanced port 0 lid 100 lmc 0\n");
+    let mut of_switch =
+        format!("devid=0xd2f0\nSwitch\t40 \"S-{switch:016x}\"\t\t# \"{name}\" enhanced port 0 lid 100 lmc 0\n");
     let mut of_hosts = String::new();
     for (i, (there, here)) in rates.iter().enumerate() {
         let (port, guid) = (i + 1, (switch << 8) + i as u64 + 1);
         let host = format!("{name}-host{port} mlx5_0");
         of_switch += &format!("[{port}]\t\"H-{guid:016x}\"[1]({guid:x})\t\t# \"{host}\" lid {port} {there}\n");
-        of_hosts += &format!("\ndevid=0x101b\nCa\t1 \"H-{guid:016x}\"\t\t# \"{host}\"\n[1]({guid:x}) \t\"S-{switch:016x}\"[{port}]\t\t# lid {port} lmc 0 \"{name}\" lid 100 {here}\n");
+        of_hosts += &format!(
+            "\ndevid=0x101b\nCa\t1 \"H-{guid:016x}\"\t\t# \"{host}\"\n[1]({guid:x}) \t\"S-{switch:016x}\"[{port}]\t\t# lid {port} lmc 0 \"{name}\" lid 100 {here}\n"
+        );
     }
     of_switch + &of_hosts
 }
@@ -64,4 +67,63 @@ fn a_port_that_two_claim_is_of_two_nodes() {
     let found = found(&[&doubled]);
     let said = "0x0000000000020001: a port 1 and a port 2 say that a-host1 mlx5_0 port 1 is at their other end";
     assert!(found.iter().any(|f| f.starts_with("FAB-012 fail") && f.contains(said)), "{found:?}");
+}
+
+/// One lane, and SDR between devices that can do more, are what a link falls back to: a fault where all are so, and among two.
+#[test]
+fn what_links_fall_back_to_is_no_design() {
+    for n in [1, 2, 7] {
+        let narrow = found(&[&star(0x200, "a", &vec![("1xHDR", "1xHDR"); n])]);
+        assert_eq!(narrow.len(), n, "{narrow:?}");
+        assert!(narrow.iter().all(|f| f.starts_with("FAB-001 fail cable a-host")), "{narrow:?}");
+        let slow = found(&[&star(0x200, "a", &vec![("4xSDR", "4xSDR"); n])]);
+        assert_eq!(slow.len(), n, "{slow:?}");
+        assert!(slow.iter().all(|f| f.starts_with("FAB-002 fail cable a-host")), "{slow:?}");
+    }
+    // Many are told in one.
+    let many = found(&[&star(0x200, "a", &[("1xHDR", "1xHDR"); 40])]);
+    assert_eq!(many.len(), 1, "{many:?}");
+    assert!(many[0].starts_with("FAB-001 fail this run: 40 links run at 1xHDR: the first are a-host1"), "{many:?}");
+    // A device as old as SDR, or one that nobody knows here, is left alone.
+    let old = star(0x200, "a", &[("4xSDR", "4xSDR"); 2]).replace("devid=0x101b", "devid=0x5a44");
+    assert_eq!(found(&[&old]), [""; 0]);
+    // Half of a splitter cable is two lanes by design: said once.
+    let mut split = vec![GOOD; 26];
+    split.extend([("2xHDR", "2xHDR"); 6]);
+    let split = found(&[&star(0x200, "a", &split)]);
+    assert_eq!(split.len(), 1, "{split:?}");
+    assert!(split[0].starts_with("FAB-001 warn this run: 6 links run at 2xHDR"), "{split:?}");
+}
+
+#[test]
+fn an_adapter_alone_shows_what_it_fell_back_to() {
+    let ibstat = |model: &str, rate: &str| {
+        found(&[&format!(
+            "CA 'mlx5_0'\n\tCA type: {model}\n\tPort 1:\n\t\tState: Active\n\t\tPhysical state: LinkUp\n\t\tRate: {rate}\n\t\tLink layer: InfiniBand\n"
+        )])
+    };
+    let slow = ibstat("MT4123", "10");
+    assert_eq!(
+        slow,
+        ["FAB-002 fail cable file0: mlx5_0 port 1 - unknown: its rate is 10 Gb/s: SDR, or one lane at QDR"]
+    );
+    assert!(ibstat("MT4123", "2.5")[0].starts_with("FAB-002 fail"));
+    assert!(ibstat("MT4123", "50")[0].starts_with("FAB-002 warn"));
+    assert_eq!((ibstat("MT4123", "100"), ibstat("MT4099", "10")), (vec![], vec![]));
+}
+
+/// The lower rate of the two that the ends of a cable print counts.
+#[test]
+fn ends_that_contradict_each_other_are_told() {
+    for ends in [("1xHDR", "4xHDR"), ("4xHDR", "1xHDR")] {
+        let found = found(&[&star(0x200, "a", &[GOOD, ends, GOOD, GOOD])]);
+        let named = "FAB-001 fail cable a-host2 mlx5_0 port 1 - a port 2: it runs at 1xHDR; its other end says 4xHDR";
+        assert_eq!(found, [named]);
+    }
+    // Without anything to compare with, the better end is the measure.
+    let alone = found(&[&star(0x200, "a", &[("4xEDR", "4xHDR")])]);
+    assert_eq!(
+        alone,
+        ["FAB-002 warn cable a-host1 mlx5_0 port 1 - a port 1: it runs at 4xEDR; its other end says 4xHDR"]
+    );
 }

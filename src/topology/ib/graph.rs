@@ -1,6 +1,6 @@
 //! Switches, channel adapters, and the cables between their ports.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::id::NodeName;
 use crate::topology::Leaf;
@@ -51,7 +51,24 @@ pub struct End {
 pub struct Cable {
     pub a: End,
     pub b: End,
+    /// The lower one where the ends print different rates.
     pub rate: Rate,
+    /// The higher one, where the ends print different rates.
+    pub other: Option<Rate>,
+}
+
+impl Cable {
+    /// Takes in what the second end says. What it does not tell, or tells in words that are not known here, contradicts nothing.
+    fn differ(&mut self, second: &Rate) {
+        match (self.rate.gbps(), second.gbps()) {
+            (Some(first), Some(other)) if other < first => {
+                self.other = Some(std::mem::replace(&mut self.rate, second.clone()));
+            }
+            (Some(first), Some(other)) if other > first => self.other = Some(second.clone()),
+            (None, Some(_)) => self.rate = second.clone(),
+            _ => {}
+        }
+    }
 }
 
 /// A subnet: every node that discovery reached.
@@ -115,14 +132,18 @@ impl Subnet {
 
     /// Every cable once, in order. Both ends print it: what only one end says is taken, too.
     pub fn cables(&self) -> Vec<Cable> {
-        let mut seen: BTreeSet<(End, End)> = BTreeSet::new();
-        let mut out = Vec::new();
+        let mut seen: HashMap<(End, End), usize> = HashMap::new();
+        let mut out: Vec<Cable> = Vec::new();
         for node in self.nodes.values() {
             for (number, port) in &node.ports {
                 let ends = [End { guid: node.guid, port: *number }, End { guid: port.peer, port: port.peer_port }];
                 let (a, b) = if ends[0] <= ends[1] { (ends[0], ends[1]) } else { (ends[1], ends[0]) };
-                if seen.insert((a, b)) {
-                    out.push(Cable { a, b, rate: port.rate.clone() });
+                match seen.get(&(a, b)).and_then(|i| out.get_mut(*i)) {
+                    Some(known) => known.differ(&port.rate),
+                    None => {
+                        seen.insert((a, b), out.len());
+                        out.push(Cable { a, b, rate: port.rate.clone(), other: None });
+                    }
                 }
             }
         }
@@ -160,7 +181,8 @@ impl Subnet {
             let own = |(number, port): (&u32, &Port)| Some((End { guid: node.guid, port: *number }, port.guid?));
             moved.extend(node.ports.iter().filter_map(own));
         }
-        let mut out = Subnet { source: self.source.clone(), twice: self.twice.clone(), by_port: true, ..Subnet::default() };
+        let mut out =
+            Subnet { source: self.source.clone(), twice: self.twice.clone(), by_port: true, ..Subnet::default() };
         for node in self.nodes.values() {
             for (number, port) in &node.ports {
                 let guid = moved.get(&End { guid: node.guid, port: *number }).copied().unwrap_or(node.guid);

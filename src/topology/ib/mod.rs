@@ -5,6 +5,7 @@
 //! free text, neither escaped nor unique: everything is keyed by GUID.
 
 mod ask;
+mod devices;
 mod errors;
 mod graph;
 mod ibstat;
@@ -16,6 +17,7 @@ mod sm;
 mod view;
 
 pub use ask::{MAX_CAPTURE, TOOLS, ask};
+pub use devices::{fastest, fastest_of_type};
 pub use errors::{Counter, PortErrors, parse_queryerrors};
 pub use graph::{Cable, End, Kind, Node, Port, Subnet};
 pub use ibstat::{Adapter, AdapterPort, parse_ibstat};
