@@ -204,8 +204,12 @@ fn claimed_twice(subnet: &Subnet, out: &mut Vec<Finding>) {
     let named = |guid: u64| subnet.twice.iter().any(|(g, a, b)| *g == guid && a.trim() != b.trim());
     for (port, by) in claims.iter().filter(|(port, by)| by.len() > 1 && !named(port.guid)) {
         let ends: Vec<String> = by.iter().take(4).map(|e| subnet.show(*e)).collect();
-        let evidence =
-            format!("0x{:016x}: {} say that {} is at their other end", port.guid, ends.join(" and "), subnet.show(*port));
+        let evidence = format!(
+            "0x{:016x}: {} say that {} is at their other end",
+            port.guid,
+            ends.join(" and "),
+            subnet.show(*port)
+        );
         out.push(Finding::new(Code::FAB_012, Subject::Run, evidence));
     }
 }

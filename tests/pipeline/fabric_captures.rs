@@ -127,3 +127,43 @@ fn ends_that_contradict_each_other_are_told() {
         ["FAB-002 warn cable a-host1 mlx5_0 port 1 - a port 1: it runs at 4xEDR; its other end says 4xHDR"]
     );
 }
+
+/// iblinkinfo of one switch with hosts, both ends of each link.
+fn link_info(links: &[(&str, &str)]) -> String {
+    let mut of_switch = "Switch: 0x0000000000000200 a:\n".to_owned();
+    let mut of_hosts = String::new();
+    for (i, (link, could)) in links.iter().enumerate() {
+        let (port, lid) = (i + 1, i + 2);
+        of_switch += &format!(
+            "   1   {port}[  ] ==( {link} Active/  LinkUp)==>   {lid}    1[  ] \"host{port} mlx5_0\" ({could})\n"
+        );
+        of_hosts += &format!(
+            "CA: host{port} mlx5_0:\n   0x{:016x}  {lid}    1[  ] ==( {link} Active/  LinkUp)==>    1    {port}[  ] \"a\" ({could})\n",
+            0x1000 + i
+        );
+    }
+    of_switch + &of_hosts
+}
+
+/// What most links could be is told once; what one lane could be, always.
+#[test]
+fn what_most_links_could_be_is_told() {
+    const FULL: (&str, &str) = ("4X 53.125 Gbps", " ");
+    let (narrow, slow) = (("1X 53.125 Gbps", "Could be 4X"), ("4X 25.78125 Gbps", "Could be 53.125 Gbps"));
+    for n in [1, 2, 4] {
+        let found = found(&[&link_info(&vec![narrow; n])]);
+        assert_eq!(found.len(), n, "{found:?}");
+        assert!(found.iter().all(|f| f.starts_with("FAB-001 fail cable a port ")), "{found:?}");
+    }
+    let many = found(&[&link_info(&[vec![narrow; 17], vec![FULL; 40]].concat())]);
+    assert_eq!(many.len(), 1, "{many:?}");
+    assert!(
+        many[0].starts_with("FAB-001 fail this run: 34 of 114 ports run at 1xHDR: the first are a port 1 - host1"),
+        "{many:?}"
+    );
+    let all = found(&[&link_info(&[slow; 4])]);
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(all[0].starts_with("FAB-002 warn this run: 8 of 8 ports run at 4xEDR"), "{all:?}");
+    // Silicon has twelve lanes, and no cable has.
+    assert_eq!(found(&[&link_info(&[("4X 53.125 Gbps", "Could be 12X"); 4])]), [""; 0]);
+}
