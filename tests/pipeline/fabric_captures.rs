@@ -1,7 +1,7 @@
 //! Captures of fabrics as they come: several in one call, cut, of ends that contradict each other, of hosts that lost something.
 
 use gonogo::judge::fabric::findings;
-use gonogo::topology::ib::Fabric;
+use gonogo::topology::ib::{Fabric, parse_queryerrors};
 
 fn taken(texts: &[&str]) -> Fabric {
     let mut out = Fabric::default();
@@ -166,4 +166,51 @@ fn what_most_links_could_be_is_told() {
     assert!(all[0].starts_with("FAB-002 warn this run: 8 of 8 ports run at 4xEDR"), "{all:?}");
     // Silicon has twelve lanes, and no cable has.
     assert_eq!(found(&[&link_info(&[("4X 53.125 Gbps", "Could be 12X"); 4])]), [""; 0]);
+}
+
+/// A link that goes down time and again, and one whose counter cannot show the next time.
+#[test]
+fn links_that_went_down_often_are_told() {
+    let down =
+        |n: u64| found(&[&format!("Errors for 0x200 \"a\"\n   GUID 0x200 port 4: [LinkDownedCounter == {n}]\n")]);
+    assert_eq!(down(40), [""; 0]);
+    let named = "FAB-005 warn cable a port 4 - unknown: a port 4: LinkDownedCounter";
+    assert_eq!(down(120), [format!("{named} 120, since the counters were last cleared")]);
+    let stuck = down(255);
+    assert!(stuck.len() == 2 && stuck[0].starts_with(named), "{stuck:?}");
+    assert_eq!(stuck[1], "FAB-016 warn this run: a port 4: LinkDownedCounter 255");
+}
+
+/// A packet that was dropped is no fault; eleven without an earlier reading, or one since it, are told.
+#[test]
+fn a_few_drops_are_ordinary() {
+    let drops = |n: u64| format!("Errors for 0x200 \"a\"\n   GUID 0x200 port 4: [PortXmitDiscards == {n}]\n");
+    assert_eq!(found(&[&drops(1)]), [""; 0]);
+    assert!(found(&[&drops(11)])[0].starts_with("FAB-006 warn"));
+    let mut f = taken(&[&drops(12)]);
+    f.before = Some(parse_queryerrors(&drops(11)).value);
+    assert!(shown(&f)[0].contains("PortXmitDiscards 1, since the earlier reading"), "{:?}", shown(&f));
+}
+
+/// ibqueryerrors tells GUIDs and perfquery LIDs: a topology says which is which, and without one nothing is said to have moved.
+#[test]
+fn an_earlier_reading_of_another_tool_is_matched_by_the_topology() {
+    let (by_guid, by_lid) = (
+        "Errors for 0x200 \"a\"\n   GUID 0x200 port 2: [SymbolErrorCounter == 500]\n",
+        "# Port counters: Lid 100 port 2\nSymbolErrorCounter:....500\n",
+    );
+    let net = star(0x200, "a", &[GOOD; 3]);
+    for (now, before) in [(by_guid, by_lid), (by_lid, by_guid)] {
+        let mut f = taken(&[&net, now]);
+        f.before = Some(parse_queryerrors(before).value);
+        assert_eq!(shown(&f), [""; 0]);
+        f.before = Some(parse_queryerrors(&before.replace("500", "499")).value);
+        let named = "FAB-005 fail cable a-host2 mlx5_0 port 1 - a port 2: a port 2: SymbolErrorCounter 1, since the earlier reading";
+        assert_eq!(shown(&f), [named]);
+        let mut f = taken(&[now]);
+        f.before = Some(parse_queryerrors(before).value);
+        let found = shown(&f);
+        assert!(found.iter().any(|f| f.starts_with("FAB-015 warn this run: 1 port cannot be compared")), "{found:?}");
+        assert!(found.iter().any(|f| f.starts_with("FAB-005 warn") && f.contains("last cleared")), "{found:?}");
+    }
 }
