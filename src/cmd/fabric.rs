@@ -233,7 +233,7 @@ fn page(fabric: &Fabric, findings: &[Finding], remarks: &[String]) -> String {
         line("adapters", format!("{} read by ibstat: ports {}", adapters.len(), ports.join(", ")));
     }
     if let Some(errors) = &fabric.errors {
-        line("counters", format!("of {} ports", errors.len()));
+        line("counters", format!("of {}", several(errors.len(), "port")));
     }
     if fabric.sms.is_some() {
         line("manager", s.manager.clone().unwrap_or_else(|| "none".to_owned()));
@@ -247,6 +247,9 @@ fn page(fabric: &Fabric, findings: &[Finding], remarks: &[String]) -> String {
     let (bad, warned) = (count(Severity::Fail), count(Severity::Warn));
     match findings.first() {
         None => out.push_str("nothing is wrong with what was read\n"),
+        Some(_) if fabric.is_empty() && bad == 0 => {
+            out.push_str("no port was read: nothing can be said of the fabric\n");
+        }
         Some(f) => {
             let counts = [several(bad, "failure"), several(warned, "warning")].join(", ");
             out.push_str(&format!("{counts}\nnext      gonogo explain {}\n", f.code));

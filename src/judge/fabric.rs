@@ -16,7 +16,8 @@ use crate::judge::fabric_rails::rails;
 use crate::judge::fabric_rates::rates;
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::severity::Severity;
-use crate::topology::ib::{End, Fabric, Kind, Node, Subnet};
+use crate::topology::ib::{End, Fabric, Gap, Kind, Node, Skipped, Subnet};
+use crate::unit::several;
 
 /// A leaf whose ratio of hosts' to uplinks' capacity differs by more is not like the others.
 const UNEVEN: f64 = 0.25;
@@ -259,7 +260,11 @@ fn managers(fabric: &Fabric, out: &mut Vec<Finding>) {
         of.next().map_or_else(|| format!("0x{guid:016x}"), |n| n.name.trim().to_owned())
     };
     if masters.is_empty() {
-        let evidence = format!("{} managers answer, none of them is master", sms.len());
+        let evidence = match sms.len() {
+            0 => "no manager answers".to_owned(),
+            1 => "1 manager answers, and it is not master".to_owned(),
+            n => format!("{n} managers answer, none of them is master"),
+        };
         out.push(Finding::new(Code::FAB_010, Subject::Run, evidence));
     } else if masters.len() > 1 {
         let names: Vec<String> = masters.iter().map(name).collect();
@@ -269,14 +274,35 @@ fn managers(fabric: &Fabric, out: &mut Vec<Finding>) {
 
 /// What was not understood, and nodes that others point at and nobody describes.
 fn unread(fabric: &Fabric, out: &mut Vec<Finding>) {
-    if let Some((file, first)) = fabric.skipped.first() {
-        let evidence = format!(
-            "{} lines were not understood, the first is {file}:{}: {}",
-            fabric.skipped.len(),
-            first.line,
-            first.text
-        );
-        out.push(Finding::new(Code::FAB_015, Subject::Run, evidence));
+    let mut files: BTreeMap<&str, Vec<&Skipped>> = BTreeMap::new();
+    for (file, skipped) in &fabric.skipped {
+        files.entry(file).or_default().push(skipped);
+    }
+    // Where no port was read nothing is proven.
+    let is_nothing = fabric.is_empty() && !(fabric.skipped.is_empty() && fabric.gaps.is_empty());
+    let told = |evidence: String| {
+        let finding = Finding::new(Code::FAB_015, Subject::Run, evidence);
+        if is_nothing { finding.severity(Severity::Hold) } else { finding }
+    };
+    for (file, all) in files {
+        let Some(first) = all.first() else { continue };
+        let lines = if all.len() == 1 { "1 line was".to_owned() } else { format!("{} lines were", all.len()) };
+        out.push(told(format!("{lines} not understood, the first is {file}:{}: {}", first.line, first.text)));
+    }
+    for (file, gap) in &fabric.gaps {
+        let what = match gap {
+            Gap::Sums(n) => format!(
+                "of {} only the sum over all ports was captured: whose errors they are cannot be told",
+                several(*n, "node")
+            ),
+            Gap::Unlisted { beyond, listed } => {
+                let have = if *beyond == 1 { "port has" } else { "ports have" };
+                format!("its summary says that {beyond} {have} errors beyond threshold, and {listed} are listed")
+            }
+            Gap::Empty => "there is no port in it".to_owned(),
+            Gap::Cut => "it ends within a line".to_owned(),
+        };
+        out.push(told(format!("{file}: {what}")));
     }
     for subnet in fabric.subnets() {
         if let Some(evidence) = undescribed(subnet) {

@@ -214,3 +214,24 @@ fn an_earlier_reading_of_another_tool_is_matched_by_the_topology() {
         assert!(found.iter().any(|f| f.starts_with("FAB-005 warn") && f.contains("last cleared")), "{found:?}");
     }
 }
+
+/// Where no port was read nothing is proven; where something was, what is left out is told beside it.
+#[test]
+fn what_says_nothing_of_any_port_is_no_pass() {
+    let sum = "# Port counters: Lid 3 port 255\nPortSelect:....255\nSymbolErrorCounter:....65535\n";
+    let unlisted = "## Summary: 38 nodes checked, 3 bad nodes found\n##          272 ports checked, 7 ports have errors beyond threshold\n";
+    let cut = "Errors for 0x200 \"a\"\n   GUID 0x200 port 4: [SymbolErrorCounter ==";
+    for text in [sum, unlisted, cut] {
+        let alone = found(&[text]);
+        assert!(!alone.is_empty() && alone.iter().all(|f| f.starts_with("FAB-015 hold this run: ")), "{alone:?}");
+        let beside = found(&[&star(0x200, "a", &[GOOD; 3]), text]);
+        assert!(!beside.is_empty() && beside.iter().all(|f| f.starts_with("FAB-015 warn this run: ")), "{beside:?}");
+    }
+    // That none is beyond its threshold is an answer.
+    assert_eq!(found(&[&unlisted.replace(", 7 ports", ", 0 ports")]), [""; 0]);
+    // Each file's own first line that was not understood.
+    let net = star(0x200, "a", &[GOOD; 3]) + "nonsense\n";
+    assert_eq!(found(&[&net, cut]).len(), 3);
+    let cut = link_info(&[("4X 53.125 Gbps", " "); 2]) + "     ";
+    assert_eq!(found(&[&cut]), ["FAB-015 warn this run: file0: it ends within a line"]);
+}

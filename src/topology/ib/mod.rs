@@ -18,7 +18,7 @@ mod view;
 
 pub use ask::{MAX_CAPTURE, TOOLS, ask};
 pub use devices::{fastest, fastest_of_type};
-pub use errors::{Counter, PortErrors, parse_queryerrors};
+pub use errors::{Counter, Gap, PortErrors, parse_queryerrors};
 pub use graph::{Cable, End, Kind, Node, Port, Subnet};
 pub use ibstat::{Adapter, AdapterPort, parse_ibstat};
 pub use linkinfo::{LinkState, parse_linkinfo};

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::topology::ib::errors::merged;
+use crate::topology::ib::errors::{gaps, merged};
 use crate::topology::ib::{
-    Adapter, LinkState, PortErrors, Skipped, Sm, Subnet, parse_ibstat, parse_linkinfo, parse_netdiscover,
+    Adapter, Gap, LinkState, PortErrors, Skipped, Sm, Subnet, parse_ibstat, parse_linkinfo, parse_netdiscover,
     parse_queryerrors, parse_sm,
 };
 use crate::topology::ib::{ibstat, ports_report};
@@ -28,6 +28,8 @@ pub struct Fabric {
     pub expected: Option<Subnet>,
     /// Where each line came from that nobody understood.
     pub skipped: Vec<(String, Skipped)>,
+    /// What captures leave out, each with its name.
+    pub gaps: Vec<(String, Gap)>,
 }
 
 /// Which tool a capture is of.
@@ -105,6 +107,15 @@ impl Fabric {
         Some(Cow::Owned(all))
     }
 
+    /// Whether no port was read at all, of whatever tool.
+    pub fn is_empty(&self) -> bool {
+        self.subnets().all(|s| s.nodes.values().all(|n| n.ports.is_empty()))
+            && self.links.iter().flatten().next().is_none()
+            && self.errors.iter().flatten().next().is_none()
+            && self.sms.iter().flatten().next().is_none()
+            && self.adapters.iter().flatten().all(|a| a.ports.is_empty())
+    }
+
     /// Keeps a topology; of one fabric the later capture counts.
     fn keep(&mut self, subnet: Subnet) {
         let mut all: Vec<Subnet> = self.subnet.take().into_iter().chain(std::mem::take(&mut self.others)).collect();
@@ -132,6 +143,7 @@ impl Fabric {
             }
             Tool::Queryerrors => {
                 let parsed = parse_queryerrors(text);
+                self.gaps.extend(gaps(text, parsed.value.len()).into_iter().map(|gap| (name.to_owned(), gap)));
                 let known = self.errors.take().unwrap_or_default();
                 self.errors = Some(merged([known, parsed.value].concat()));
                 parsed.skipped
@@ -147,6 +159,11 @@ impl Fabric {
                 parsed.skipped
             }
         };
+        // Blanks that are followed by nothing were the beginning of a line.
+        let end = text.rsplit('\n').next().unwrap_or("");
+        if !end.is_empty() && end.trim().is_empty() {
+            self.gaps.push((name.to_owned(), Gap::Cut));
+        }
         self.skipped.extend(skipped.into_iter().map(|s| (name.to_owned(), s)));
         true
     }
