@@ -14,7 +14,9 @@ use crate::files::{self, Readers};
 use crate::id::clean;
 use crate::judge::{self, Finding, Severity};
 use crate::report;
-use crate::topology::ib::{End, Fabric, Kind, MAX_CAPTURE, TOOLS, Tool, ask, parse_netdiscover, parse_queryerrors};
+use crate::topology::ib::{
+    End, Fabric, Kind, MAX_CAPTURE, Subnet, TOOLS, Tool, ask, parse_netdiscover, parse_queryerrors,
+};
 use crate::unit::several;
 
 /// A large fabric answers within seconds; one whose nodes are gone takes a second for each.
@@ -46,7 +48,10 @@ pub(super) fn run(args: cli::DiscoverFabric) -> Result<Exit, Failure> {
         fabric.before = Some(expect_tool(path, Tool::Queryerrors, |t| parse_queryerrors(t).value)?);
     }
     if let Some(path) = &args.expect {
-        fabric.expected = Some(expect_tool(path, Tool::Netdiscover, |t| parse_netdiscover(t).value)?);
+        let parsed = expect_tool(path, Tool::Netdiscover, parse_netdiscover)?;
+        let name = path.display().to_string();
+        fabric.skipped.extend(parsed.skipped.into_iter().map(|line| (name.clone(), line)));
+        fabric.expected = Some(Subnet { source: name, ..parsed.value });
     }
     for (old, new) in &fabric.outdated {
         remarks.push(format!("{old}: not used, {new} is of the same fabric and was read later"));

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::judge::adapters;
 use crate::judge::codes::Code;
 use crate::judge::fabric_counters::counters;
-use crate::judge::fabric_like::{FEW, UNIFORM, most};
+use crate::judge::fabric_like::{FEW, UNIFORM, listed, most};
 use crate::judge::fabric_links::states;
-use crate::judge::fabric_names::{Names, cable, is_host};
-use crate::judge::fabric_rails::rails;
+use crate::judge::fabric_names::{Names, cable, cable_name, is_host};
+use crate::judge::fabric_rails::{lost, rails};
 use crate::judge::fabric_rates::rates;
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::severity::Severity;
@@ -30,6 +30,7 @@ pub fn findings(fabric: &Fabric) -> Vec<Finding> {
         open(subnet, &mut out);
         uplinks(subnet, &mut out);
         rails(subnet, &mut out);
+        lost(subnet, &mut out);
         doubles(subnet, &mut out);
         against(subnet, fabric.expected.as_ref(), &mut out);
     }
@@ -37,6 +38,7 @@ pub fn findings(fabric: &Fabric) -> Vec<Finding> {
     if let (Some(all), Some(expected)) = (joined.as_deref(), &fabric.expected) {
         let (all, expected) = comparable(all, expected);
         cabling(&all, &expected, &mut out);
+        unexpected(&all, &expected, &mut out);
     }
     let names = Names::of(fabric, joined.as_deref());
     if let Some(links) = &fabric.links {
@@ -259,7 +261,9 @@ fn managers(fabric: &Fabric, out: &mut Vec<Finding>) {
         let mut of = nodes.filter(|n| n.guid == *guid || n.ports.values().any(|p| p.guid == Some(*guid)));
         of.next().map_or_else(|| format!("0x{guid:016x}"), |n| n.name.trim().to_owned())
     };
-    if masters.is_empty() {
+    if masters.is_empty() && sms.iter().any(|s| !s.is_told) {
+        // An old sminfo tells no state: it asked the manager that gave the LIDs, and that one answered.
+    } else if masters.is_empty() {
         let evidence = match sms.len() {
             0 => "no manager answers".to_owned(),
             1 => "1 manager answers, and it is not master".to_owned(),
@@ -269,6 +273,29 @@ fn managers(fabric: &Fabric, out: &mut Vec<Finding>) {
     } else if masters.len() > 1 {
         let names: Vec<String> = masters.iter().map(name).collect();
         out.push(Finding::new(Code::FAB_011, Subject::Run, format!("{} are both master", names.join(" and "))));
+    }
+}
+
+/// Cables that the expected topology does not have, between ports that it has nothing at. Where only a part of it was read, that says
+/// nothing.
+fn unexpected(subnet: &Subnet, expected: &Subnet, out: &mut Vec<Finding>) {
+    if undescribed(expected).is_some() {
+        return;
+    }
+    let used: BTreeSet<End> = expected.cables().iter().flat_map(|c| [c.a, c.b]).collect();
+    let mut of_new: Vec<String> = Vec::new();
+    for c in subnet.cables().iter().filter(|c| !used.contains(&c.a) && !used.contains(&c.b)) {
+        if expected.nodes.contains_key(&c.a.guid) && expected.nodes.contains_key(&c.b.guid) {
+            let finding = Finding::new(Code::FAB_008, cable(subnet, c.a, c.b), "this cable is not expected");
+            out.push(finding.limit("the expected topology has none at either port").severity(Severity::Warn));
+        } else {
+            of_new.push(cable_name(subnet, c.a, c.b));
+        }
+    }
+    if !of_new.is_empty() {
+        let evidence = format!("{} of nodes that are new: {}", several(of_new.len(), "cable"), listed(&of_new));
+        let finding = Finding::new(Code::FAB_008, Subject::Run, evidence).limit("the expected topology");
+        out.push(finding.severity(Severity::Warn));
     }
 }
 
@@ -303,6 +330,10 @@ fn unread(fabric: &Fabric, out: &mut Vec<Finding>) {
             Gap::Cut => "it ends within a line".to_owned(),
         };
         out.push(told(format!("{file}: {what}")));
+    }
+    if let Some(evidence) = fabric.expected.as_ref().and_then(undescribed) {
+        let evidence = format!("of the expected topology {evidence}");
+        out.push(Finding::new(Code::FAB_015, Subject::Run, evidence));
     }
     for subnet in fabric.subnets() {
         if let Some(evidence) = undescribed(subnet) {

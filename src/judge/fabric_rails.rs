@@ -1,11 +1,12 @@
-//! Rails -> findings: in a fabric with a rail a leaf, what hangs elsewhere. Pure.
+//! Rails -> findings: adapters that a host lacks and, in a fabric with a rail a leaf, what hangs elsewhere. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::judge::codes::Code;
 use crate::judge::fabric_like::{FEW, UNIFORM, most};
 use crate::judge::fabric_names::cable;
-use crate::judge::finding::Finding;
+use crate::judge::finding::{Finding, Subject};
+use crate::judge::severity::Severity;
 use crate::topology::ib::{End, Subnet};
 
 /// In a fabric with a rail a leaf, adapters that hang at another rail's leaf.
@@ -44,15 +45,52 @@ pub(super) fn rails(subnet: &Subnet, out: &mut Vec<Finding>) {
         .filter_map(|(leaf, rail)| Some((leaf, rail.as_deref()?)))
         .flat_map(|(leaf, rail)| leaf.iter().map(move |(host, device, own, peer)| (*host, *device, rail, *own, *peer)))
         .collect();
-    let at: HashMap<(&str, &str), &str> = places.iter().map(|(h, d, r, ..)| ((*h, *d), *r)).collect();
+    let mut of_host: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
+    for (host, device, rail, ..) in &places {
+        of_host.entry(host).or_default().insert(device, rail);
+    }
     for (host, device, rail, own, peer) in places.iter().filter(|(_, d, r, ..)| d != r) {
-        // Swapped: its own device of that rail hangs where this one belongs. A host that merely counts its devices in
-        // another way has no such pair.
-        if at.get(&(*host, *rail)) == Some(device) {
-            let evidence =
-                format!("{device} hangs at a leaf where the others are {rail}, and {rail} where they are {device}");
-            let subject = cable(subnet, *peer, *own);
-            out.push(Finding::new(Code::FAB_009, subject, evidence).limit("the other ports of these leaves"));
+        let Some(devices) = of_host.get(host) else { continue };
+        let swapped = devices.get(rail) == Some(device);
+        // Its own device of that rail hangs there, too: no other way of counting puts two of a host on one rail.
+        let doubled = devices.get(rail) == Some(rail);
+        // A host that merely counts its devices in another way has most of them elsewhere.
+        let elsewhere = devices.iter().filter(|(device, rail)| device != rail).count();
+        let evidence = if swapped {
+            format!("{device} hangs at a leaf where the others are {rail}, and {rail} where they are {device}")
+        } else if doubled || 2 * elsewhere < devices.len() {
+            format!("{device} hangs at a leaf where the others are {rail}")
+        } else {
+            continue;
+        };
+        let subject = cable(subnet, *peer, *own);
+        out.push(Finding::new(Code::FAB_009, subject, evidence).limit("the other ports of these leaves"));
+    }
+}
+
+/// Hosts that lack an adapter's port which nearly all the others have.
+pub(super) fn lost(subnet: &Subnet, out: &mut Vec<Finding>) {
+    let mut hosts: BTreeMap<&str, BTreeSet<(&str, u32)>> = BTreeMap::new();
+    for node in subnet.nodes.values() {
+        let Some((host, device)) = node.host() else { continue };
+        hosts.entry(host).or_default().extend(node.ports.keys().map(|port| (device, *port)));
+    }
+    let Some((usual, n)) = most(hosts.values()) else { return };
+    if hosts.len() < FEW || (n as f64) < UNIFORM * hosts.len() as f64 {
+        return;
+    }
+    for (host, ports) in &hosts {
+        // Login and storage nodes are built with fewer: one that lost something has most of it, and nothing else. Several that have the
+        // same are of another kind.
+        let alike = hosts.values().filter(|other| *other == ports).count();
+        if alike >= FEW || ports.len() >= usual.len() || !ports.is_subset(usual) || 2 * ports.len() <= usual.len() {
+            continue;
+        }
+        for (device, port) in usual.difference(ports) {
+            let subject = Subject::Cable(format!("{host} {device} port {port}"), "nothing".to_owned());
+            let evidence = format!("it is not in the fabric: {host} has {} of {} ports", ports.len(), usual.len());
+            let limit = format!("{n} of {} hosts have it", hosts.len());
+            out.push(Finding::new(Code::FAB_003, subject, evidence).limit(limit).severity(Severity::Warn));
         }
     }
 }

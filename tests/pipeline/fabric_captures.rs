@@ -1,7 +1,7 @@
 //! Captures of fabrics as they come: several in one call, cut, of ends that contradict each other, of hosts that lost something.
 
 use gonogo::judge::fabric::findings;
-use gonogo::topology::ib::{Fabric, parse_queryerrors};
+use gonogo::topology::ib::{Fabric, parse_netdiscover, parse_queryerrors};
 
 fn taken(texts: &[&str]) -> Fabric {
     let mut out = Fabric::default();
@@ -234,4 +234,111 @@ fn what_says_nothing_of_any_port_is_no_pass() {
     assert_eq!(found(&[&net, cut]).len(), 3);
     let cut = link_info(&[("4X 53.125 Gbps", " "); 2]) + "     ";
     assert_eq!(found(&[&cut]), ["FAB-015 warn this run: file0: it ends within a line"]);
+}
+
+/// `--expect`: a cable that nobody expected is told, and so is a topology to be expected of which only a part was read.
+#[test]
+fn what_is_not_expected_is_told() {
+    let good = star(0x200, "a", &[GOOD; 3]);
+    let loops = good.replacen("[1]\t", "[20]\t\"S-0000000000000200\"[21]\t\t# \"a\" lid 100 4xHDR\n[21]\t\"S-0000000000000200\"[20]\t\t# \"a\" lid 100 4xHDR\n[1]\t", 1);
+    let expecting = |now: &str, expected: &str| {
+        let mut f = taken(&[now]);
+        f.expected = Some(parse_netdiscover(expected).value);
+        shown(&f)
+    };
+    assert_eq!(expecting(&good, &good), [""; 0]);
+    assert_eq!(expecting(&loops, &good), ["FAB-008 warn cable a port 20 - a port 21: this cable is not expected"]);
+    let more = star(0x200, "a", &[GOOD; 5]);
+    let found = expecting(&more, &good);
+    assert!(
+        found.len() == 1 && found[0].starts_with("FAB-008 warn this run: 2 cables of nodes that are new"),
+        "{found:?}"
+    );
+    let cut: String = good.split("\n\n").take(2).collect::<Vec<_>>().join("\n\n");
+    let found = expecting(&more, &cut);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].starts_with("FAB-015 warn this run: of the expected topology 2 nodes are pointed at"),
+        "{found:?}"
+    );
+}
+
+/// Hosts with a device at each of four leaves, `at` telling the leaf of one.
+fn railed(at: &dyn Fn(u64, u64) -> Option<u64>) -> String {
+    let (mut leaves, mut hosts) = (vec![String::new(); 4], String::new());
+    for host in 0..8 {
+        for device in 0..4 {
+            let (Some(leaf), guid) = (at(host, device), 0x1000 + host * 16 + device) else { continue };
+            let port = 1 + host + if leaf == device { 0 } else { 10 + 8 * device };
+            leaves[leaf as usize] +=
+                &format!("[{port}]\t\"H-{guid:016x}\"[1]({guid:x})\t\t# \"n{host} mlx5_{device}\" lid {guid} 4xNDR\n");
+            hosts += &format!(
+                "\ndevid=0x1021\nCa\t1 \"H-{guid:016x}\"\t\t# \"n{host} mlx5_{device}\"\n[1]({guid:x}) \t\"S-{:016x}\"[{port}]\t\t# lid {guid} lmc 0 \"leaf{leaf}\" lid 9 4xNDR\n",
+                0x200 + leaf
+            );
+        }
+    }
+    let leaf = |(i, ports): (usize, &String)| {
+        format!(
+            "devid=0xd2f2\nSwitch\t64 \"S-{:016x}\"\t\t# \"leaf{i}\" enhanced port 0 lid {} lmc 0\n{ports}\n",
+            0x200 + i,
+            10 + i
+        )
+    };
+    leaves.iter().enumerate().map(leaf).collect::<String>() + &hosts
+}
+
+#[test]
+fn a_rail_that_is_lost_or_elsewhere_is_named() {
+    assert_eq!(found(&[&railed(&|_, device| Some(device))]), [""; 0]);
+    let lost = found(&[&railed(&|host, device| (host != 2 || device != 1).then_some(device))]);
+    assert_eq!(lost, ["FAB-003 warn cable n2 mlx5_1 port 1 - nothing: it is not in the fabric: n2 has 3 of 4 ports"]);
+    let moved = found(&[&railed(&|host, device| Some(if host == 2 && device == 1 { 0 } else { device }))]);
+    assert_eq!(moved.len(), 1, "{moved:?}");
+    assert!(moved[0].starts_with(
+        "FAB-009 fail cable n2 mlx5_1 port 1 - leaf0 port 21: mlx5_1 hangs at a leaf where the others are mlx5_0"
+    ));
+    // One that counts its devices in another way has all of them elsewhere.
+    assert_eq!(found(&[&railed(&|host, device| Some(if host == 2 { (device + 1) % 4 } else { device }))]), [""; 0]);
+    // A storage node has one by design.
+    assert_eq!(found(&[&railed(&|host, device| (host != 2 || device == 0).then_some(device))]), [""; 0]);
+}
+
+/// A manager's host at each of two spines: four leaves are left, and they are held against each other.
+#[test]
+fn a_host_at_a_spine_makes_no_leaf_of_it() {
+    let mut text = String::new();
+    let switch = |guid: u64, name: &str| {
+        format!("devid=0xd2f0\nSwitch\t40 \"S-{guid:016x}\"\t\t# \"{name}\" enhanced port 0 lid {guid} lmc 0\n")
+    };
+    for leaf in 0..4u64 {
+        text += &switch(0x200 + leaf, &format!("leaf{leaf}"));
+        for host in 0..2 {
+            text += &format!(
+                "[{}]\t\"H-{:016x}\"[1]\t\t# \"n{leaf}{host} mlx5_0\" lid 9 4xHDR\n",
+                host + 1,
+                0x1000 + 2 * leaf + host
+            );
+        }
+        for up in 0..4u64 {
+            // The last leaf lost one.
+            if (leaf, up) != (3, 3) {
+                text += &format!(
+                    "[{}]\t\"S-{:016x}\"[{}]\t\t# \"spine\" lid 9 4xHDR\n",
+                    30 + up,
+                    0x300 + up / 2,
+                    2 * leaf + up % 2 + 1
+                );
+            }
+        }
+    }
+    for spine in 0..2 {
+        text += &switch(0x300 + spine, &format!("spine{spine}"));
+        text += &format!("[39]\t\"H-{:016x}\"[1]\t\t# \"ufm{spine} mlx5_0\" lid 9 4xHDR\n", 0x2000 + spine);
+    }
+    for guid in (0x1000..0x1008).chain(0x2000..0x2002) {
+        text += &format!("devid=0x101b\nCa\t1 \"H-{guid:016x}\"\t\t# \"n{guid} mlx5_0\"\n");
+    }
+    let found = found(&[&text]);
+    assert!(found.len() == 1 && found[0].starts_with("FAB-004 warn switch leaf3: 3 uplinks"), "{found:?}");
 }

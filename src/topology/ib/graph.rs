@@ -1,6 +1,6 @@
 //! Switches, channel adapters, and the cables between their ports.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::id::NodeName;
 use crate::topology::Leaf;
@@ -198,7 +198,7 @@ impl Subnet {
         out
     }
 
-    /// Switches with adapters of hosts at them, each with these and its ports to other switches.
+    /// Leaves: switches with adapters of hosts at them, each with these and its ports to other switches.
     pub fn leaf_switches(&self) -> Vec<LeafSwitch<'_>> {
         let of = |node: &'_ Node| {
             let (mut down, mut up) = (Vec::new(), Vec::new());
@@ -212,13 +212,22 @@ impl Subnet {
             (down, up)
         };
         let switches = self.nodes.values().filter(|n| n.kind == Kind::Switch);
-        switches
+        let with_hosts: Vec<LeafSwitch<'_>> = switches
             .map(|node| {
                 let (down, up) = of(node);
                 LeafSwitch { node, down, up }
             })
             .filter(|l| !l.down.is_empty())
-            .collect()
+            .collect();
+        // A manager's host at a spine makes no leaf of it: most of its neighbours have more hosts than it has.
+        let hosts: HashMap<u64, usize> = with_hosts.iter().map(|l| (l.node.guid, l.down.len())).collect();
+        let is_spine = |l: &LeafSwitch<'_>| {
+            let peers: BTreeSet<u64> = l.up.iter().filter_map(|p| l.node.ports.get(p)).map(|p| p.peer).collect();
+            let above = peers.iter().filter(|guid| hosts.get(guid).is_some_and(|n| *n > l.down.len())).count();
+            l.up.len() > l.down.len() && 2 * above > peers.len()
+        };
+        let spines: BTreeSet<u64> = with_hosts.iter().filter(|l| is_spine(l)).map(|l| l.node.guid).collect();
+        with_hosts.into_iter().filter(|l| !spines.contains(&l.node.guid)).collect()
     }
 
     /// The leaves of a cluster: each host with the switch of its first device. With a rail a switch, that is one switch of
