@@ -32,10 +32,7 @@ pub(super) fn run(args: cli::DiscoverFabric) -> Result<Exit, Failure> {
         for file in files(path)? {
             let text = read(&file)?;
             if !fabric.take(&file.display().to_string(), &text) {
-                let why = format!(
-                    "{}: no output of ibnetdiscover, iblinkinfo, ibqueryerrors, perfquery, ibstat, sminfo or saquery",
-                    file.display()
-                );
+                let why = format!("{}: {}", file.display(), not_read(&text));
                 // In a folder other files may lie; a file that was named is meant.
                 if path.is_file() {
                     return Err(Failure::usage(anyhow!("{why}")));
@@ -59,7 +56,8 @@ pub(super) fn run(args: cli::DiscoverFabric) -> Result<Exit, Failure> {
     let empty = fabric.subnet.as_ref().is_none_or(|s| s.nodes.is_empty());
     let others = [fabric.links.is_some(), fabric.errors.is_some(), fabric.sms.is_some(), fabric.adapters.is_some()];
     if empty && others == [false; 4] {
-        return Err(Failure::usage(anyhow!("nothing of a fabric was read; {}", remarks.join("; "))));
+        let why = if remarks.is_empty() { "no node is described in it".to_owned() } else { remarks.join("; ") };
+        return Err(Failure::usage(anyhow!("nothing of a fabric was read: {why}")));
     }
     let findings = judge::fabric::findings(&fabric);
     let worst = findings.iter().map(|f| f.severity).max();
@@ -79,6 +77,25 @@ pub(super) fn run(args: cli::DiscoverFabric) -> Result<Exit, Failure> {
         Some(Severity::Hold) => Exit::Hold,
         _ => Exit::Go,
     })
+}
+
+/// Why a text was not read: tools that say less are named, with the one that says more.
+fn not_read(text: &str) -> String {
+    const OTHERS: &[(&str, &str, &str)] = &[
+        ("Infiniband device '", "ibstatus", "ibstat"),
+        ("PortInfo:", "ibportstate", "iblinkinfo"),
+        ("# Port info:", "ibportstate", "iblinkinfo"),
+        ("part number ", "ibswinfo", "ibnetdiscover or iblinkinfo"),
+        ("hca_id:", "ibv_devinfo", "ibstat"),
+    ];
+    let has = |mark: &str| text.lines().any(|line| line.trim_start().starts_with(mark));
+    match OTHERS.iter().find(|(mark, ..)| has(mark)) {
+        Some((_, tool, better)) => format!("this is {tool}'s output, which is not read; give that of {better}"),
+        None if text.trim().is_empty() => "it is empty".to_owned(),
+        None => {
+            "no output of ibnetdiscover, iblinkinfo, ibqueryerrors, perfquery, ibstat, sminfo or saquery".to_owned()
+        }
+    }
 }
 
 /// The file itself, or those in a folder in the order of their names.
@@ -183,7 +200,7 @@ fn summary(fabric: &Fabric) -> Summary {
     rates.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
     let of = |kind| subnet.nodes.values().filter(move |n| n.kind == kind);
     let hosts: std::collections::BTreeSet<&str> = of(Kind::Ca).filter_map(|n| n.host()).map(|(h, _)| h).collect();
-    let master = fabric.sms.iter().flatten().find(|s| s.master);
+    let master = fabric.sms.iter().flatten().find(|s| s.master || !s.is_told);
     let mut own: std::collections::BTreeMap<String, usize> = Default::default();
     for p in fabric.adapters.iter().flatten().flat_map(|a| &a.ports) {
         *own.entry(format!("{} {}", p.layer, p.state).trim().to_owned()).or_default() += 1;

@@ -45,7 +45,9 @@ pub(super) fn rates(subnet: &Subnet, expected: Option<&Subnet>, out: &mut Vec<Fi
             let like = || {
                 let kind = kind(subnet, c);
                 let (rate, source) = usual.get(&kind)?;
-                below(c, rate, source, is_known(&kind))
+                // Nobody builds SDR among links that are ten times as fast, either.
+                let is_left = c.rate.speed == Speed::Sdr && rate.speed.lane_gbps() >= Speed::Edr.lane_gbps();
+                below(c, rate, source, is_known(&kind) || is_left)
             };
             let other = || below(c, c.other.as_ref()?, "the other end of this cable", false);
             // How a link was expected to be outweighs how the others are; what nobody builds is a fault in any case.

@@ -84,6 +84,10 @@ fn what_links_fall_back_to_is_no_design() {
     let many = found(&[&star(0x200, "a", &[("1xHDR", "1xHDR"); 40])]);
     assert_eq!(many.len(), 1, "{many:?}");
     assert!(many[0].starts_with("FAB-001 fail this run: 40 links run at 1xHDR: the first are a-host1"), "{many:?}");
+    // Among links that are ten times as fast it needs no model.
+    let untold = star(0x200, "a", &[GOOD, GOOD, ("4xSDR", "4xSDR"), GOOD, GOOD]);
+    let untold: String = untold.lines().filter(|l| !l.starts_with("devid=")).map(|l| format!("{l}\n")).collect();
+    assert_eq!(found(&[&untold]), ["FAB-002 fail cable a-host3 mlx5_0 port 1 - a port 3: it runs at 4xSDR"]);
     // A device as old as SDR, or one that nobody knows here, is left alone.
     let old = star(0x200, "a", &[("4xSDR", "4xSDR"); 2]).replace("devid=0x101b", "devid=0x5a44");
     assert_eq!(found(&[&old]), [""; 0]);
@@ -341,4 +345,27 @@ fn a_host_at_a_spine_makes_no_leaf_of_it() {
     }
     let found = found(&[&text]);
     assert!(found.len() == 1 && found[0].starts_with("FAB-004 warn switch leaf3: 3 uplinks"), "{found:?}");
+}
+
+/// What stands in one file is read whole: several tools one after the other, nodes line by line, links beside their errors.
+#[test]
+fn captures_as_people_send_them_are_read() {
+    let net = star(0x200, "a", &[GOOD; 3]);
+    let links = link_info(&[("1X 53.125 Gbps", "Could be 4X"), ("4X 53.125 Gbps", " ")]);
+    let counters = "Errors for 0x200 \"a\"\n   GUID 0x200 port 3: [SymbolErrorCounter == 500]\n";
+    let stat = "CA 'mlx5_0'\n\tCA type: MT4123\n\tPort 1:\n\t\tState: Initializing\n\t\tPhysical state: LinkUp\n";
+    let all = taken(&[&format!("{net}\n{links}{counters}\n{stat}")]);
+    assert_eq!(all.skipped, []);
+    let mut codes: Vec<String> = shown(&all).iter().map(|f| f[..12].to_owned()).collect();
+    codes.dedup();
+    assert_eq!(codes, ["FAB-001 fail", "FAB-003 fail", "FAB-005 warn"]);
+    // pdsh
+    let said: String = stat.lines().map(|line| format!("node01: {line}\n")).collect();
+    assert_eq!(found(&[&said]), ["FAB-003 fail cable node01: mlx5_0 port 1 - unknown: Initializing / LinkUp"]);
+    // ibqueryerrors -r
+    let report = "Errors for 0x200 \"a\"\n   GUID 0x200 port 1: [PortXmitWait == 5]\n       Link info:      1    1[  ] ==( 1X   53.125 Gbps Active/  LinkUp)==>  0x0000000000001000      2    1[  ] \"host1 mlx5_0\" (Could be 4X)\n";
+    assert_eq!(found(&[report]), ["FAB-001 fail cable a port 1 - host1 mlx5_0 port 1: it runs at 1xHDR"]);
+    // ibsim's net files
+    let plain = taken(&["Switch\t8 \"Switch1\"\n[1]\t\"Hca1\"[1]\n\nHca\t2 \"Hca1\"\n[1]\t\"Switch1\"[1]\n"]);
+    assert_eq!((plain.skipped.len(), plain.subnets().map(|s| s.cables().len()).sum::<usize>()), (0, 1));
 }

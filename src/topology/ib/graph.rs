@@ -111,6 +111,11 @@ impl Subnet {
     pub fn is_same_fabric(&self, other: &Subnet) -> bool {
         let shares = |node: &Node| {
             let theirs = other.nodes.get(&node.guid)?;
+            // One GUID of two models is that of two devices.
+            let is_model = node.device.is_none() || theirs.device.is_none() || node.device == theirs.device;
+            if !is_model {
+                return None;
+            }
             let is_switch = node.kind == Kind::Switch && theirs.kind == Kind::Switch;
             // Both are there without a single cable, too.
             let is_alone = node.ports.is_empty() && theirs.ports.is_empty();

@@ -13,7 +13,9 @@ mod linkinfo;
 mod netdiscover;
 mod ports_report;
 mod rate;
+mod sections;
 mod sm;
+mod tool;
 mod view;
 
 pub use ask::{MAX_CAPTURE, TOOLS, ask};
@@ -25,7 +27,8 @@ pub use linkinfo::{LinkState, parse_linkinfo};
 pub use netdiscover::parse_netdiscover;
 pub use rate::{Rate, Speed};
 pub use sm::{Sm, parse_sm};
-pub use view::{Fabric, Tool};
+pub use tool::Tool;
+pub use view::Fabric;
 
 /// A line that a parser did not understand.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 
 use crate::topology::ib::errors::{gaps, merged};
+use crate::topology::ib::linkinfo::link_infos;
+use crate::topology::ib::sections;
 use crate::topology::ib::{
-    Adapter, Gap, LinkState, PortErrors, Skipped, Sm, Subnet, parse_ibstat, parse_linkinfo, parse_netdiscover,
+    Adapter, Gap, LinkState, PortErrors, Skipped, Sm, Subnet, Tool, parse_ibstat, parse_linkinfo, parse_netdiscover,
     parse_queryerrors, parse_sm,
 };
-use crate::topology::ib::{ibstat, ports_report};
 
 /// What each tool said; absent where it was not asked.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -30,64 +31,6 @@ pub struct Fabric {
     pub skipped: Vec<(String, Skipped)>,
     /// What captures leave out, each with its name.
     pub gaps: Vec<(String, Gap)>,
-}
-
-/// Which tool a capture is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tool {
-    Netdiscover,
-    Linkinfo,
-    Queryerrors,
-    Sm,
-    Ibstat,
-}
-
-impl Tool {
-    /// By how its lines are built: file names are the user's own, and a word of one tool may stand in the text of another.
-    pub fn of(text: &str) -> Option<Self> {
-        let mut seen: Option<Self> = None;
-        for line in text.lines() {
-            let tool = Tool::of_line(line.trim_start());
-            // An error report with link information has arrows, too.
-            if tool == Some(Tool::Queryerrors) {
-                return tool;
-            }
-            seen = match (seen, tool) {
-                (Some(Tool::Linkinfo), _) | (_, Some(Tool::Linkinfo)) => Some(Tool::Linkinfo),
-                (seen, tool) => seen.or(tool),
-            };
-        }
-        seen
-    }
-
-    fn of_line(line: &str) -> Option<Self> {
-        const COUNTERS: [&str; 3] = ["Errors for ", "Data Counters for ", "## Summary:"];
-        // `# Port counters: Lid 7 port 1`, `# PortRcvErrorDetails counters: ...`
-        let perfquery = line.strip_prefix("# Port").is_some_and(|rest| rest.contains("counters: "));
-        // `Switch  40 "S-b8cef6..."`, `Ca  1 "H-..."`
-        let node = |kind: &str| {
-            let rest = line.strip_prefix(kind).filter(|r| r.starts_with([' ', '\t'])).map(str::trim_start);
-            rest.is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()))
-        };
-        if perfquery || COUNTERS.iter().any(|mark| line.starts_with(mark)) {
-            Some(Tool::Queryerrors)
-        } else if line.contains("==(") {
-            Some(Tool::Linkinfo)
-        } else if line.starts_with("sminfo: ") || line.starts_with("SMInfoRecord dump:") {
-            Some(Tool::Sm)
-        } else if line.starts_with("switchguid=")
-            || line.starts_with("caguid=")
-            || node("Switch")
-            || node("Ca")
-            || ports_report::is_line(line)
-        {
-            Some(Tool::Netdiscover)
-        } else if ibstat::is_head(line) {
-            Some(Tool::Ibstat)
-        } else {
-            None
-        }
-    }
 }
 
 impl Fabric {
@@ -129,7 +72,21 @@ impl Fabric {
 
     /// Takes a capture in. False when it is of no tool that is known.
     pub fn take(&mut self, name: &str, text: &str) -> bool {
-        let Some(tool) = Tool::of(text) else { return false };
+        if let Some(nodes) = sections::by_node(text) {
+            return nodes.into_iter().fold(false, |any, (node, own)| self.take_parts(node, &own) || any);
+        }
+        self.take_parts(name, text)
+    }
+
+    fn take_parts(&mut self, name: &str, text: &str) -> bool {
+        let parts = sections::by_tool(text);
+        for (tool, own) in &parts {
+            self.take_one(*tool, name, own);
+        }
+        !parts.is_empty()
+    }
+
+    fn take_one(&mut self, tool: Tool, name: &str, text: &str) {
         let skipped = match tool {
             Tool::Netdiscover => {
                 let parsed = parse_netdiscover(text);
@@ -144,6 +101,10 @@ impl Fabric {
             Tool::Queryerrors => {
                 let parsed = parse_queryerrors(text);
                 self.gaps.extend(gaps(text, parsed.value.len()).into_iter().map(|gap| (name.to_owned(), gap)));
+                let links = link_infos(text);
+                if !links.is_empty() {
+                    self.links.get_or_insert_default().extend(links);
+                }
                 let known = self.errors.take().unwrap_or_default();
                 self.errors = Some(merged([known, parsed.value].concat()));
                 parsed.skipped
@@ -165,6 +126,5 @@ impl Fabric {
             self.gaps.push((name.to_owned(), Gap::Cut));
         }
         self.skipped.extend(skipped.into_iter().map(|s| (name.to_owned(), s)));
-        true
     }
 }
