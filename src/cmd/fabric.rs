@@ -191,7 +191,7 @@ struct Summary {
 fn summary(fabric: &Fabric) -> Summary {
     let joined = fabric.joined().unwrap_or_default();
     let subnet = joined.as_ref();
-    let cables = subnet.cables();
+    let cables: Vec<_> = fabric.subnets().flat_map(|s| s.cables()).collect();
     let mut rates: std::collections::BTreeMap<String, usize> = Default::default();
     for c in &cables {
         *rates.entry(c.rate.to_string()).or_default() += 1;
