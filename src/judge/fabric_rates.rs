@@ -50,9 +50,9 @@ pub(super) fn rates(subnet: &Subnet, expected: Option<&Subnet>, out: &mut Vec<Fi
                 below(c, rate, source, is_known(&kind) || is_left)
             };
             let other = || below(c, c.other.as_ref()?, "the other end of this cable", false);
-            // How a link was expected to be outweighs how the others are; what nobody builds is a fault in any case.
+            // How a link was expected to be outweighs all else: who gave it knows of the link.
             let found = match was.contains_key(&(c.a, c.b)) {
-                true => expected.or_else(|| fallen_back(subnet, c)),
+                true => expected,
                 false => like().map(|found| found.unless_one_lane(c)).or_else(|| fallen_back(subnet, c)),
             };
             found.or_else(other)
