@@ -206,7 +206,7 @@ fn a_ports_report_is_a_topology() -> Result {
 #[test]
 fn counters_of_any_query_are_told_by_lid() -> Result {
     // Of LID 23, the extended counter counts on where the old one stops, and the details stand beside it.
-    let wire = "SymbolErrorCounter 65535, PortRcvErrors 4294967301, PortLocalPhysicalErrors 65535 (at its end), since the counters were last cleared";
+    let wire = "SymbolErrorCounter 65535, LinkDownedCounter 255, PortRcvErrors 4294967301, PortLocalPhysicalErrors 65535 (at its end), since the counters were last cleared";
     let file = "extended.perfquery";
     let unnamed = [
         format!("FAB-005 warn LID 23 port 1 - unknown: LID 23 port 1: {wire}"),

@@ -14,7 +14,9 @@ use crate::files::{self, Readers};
 use crate::id::clean;
 use crate::judge::{self, Finding, Severity};
 use crate::report;
-use crate::topology::ib::{End, Fabric, Kind, MAX_CAPTURE, TOOLS, Tool, ask, parse_netdiscover, parse_queryerrors};
+use crate::topology::ib::{
+    End, Fabric, Kind, MAX_CAPTURE, Subnet, TOOLS, Tool, ask, parse_netdiscover, parse_queryerrors,
+};
 use crate::unit::several;
 
 /// A large fabric answers within seconds; one whose nodes are gone takes a second for each.
@@ -30,10 +32,7 @@ pub(super) fn run(args: cli::DiscoverFabric) -> Result<Exit, Failure> {
         for file in files(path)? {
             let text = read(&file)?;
             if !fabric.take(&file.display().to_string(), &text) {
-                let why = format!(
-                    "{}: no output of ibnetdiscover, iblinkinfo, ibqueryerrors, perfquery, ibstat, sminfo or saquery",
-                    file.display()
-                );
+                let why = format!("{}: {}", file.display(), not_read(&text));
                 // In a folder other files may lie; a file that was named is meant.
                 if path.is_file() {
                     return Err(Failure::usage(anyhow!("{why}")));
@@ -46,12 +45,19 @@ pub(super) fn run(args: cli::DiscoverFabric) -> Result<Exit, Failure> {
         fabric.before = Some(expect_tool(path, Tool::Queryerrors, |t| parse_queryerrors(t).value)?);
     }
     if let Some(path) = &args.expect {
-        fabric.expected = Some(expect_tool(path, Tool::Netdiscover, |t| parse_netdiscover(t).value)?);
+        let parsed = expect_tool(path, Tool::Netdiscover, parse_netdiscover)?;
+        let name = path.display().to_string();
+        fabric.skipped.extend(parsed.skipped.into_iter().map(|line| (name.clone(), line)));
+        fabric.expected = Some(Subnet { source: name, ..parsed.value });
+    }
+    for (old, new) in &fabric.outdated {
+        remarks.push(format!("{old}: not used, {new} is of the same fabric and was read later"));
     }
     let empty = fabric.subnet.as_ref().is_none_or(|s| s.nodes.is_empty());
     let others = [fabric.links.is_some(), fabric.errors.is_some(), fabric.sms.is_some(), fabric.adapters.is_some()];
     if empty && others == [false; 4] {
-        return Err(Failure::usage(anyhow!("nothing of a fabric was read; {}", remarks.join("; "))));
+        let why = if remarks.is_empty() { "no node is described in it".to_owned() } else { remarks.join("; ") };
+        return Err(Failure::usage(anyhow!("nothing of a fabric was read: {why}")));
     }
     let findings = judge::fabric::findings(&fabric);
     let worst = findings.iter().map(|f| f.severity).max();
@@ -71,6 +77,25 @@ pub(super) fn run(args: cli::DiscoverFabric) -> Result<Exit, Failure> {
         Some(Severity::Hold) => Exit::Hold,
         _ => Exit::Go,
     })
+}
+
+/// Why a text was not read: tools that say less are named, with the one that says more.
+fn not_read(text: &str) -> String {
+    const OTHERS: &[(&str, &str, &str)] = &[
+        ("Infiniband device '", "ibstatus", "ibstat"),
+        ("PortInfo:", "ibportstate", "iblinkinfo"),
+        ("# Port info:", "ibportstate", "iblinkinfo"),
+        ("part number ", "ibswinfo", "ibnetdiscover or iblinkinfo"),
+        ("hca_id:", "ibv_devinfo", "ibstat"),
+    ];
+    let has = |mark: &str| text.lines().any(|line| line.trim_start().starts_with(mark));
+    match OTHERS.iter().find(|(mark, ..)| has(mark)) {
+        Some((_, tool, better)) => format!("this is {tool}'s output, which is not read; give that of {better}"),
+        None if text.trim().is_empty() => "it is empty".to_owned(),
+        None => {
+            "no output of ibnetdiscover, iblinkinfo, ibqueryerrors, perfquery, ibstat, sminfo or saquery".to_owned()
+        }
+    }
 }
 
 /// The file itself, or those in a folder in the order of their names.
@@ -164,9 +189,9 @@ struct Summary {
 }
 
 fn summary(fabric: &Fabric) -> Summary {
-    let empty = Default::default();
-    let subnet = fabric.subnet.as_ref().unwrap_or(&empty);
-    let cables = subnet.cables();
+    let joined = fabric.joined().unwrap_or_default();
+    let subnet = joined.as_ref();
+    let cables: Vec<_> = fabric.subnets().flat_map(|s| s.cables()).collect();
     let mut rates: std::collections::BTreeMap<String, usize> = Default::default();
     for c in &cables {
         *rates.entry(c.rate.to_string()).or_default() += 1;
@@ -175,7 +200,7 @@ fn summary(fabric: &Fabric) -> Summary {
     rates.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
     let of = |kind| subnet.nodes.values().filter(move |n| n.kind == kind);
     let hosts: std::collections::BTreeSet<&str> = of(Kind::Ca).filter_map(|n| n.host()).map(|(h, _)| h).collect();
-    let master = fabric.sms.iter().flatten().find(|s| s.master);
+    let master = fabric.sms.iter().flatten().find(|s| s.master || !s.is_told);
     let mut own: std::collections::BTreeMap<String, usize> = Default::default();
     for p in fabric.adapters.iter().flatten().flat_map(|a| &a.ports) {
         *own.entry(format!("{} {}", p.layer, p.state).trim().to_owned()).or_default() += 1;
@@ -201,11 +226,20 @@ fn page(fabric: &Fabric, findings: &[Finding], remarks: &[String]) -> String {
     let mut out = String::new();
     let mut line = |label: &str, text: String| out.push_str(&format!("{label:<10}{}\n", clean(&text)));
     if fabric.subnet.is_some() {
+        let apart = if fabric.others.is_empty() {
+            String::new()
+        } else {
+            format!(", in {} fabrics apart from each other", 1 + fabric.others.len())
+        };
         line(
             "fabric",
             format!(
-                "{} switches ({} with hosts), {} adapters of {} hosts, {} cables",
-                s.switches, s.leaves, s.adapters, s.hosts, s.cables
+                "{} ({} with hosts), {} of {}, {}{apart}",
+                if s.switches == 1 { "1 switch".to_owned() } else { format!("{} switches", s.switches) },
+                s.leaves,
+                several(s.adapters, "adapter"),
+                several(s.hosts, "host"),
+                several(s.cables, "cable")
             ),
         );
         line("links", rates.join(", "));
@@ -221,7 +255,7 @@ fn page(fabric: &Fabric, findings: &[Finding], remarks: &[String]) -> String {
         line("adapters", format!("{} read by ibstat: ports {}", adapters.len(), ports.join(", ")));
     }
     if let Some(errors) = &fabric.errors {
-        line("counters", format!("of {} ports", errors.len()));
+        line("counters", format!("of {}", several(errors.len(), "port")));
     }
     if fabric.sms.is_some() {
         line("manager", s.manager.clone().unwrap_or_else(|| "none".to_owned()));
@@ -235,6 +269,9 @@ fn page(fabric: &Fabric, findings: &[Finding], remarks: &[String]) -> String {
     let (bad, warned) = (count(Severity::Fail), count(Severity::Warn));
     match findings.first() {
         None => out.push_str("nothing is wrong with what was read\n"),
+        Some(_) if fabric.is_empty() && bad == 0 => {
+            out.push_str("no port was read: nothing can be said of the fabric\n");
+        }
         Some(f) => {
             let counts = [several(bad, "failure"), several(warned, "warning")].join(", ");
             out.push_str(&format!("{counts}\nnext      gonogo explain {}\n", f.code));

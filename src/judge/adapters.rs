@@ -9,7 +9,7 @@ use crate::judge::codes::Code;
 use crate::judge::fabric_names::{Names, cable};
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::severity::Severity;
-use crate::topology::ib::{Adapter, AdapterPort};
+use crate::topology::ib::{Adapter, AdapterPort, Speed, fastest_of_type};
 
 /// Fewer nodes tell nothing of what a device is meant to be.
 const FEW: usize = 4;
@@ -24,6 +24,7 @@ pub(super) fn findings(adapters: &[Adapter], names: &Names<'_>, out: &mut Vec<Fi
     for place in &ports {
         state(*place, names, out);
     }
+    fallen_back(&ports, names, out);
     layers(&ports, names, out);
     rates(&ports, names, out);
 }
@@ -58,6 +59,31 @@ fn state(place: Place<'_>, names: &Names<'_>, out: &mut Vec<Finding>) {
     // A port that is down may be meant to have no cable.
     out.push(if is_stuck { finding } else { finding.severity(Severity::Warn) });
 }
+
+/// InfiniBand ports of adapters that can do EDR or more at a rate that only one lane or SDR has: nobody builds that, so that one port
+/// alone shows it.
+fn fallen_back(ports: &[Place<'_>], names: &Names<'_>, out: &mut Vec<Finding>) {
+    for place in ports.iter().filter(|(_, p)| p.state == "Active" && p.layer == "InfiniBand") {
+        let (Some(rate), Some(best)) = (place.1.rate, fastest_of_type(&place.0.model)) else { continue };
+        let is_modern = best.lane_gbps() >= Speed::Edr.lane_gbps();
+        let Some((_, what, certain)) = LEFT_OVER.iter().find(|(gbps, ..)| is_modern && *gbps == rate) else { continue };
+        let evidence = format!("its rate is {rate} Gb/s: {what}");
+        let finding = Finding::new(Code::FAB_002, subject(*place, names), evidence);
+        let finding = finding.limit(format!("up to 4x{best}: what a {} can do", place.0.model));
+        out.push(if *certain { finding } else { finding.severity(Severity::Warn) });
+    }
+}
+
+/// Rates of ibstat, in Gb/s, that no link is built for, what they are of, and whether they can be of nothing else.
+const LEFT_OVER: &[(f64, &str, bool)] = &[
+    (2.5, "one lane at SDR", true),
+    (5.0, "one lane at DDR, or two at SDR", true),
+    (10.0, "SDR, or one lane at QDR", true),
+    (14.0, "one lane at FDR", true),
+    (25.0, "one lane at EDR", true),
+    // An EDR adapter at half of a splitter cable has two lanes.
+    (50.0, "one lane at HDR, or two at EDR", false),
+];
 
 /// The same port of the same device on every node.
 fn alike<'p>(ports: &[Place<'p>]) -> Vec<Vec<Place<'p>>> {

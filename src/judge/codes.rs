@@ -662,7 +662,7 @@ codes! {
         suspect: "a cable that is unplugged or dead, a host that is down, a disabled port",
         remedy: "look at both ports; if the change is meant, save a new expected topology with ibnetdiscover";
     FAB_008 "FAB-008" Fail, "a cable is in the wrong port",
-        cause: "The port is connected with another one than the expected topology says: traffic takes paths that nobody planned, and a rail may be crossed.",
+        cause: "The port is connected with another one than the expected topology says, or with one where that has none: traffic takes paths that nobody planned, and a rail may be crossed.",
         suspect: "whoever plugged it in last",
         remedy: "plug it where it belongs; if the change is meant, save a new expected topology with ibnetdiscover";
     FAB_009 "FAB-009" Fail, "rails are crossed",

@@ -3,54 +3,44 @@
 //! What a link should reach is told by both ends (iblinkinfo's "Could be"), by the expected topology, or by the others of
 //! its kind: no list of hardware is needed, and what is uniform is not blamed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::judge::adapters;
 use crate::judge::codes::Code;
-use crate::judge::fabric_names::{Names, cable, is_host};
+use crate::judge::fabric_counters::counters;
+use crate::judge::fabric_like::{FEW, UNIFORM, listed, most};
+use crate::judge::fabric_links::states;
+use crate::judge::fabric_names::{Names, cable, cable_name, is_host};
+use crate::judge::fabric_rails::{lost, rails};
+use crate::judge::fabric_rates::rates;
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::severity::Severity;
-use crate::topology::ib::{Cable, Counter, End, Fabric, Kind, LinkState, Node, PortErrors, Rate, Subnet};
+use crate::topology::ib::{End, Fabric, Gap, Kind, Node, Skipped, Subnet};
+use crate::unit::several;
 
-/// A kind of link is uniform when this share of it has one rate.
-const UNIFORM: f64 = 0.75;
-/// Fewer of a kind tell nothing.
-const FEW: usize = 4;
-/// Errors of the wire below this count are those of plugging it in (ibqueryerrors' own default threshold).
-const PLUGGED: u64 = 10;
 /// A leaf whose ratio of hosts' to uplinks' capacity differs by more is not like the others.
 const UNEVEN: f64 = 0.25;
-
-/// More links than this that are slow in the same way are slow by design.
-const ALIKE: usize = 32;
-
-/// Counters of a bad cable, connector or port.
-const WIRE: &[&str] = &[
-    "SymbolErrorCounter",
-    "LinkErrorRecoveryCounter",
-    "PortRcvErrors",
-    "LocalLinkIntegrityErrors",
-    "ExcessiveBufferOverrunErrors",
-    "LinkDownedCounter",
-    "PortLocalPhysicalErrors",
-];
-/// Told beside them, never alone: another port saw the error first, or it is ordinary.
-const ASIDE: &[&str] = &["PortRcvRemotePhysicalErrors", "PortMalformedPktErrors", "PortInactiveDiscards"];
-const DROPS: &[&str] = &["PortXmitDiscards", "PortSwLifetimeLimitDiscards", "PortSwHOQLifetimeLimitDiscards"];
-const WAIT: &str = "PortXmitWait";
 
 /// Everything that is wrong with a fabric, worst first.
 pub fn findings(fabric: &Fabric) -> Vec<Finding> {
     let mut out = Vec::new();
-    if let Some(subnet) = &fabric.subnet {
+    for subnet in fabric.subnets() {
         alone(subnet, &mut out);
         open(subnet, &mut out);
         uplinks(subnet, &mut out);
         rails(subnet, &mut out);
+        lost(subnet, &mut out);
         doubles(subnet, &mut out);
         against(subnet, fabric.expected.as_ref(), &mut out);
     }
-    let names = Names::of(fabric);
+    let joined = fabric.joined();
+    if let (Some(all), Some(expected)) = (joined.as_deref(), &fabric.expected) {
+        let (all, expected) = comparable(all, expected);
+        cabling(&all, &expected, &mut out);
+        unexpected(&all, &expected, &mut out);
+    }
+    let names = Names::of(fabric, joined.as_deref());
     if let Some(links) = &fabric.links {
         states(links, &names, &mut out);
     }
@@ -65,7 +55,8 @@ pub fn findings(fabric: &Fabric) -> Vec<Finding> {
     // What the rates of the topology, iblinkinfo and ibstat all say is said once, at its worst.
     out.sort_by_key(|f| std::cmp::Reverse(f.severity));
     let mut seen = BTreeSet::new();
-    out.retain(|f| seen.insert((f.code, f.subject.clone())));
+    let of_run = |f: &Finding| (f.subject == Subject::Run).then(|| f.evidence.clone());
+    out.retain(|f| seen.insert((f.code, f.subject.clone(), of_run(f))));
     out.sort_by(|a, b| (b.severity, &a.code, &a.subject).cmp(&(a.severity, &b.code, &b.subject)));
     out
 }
@@ -95,88 +86,25 @@ fn open(subnet: &Subnet, out: &mut Vec<Finding>) {
     }
 }
 
-/// Rates and cables, also against the expected topology. One of the two may be a ports report, which knows no adapters but their
-/// ports: then the other is taken by ports, too.
+/// What links run at, also against the expected topology.
 fn against(subnet: &Subnet, expected: Option<&Subnet>, out: &mut Vec<Finding>) {
-    if let Some(expected) = expected {
-        let by_port = subnet.by_port || expected.by_port;
-        let like = |subnet: &Subnet| by_port.then(|| subnet.split_by_port());
-        let (own, was) = (like(subnet), like(expected));
-        let (subnet, expected) = (own.as_ref().unwrap_or(subnet), was.as_ref().unwrap_or(expected));
-        rates(subnet, Some(expected), out);
-        cabling(subnet, expected, out);
-    } else {
-        rates(subnet, None, out);
-    }
-}
-
-/// Links slower than the others of their kind, or than they were.
-fn rates(subnet: &Subnet, expected: Option<&Subnet>, out: &mut Vec<Finding>) {
-    let cables = subnet.cables();
-    let was: HashMap<(End, End), Rate> =
-        expected.map(|e| e.cables().into_iter().map(|c| ((c.a, c.b), c.rate)).collect()).unwrap_or_default();
-    // Of a kind: the same models at both ends.
-    let model = |guid: u64| subnet.nodes.get(&guid).map(|n| (n.kind, n.device));
-    let kind = |c: &Cable| {
-        let mut ends = [model(c.a.guid), model(c.b.guid)];
-        ends.sort();
-        ends
-    };
-    let known = |ends: &[Option<(Kind, Option<u32>)>; 2]| ends.iter().all(|end| end.is_some_and(|(_, d)| d.is_some()));
-    let mut kinds: BTreeMap<_, Vec<&Rate>> = BTreeMap::new();
-    for c in &cables {
-        kinds.entry(kind(c)).or_default().push(&c.rate);
-    }
-    let usual: BTreeMap<_, (Rate, String)> = kinds
-        .into_iter()
-        .filter_map(|(kind, rates)| {
-            let (usual, n) = most(rates.iter().copied())?;
-            let clear = rates.len() >= FEW && n as f64 >= UNIFORM * rates.len() as f64;
-            let like =
-                if known(&kind) { "the same models" } else { "nodes of the same kind, whose models were not told" };
-            clear.then(|| (kind, (usual.clone(), format!("{n} of {} links between {like}", rates.len()))))
-        })
-        .collect();
-    // One lane is what is left of a link: nobody builds one. However few links there are, one wider shows what its kind can do.
-    let mut widest: BTreeMap<_, &Rate> = BTreeMap::new();
-    for c in &cables {
-        let best = widest.entry(kind(c)).or_insert(&c.rate);
-        if c.rate.width > best.width {
-            *best = &c.rate;
+    match expected {
+        Some(expected) => {
+            let (subnet, expected) = comparable(subnet, expected);
+            rates(&subnet, Some(&expected), out);
         }
-    }
-    let lanes_lost = |c: &Cable| {
-        let best = widest.get(&kind(c)).filter(|best| c.rate.width == 1 && best.width > 1)?;
-        Some(((*best).clone(), "the widest link between the same models".to_owned()))
-    };
-    for c in &cables {
-        let expected = was.get(&(c.a, c.b)).map(|rate| (rate.clone(), "the expected topology".to_owned()));
-        // Nodes whose models nobody told may be meant to differ; what one lane runs at is no design.
-        let certain = expected.is_some() || c.rate.width == 1 || known(&kind(c));
-        let like = expected.or_else(|| usual.get(&kind(c)).cloned()).or_else(|| lanes_lost(c));
-        let Some((reference, source)) = like else { continue };
-        let is_slower = match (c.rate.speed.lane_gbps(), reference.speed.lane_gbps()) {
-            (Some(ours), Some(theirs)) => ours < 0.99 * theirs,
-            _ => false,
-        };
-        let code = match c.rate.width > 0 && c.rate.width < reference.width {
-            true => Code::FAB_001,
-            false if is_slower => Code::FAB_002,
-            false => continue,
-        };
-        let finding = Finding::new(code, cable(subnet, c.a, c.b), format!("it runs at {}", c.rate));
-        let finding = finding.limit(format!("{reference}: {source}"));
-        out.push(if certain { finding } else { finding.severity(Severity::Warn) });
+        None => rates(subnet, None, out),
     }
 }
 
-/// The most frequent value, and how often.
-fn most<'a, T: Eq + std::hash::Hash + 'a>(values: impl Iterator<Item = &'a T>) -> Option<(&'a T, usize)> {
-    let mut counts: HashMap<&T, usize> = HashMap::new();
-    for v in values {
-        *counts.entry(v).or_default() += 1;
+/// Two topologies that can be held against each other. One of them may be a ports report, which knows no adapters but their ports:
+/// then the other is taken by ports, too.
+fn comparable<'s>(subnet: &'s Subnet, expected: &'s Subnet) -> (Cow<'s, Subnet>, Cow<'s, Subnet>) {
+    if subnet.by_port || expected.by_port {
+        (Cow::Owned(subnet.split_by_port()), Cow::Owned(expected.split_by_port()))
+    } else {
+        (Cow::Borrowed(subnet), Cow::Borrowed(expected))
     }
-    counts.into_iter().max_by_key(|(_, n)| *n)
 }
 
 /// Leaves with fewer uplinks than the others, and leaves that are more oversubscribed.
@@ -239,55 +167,6 @@ fn switch_name(subnet: &Subnet, node: &Node) -> String {
     shown.strip_suffix(" port 0").unwrap_or(&shown).to_owned()
 }
 
-/// In a fabric with a rail a leaf, adapters that hang at another rail's leaf.
-fn rails(subnet: &Subnet, out: &mut Vec<Finding>) {
-    // Devices of each leaf, as hosts call them.
-    let mut leaves: Vec<Vec<(&str, &str, End, End)>> = Vec::new();
-    for leaf in subnet.leaf_switches() {
-        let at = |number: &u32| {
-            let port = leaf.node.ports.get(number)?;
-            let (host, device) = subnet.nodes.get(&port.peer)?.host()?;
-            let own = End { guid: leaf.node.guid, port: *number };
-            Some((host, device, own, End { guid: port.peer, port: port.peer_port }))
-        };
-        leaves.push(leaf.down.iter().filter_map(at).collect());
-    }
-    leaves.retain(|l| l.len() >= FEW);
-    let labels: BTreeSet<&str> = leaves.iter().flatten().map(|(_, d, ..)| *d).collect();
-    if labels.len() < 2 || leaves.len() < 2 {
-        return;
-    }
-    let main = |leaf: &Vec<(&'_ str, &'_ str, End, End)>| -> Option<(String, usize)> {
-        let devices: Vec<&str> = leaf.iter().map(|(_, d, ..)| *d).collect();
-        most(devices.iter()).map(|(d, n)| ((*d).to_owned(), n))
-    };
-    let pure: Vec<Option<String>> =
-        leaves.iter().map(|l| main(l).filter(|(_, n)| *n as f64 >= UNIFORM * l.len() as f64).map(|(d, _)| d)).collect();
-    // Where leaves mix rails by design, nothing is crossed.
-    if (pure.iter().flatten().count() as f64) < UNIFORM * leaves.len() as f64
-        || pure.iter().flatten().collect::<BTreeSet<_>>().len() < 2
-    {
-        return;
-    }
-    let places: Vec<(&str, &str, &str, End, End)> = leaves
-        .iter()
-        .zip(&pure)
-        .filter_map(|(leaf, rail)| Some((leaf, rail.as_deref()?)))
-        .flat_map(|(leaf, rail)| leaf.iter().map(move |(host, device, own, peer)| (*host, *device, rail, *own, *peer)))
-        .collect();
-    let at: HashMap<(&str, &str), &str> = places.iter().map(|(h, d, r, ..)| ((*h, *d), *r)).collect();
-    for (host, device, rail, own, peer) in places.iter().filter(|(_, d, r, ..)| d != r) {
-        // Swapped: its own device of that rail hangs where this one belongs. A host that merely counts its devices in
-        // another way has no such pair.
-        if at.get(&(*host, *rail)) == Some(device) {
-            let evidence =
-                format!("{device} hangs at a leaf where the others are {rail}, and {rail} where they are {device}");
-            let subject = cable(subnet, *peer, *own);
-            out.push(Finding::new(Code::FAB_009, subject, evidence).limit("the other ports of these leaves"));
-        }
-    }
-}
-
 /// GUIDs and LIDs that two have.
 fn doubles(subnet: &Subnet, out: &mut Vec<Finding>) {
     for (guid, a, b) in &subnet.twice {
@@ -297,6 +176,7 @@ fn doubles(subnet: &Subnet, out: &mut Vec<Finding>) {
             out.push(Finding::new(Code::FAB_012, Subject::Run, evidence));
         }
     }
+    claimed_twice(subnet, out);
     let mut lids: BTreeMap<u16, BTreeSet<End>> = BTreeMap::new();
     for node in subnet.nodes.values() {
         if let Some(lid) = node.lid.filter(|_| node.kind == Kind::Switch) {
@@ -312,6 +192,28 @@ fn doubles(subnet: &Subnet, out: &mut Vec<Finding>) {
     for (lid, ends) in lids.into_iter().filter(|(lid, ends)| ends.len() > 1 && (1..0xc000).contains(lid)) {
         let names: Vec<String> = ends.iter().take(4).map(|e| subnet.show(*e)).collect();
         out.push(Finding::new(Code::FAB_013, Subject::Run, format!("LID {lid} is that of {}", names.join(", "))));
+    }
+}
+
+/// A port has one cable: where two ports say that they are connected with it, there are two nodes of one GUID, whatever they are called.
+fn claimed_twice(subnet: &Subnet, out: &mut Vec<Finding>) {
+    let mut claims: BTreeMap<End, BTreeSet<End>> = BTreeMap::new();
+    for node in subnet.nodes.values() {
+        for (number, port) in &node.ports {
+            let to = End { guid: port.peer, port: port.peer_port };
+            claims.entry(to).or_default().insert(End { guid: node.guid, port: *number });
+        }
+    }
+    let named = |guid: u64| subnet.twice.iter().any(|(g, a, b)| *g == guid && a.trim() != b.trim());
+    for (port, by) in claims.iter().filter(|(port, by)| by.len() > 1 && !named(port.guid)) {
+        let ends: Vec<String> = by.iter().take(4).map(|e| subnet.show(*e)).collect();
+        let evidence = format!(
+            "0x{:016x}: {} say that {} is at their other end",
+            port.guid,
+            ends.join(" and "),
+            subnet.show(*port)
+        );
+        out.push(Finding::new(Code::FAB_012, Subject::Run, evidence));
     }
 }
 
@@ -351,163 +253,22 @@ fn cabling(subnet: &Subnet, expected: &Subnet, out: &mut Vec<Finding>) {
     }
 }
 
-/// Links that can do more, and ports that try to come up.
-fn states(links: &[LinkState], names: &Names<'_>, out: &mut Vec<Finding>) {
-    let subject = |l: &LinkState| {
-        let end = names.end(l.guid, Some(l.lid), l.port);
-        let own = names.show(end, &l.name, (l.guid, Some(l.lid)), l.port);
-        let peer = l
-            .peer
-            .as_ref()
-            .map(|(lid, port, name)| names.show(names.end(None, Some(*lid), *port), name, (None, Some(*lid)), *port));
-        match (end, end.and_then(|e| names.peer(e)), names.subnet, peer) {
-            (Some(a), Some(b), Some(subnet), _) => cable(subnet, a, b),
-            // Both ends print it: one order for both.
-            (.., Some(peer)) => Subject::Cable(own.clone().min(peer.clone()), own.max(peer)),
-            _ => Subject::Cable(own, "nothing".to_owned()),
-        }
-    };
-    let up = links.iter().filter(|l| l.rate.is_some()).count();
-    // What nearly every link could be is what a simulator or a switch model says of itself.
-    let mut hints: HashMap<String, usize> = HashMap::new();
-    for l in links {
-        for hint in could_be(&l.could_be) {
-            *hints.entry(hint).or_default() += 1;
-        }
-    }
-    let mut slow: BTreeMap<(String, String), Vec<&LinkState>> = BTreeMap::new();
-    for l in links {
-        let hints: Vec<String> = could_be(&l.could_be).into_iter().filter(|h| 2 * hints[h] <= up.max(1)).collect();
-        if let (false, Some(rate)) = (hints.is_empty(), &l.rate) {
-            slow.entry((rate.to_string(), hints.join(", "))).or_default().push(l);
-        }
-        let training = matches!(l.physical.as_str(), "PortConfigurationTraining" | "LinkErrorRecovery");
-        let unused = matches!(l.state.as_str(), "Initialize" | "Armed");
-        if training || unused {
-            let evidence = format!("{} / {}", l.state, l.physical);
-            out.push(Finding::new(Code::FAB_003, subject(l), evidence));
-        } else if l.kind == Kind::Ca && l.state == "Down" {
-            // Of a switch, ports without a cable are ordinary; of an adapter, the second port may be meant to have none.
-            let evidence = format!("{} / {}: no cable, or nothing at its other end", l.state, l.physical);
-            out.push(Finding::new(Code::FAB_003, subject(l), evidence).severity(Severity::Warn));
-        }
-    }
-    for ((rate, could), links) in slow {
-        let code = if could.split(", ").any(|h| h.ends_with('X')) { Code::FAB_001 } else { Code::FAB_002 };
-        let limit = format!("{could}: what both ends can do");
-        // Dozens alike are how it was built, splitter cables most often: said once, and no cable is called bad.
-        if links.len() > ALIKE {
-            let evidence = format!("{} ports run at {rate}", links.len());
-            out.push(Finding::new(code, Subject::Run, evidence).limit(limit).severity(Severity::Warn));
-            continue;
-        }
-        for l in links {
-            out.push(Finding::new(code, subject(l), format!("it runs at {rate}")).limit(limit.clone()));
-        }
-    }
-}
-
-/// `Could be 4X Could be 53.125 Gbps` in parts.
-fn could_be(text: &str) -> Vec<String> {
-    text.split("Could be").map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect()
-}
-
-/// How far a counter moved.
-fn moved_by(old: Option<&Counter>, now: &Counter) -> u64 {
-    match old {
-        // What the old query no longer counted stands in the extended counter: when it came cannot be told.
-        Some(old) if old.is_at_end() && now.end.is_none() => 0,
-        // A counter that went back was cleared: what it shows is all new.
-        Some(old) => now.value.checked_sub(old.value).unwrap_or(now.value),
-        None => now.value,
-    }
-}
-
-/// Counters of both ends of a cable in one finding.
-fn counters(errors: &[PortErrors], before: Option<&[PortErrors]>, names: &Names<'_>, out: &mut Vec<Finding>) {
-    type Key = (Option<u64>, Option<u32>, u32);
-    let key = |p: &PortErrors| -> Key { (p.guid, p.lid, p.port) };
-    let earlier: HashMap<Key, &PortErrors> = before.unwrap_or(&[]).iter().map(|p| (key(p), p)).collect();
-    let moved = |p: &PortErrors, counter: &Counter| {
-        let old = earlier.get(&key(p)).and_then(|o| o.counters.iter().find(|c| c.name == counter.name));
-        moved_by(old, counter)
-    };
-    // By both ends, or by name where they are not known: what of the wire, what of drops, and whom it is about.
-    type Cables = BTreeMap<(Option<(End, End)>, String), (Vec<String>, Vec<String>, Subject)>;
-    let mut cables = Cables::new();
-    // Counters that stood at their end before: they cannot show whether anything came since.
-    let mut stuck: Vec<String> = Vec::new();
-    for p in errors {
-        let end = names.end(p.guid, p.lid, p.port);
-        let peer = end.and_then(|e| names.peer(e));
-        let own = names.show(end, &p.name, (p.guid, p.lid), p.port);
-        let subject = match (end, peer, names.subnet) {
-            (Some(a), Some(b), Some(subnet)) => cable(subnet, a, b),
-            _ => Subject::Cable(own.clone(), "unknown".to_owned()),
-        };
-        let ends = end.zip(peer).map(|(a, b)| (a.min(b), a.max(b)));
-        let (mut wire, mut aside, mut drops) = (Vec::new(), Vec::new(), Vec::new());
-        for counter in &p.counters {
-            let (name, n) = (&counter.name, moved(p, counter));
-            // Without an earlier reading a few may be from plugging in, and a link goes down when its host boots.
-            let least = match (before.is_some(), name.as_str()) {
-                (true, _) => 1,
-                (false, "LinkDownedCounter") => u64::MAX,
-                (false, "LocalLinkIntegrityErrors" | "ExcessiveBufferOverrunErrors") => 1,
-                (false, _) => PLUGGED + 1,
-            };
-            let at_end = counter.is_at_end();
-            if at_end && n == 0 && (WIRE.contains(&name.as_str()) || DROPS.contains(&name.as_str())) {
-                stuck.push(format!("{own}: {name} {}", counter.value));
-            }
-            let shown = format!("{name} {n}{}", if at_end { " (at its end)" } else { "" });
-            if WIRE.contains(&name.as_str()) && n >= least {
-                wire.push(shown);
-            } else if ASIDE.contains(&name.as_str()) && n > 0 {
-                aside.push(shown);
-            } else if DROPS.contains(&name.as_str()) && n > 0 {
-                drops.push(shown);
-            } else if name == WAIT && n > 0 && before.is_some() {
-                aside.push(shown);
-            }
-        }
-        let entry = cables.entry((ends, if ends.is_none() { own.clone() } else { String::new() }));
-        let entry = entry.or_insert_with(|| (Vec::new(), Vec::new(), subject));
-        if !wire.is_empty() {
-            entry.0.push(format!("{own}: {}", [wire, aside].concat().join(", ")));
-        } else if !drops.is_empty() {
-            entry.1.push(format!("{own}: {}", [drops, aside].concat().join(", ")));
-        }
-    }
-    if let Some(first) = stuck.first() {
-        let more = if stuck.len() > 1 { format!(" and {} more", stuck.len() - 1) } else { String::new() };
-        out.push(
-            Finding::new(Code::FAB_016, Subject::Run, format!("{first}{more}")).limit("counters that can still count"),
-        );
-    }
-    let since = if before.is_some() { "since the earlier reading" } else { "since the counters were last cleared" };
-    for (wire, drops, subject) in cables.into_values() {
-        if !wire.is_empty() {
-            let severity = if before.is_some() { Severity::Fail } else { Severity::Warn };
-            let finding = Finding::new(Code::FAB_005, subject.clone(), format!("{}, {since}", wire.join("; ")));
-            out.push(finding.severity(severity));
-        }
-        if !drops.is_empty() {
-            out.push(Finding::new(Code::FAB_006, subject, format!("{}, {since}", drops.join("; "))));
-        }
-    }
-}
-
 fn managers(fabric: &Fabric, out: &mut Vec<Finding>) {
     let Some(sms) = &fabric.sms else { return };
     let masters: BTreeSet<u64> = sms.iter().filter(|s| s.master).map(|s| s.guid).collect();
     let name = |guid: &u64| {
-        let nodes = fabric.subnet.iter().flat_map(|s| s.nodes.values());
+        let nodes = fabric.subnets().flat_map(|s| s.nodes.values());
         let mut of = nodes.filter(|n| n.guid == *guid || n.ports.values().any(|p| p.guid == Some(*guid)));
         of.next().map_or_else(|| format!("0x{guid:016x}"), |n| n.name.trim().to_owned())
     };
-    if masters.is_empty() {
-        let evidence = format!("{} managers answer, none of them is master", sms.len());
+    if masters.is_empty() && sms.iter().any(|s| !s.is_told) {
+        // An old sminfo tells no state: it asked the manager that gave the LIDs, and that one answered.
+    } else if masters.is_empty() {
+        let evidence = match sms.len() {
+            0 => "no manager answers".to_owned(),
+            1 => "1 manager answers, and it is not master".to_owned(),
+            n => format!("{n} managers answer, none of them is master"),
+        };
         out.push(Finding::new(Code::FAB_010, Subject::Run, evidence));
     } else if masters.len() > 1 {
         let names: Vec<String> = masters.iter().map(name).collect();
@@ -515,27 +276,78 @@ fn managers(fabric: &Fabric, out: &mut Vec<Finding>) {
     }
 }
 
+/// Cables that the expected topology does not have, between ports that it has nothing at. Where only a part of it was read, that says
+/// nothing.
+fn unexpected(subnet: &Subnet, expected: &Subnet, out: &mut Vec<Finding>) {
+    if undescribed(expected).is_some() {
+        return;
+    }
+    let used: BTreeSet<End> = expected.cables().iter().flat_map(|c| [c.a, c.b]).collect();
+    let mut of_new: Vec<String> = Vec::new();
+    for c in subnet.cables().iter().filter(|c| !used.contains(&c.a) && !used.contains(&c.b)) {
+        if expected.nodes.contains_key(&c.a.guid) && expected.nodes.contains_key(&c.b.guid) {
+            let finding = Finding::new(Code::FAB_008, cable(subnet, c.a, c.b), "this cable is not expected");
+            out.push(finding.limit("the expected topology has none at either port").severity(Severity::Warn));
+        } else {
+            of_new.push(cable_name(subnet, c.a, c.b));
+        }
+    }
+    if !of_new.is_empty() {
+        let evidence = format!("{} of nodes that are new: {}", several(of_new.len(), "cable"), listed(&of_new));
+        let finding = Finding::new(Code::FAB_008, Subject::Run, evidence).limit("the expected topology");
+        out.push(finding.severity(Severity::Warn));
+    }
+}
+
 /// What was not understood, and nodes that others point at and nobody describes.
 fn unread(fabric: &Fabric, out: &mut Vec<Finding>) {
-    if let Some((file, first)) = fabric.skipped.first() {
-        let evidence = format!(
-            "{} lines were not understood, the first is {file}:{}: {}",
-            fabric.skipped.len(),
-            first.line,
-            first.text
-        );
+    let mut files: BTreeMap<&str, Vec<&Skipped>> = BTreeMap::new();
+    for (file, skipped) in &fabric.skipped {
+        files.entry(file).or_default().push(skipped);
+    }
+    // Where no port was read nothing is proven.
+    let is_nothing = fabric.is_empty() && !(fabric.skipped.is_empty() && fabric.gaps.is_empty());
+    let told = |evidence: String| {
+        let finding = Finding::new(Code::FAB_015, Subject::Run, evidence);
+        if is_nothing { finding.severity(Severity::Hold) } else { finding }
+    };
+    for (file, all) in files {
+        let Some(first) = all.first() else { continue };
+        let lines = if all.len() == 1 { "1 line was".to_owned() } else { format!("{} lines were", all.len()) };
+        out.push(told(format!("{lines} not understood, the first is {file}:{}: {}", first.line, first.text)));
+    }
+    for (file, gap) in &fabric.gaps {
+        let what = match gap {
+            Gap::Sums(n) => format!(
+                "of {} only the sum over all ports was captured: whose errors they are cannot be told",
+                several(*n, "node")
+            ),
+            Gap::Unlisted { beyond, listed } => {
+                let have = if *beyond == 1 { "port has" } else { "ports have" };
+                format!("its summary says that {beyond} {have} errors beyond threshold, and {listed} are listed")
+            }
+            Gap::Empty => "there is no port in it".to_owned(),
+            Gap::Cut => "it ends within a line".to_owned(),
+        };
+        out.push(told(format!("{file}: {what}")));
+    }
+    if let Some(evidence) = fabric.expected.as_ref().and_then(undescribed) {
+        let evidence = format!("of the expected topology {evidence}");
         out.push(Finding::new(Code::FAB_015, Subject::Run, evidence));
     }
-    let Some(subnet) = &fabric.subnet else { return };
+    for subnet in fabric.subnets() {
+        if let Some(evidence) = undescribed(subnet) {
+            out.push(Finding::new(Code::FAB_015, Subject::Run, evidence));
+        }
+    }
+}
+
+/// Nodes that others point at and nobody describes.
+fn undescribed(subnet: &Subnet) -> Option<String> {
     let peers: BTreeSet<u64> = subnet.nodes.values().flat_map(|n| n.ports.values().map(|p| p.peer)).collect();
     let missing: Vec<String> =
         peers.iter().filter(|g| !subnet.nodes.contains_key(g)).map(|g| format!("0x{g:016x}")).collect();
-    if !missing.is_empty() {
-        let evidence = format!(
-            "{} nodes are pointed at and not described: {}",
-            missing.len(),
-            missing[..missing.len().min(4)].join(", ")
-        );
-        out.push(Finding::new(Code::FAB_015, Subject::Run, evidence));
-    }
+    let are = if missing.len() == 1 { "1 node is".to_owned() } else { format!("{} nodes are", missing.len()) };
+    let first = missing[..missing.len().min(4)].join(", ");
+    (!missing.is_empty()).then(|| format!("{are} pointed at and not described: {first}"))
 }

@@ -14,20 +14,29 @@ pub(super) struct Names<'f> {
 }
 
 impl<'f> Names<'f> {
-    pub(super) fn of(fabric: &'f Fabric) -> Self {
-        let subnet = fabric.subnet.as_ref();
-        let (mut by_port, mut by_lid) = (HashMap::new(), HashMap::new());
-        for node in subnet.iter().flat_map(|s| s.nodes.values()) {
-            if let Some(lid) = node.lid {
-                by_lid.insert(u32::from(lid), End { guid: node.guid, port: 0 });
+    /// `joined` is all of the fabric's topologies in one.
+    pub(super) fn of(fabric: &Fabric, joined: Option<&'f Subnet>) -> Self {
+        let mut by_port = HashMap::new();
+        // A LID that two fabrics gave tells no port.
+        let mut lids: HashMap<u32, Option<End>> = HashMap::new();
+        for subnet in fabric.subnets() {
+            let mut own: HashMap<u32, End> = HashMap::new();
+            for node in subnet.nodes.values() {
+                if let Some(lid) = node.lid {
+                    own.insert(u32::from(lid), End { guid: node.guid, port: 0 });
+                }
+                for (number, port) in node.ports.iter().filter(|_| node.kind != Kind::Switch) {
+                    let end = End { guid: node.guid, port: *number };
+                    by_port.extend(port.guid.map(|g| (g, end)));
+                    own.extend(port.lid.map(|l| (u32::from(l), end)));
+                }
             }
-            for (number, port) in node.ports.iter().filter(|_| node.kind != Kind::Switch) {
-                let end = End { guid: node.guid, port: *number };
-                by_port.extend(port.guid.map(|g| (g, end)));
-                by_lid.extend(port.lid.map(|l| (u32::from(l), end)));
+            for (lid, end) in own {
+                lids.entry(lid).and_modify(|known| *known = None).or_insert(Some(end));
             }
         }
-        Names { subnet, by_port, by_lid }
+        let by_lid = lids.into_iter().filter_map(|(lid, end)| Some((lid, end?))).collect();
+        Names { subnet: joined, by_port, by_lid }
     }
 
     /// The port that a GUID (of a node or of an adapter's port) or a LID stands for.
@@ -64,13 +73,24 @@ impl<'f> Names<'f> {
 
 /// Both ends of a cable, named; the host's or the leaf's end first.
 pub(super) fn cable(subnet: &Subnet, a: End, b: End) -> Subject {
+    let (a, b) = ends(subnet, a, b);
+    Subject::Cable(a, b)
+}
+
+/// The same for a list of cables.
+pub(super) fn cable_name(subnet: &Subnet, a: End, b: End) -> String {
+    let (a, b) = ends(subnet, a, b);
+    format!("{a} - {b}")
+}
+
+fn ends(subnet: &Subnet, a: End, b: End) -> (String, String) {
     let rank = |e: &End| match subnet.nodes.get(&e.guid) {
         Some(n) if n.kind != Kind::Switch => (0, 0),
         Some(n) => (1, usize::MAX - n.ports.values().filter(|p| is_host(subnet, p.peer)).count()),
         None => (2, 0),
     };
     let (a, b) = if (rank(&a), a) <= (rank(&b), b) { (a, b) } else { (b, a) };
-    Subject::Cable(subnet.show(a), subnet.show(b))
+    (subnet.show(a), subnet.show(b))
 }
 
 pub(super) fn is_host(subnet: &Subnet, guid: u64) -> bool {

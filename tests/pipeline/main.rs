@@ -6,6 +6,7 @@ mod counters;
 mod diff;
 mod differences;
 mod fabric;
+mod fabric_captures;
 mod fuzz;
 mod golden;
 mod gpus;

@@ -86,7 +86,13 @@ pub fn parse_queryerrors(text: &str) -> Parsed<Vec<PortErrors>> {
             name = quoted(rest).map_or(String::new(), |(_, n, _)| n.trim().to_owned());
         } else if let Some(rest) = line.strip_prefix("GUID 0x") {
             match port(rest, &name) {
-                Some(Some(found)) => out.push(found),
+                Some(Some((found, whole))) => {
+                    if !whole {
+                        skip(&mut skipped, number, line);
+                    }
+                    // What was cut before its first counter says nothing of the port.
+                    out.extend((whole || !found.counters.is_empty()).then_some(found));
+                }
                 // The sum over a switch's ports: saturated on its own, and told by the ports already.
                 Some(None) => {}
                 None => skip(&mut skipped, number, line),
@@ -99,6 +105,44 @@ pub fn parse_queryerrors(text: &str) -> Parsed<Vec<PortErrors>> {
     }
     out.extend(block.and_then(Block::close));
     Parsed { value: merged(out), skipped }
+}
+
+/// What a capture of counters leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gap {
+    /// perfquery's sums over all ports of a node, so many of them: whose errors they are cannot be told.
+    Sums(usize),
+    /// ibqueryerrors counted more ports beyond its thresholds than it lists.
+    Unlisted { beyond: usize, listed: usize },
+    /// There is no port in it, and nothing that says that all are well.
+    Empty,
+    /// It ends within a line.
+    Cut,
+}
+
+/// What a capture leaves out, by its text and how many ports were read from it.
+pub(super) fn gaps(text: &str, read: usize) -> Vec<Gap> {
+    let mut out = Vec::new();
+    // `##          272 ports checked, 7 ports have errors beyond threshold`
+    let beyond = |line: &str| -> Option<usize> {
+        let (_, rest) = line.strip_prefix("##")?.split_once(" ports checked, ")?;
+        rest.split_whitespace().next()?.parse().ok()
+    };
+    let summaries: Vec<usize> = lines(text).filter_map(|(_, line)| beyond(line.trim())).collect();
+    let listed = lines(text).filter(|(_, l)| l.trim().starts_with("GUID 0x") && !l.contains(" port ALL:")).count();
+    let beyond = summaries.iter().sum::<usize>();
+    if beyond > listed {
+        out.push(Gap::Unlisted { beyond, listed });
+    }
+    let heads = lines(text).filter_map(|(_, line)| block_head(line.trim()).flatten());
+    let sums = heads.filter(|block| block.port.port == ALL_PORTS).count();
+    if sums > 0 {
+        out.push(Gap::Sums(sums));
+    }
+    if read == 0 && summaries.is_empty() && sums == 0 {
+        out.push(Gap::Empty);
+    }
+    out
 }
 
 /// Queries of one port as one: perfquery asks the old, the extended and the detailed counters one at a time.
@@ -123,24 +167,25 @@ pub(super) fn merged(all: Vec<PortErrors>) -> Vec<PortErrors> {
 }
 
 /// `2c903006e29b0 port 5: [SymbolErrorCounter == 65535] [PortXmitWait == 14681376621 (13.673G)]`; `None` inside for
-/// `port ALL`.
-fn port(rest: &str, name: &str) -> Option<Option<PortErrors>> {
+/// `port ALL`. Beside the port stands whether every counter has its end: of one that was cut off the value may be, too.
+fn port(rest: &str, name: &str) -> Option<Option<(PortErrors, bool)>> {
     let (guid, rest) = rest.split_once(" port ")?;
     let (number, counters) = rest.split_once(':')?;
     if number == "ALL" {
         return Some(None);
     }
-    let counters = counters
-        .split('[')
-        .filter_map(|part| {
-            let (counter, value) = part.split_once(" == ")?;
-            let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
-            let (name, value) = (counter.trim().to_owned(), digits.parse().ok()?);
-            Some(Counter { end: end_of(&name), name, value })
-        })
-        .collect();
+    let counter = |part: &str| {
+        let (counter, value) = part.split_once(']')?.0.split_once(" == ")?;
+        let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
+        let (name, value) = (counter.trim().to_owned(), digits.parse().ok()?);
+        Some(Counter { end: end_of(&name), name, value })
+    };
+    let parts: Vec<Option<Counter>> = counters.split('[').skip(1).map(counter).collect();
+    let whole = parts.iter().all(Option::is_some);
+    let counters = parts.into_iter().flatten().collect();
     let port = number.trim().parse().ok()?;
-    Some(Some(PortErrors { guid: Some(hex(guid)?), lid: None, name: name.to_owned(), port, counters }))
+    let found = PortErrors { guid: Some(hex(guid)?), lid: None, name: name.to_owned(), port, counters };
+    Some(Some((found, whole)))
 }
 
 /// One answer of perfquery.
@@ -262,6 +307,25 @@ mod tests {
         );
         let bad = "# Port counters: DR path slid 0; dlid 0; 0,1 port 1 (CapMask: 0x100)\nSymbolErrorCounter:....9\n# Port counters: Lid 7 port 1\nSymbolErrorCounter:....many\n";
         assert_eq!(shown(bad), (vec!["Some(7) 1: ".to_owned()], vec![1, 2, 4]));
+    }
+
+    #[test]
+    fn what_is_left_out_is_told() {
+        let summary = |bad: usize| {
+            format!(
+                "## Summary: 38 nodes checked, 3 bad nodes found\n##          272 ports checked, {bad} ports have errors beyond threshold\n"
+            )
+        };
+        let one = "Errors for \"a\"\n   GUID 0x7 port ALL: [SymbolErrorCounter == 9]\n   GUID 0x7 port 1: [SymbolErrorCounter == 9]\n";
+        let of = |text: &str| gaps(text, parse_queryerrors(text).value.len());
+        assert_eq!((of(&summary(0)), of(&format!("{one}{}", summary(1)))), (vec![], vec![]));
+        assert_eq!(of(&summary(7)), [Gap::Unlisted { beyond: 7, listed: 0 }]);
+        assert_eq!(of("# Port counters: Lid 7 port 255\nSymbolErrorCounter:....9\n"), [Gap::Sums(1)]);
+        assert_eq!(of("Errors for \"a\"\n"), [Gap::Empty]);
+        // A number that was cut off may be another one.
+        let cut = parse_queryerrors("   GUID 0x7 port 1: [LinkDownedCounter == 3] [SymbolErrorCounter == 6");
+        assert_eq!((cut.value[0].counters.len(), cut.skipped.len()), (1, 1));
+        assert_eq!(parse_queryerrors("   GUID 0x7 port 1: [SymbolErrorCounter ==").value, []);
     }
 
     proptest::proptest! {

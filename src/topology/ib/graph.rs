@@ -51,12 +51,31 @@ pub struct End {
 pub struct Cable {
     pub a: End,
     pub b: End,
+    /// The lower one where the ends print different rates.
     pub rate: Rate,
+    /// The higher one, where the ends print different rates.
+    pub other: Option<Rate>,
+}
+
+impl Cable {
+    /// Takes in what the second end says. What it does not tell, or tells in words that are not known here, contradicts nothing.
+    fn differ(&mut self, second: &Rate) {
+        match (self.rate.gbps(), second.gbps()) {
+            (Some(first), Some(other)) if other < first => {
+                self.other = Some(std::mem::replace(&mut self.rate, second.clone()));
+            }
+            (Some(first), Some(other)) if other > first => self.other = Some(second.clone()),
+            (None, Some(_)) => self.rate = second.clone(),
+            _ => {}
+        }
+    }
 }
 
 /// A subnet: every node that discovery reached.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Subnet {
+    /// Which capture it is from.
+    pub source: String,
     pub nodes: BTreeMap<u64, Node>,
     /// GUIDs that two nodes claim, with both names.
     pub twice: Vec<(u64, String, String)>,
@@ -88,16 +107,48 @@ impl Node {
 }
 
 impl Subnet {
+    /// Whether another capture is of the same fabric: a switch is in one only, and so is an adapter's port.
+    pub fn is_same_fabric(&self, other: &Subnet) -> bool {
+        let shares = |node: &Node| {
+            let theirs = other.nodes.get(&node.guid)?;
+            // One GUID of two models is that of two devices.
+            let is_model = node.device.is_none() || theirs.device.is_none() || node.device == theirs.device;
+            if !is_model {
+                return None;
+            }
+            let is_switch = node.kind == Kind::Switch && theirs.kind == Kind::Switch;
+            // Both are there without a single cable, too.
+            let is_alone = node.ports.is_empty() && theirs.ports.is_empty();
+            (is_switch || is_alone || node.ports.keys().any(|p| theirs.ports.contains_key(p))).then_some(())
+        };
+        self.nodes.values().any(|node| shares(node).is_some())
+    }
+
+    /// Takes in another fabric. An adapter may have a port in each.
+    pub fn join(&mut self, other: &Subnet) {
+        for node in other.nodes.values() {
+            let own = self.nodes.entry(node.guid).or_insert_with(|| Node { ports: BTreeMap::new(), ..node.clone() });
+            own.ports.extend(node.ports.iter().map(|(number, port)| (*number, port.clone())));
+        }
+        self.twice.extend(other.twice.iter().cloned());
+        self.open.extend(&other.open);
+        self.by_port |= other.by_port;
+    }
+
     /// Every cable once, in order. Both ends print it: what only one end says is taken, too.
     pub fn cables(&self) -> Vec<Cable> {
-        let mut seen: BTreeSet<(End, End)> = BTreeSet::new();
-        let mut out = Vec::new();
+        let mut seen: HashMap<(End, End), usize> = HashMap::new();
+        let mut out: Vec<Cable> = Vec::new();
         for node in self.nodes.values() {
             for (number, port) in &node.ports {
                 let ends = [End { guid: node.guid, port: *number }, End { guid: port.peer, port: port.peer_port }];
                 let (a, b) = if ends[0] <= ends[1] { (ends[0], ends[1]) } else { (ends[1], ends[0]) };
-                if seen.insert((a, b)) {
-                    out.push(Cable { a, b, rate: port.rate.clone() });
+                match seen.get(&(a, b)).and_then(|i| out.get_mut(*i)) {
+                    Some(known) => known.differ(&port.rate),
+                    None => {
+                        seen.insert((a, b), out.len());
+                        out.push(Cable { a, b, rate: port.rate.clone(), other: None });
+                    }
                 }
             }
         }
@@ -135,7 +186,8 @@ impl Subnet {
             let own = |(number, port): (&u32, &Port)| Some((End { guid: node.guid, port: *number }, port.guid?));
             moved.extend(node.ports.iter().filter_map(own));
         }
-        let mut out = Subnet { twice: self.twice.clone(), by_port: true, ..Subnet::default() };
+        let mut out =
+            Subnet { source: self.source.clone(), twice: self.twice.clone(), by_port: true, ..Subnet::default() };
         for node in self.nodes.values() {
             for (number, port) in &node.ports {
                 let guid = moved.get(&End { guid: node.guid, port: *number }).copied().unwrap_or(node.guid);
@@ -151,7 +203,7 @@ impl Subnet {
         out
     }
 
-    /// Switches with adapters of hosts at them, each with these and its ports to other switches.
+    /// Leaves: switches with adapters of hosts at them, each with these and its ports to other switches.
     pub fn leaf_switches(&self) -> Vec<LeafSwitch<'_>> {
         let of = |node: &'_ Node| {
             let (mut down, mut up) = (Vec::new(), Vec::new());
@@ -165,13 +217,22 @@ impl Subnet {
             (down, up)
         };
         let switches = self.nodes.values().filter(|n| n.kind == Kind::Switch);
-        switches
+        let with_hosts: Vec<LeafSwitch<'_>> = switches
             .map(|node| {
                 let (down, up) = of(node);
                 LeafSwitch { node, down, up }
             })
             .filter(|l| !l.down.is_empty())
-            .collect()
+            .collect();
+        // A manager's host at a spine makes no leaf of it: most of its neighbours have more hosts than it has.
+        let hosts: HashMap<u64, usize> = with_hosts.iter().map(|l| (l.node.guid, l.down.len())).collect();
+        let is_spine = |l: &LeafSwitch<'_>| {
+            let peers: BTreeSet<u64> = l.up.iter().filter_map(|p| l.node.ports.get(p)).map(|p| p.peer).collect();
+            let above = peers.iter().filter(|guid| hosts.get(guid).is_some_and(|n| *n > l.down.len())).count();
+            l.up.len() > l.down.len() && 2 * above > peers.len()
+        };
+        let spines: BTreeSet<u64> = with_hosts.iter().filter(|l| is_spine(l)).map(|l| l.node.guid).collect();
+        with_hosts.into_iter().filter(|l| !spines.contains(&l.node.guid)).collect()
     }
 
     /// The leaves of a cluster: each host with the switch of its first device. With a rail a switch, that is one switch of

@@ -1,6 +1,6 @@
 //! `iblinkinfo`, by node and with `-l`: every port with its state, also those that nothing answers at.
 
-use crate::topology::ib::{Kind, Parsed, Rate, Skipped, Speed, hex, lines, skip};
+use crate::topology::ib::{Kind, Parsed, Rate, Skipped, Speed, hex, lines, quoted, skip};
 
 /// A port as iblinkinfo shows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +42,25 @@ pub fn parse_linkinfo(text: &str) -> Parsed<Vec<LinkState>> {
         }
     }
     Parsed { value: out, skipped }
+}
+
+/// The links that an error report tells with its ports (`ibqueryerrors -r`): `Link info: 3 4[ ] ==( 4X 53.125 Gbps Active/ LinkUp)==> ...`
+/// below `GUID 0x... port 4: ...`.
+pub(super) fn link_infos(text: &str) -> Vec<LinkState> {
+    let mut heading: (Option<u64>, Kind, String) = (None, Kind::Other, String::new());
+    let mut out = Vec::new();
+    for (_, line) in lines(text) {
+        let line = line.trim();
+        if let Some(rest) = line.strip_prefix("Errors for ").or_else(|| line.strip_prefix("Data Counters for ")) {
+            let name = quoted(rest).map_or("", |(_, name, _)| name.trim());
+            heading = (None, Kind::Other, name.to_owned());
+        } else if let Some(rest) = line.strip_prefix("GUID 0x") {
+            heading.0 = rest.split_once(' ').and_then(|(guid, _)| hex(guid));
+        } else if let Some(link) = line.strip_prefix("Link info:") {
+            out.extend(port(link, &heading));
+        }
+    }
+    out
 }
 
 /// `Switch: 0x0002c903006e29b0 MF0;sw1:SX6036/U1:`, `CA: node1 mlx5_0:`. A name may hold colons.

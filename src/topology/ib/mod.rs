@@ -5,6 +5,7 @@
 //! free text, neither escaped nor unique: everything is keyed by GUID.
 
 mod ask;
+mod devices;
 mod errors;
 mod graph;
 mod ibstat;
@@ -12,18 +13,22 @@ mod linkinfo;
 mod netdiscover;
 mod ports_report;
 mod rate;
+mod sections;
 mod sm;
+mod tool;
 mod view;
 
 pub use ask::{MAX_CAPTURE, TOOLS, ask};
-pub use errors::{Counter, PortErrors, parse_queryerrors};
+pub use devices::{fastest, fastest_of_type};
+pub use errors::{Counter, Gap, PortErrors, parse_queryerrors};
 pub use graph::{Cable, End, Kind, Node, Port, Subnet};
 pub use ibstat::{Adapter, AdapterPort, parse_ibstat};
 pub use linkinfo::{LinkState, parse_linkinfo};
 pub use netdiscover::parse_netdiscover;
 pub use rate::{Rate, Speed};
 pub use sm::{Sm, parse_sm};
-pub use view::{Fabric, Tool};
+pub use tool::Tool;
+pub use view::Fabric;
 
 /// A line that a parser did not understand.
 #[derive(Debug, Clone, PartialEq, Eq)]

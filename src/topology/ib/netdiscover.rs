@@ -70,17 +70,24 @@ fn node(line: &str, device: Option<u32>) -> Option<Node> {
     Some(Node {
         guid: guid_of(id)?,
         kind,
-        name: name.to_owned(),
+        // A net file that somebody wrote has no comments.
+        name: if name.is_empty() && !id.contains('-') { id.to_owned() } else { name.to_owned() },
         device,
         lid: after(tail, "lid"),
         ports: Default::default(),
     })
 }
 
-/// `S-0008f10400411a08`; ibsim's files also have plain names behind the letter, which bear no GUID.
+/// `S-0008f10400411a08`; ibsim's net files also have plain names, which bear no GUID: such a name gives one.
 fn guid_of(id: &str) -> Option<u64> {
-    let (letter, digits) = id.split_once('-')?;
-    matches!(letter, "S" | "H" | "R" | "?").then(|| hex(digits)).flatten()
+    let told = id.split_once('-').filter(|(letter, _)| matches!(*letter, "S" | "H" | "R" | "?"));
+    let plain = || {
+        let is_plain = !id.is_empty() && id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        // FNV-1a.
+        let hash = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        is_plain.then(|| id.bytes().fold(0xcbf2_9ce4_8422_2325, hash))
+    };
+    told.and_then(|(_, digits)| hex(digits)).or_else(|| if told.is_some() { None } else { plain() })
 }
 
 /// `[1](guid) "S-..."[7][ext 3](guid)  # lid 5 lmc 0 "leaf1" lid 3 4xHDR`.
