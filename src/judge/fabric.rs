@@ -1,19 +1,26 @@
 //! A fabric -> findings: cables by both ends, switches by name. Pure.
 //!
 //! What a link should reach is told by both ends (iblinkinfo's "Could be"), by the expected topology, or by the others of
-//! its kind: no list of hardware is needed, and what is uniform is not blamed.
+//! its kind: what is uniform is not blamed, unless nobody builds it so (one lane, SDR).
+
+mod adapters;
+mod counters;
+mod like;
+mod links;
+mod names;
+mod rails;
+mod rates;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::judge::adapters;
 use crate::judge::codes::Code;
-use crate::judge::fabric_counters::counters;
-use crate::judge::fabric_like::{FEW, UNIFORM, listed, most};
-use crate::judge::fabric_links::states;
-use crate::judge::fabric_names::{Names, cable, cable_name, is_host};
-use crate::judge::fabric_rails::{lost, rails};
-use crate::judge::fabric_rates::rates;
+use crate::judge::fabric::counters::counters;
+use crate::judge::fabric::like::{FEW, UNIFORM, listed, most};
+use crate::judge::fabric::links::states;
+use crate::judge::fabric::names::{Names, cable, cable_name, is_host};
+use crate::judge::fabric::rails::{lost, rails};
+use crate::judge::fabric::rates::rates;
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::severity::Severity;
 use crate::topology::ib::{End, Fabric, Gap, Kind, Node, Skipped, Subnet};

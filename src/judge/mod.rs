@@ -1,19 +1,12 @@
 //! Record + expectations + plan -> verdicts, findings, a decision. Pure: no clock, no file, no environment, so that the
 //! same record gives the same answer on a laptop a year later.
 
-mod adapters;
 mod cell;
 pub mod codes;
 mod coverage;
 mod decide;
 mod diff;
 pub mod fabric;
-mod fabric_counters;
-mod fabric_like;
-mod fabric_links;
-mod fabric_names;
-mod fabric_rails;
-mod fabric_rates;
 mod finding;
 mod offenders;
 mod rules;

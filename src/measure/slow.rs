@@ -85,9 +85,9 @@ pub fn slow(readings: &[Speed], level: f64, margin: f64) -> Option<Slow> {
     let speeds: Vec<f64> = readings.iter().map(|r| r.value).collect();
     let errors: Vec<f64> = readings.iter().map(|r| r.error).collect();
     if let Some(fast) = fast_end(&speeds, margin.max(APART).max(ERRORS * stats::median(&errors))) {
-        let found = Slow { usual: stats::median(&fast), who: Vec::new() };
-        let who = (0..speeds.len()).filter(|i| found.loss(speeds[*i]) > margin).collect();
-        return Some(Slow { who, ..found });
+        let last = fast.iter().copied().fold(f64::INFINITY, f64::min);
+        let who = (0..speeds.len()).filter(|i| speeds[*i] < last * (1.0 - margin)).collect();
+        return Some(Slow { usual: stats::median(&fast), who });
     }
     let mut order: Vec<usize> = (0..readings.len()).collect();
     order.sort_by(|a, b| readings[*b].value.total_cmp(&readings[*a].value));

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::judge::codes::Code;
-use crate::judge::fabric_like::{ALIKE, listed};
-use crate::judge::fabric_names::{Names, cable};
+use crate::judge::fabric::like::{ALIKE, listed};
+use crate::judge::fabric::names::{Names, cable};
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::severity::Severity;
 use crate::topology::ib::{Kind, LinkState};

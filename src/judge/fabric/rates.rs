@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::judge::codes::Code;
-use crate::judge::fabric_like::{ALIKE, FEW, UNIFORM, listed, most};
-use crate::judge::fabric_names::{cable, cable_name};
+use crate::judge::fabric::like::{ALIKE, FEW, UNIFORM, listed, most};
+use crate::judge::fabric::names::{cable, cable_name};
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::severity::Severity;
 use crate::topology::ib::{Cable, End, Kind, Rate, Speed, Subnet, fastest};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::judge::codes::Code;
-use crate::judge::fabric_names::{Names, cable};
+use crate::judge::fabric::names::{Names, cable};
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::severity::Severity;
 use crate::topology::ib::{Adapter, AdapterPort, Speed, fastest_of_type};

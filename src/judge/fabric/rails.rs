@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::judge::codes::Code;
-use crate::judge::fabric_like::{FEW, UNIFORM, most};
-use crate::judge::fabric_names::cable;
+use crate::judge::fabric::like::{FEW, UNIFORM, most};
+use crate::judge::fabric::names::cable;
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::severity::Severity;
 use crate::topology::ib::{End, Subnet};
