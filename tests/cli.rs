@@ -647,6 +647,12 @@ fn reports_are_kept_records_compared_and_baselines_learned() -> Result {
 
     let learned = dir.run(&["baseline", "learn", "a", "b", "c", "-o", "base.toml"])?;
     assert!(learned.code == 0 && learned.out.contains("learned "), "{} {}", learned.out, learned.err);
+    // What is learned of a record that is no GO is told.
+    let whole = std::fs::read_to_string(dir.0.path().join("a/record.jsonl"))?;
+    let cut = whole.trim_end().rsplit_once('\n').map_or("", |(head, _)| head);
+    std::fs::write(dir.0.path().join("cut.jsonl"), format!("{cut}\n"))?;
+    let doubtful = dir.run(&["baseline", "learn", "a", "cut.jsonl", "c", "-o", "doubtful.toml"])?;
+    assert!(doubtful.code == 0 && doubtful.out.contains("cut.jsonl was HOLD"), "{} {}", doubtful.out, doubtful.err);
     let judged = dir.run(&["judge", "a", "--baseline", "base.toml", "--format", "json"])?;
     assert!(judged.out.contains("\"baseline\""), "no limit came from the baseline: {}", judged.err);
     let text = std::fs::read_to_string(dir.0.path().join("base.toml"))?;

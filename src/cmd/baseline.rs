@@ -31,8 +31,12 @@ pub(super) fn run(what: &Learning) -> Result<Exit, Failure> {
         baseline::merge(&mut baseline.offender, old);
     }
     let floors = baseline::builtin();
-    for record in &read {
+    let mut doubtful: Vec<String> = Vec::new();
+    for (record, path) in read.iter().zip(records) {
         let judgement = judge::judge(record, &record.header.plan.run, &floors);
+        if judgement.decision.exit() != Exit::Go {
+            doubtful.push(format!("{} was {}", path.display(), judgement.decision));
+        }
         baseline::merge(&mut baseline.offender, judge::offenders(&judgement));
     }
     let text = baseline.text().map_err(Failure::internal)?;
@@ -47,8 +51,20 @@ pub(super) fn run(what: &Learning) -> Result<Exit, Failure> {
         offenders(&baseline.offender),
         crate::id::clean(&out.to_string_lossy())
     );
-    shell::print(&said).map_err(Failure::internal)?;
+    shell::print(&(careful(&doubtful, read.len()) + &said)).map_err(Failure::internal)?;
     Ok(Exit::Go)
+}
+
+/// Records of which the baseline may have learned what is usual of a sick cluster.
+fn careful(doubtful: &[String], of: usize) -> String {
+    if doubtful.is_empty() {
+        return String::new();
+    }
+    let more = if doubtful.len() > 4 { format!(" and {} more", doubtful.len() - 4) } else { String::new() };
+    let shown = crate::id::clean(&(doubtful[..doubtful.len().min(4)].join(", ") + &more)).into_owned();
+    let (n, what) =
+        (doubtful.len(), "a few bad nodes move no median, a sick cluster does: learn from records that are GO");
+    format!("careful   {n} of {of} record(s) are no GO ({shown}); {what}\n")
 }
 
 /// The worst few of them.

@@ -54,6 +54,8 @@ pub struct Judgement<'r> {
     pub coverage: Coverage,
     /// Nodes that are slow though they work, and how much longer (0.04: 4 %) a step takes with each.
     pub slow: BTreeMap<NodeName, f64>,
+    /// Whether it was judged by the plan that it was measured for: no gate opens by another's verdict.
+    pub own_plan: bool,
 }
 
 impl Judgement<'_> {

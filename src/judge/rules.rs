@@ -232,7 +232,8 @@ fn of_facts<'r>(record: &'r Record, run: &RunPlan, mut findings: Vec<Finding>) -
     let (decision, placement) = conclude(record, run, &mut findings);
     let mut coverage = Coverage::default();
     record.outcomes.iter().for_each(|l| coverage.count(Some(&l.outcome)));
-    Judgement { record, decision, placement, findings, cells: Vec::new(), coverage, slow: BTreeMap::new() }
+    let (cells, slow, own_plan) = (Vec::new(), BTreeMap::new(), *run == record.header.plan.run);
+    Judgement { record, decision, placement, findings, cells, coverage, slow, own_plan }
 }
 
 /// What the operator accepts is marked, what weighs most comes first, and all of it makes a decision.
@@ -269,6 +270,7 @@ pub fn judge_knowing<'r>(
         remains::findings(r, &mut findings);
         return of_facts(record, run, findings);
     }
+    let own_plan = *run == record.header.plan.run;
     // One plan serves an image and the machines: what it asks of machines is not asked of an image.
     let of_image = record.header.plan.tier == Tier::Image;
     let reduced = of_image.then(|| RunPlan {
@@ -311,5 +313,5 @@ pub fn judge_knowing<'r>(
     rehearsal::findings(record, run, &mut slow, &mut findings);
     storage::share(record, &mut findings);
     let (decision, placement) = conclude(record, run, &mut findings);
-    Judgement { record, decision, placement, findings, cells, coverage, slow }
+    Judgement { record, decision, placement, findings, cells, coverage, slow, own_plan }
 }

@@ -530,6 +530,9 @@ fn next(j: &Judgement<'_>, record_path: &str) -> String {
         (Decision::Go | Decision::GoWithout { .. }, _) if j.record.header.launcher.as_deref() == Some(SIMULATION) => {
             "srun gonogo check (this record is simulated)".to_owned()
         }
+        (Decision::Go | Decision::GoWithout { .. }, _) if !j.own_plan => {
+            "gonogo check --plan PLAN (the record was made for another plan: no gate opens by it)".to_owned()
+        }
         // An image proves no machine: there the check goes on.
         (Decision::Go, _) if j.record.header.plan.tier == Tier::Image => {
             "srun --container-image=IMAGE gonogo check (or docker run, as above)".to_owned()

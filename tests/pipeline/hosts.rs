@@ -270,6 +270,10 @@ fn the_next_command_can_be_typed() {
     };
     assert!(next(&r, "out/record.jsonl").starts_with("gonogo gate out/record.jsonl -- srun "));
     assert!(next(&r, "my lab's.jsonl").starts_with("gonogo gate 'my lab'\\''s.jsonl' -- srun "));
+    let other = run_plan("[nodes]\nneeded = 2\n");
+    let limits = baseline::builtin();
+    let judged = gonogo::report::view(&judge::judge(&r, &other, &limits), "out/record.jsonl").next;
+    assert!(judged.starts_with("gonogo check --plan "), "{judged}");
     r.header.launcher = Some(gonogo::schedule::SIMULATION.into());
     assert!(next(&r, "out/record.jsonl").starts_with("srun gonogo check"));
 }
