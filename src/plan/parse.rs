@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::files;
 use crate::id::{clean, is_code, nearest};
-use crate::plan::{Model, RunPlan, SaveMode};
-use crate::unit::Bytes;
+use crate::plan::{Model, Require, RunPlan, SaveMode};
+use crate::unit::{ByteRate, Bytes};
 
 /// Largest plan file that is read: a plan is a page, not a data set.
 const MAX_PLAN_BYTES: u64 = 1 << 20;
@@ -138,6 +138,9 @@ fn check_meaning(plan: &RunPlan) -> Result<(), (String, String)> {
             return Err(("interval".into(), "the interval is longer than `run_time`: the run would never save".into()));
         }
     }
+    if let Some(empty) = empty_demand(&plan.require) {
+        return Err(empty);
+    }
     if let Some((key, why)) = plan.forecast.as_ref().and_then(|f| f.contradiction()) {
         return Err((format!("{key} = "), why));
     }
@@ -149,6 +152,26 @@ fn check_meaning(plan: &RunPlan) -> Result<(), (String, String)> {
         }
     }
     Ok(())
+}
+
+/// A demand that anything meets.
+fn empty_demand(r: &Require) -> Option<(String, String)> {
+    let zero = |rate: Option<ByteRate>| rate.is_some_and(|rate| rate.0 <= 0.0);
+    let rates = [
+        ("min_busbw", zero(r.min_busbw)),
+        ("min_memory_copy", zero(r.min_memory_copy)),
+        ("min_tcp", zero(r.min_tcp)),
+        ("min_storage_write", zero(r.min_storage_write)),
+        ("min_storage_read", zero(r.min_storage_read)),
+        ("min_busbw", r.collective.iter().any(|c| zero(c.min_busbw))),
+        ("min_bandwidth", r.link.iter().any(|l| zero(Some(l.min_bandwidth)))),
+    ];
+    if let Some((key, _)) = rates.into_iter().find(|(_, zero)| *zero) {
+        return Some((format!("{key} = "), format!("`{key}` of zero demands nothing: give a rate, or leave it out")));
+    }
+    let empty = r.collective.iter().any(|c| c.min_busbw.is_none() && c.max_latency.is_none());
+    let why = "`[[require.collective]]` demands nothing: give min_busbw or max_latency";
+    empty.then(|| ("[[require.collective]]".to_owned(), why.to_owned()))
 }
 
 /// What of the model and of how it is divided does not fit together.
@@ -201,6 +224,14 @@ mod tests {
                 "run.toml:2:1: `dir` must be an absolute path: every node must mean the same place",
             ),
             ("[require]\nmin_busbw = \"40 GB\"\n", "run.toml:2:13: `40 GB` is not a rate; write it like `40 GB/s`"),
+            (
+                "[require]\nmin_tcp = \"0 GB/s\"\n",
+                "run.toml:2:1: `min_tcp` of zero demands nothing: give a rate, or leave it out",
+            ),
+            (
+                "name = \"x\"\n[[require.collective]]\nop = \"all-gather\"\n",
+                "run.toml:2:1: `[[require.collective]]` demands nothing: give min_busbw or max_latency",
+            ),
             (
                 "[[waive]]\ncode = \"disk\"\nreason = \"x\"\nuntil = \"2026-12-01\"\n",
                 "run.toml:2:9: `disk` is not a finding code; they look like STO-020",

@@ -43,6 +43,37 @@ fn a_link_that_stays_below_both_ends_under_load_fails() {
     assert_eq!(found(&copied(1, "h2d gpu0", 55e9), "GPU-008"), []);
 }
 
+/// An idle GPU runs below its application clocks, and its driver does not tell of them.
+#[test]
+fn application_clocks_that_hold_a_gpu_down_at_work_are_told() {
+    let of = |set: u32, share: f64, idle: &[&str]| {
+        let mut record = gpus(&["NVIDIA H200"]);
+        for line in &mut record.outcomes {
+            if let Outcome::Measured(m) = &mut line.outcome
+                && let Some(Facts::Machine(machine)) = m.facts.as_deref_mut()
+                && let Some(g) = machine.nvidia.as_mut().and_then(|n| n.gpus.first_mut())
+            {
+                g.pci = "0000:19:00.0".into();
+                (g.clocks.sm_set_mhz, g.clocks.sm_max_mhz) = (Some(set), Some(1980));
+                g.throttled = idle.iter().map(|t| (*t).to_owned()).collect();
+            }
+        }
+        let throttled = vec![("application clocks".to_owned(), share)];
+        let load = GpuLoad { pci: "0000:19:00.0".into(), throttled, ..GpuLoad::default() };
+        let mut outcome = measured(series("gemm", "flops", 700e12));
+        if let Outcome::Measured(m) = &mut outcome {
+            m.facts = Some(Box::new(Facts::GpuLoad(Box::new(load))));
+        }
+        add_on(&mut record, "n1", "gemm", "bf16 8192 sustained gpu0", outcome);
+        found(&record, "GPU-015").into_iter().map(|(_, text)| text).collect::<Vec<_>>()
+    };
+    let told = of(1400, 1.0, &[]);
+    assert!(told.len() == 1 && told[0].contains("1400 MHz of 1980 MHz hold it down"), "{told:?}");
+    assert_eq!(of(1400, 1.0, &["application clocks"]).len(), 1);
+    // Set as high as it goes, or held down for a moment only.
+    assert_eq!(of(1980, 1.0, &[]).len() + of(1400, 0.01, &[]).len(), 0);
+}
+
 fn gpus(names: &[&str]) -> Record {
     let gpu = |(i, name): (usize, &&str)| Gpu {
         index: i as u32,

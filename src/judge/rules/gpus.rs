@@ -262,12 +262,26 @@ fn of_clocks(g: &Gpu, who: &str, add: Add<'_>) {
     {
         add(Code::GPU_015, None, format!("{who}: power limit {limit:.0} W, {default:.0} W from the factory"));
     }
-    if let (Some(set), Some(most)) = (g.clocks.sm_set_mhz, g.clocks.sm_max_mhz)
-        && f64::from(set) < 0.8 * f64::from(most)
-        && g.throttled.iter().any(|t| t == "application clocks")
-    {
+    if let Some((set, most)) = set_low(g).filter(|_| g.throttled.iter().any(|t| t == SET)) {
         add(Code::GPU_015, None, format!("{who}: application clocks at {set} MHz of {most} MHz"));
     }
+}
+
+/// Why a clock is held down, as the driver puts it, where somebody set it so.
+const SET: &str = "application clocks";
+
+/// Application clocks that are set well below what the GPU can do, and what it can, in MHz.
+fn set_low(g: &Gpu) -> Option<(u32, u32)> {
+    let (set, most) = g.clocks.sm_set_mhz.zip(g.clocks.sm_max_mhz)?;
+    (f64::from(set) < 0.8 * f64::from(most)).then_some((set, most))
+}
+
+/// The same of a GPU at work: an idle one runs below them, and its driver does not tell of them.
+fn set_low_at_work(record: &Record, node: &NodeName, load: &GpuLoad) -> Option<(u32, u32)> {
+    load.throttled.iter().find(|(reason, share)| reason == SET && *share >= OFTEN)?;
+    let (_, machine) = record.machines().find(|(name, _)| *name == node)?;
+    let g = machine.nvidia.as_ref()?.gpus.iter().find(|g| g.pci == load.pci)?;
+    set_low(g).filter(|_| !g.throttled.iter().any(|t| t == SET))
 }
 
 fn of_heat(g: &Gpu, who: &str, when: &str, add: Add<'_>) {
@@ -383,6 +397,9 @@ fn under_load(record: &Record, findings: &mut Vec<Finding>) {
             let text = format!("{who}: {} in {:.0} % of the looks{temperature}", clean(reason), 100.0 * share);
             add(Code::GPU_007, None, reason, text);
         }
+        if let Some((set, most)) = set_low_at_work(record, &line.node, load) {
+            add(Code::GPU_015, None, SET, format!("{who}: application clocks at {set} MHz of {most} MHz hold it down"));
+        }
         if let (Some(now), Some(most)) = (load.pcie_lanes, load.pcie_lanes_max)
             && now < most
         {
@@ -406,7 +423,6 @@ fn held_back(load: &GpuLoad, measured: &Measured) -> Option<(u32, u32)> {
     (stats::median(&series.samples) <= can).then_some((now, most))
 }
 
-/// What happened while the check ran.
 /// What holds down the clocks of GPUs that are at work.
 pub(super) fn at_work(n: &Nvidia, add: Add<'_>) {
     n.gpus.iter().for_each(|g| of_heat(g, &name(g), "at this moment", add));

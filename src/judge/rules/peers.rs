@@ -64,14 +64,8 @@ struct Hosts<'r> {
 
 impl<'r> Hosts<'r> {
     fn of(record: &'r Record) -> Self {
-        let mut by_boot: FxHashMap<&str, Vec<&NodeName>> = FxHashMap::default();
-        for (node, m) in record.machines() {
-            if let Some(boot) = m.boot.as_deref() {
-                by_boot.entry(boot).or_default().push(node);
-            }
-        }
-        let sharing = by_boot.into_values().filter(|nodes| nodes.len() > 1).flatten().collect();
-        Hosts { model: record.machines().map(|(node, m)| (node, m.cpu.model.as_str())).collect(), sharing }
+        let model = record.machines().map(|(node, m)| (node, m.cpu.model.as_str())).collect();
+        Hosts { model, sharing: record.sharing().flatten().collect() }
     }
 
     fn margin(&self, node: &NodeName) -> f64 {

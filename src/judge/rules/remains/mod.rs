@@ -211,7 +211,9 @@ fn absent(r: &Remains, missing: &BTreeSet<u32>, by: &Told<'_>, findings: &mut Ve
         }
         Told::Watchdogs(traces) => {
             let waiting: BTreeSet<u32> = traces.iter().filter_map(|t| t.place.rank).collect();
-            format!("{} others waited until their patience ended ({})", waiting.len(), told(r, traces[0]))
+            // A launcher that names the missing does not always say who waits.
+            let many = if waiting.is_empty() { "the".to_owned() } else { waiting.len().to_string() };
+            format!("{many} others waited until their patience ended ({})", told(r, traces[0]))
         }
     };
     let silent = |rank: u32| match by {
