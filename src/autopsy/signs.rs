@@ -74,7 +74,6 @@ pub(super) const PATTERNS: &[Pattern] = &[
     p("BUG: unable to handle", Sign::Kernel),
     p("kernel BUG at", Sign::Kernel),
     with("detected stall", &["rcu"], Sign::Kernel),
-    with("self-detected stall", &["rcu"], Sign::Kernel),
     with("severity=Uncorrected (Fatal)", &["PCIe Bus Error"], Sign::MachineCheck),
     with("EDAC", &[" UE "], Sign::MachineCheck),
     with("mlx5_core", &["Link down"], Sign::LinkDown),
