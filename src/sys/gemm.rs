@@ -102,6 +102,8 @@ mod x86 {
     use std::ptr;
     use std::sync::OnceLock;
 
+    use rayon::prelude::*;
+
     use private_gemm_x86::{Accum, DType, DstKind, IType, InstrSet, gemm};
 
     use super::{Element, portable};
@@ -147,12 +149,71 @@ mod x86 {
         if k == 0 {
             return c.fill(T::ZERO);
         }
+        let (out, (rows, columns)) = (Out(c.as_mut_ptr()), grid(threads.max(1)));
+        let tile = |tile: usize| {
+            let (row, column) = (tile / columns, tile % columns);
+            let (top, bottom) = (row * m / rows, (row + 1) * m / rows);
+            let (left, right) = (column * n / columns, (column + 1) * n / columns);
+            if top < bottom && left < right {
+                // SAFETY: the three slices are as long as their matrices (asserted by the caller). The tile's rows of `a` and `c` begin at
+                // `top` and end at `bottom`, at most m, its columns of `b` and `c` at `left` and `right`, at most n. `c` is borrowed
+                // mutably, so it overlaps neither input, and no two tiles share an element of it.
+                unsafe {
+                    one_thread(
+                        kernels,
+                        [bottom - top, right - left, k],
+                        &a[top * k..],
+                        &b[left..],
+                        out.at(top * n + left),
+                        n,
+                    )
+                };
+            }
+        };
+        match rows * columns {
+            1 => tile(0),
+            tiles => (0..tiles).into_par_iter().with_max_len(1).for_each(tile),
+        }
+    }
+
+    /// Rows and columns of tiles, one a thread, as square as their number allows. The kernels can divide a product among threads
+    /// themselves, but take their blocks from what the last-level cache is said to hold: where that is half a gigabyte, two cores lose a
+    /// quarter to it.
+    pub(super) fn grid(threads: usize) -> (usize, usize) {
+        let rows = (1..=threads.isqrt()).rev().find(|rows| threads.is_multiple_of(*rows)).unwrap_or(1);
+        (rows, threads / rows)
+    }
+
+    /// Where all tiles are written, each by its own thread.
+    #[derive(Clone, Copy)]
+    struct Out<T>(*mut T);
+
+    // SAFETY: it is only written through, by tiles that share no element.
+    unsafe impl<T: Send> Sync for Out<T> {}
+
+    impl<T> Out<T> {
+        fn at(&self, element: usize) -> *mut T {
+            self.0.wrapping_add(element)
+        }
+    }
+
+    /// `c (m x n) = a (m x k) x b (k x n)` on the caller's thread. Rows of `a` follow each other; those of `b` and `c` are `stride` apart.
+    ///
+    /// # Safety
+    /// `a` holds m rows, `b` k rows, and m rows may be written at `c`, which overlaps neither.
+    unsafe fn one_thread<T: Element>(
+        kernels: InstrSet,
+        [m, n, k]: [usize; 3],
+        a: &[T],
+        b: &[T],
+        c: *mut T,
+        stride: usize,
+    ) {
         let kind = if size_of::<T>() == size_of::<f32>() { DType::F32 } else { DType::F64 };
         let one = T::ONE;
-        // SAFETY: the three slices are as long as their matrices (asserted by the caller) and `c` is borrowed mutably, so it overlaps
-        // neither input. Row-major strides, in elements, stay inside them for indices below m, n and k. `Element` is implemented for f32
-        // and f64 alone, which their sizes tell apart. The processor has the instructions (`kernels`). The index and diagonal pointers are
-        // null, which stands for none. `Replace` does not read the first content of `c`.
+        // SAFETY: as this function's. Strides are in elements. `Element` is implemented for f32 and f64 alone, which their sizes tell
+        // apart. The processor has the instructions (`kernels`). The index and diagonal pointers are null, which stands for none.
+        // `Replace` does not read the first content of `c`.
         unsafe {
             gemm(
                 kind,
@@ -161,8 +222,8 @@ mod x86 {
                 m,
                 n,
                 k,
-                c.as_mut_ptr().cast(),
-                n as isize,
+                c.cast(),
+                stride as isize,
                 1,
                 ptr::null(),
                 ptr::null(),
@@ -175,11 +236,11 @@ mod x86 {
                 ptr::null(),
                 0,
                 b.as_ptr().cast(),
-                n as isize,
+                stride as isize,
                 1,
                 false,
                 (&raw const one).cast(),
-                threads.max(1),
+                1,
             );
         }
     }
@@ -202,6 +263,13 @@ mod tests {
         let mut nothing = [7.0f32; 6];
         multiply_of([2, 3, 0], &[], &[], &mut nothing, 1);
         assert_eq!(nothing, [0.0; 6]);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn tiles_are_as_square_as_their_number_allows() {
+        let of = [1, 2, 7, 12, 64, 96].map(x86::grid);
+        assert_eq!(of, [(1, 1), (1, 2), (1, 7), (3, 4), (8, 8), (8, 12)]);
     }
 
     fn both_agree<T: Element + std::fmt::Debug>(shape: [usize; 3], threads: usize) {
