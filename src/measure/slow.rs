@@ -62,7 +62,7 @@ const APART: f64 = 0.10;
 /// A gap is no accident of readings when it is so many times their error.
 const ERRORS: f64 = 6.0;
 
-/// The middle of the fast end where the slow are more than half: the fast stand apart from the rest by more than `margin`, which is more
+/// The speeds of the fast end, the fastest first, where the slow are more than half: the fast stand apart from the rest by more than `margin`, which is more
 /// than twice what they differ by. `speeds` in any order, all positive; more is better. `None` where no such end is.
 pub fn fast_end(speeds: &[f64], margin: f64) -> Option<Vec<f64>> {
     let mut logs: Vec<f64> = speeds.iter().map(|s| s.ln()).collect();

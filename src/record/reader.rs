@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cluster::Step;
 use crate::files;
-use crate::id::clean;
+use crate::id::{NodeName, clean};
 use crate::plan::hex;
 use crate::record::format::{Damage, Line, Record, SCHEMA};
 use crate::record::packed;
@@ -190,13 +190,7 @@ impl Taken<'_> {
                 return Err(RecordError::Newer { path: path.to_owned(), found: header.schema });
             }
             (Ok(Line::Header(header)), record @ None) => {
-                let mut seen = FxHashSet::default();
-                let twice = header.nodes.iter().find(|node| !seen.insert(*node));
-                if let Some(why) = match twice {
-                    None if header.nodes.is_empty() => Some("its header names no node".to_owned()),
-                    None => None,
-                    Some(node) => Some(format!("its header names {node} twice")),
-                } {
+                if let Some(why) = misnamed(&header.nodes) {
                     return Err(RecordError::NotARecord { path: path.to_owned(), why });
                 }
                 *record = Some(Record::new(*header));
@@ -228,6 +222,15 @@ impl Taken<'_> {
 }
 
 /// A first line that is no header of ours: of a newer schema, whose header may look otherwise, or no record at all.
+/// Why these cannot be the nodes of a record.
+fn misnamed(nodes: &[NodeName]) -> Option<String> {
+    if nodes.is_empty() {
+        return Some("its header names no node".to_owned());
+    }
+    let mut seen = FxHashSet::default();
+    nodes.iter().find(|node| !seen.insert(*node)).map(|node| format!("its header names {node} twice"))
+}
+
 fn first_line(path: &Path, line: &[u8], error: &serde_json::Error) -> RecordError {
     let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
     let schema = value.get("header").and_then(|h| h.get("schema")?.as_u64()).and_then(|s| u32::try_from(s).ok());

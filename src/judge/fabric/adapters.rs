@@ -6,15 +6,11 @@
 use std::collections::BTreeMap;
 
 use crate::judge::codes::Code;
+use crate::judge::fabric::like::{FEW, UNIFORM};
 use crate::judge::fabric::names::{Names, cable};
 use crate::judge::finding::{Finding, Subject};
 use crate::judge::severity::Severity;
 use crate::topology::ib::{Adapter, AdapterPort, Speed, fastest_of_type};
-
-/// Fewer nodes tell nothing of what a device is meant to be.
-const FEW: usize = 4;
-/// The share of nodes that makes a device's rate or link layer the usual one.
-const UNIFORM: f64 = 0.75;
 
 /// A port with its adapter.
 type Place<'a> = (&'a Adapter, &'a AdapterPort);

@@ -277,10 +277,9 @@ fn set_low(g: &Gpu) -> Option<(u32, u32)> {
 }
 
 /// The same of a GPU at work: an idle one runs below them, and its driver does not tell of them.
-fn set_low_at_work(record: &Record, node: &NodeName, load: &GpuLoad) -> Option<(u32, u32)> {
+fn set_low_at_work(machine: Option<&Machine>, load: &GpuLoad) -> Option<(u32, u32)> {
     load.throttled.iter().find(|(reason, share)| reason == SET && *share >= OFTEN)?;
-    let (_, machine) = record.machines().find(|(name, _)| *name == node)?;
-    let g = machine.nvidia.as_ref()?.gpus.iter().find(|g| g.pci == load.pci)?;
+    let g = machine?.nvidia.as_ref()?.gpus.iter().find(|g| g.pci == load.pci)?;
     set_low(g).filter(|_| !g.throttled.iter().any(|t| t == SET))
 }
 
@@ -383,6 +382,7 @@ fn hardware(reason: &str) -> bool {
 /// What held a GPU down while it worked, and its link then; each once.
 fn under_load(record: &Record, findings: &mut Vec<Finding>) {
     let mut told: std::collections::BTreeSet<(String, String, String)> = Default::default();
+    let machines: BTreeMap<&NodeName, &Machine> = record.machines().collect();
     for (line, fact) in record.outcomes.facts() {
         let measure::Facts::GpuLoad(load) = fact else { continue };
         let mut add = |code: Code, severity: Option<Severity>, what: &str, evidence: String| {
@@ -397,7 +397,7 @@ fn under_load(record: &Record, findings: &mut Vec<Finding>) {
             let text = format!("{who}: {} in {:.0} % of the looks{temperature}", clean(reason), 100.0 * share);
             add(Code::GPU_007, None, reason, text);
         }
-        if let Some((set, most)) = set_low_at_work(record, &line.node, load) {
+        if let Some((set, most)) = set_low_at_work(machines.get(&*line.node).copied(), load) {
             add(Code::GPU_015, None, SET, format!("{who}: application clocks at {set} MHz of {most} MHz hold it down"));
         }
         if let (Some(now), Some(most)) = (load.pcie_lanes, load.pcie_lanes_max)

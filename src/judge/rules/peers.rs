@@ -116,8 +116,8 @@ fn mark(cell: &mut Cell<'_>, behind: Behind) {
     cell.hold(LimitShown { value, source: Source::Peers, weight: Weight::Fail, provenance });
     cell.straggler = Some(behind.straggler);
     cell.verdict = match (confirmed, again) {
-        _ if !unsteady && disturbed(cell) => Verdict::Inconclusive(Reason::Busy),
         _ if unsteady => Verdict::Inconclusive(Reason::Unsteady),
+        _ if disturbed(cell) => Verdict::Inconclusive(Reason::Busy),
         (true, _) => Verdict::Fail,
         (false, false) => Verdict::Inconclusive(Reason::Unconfirmed),
         // Measured again and well: it was chance.

@@ -207,19 +207,21 @@ pub(super) fn cause(r: &Remains) -> Option<Cause<'_>> {
 
 /// An Xid that programs cause, where nothing else tells.
 fn by_xids<'r>(all: &[&'r Trace]) -> Option<Cause<'r>> {
-    let xids: Vec<&Trace> = all.iter().copied().filter(|t| t.sign == Sign::Xid).collect();
-    let first = earliest(&xids)?;
-    let rest = xids.into_iter().filter(|t| !std::ptr::eq(*t, first));
-    Some(Cause::Lines(Kind::Program, std::iter::once(first).chain(rest).collect()))
+    of_sign(Kind::Program, Sign::Xid, all)
 }
 
 /// A launcher that was asked to end, where nobody had complained before: by a person or a scheduler.
 fn asked_to_end<'r>(all: &[&'r Trace]) -> Option<Cause<'r>> {
     let complains = |t: &Trace| !matches!(t.sign, Sign::Terminated | Sign::Teardown);
-    let asked: Vec<&Trace> = all.iter().copied().filter(|t| t.sign == Sign::Terminated).collect();
-    let first = earliest(&asked).filter(|_| !all.iter().any(|t| complains(t)))?;
-    let rest = asked.into_iter().filter(|t| !std::ptr::eq(*t, first));
-    Some(Cause::Lines(Kind::Outside, std::iter::once(first).chain(rest).collect()))
+    if all.iter().any(|t| complains(t)) { None } else { of_sign(Kind::Outside, Sign::Terminated, all) }
+}
+
+/// All lines of a sign, the earliest first.
+fn of_sign<'r>(kind: Kind, sign: Sign, all: &[&'r Trace]) -> Option<Cause<'r>> {
+    let those: Vec<&Trace> = all.iter().copied().filter(|t| t.sign == sign).collect();
+    let first = earliest(&those)?;
+    let rest = those.into_iter().filter(|t| !std::ptr::eq(*t, first));
+    Some(Cause::Lines(kind, std::iter::once(first).chain(rest).collect()))
 }
 
 /// Whether a process was killed when others had waited in vain, or when its launcher ended the rest: by the order of lines in one log,
